@@ -1,0 +1,82 @@
+"""A benchmark as its YAML declares it (``configs/benchmarks/<name>.yaml``), checked and typed.
+
+What differs between two benchmarks stands in its declaration; the loop in ``pipeline`` is the same for all. Templates
+hold plain ``{field}`` placeholders only: the first condition moves to a reader or scorer in Python.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .types import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """A published figure to compare with.
+
+    Attributes:
+        metric: ``group/name`` of a metric row, or just its name.
+        value: the published value, on the scale of the table it comes from (percent for rates).
+        tolerance: the difference that is not worth a remark, same scale.
+        source: where it was published.
+    """
+
+    metric: str
+    value: float
+    tolerance: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        name: the file's name, e.g. ``pope``.
+        dataset: what ``DATASETS.TEST`` calls it, e.g. ``pope_test``; the name if not given.
+        section: the config section whose ``TEST.*`` keys override it, e.g. ``POPE``; the upper-cased name if not given.
+        title: for tables.
+        version: raised when a score can change; the reason goes into CHANGELOG.md.
+        source: paper or repository that defines the benchmark.
+        reader: module of ``datasets/registration`` that reads the files.
+        data: options of the reader (it rejects those it does not know).
+        prompt: template over the record's fields.
+        num_beams: beams of the search; 1 is greedy.
+        max_new_tokens: longest reply in tokens.
+        scorer: module of ``datasets/evaluation`` that judges the answers.
+        scoring: options of the scorer (it rejects those it does not know).
+        expected: published figures to set beside ours.
+    """
+
+    name: str
+    dataset: str
+    section: str
+    title: str
+    version: int
+    source: str
+    reader: str
+    data: Mapping[str, Any]
+    prompt: str
+    num_beams: int
+    max_new_tokens: int
+    scorer: str
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+    expected: tuple[Expected, ...] = ()
+
+    def render(self, fields: Mapping[str, str]) -> str:
+        """Fill the prompt template with a record's fields.
+
+        Raises:
+            DataError: the template names a field that the record does not have.
+        """
+        try:
+            return self.prompt.format_map(dict(fields))
+        except KeyError as error:
+            raise DataError(
+                f"benchmark {self.name}: the prompt names {{{error.args[0]}}}, a record has only: "
+                f"{', '.join(sorted(fields))}"
+            ) from None

@@ -1,0 +1,47 @@
+"""Where datasets lie on this machine: one configured root, or the four environment variables users of this code set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .types import DataError
+
+ROOT_VARIABLES = ("DATASET", "DATASET2", "VLDATASET", "DETECTRON2_DATASETS")
+
+
+def data_roots(configured: str | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """List the folders to search for dataset files, in order, without repeats.
+
+    Args:
+        configured: ``DATASETS.ROOT``; if set, it alone counts.
+        environ: the process environment; `ROOT_VARIABLES` are read from it otherwise.
+    Raises:
+        DataError: neither is set.
+    """
+    if configured:
+        return (Path(configured).expanduser(),)
+    roots = [Path(environ[name]).expanduser() for name in ROOT_VARIABLES if environ.get(name)]
+    if not roots:
+        raise DataError(
+            "no dataset folder is known: set DATASETS.ROOT, or one of the environment variables "
+            f"{', '.join(ROOT_VARIABLES)}, to the folder that holds POPE, coco2014, ..."
+        )
+    return tuple(dict.fromkeys(roots))
+
+
+def find(roots: Sequence[Path], *candidates: str) -> Path:
+    """First existing file or folder among the candidates, tried in order, each under every root.
+
+    Args:
+        roots: see `data_roots`.
+        candidates: paths relative to a root.
+    Raises:
+        DataError: none exists; the message lists every place that was looked at.
+    """
+    places = [root / candidate for candidate in candidates for root in roots]
+    for place in places:
+        if place.exists():
+            return place
+    listed = "\n  ".join(str(place) for place in places)
+    raise DataError(f"not found; looked for\n  {listed}\nPut it there, or set DATASETS.ROOT to the folder that has it.")

@@ -1,0 +1,72 @@
+"""What every panoptic segmenter gives: pictures in, one `PanopticMap` each out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        pixels: RGB, uint8 (height, width, 3).
+        name: the benchmark's stable name of the picture (for backends that look maps up on disk).
+    """
+
+    pixels: UInt8Array
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One segment of a panoptic map.
+
+    Attributes:
+        id: its number in the id map, from 1.
+        category_id: row of the class list (for COCO panoptic 0..132, things first).
+        score: confidence in 0..1; 1.0 where the backend has none.
+    """
+
+    id: int
+    category_id: int
+    score: float
+
+
+@dataclass(frozen=True)
+class PanopticMap:
+    """A panoptic segmentation.
+
+    Attributes:
+        id_map: int32 (height, width), row-major; segment ids, 0 = no segment.
+        segments: in the backend's order; every one has at least one pixel.
+    """
+
+    id_map: Int32Array
+    segments: tuple[Segment, ...]
+
+
+class Segmenter(Protocol):
+    """A panoptic segmenter with its own picture preparation, thresholds and post-processing."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the maps could: backend, weights, thresholds. Part of a run's identity."""
+
+    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+        """Segment pictures.
+
+        Args:
+            pictures: of any sizes.
+            size: height and width of the returned id maps, e.g. (35, 35).
+        Returns:
+            one map per picture, in order; an empty one (zeros, no segments) where nothing is found.
+        """
