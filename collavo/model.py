@@ -1,0 +1,316 @@
+"""CoLLaVO: vision tower, projector, crayon prompt and decoder, joined.
+
+Source: CoLLaVO (arXiv 2402.11248), figure 3 and section 3; where the paper adds the crayon prompt to the image features
+of every layer, the released weights bring it in through low-rank pairs of the decoder's linears, and so do we.
+
+Shape legend: B rows, L text tokens, T merged tokens, P image tokens of a picture, N pictures, D decoder width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
+
+from modeling.internlm2 import InternLM2Decoder
+from modeling.plora import ImageTokens
+from modeling.vit import VisionTower
+
+from .config import CoLLaVOConfig
+
+IGNORE_INDEX = -100
+IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
+
+
+@dataclass
+class CoLLaVOOutput(ModelOutput):  # type: ignore[misc]
+    """Output of the model.
+
+    Attributes:
+        loss: mean cross-entropy over the labelled tokens, if labels were given.
+        logits: (B, T or the asked number of last positions, vocabulary).
+        past_key_values: the cache.
+        hidden_states: see `modeling.internlm2.DecoderOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+def projector(in_features: int, out_features: int) -> nn.Sequential:
+    """Two-layer MLP with GELU between, as for image features and for the crayon prompt."""
+    return nn.Sequential(nn.Linear(in_features, out_features), nn.GELU(), nn.Linear(out_features, out_features))
+
+
+class CrayonPrompt(nn.Module):
+    """Semantic and numbering queries, summed per image token and projected to the decoder's width."""
+
+    def __init__(self, config: CoLLaVOConfig) -> None:
+        super().__init__()
+        self.semantic = nn.Embedding(config.semantic_rows, config.crayon_width)
+        self.numbering = nn.Embedding(config.numbering_rows, config.crayon_width)
+        self.projector = projector(config.crayon_width, config.text.hidden_size)
+
+    def forward(self, semantic: Tensor, numbering: Tensor) -> tuple[Tensor, Tensor]:
+        """Look up the crayon vectors, once per distinct (class, number) pair.
+
+        Args:
+            semantic: int64, any shape: class + 1, 0 = unknown.
+            numbering: int64, same shape: number in the class, 0 = unknown.
+        Returns: the distinct vectors (U, D), and for every token the row that is its own, int64 in the input's shape.
+        """
+        pairs = semantic * self.numbering.num_embeddings + numbering
+        distinct, index = torch.unique(pairs, return_inverse=True)
+        rows = self.numbering.num_embeddings
+        queries = self.semantic(distinct // rows) + self.numbering(distinct % rows)
+        return self.projector(queries), index
+
+
+class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """The model that answers: pictures, panoptic indices and text in, logits out.
+
+    Batches may mix rows with a picture and rows without; a row has at most one.
+    """
+
+    config_class = CoLLaVOConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["DecoderLayer", "VisionBlock"]
+
+    def __init__(self, config: CoLLaVOConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = VisionTower(config.vision)
+        self.projector = projector(config.vision.hidden_size, config.text.hidden_size)
+        self.crayon = CrayonPrompt(config)
+        self.language_model = InternLM2Decoder(config.text)
+        self.output = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's embedding table."""
+        return self.language_model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the decoder's embedding table."""
+        self.language_model.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output layer."""
+        return self.output
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the output layer."""
+        self.output = new_embeddings
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Vision features in the decoder's width.
+
+        Args:
+            pixel_values: normalised, (N, 3, H, W).
+        Returns: (N, P, D).
+        """
+        return self.projector(self.vision_tower(pixel_values))  # type: ignore[no-any-return]
+
+    def expand_image_tokens(self, num_tokens: int, input_ids: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+        """Repeat every image token ``num_tokens`` times, on the left-padded grid that all rows then need.
+
+        Args:
+            num_tokens: P.
+            input_ids: (B, L).
+            *others: tensors (B, L) that go along (attention mask, labels), or None.
+        Returns: the expanded ids and others, (B, T); new columns on the left hold the pad id, mask 0, or -100.
+        """
+        copies = torch.where(input_ids == self.config.image_token_id, num_tokens, 1)  # (B, L)
+        length = int(copies.sum(-1).max())
+        fills = (self.config.text.pad_token_id or 0, 0, IGNORE_INDEX)
+        expanded: list[Tensor | None] = []
+        for tensor, fill in zip((input_ids, *others), fills, strict=False):
+            if tensor is None:
+                expanded.append(None)
+                continue
+            rows = [row.repeat_interleave(n) for row, n in zip(tensor, copies, strict=True)]
+            expanded.append(torch.stack([F.pad(row, (length - len(row), 0), value=fill) for row in rows]))
+        return expanded
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_features: Tensor | None = None,
+        semantic: Tensor | None = None,
+        numbering: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **backend: Any,
+    ) -> CoLLaVOOutput | tuple[Any, ...]:
+        """Run the model.
+
+        Args:
+            input_ids: int64 (B, L): one image token per picture, or already P of them (as `generate` passes them).
+            attention_mask: (B, L), or (B, cached + L); 1 for real tokens. Padding belongs on the left.
+            position_ids: int64 (B, T); counted from the attention mask where not given.
+            past_key_values: cache of earlier tokens.
+            inputs_embeds: (B, T, D) instead of ``input_ids``; images are then taken as already merged.
+            pixel_values: normalised pictures (N, 3, H, W), in the order of the image tokens.
+            image_features: (N, P, D) from `encode_images`, instead of ``pixel_values``.
+            semantic: int64 (N, P), class + 1 of every image token, 0 = unknown; None for no crayon prompt.
+            numbering: int64 (N, P), number in the class, 0 = unknown.
+            labels: int64 (B, L), -100 where no loss is wanted.
+            use_cache: return a cache.
+            logits_to_keep: compute logits for so many last positions only; 0 for all.
+            output_hidden_states: return every layer's input.
+            return_dict: False for a tuple.
+            **backend: passed to the attention backend.
+        Raises:
+            ValueError: the image tokens do not fit the pictures, or neither ids nor embeddings are given.
+        """
+        if pixel_values is not None and image_features is None:
+            image_features = self.encode_images(pixel_values)
+        image = None
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or inputs_embeds")
+            if image_features is not None and self._holds_single_image_tokens(input_ids, image_features):
+                expanded = self.expand_image_tokens(image_features.shape[1], input_ids, attention_mask, labels)
+                input_ids, attention_mask, labels = expanded[0], expanded[1], expanded[2]
+            assert input_ids is not None
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+            inputs_embeds, image = self._merge(input_ids, inputs_embeds, image_features, semantic, numbering)
+        if position_ids is None:
+            position_ids = _positions(inputs_embeds, attention_mask, past_key_values)
+        decoded = self.language_model(
+            inputs_embeds,
+            attention_mask,
+            position_ids,
+            image=image,
+            cache=past_key_values,
+            use_cache=bool(self.config.text.use_cache if use_cache is None else use_cache) and not self.training,
+            output_hidden_states=bool(output_hidden_states),
+            **backend,
+        )
+        logits = self.output(decoded.last_hidden_state[:, -logits_to_keep if logits_to_keep else None :])
+        output = CoLLaVOOutput(
+            loss=None if labels is None else _loss(logits, labels),
+            logits=logits,
+            past_key_values=decoded.cache,
+            hidden_states=decoded.hidden_states,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def _holds_single_image_tokens(self, input_ids: Tensor, image_features: Tensor) -> bool:
+        """Whether each picture has one token in ``input_ids`` (rather than all P).
+
+        Raises:
+            ValueError: it has neither, or a row has several pictures.
+        """
+        pictures, tokens = image_features.shape[:2]
+        per_row = (input_ids == self.config.image_token_id).sum(-1)  # (B,)
+        found = int(per_row.sum())
+        if found == pictures and int(per_row.max()) <= 1:
+            return tokens > 1
+        if found == pictures * tokens and int(per_row.max()) <= tokens:
+            return False
+        raise ValueError(
+            f"{pictures} pictures of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at most "
+            f"one in a row, or {tokens} each; found {per_row.tolist()} in the rows"
+        )
+
+    def _merge(
+        self,
+        input_ids: Tensor,
+        inputs_embeds: Tensor,
+        image_features: Tensor | None,
+        semantic: Tensor | None,
+        numbering: Tensor | None,
+    ) -> tuple[Tensor, ImageTokens | None]:
+        """Put image features in the place of the image tokens; say where they are and what crayon vector each has."""
+        positions = (input_ids.flatten() == self.config.image_token_id).nonzero()[:, 0]  # (N * P,)
+        if image_features is None:
+            if len(positions):
+                raise ValueError("the text holds image tokens, but no pictures were given")
+            return inputs_embeds, None
+        flat = inputs_embeds.flatten(0, 1)
+        flat = flat.index_copy(0, positions, image_features.flatten(0, 1).to(flat.dtype))
+        if semantic is None or numbering is None:
+            return flat.view_as(inputs_embeds), ImageTokens(positions)
+        if semantic.shape != image_features.shape[:2] or numbering.shape != semantic.shape:
+            raise ValueError(
+                f"the crayon indices have the shapes {tuple(semantic.shape)} and {tuple(numbering.shape)}, the image "
+                f"tokens {tuple(image_features.shape[:2])}"
+            )
+        crayon, index = self.crayon(semantic, numbering)
+        return flat.view_as(inputs_embeds), ImageTokens(positions, crayon, index.flatten())
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Pictures belong to the first step only: later ones read them from the cache."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in IMAGE_INPUTS:
+                inputs.pop(name, None)
+        return inputs
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """Generate, with all of transformers' settings; see `forward` for the inputs.
+
+        Args:
+            input_ids: int64 (B, L), padded on the left, one image token per picture (or P of them).
+            attention_mask: (B, L).
+            **kwargs: ``pixel_values`` (or ``image_features``), ``semantic``, ``numbering``, generation settings.
+        Returns: ids (B, L + new), beginning with ``input_ids`` as they were given, or transformers' output object.
+        """
+        if kwargs.get("pixel_values") is not None and kwargs.get("image_features") is None:
+            kwargs["image_features"] = self.encode_images(kwargs.pop("pixel_values"))
+        features = kwargs.get("image_features")
+        prompt = input_ids
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if features is not None and self._holds_single_image_tokens(input_ids, features):
+            prompt, attention_mask = self.expand_image_tokens(features.shape[1], input_ids, attention_mask)  # type: ignore[assignment]
+        out = super().generate(prompt, attention_mask=attention_mask, **kwargs)
+        sequences = out if isinstance(out, Tensor) else out.sequences
+        copies = sequences.shape[0] // input_ids.shape[0]
+        ids = torch.cat([input_ids.repeat_interleave(copies, 0), sequences[:, prompt.shape[1] :]], dim=1)
+        if isinstance(out, Tensor):
+            return ids
+        out.sequences = ids
+        return out
+
+
+def _positions(inputs_embeds: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Tensor:
+    """Positions of the new tokens, counted over real tokens only, int64 (B, T)."""
+    length = inputs_embeds.shape[1]
+    if attention_mask is None or attention_mask.dim() != 2:
+        past = cache.get_seq_length() if cache is not None else 0
+        return torch.arange(past, past + length, device=inputs_embeds.device)[None].expand(len(inputs_embeds), -1)
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the next token over labelled positions, in float32."""
+    shifted = labels[:, 1:].flatten().to(logits.device)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), shifted, ignore_index=IGNORE_INDEX)
