@@ -50,7 +50,7 @@ def projector(in_features: int, out_features: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_features, out_features), nn.GELU(), nn.Linear(out_features, out_features))
 
 
-class CrayonPrompt(nn.Module):
+class CrayonEmbedding(nn.Module):
     """Semantic and numbering queries, summed per image token and projected to the decoder's width."""
 
     def __init__(self, config: CoLLaVOConfig) -> None:
@@ -94,7 +94,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         super().__init__(config)
         self.vision_tower = VisionTower(config.vision)
         self.projector = projector(config.vision.hidden_size, config.text.hidden_size)
-        self.crayon = CrayonPrompt(config)
+        self.crayon = CrayonEmbedding(config)
         self.language_model = InternLM2Decoder(config.text)
         self.output = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
         self.post_init()

@@ -20,13 +20,30 @@ SCALE_BLOCK = 256
 """Scales per block of the second quantisation: 8 bit each, with one float32 per block."""
 
 
+def modules_to_keep(model: nn.Module, prefixes: Sequence[str]) -> list[str]:
+    """Names of the linears that are not quantised.
+
+    Args:
+        model: possibly on the meta device.
+        prefixes: top-level modules that stay as they are.
+    Returns: the linears below ``prefixes``, and those whose sides are no whole number of NF4 blocks (none at full
+        size): bitsandbytes' CPU kernels take no partial blocks.
+    """
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and (name.split(".")[0] in prefixes or module.in_features % NF4_BLOCK or module.out_features % NF4_BLOCK)
+    ]
+
+
 def quantization_config(bits: int, dtype: torch.dtype, keep: Sequence[str]) -> BitsAndBytesConfig | None:
     """Settings for ``from_pretrained``.
 
     Args:
         bits: 4 (NF4 with double quantisation), 8 (LLM.int8), or 16 or 32 for none.
         dtype: the compute type.
-        keep: names of modules that stay as they are.
+        keep: names of modules that stay as they are, see `modules_to_keep`.
     """
     if bits == 4:
         return BitsAndBytesConfig(
@@ -41,18 +58,19 @@ def quantization_config(bits: int, dtype: torch.dtype, keep: Sequence[str]) -> B
     return None
 
 
-def weight_bytes(model: nn.Module, bits: int, dtype: torch.dtype, keep: Sequence[str]) -> int:
+def weight_bytes(model: nn.Module, bits: int, dtype: torch.dtype, prefixes: Sequence[str]) -> int:
     """Bytes that a model's weights take when loaded with these settings; works on the meta device.
 
     Args:
         model: an unquantised model, possibly on the meta device.
         bits: see `quantization_config`.
         dtype: type of everything that is not quantised.
-        keep: names of top-level modules that are not quantised.
+        prefixes: see `modules_to_keep`.
     """
+    keep = set(modules_to_keep(model, prefixes))
     total = 0.0
     for name, module in model.named_modules():
-        quantised = isinstance(module, nn.Linear) and bits in (4, 8) and name.split(".")[0] not in keep
+        quantised = isinstance(module, nn.Linear) and bits in (4, 8) and name not in keep
         for parameter_name, parameter in module.named_parameters(recurse=False):
             per_weight = float(dtype.itemsize)
             if quantised and parameter_name == "weight":

@@ -1,0 +1,183 @@
+"""The front door: a checkpoint directory in, a model or an engine out.
+
+    from collavo.load_collavo import load_engine
+    from collavo.options import LLMConfig
+    engine = load_engine(LLMConfig(BITS=4, DTYPE="fp16"), "/path/to/CoLLaVO", segmenter, device="cuda")
+    engine.answer([Query(picture, "What is this?")], Generation(num_beams=3, max_new_tokens=128))
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from modeling.quantize import modules_to_keep, quantization_config, weight_bytes
+from modeling.segmenters.base import Segmenter
+
+from .checkpoint import fingerprint, read_config, read_tensors
+from .config import CoLLaVOConfig
+from .engine import Engine
+from .errors import CheckpointError
+from .model import CoLLaVOForConditionalGeneration
+from .options import LLMConfig
+from .processing import CoLLaVOProcessor
+from .template import CHAT, Template
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+NOT_QUANTISED = ("vision_tower", "output")
+"""Modules that stay in the compute type when ``LLM.BITS`` is 4 or 8 (embeddings and norms are no linears)."""
+
+
+def resolve_attention(choice: str, dtype: torch.dtype, device: torch.device) -> str:
+    """Name of the attention backend to use.
+
+    Args:
+        choice: ``auto``, or a backend; flash_attention_2 falls back to sdpa, and says so, where it cannot run.
+        dtype: the compute type.
+        device: where the model will run.
+    """
+    installed = importlib.util.find_spec("flash_attn") is not None
+    usable = installed and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    if choice == "auto":
+        return "flash_attention_2" if usable else "sdpa"
+    if choice == "flash_attention_2" and not usable:
+        reason = (
+            f"needs a CUDA device and a half precision type, not {device.type} and {dtype}"
+            if installed
+            else "needs the package flash-attn (bash install --extras flash-attn)"
+        )
+        logger.warning("LLM.ATTENTION flash_attention_2 %s; sdpa is used instead", reason)
+        return "sdpa"
+    return choice
+
+
+def load_model(
+    llm: LLMConfig, checkpoint: Path, device: torch.device, *, weight: bool = True
+) -> CoLLaVOForConditionalGeneration:
+    """Load a model in evaluation mode.
+
+    Args:
+        llm: bits, compute type, attention backend.
+        checkpoint: directory in our layout or the released one.
+        device: where to put it; quantised weights go there shard by shard.
+        weight: False for random weights (seed 0) of the checkpoint's sizes.
+    Raises:
+        CheckpointError: the directory is unreadable, or lacks or misfits a parameter.
+    """
+    dtype = DTYPES[llm.DTYPE]
+    tensors = read_tensors(checkpoint)
+    config = read_config(checkpoint, tensors)
+    attention = resolve_attention(llm.ATTENTION, dtype, device)
+    if not weight:
+        torch.manual_seed(0)
+        tensors = CoLLaVOForConditionalGeneration(config).state_dict()
+    blank = _blank(config)
+    _check_parameters(blank, tensors, checkpoint)
+    keep = modules_to_keep(blank, NOT_QUANTISED)
+    model = CoLLaVOForConditionalGeneration.from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype=dtype,
+        attn_implementation=attention,
+        quantization_config=quantization_config(llm.BITS, dtype, keep),
+        device_map={"": device},
+    )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _blank(config: CoLLaVOConfig) -> CoLLaVOForConditionalGeneration:
+    """The model without storage, for its names and shapes."""
+    with torch.device("meta"):
+        return CoLLaVOForConditionalGeneration(config)
+
+
+def _check_parameters(
+    blank: CoLLaVOForConditionalGeneration, tensors: dict[str, torch.Tensor], checkpoint: Path
+) -> None:
+    """Every parameter must be there in its shape: the library would fill gaps with random numbers.
+
+    Raises:
+        CheckpointError: naming the first misfits.
+    """
+    wanted = {key: value.shape for key, value in blank.state_dict().items()}
+    missing = [key for key in wanted if key not in tensors]
+    surplus = [key for key in tensors if key not in wanted]
+    misfits = [
+        f"{key} is {tuple(tensors[key].shape)}, not {tuple(shape)}"
+        for key, shape in wanted.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    for name, keys in (("lacks", missing), ("has unknown", surplus), ("misfits:", misfits)):
+        if keys:
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            raise CheckpointError(f"{checkpoint}: the checkpoint {name} {', '.join(keys[:5])}{more}")
+
+
+def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:
+    """Bytes that the weights will take, counted from the checkpoint's sizes without loading it.
+
+    Raises:
+        CheckpointError: the directory is unreadable.
+    """
+    config = read_config(checkpoint, read_tensors(checkpoint))
+    return weight_bytes(_blank(config), llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
+
+
+def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter: str, template: Template) -> str:
+    """Identity of everything that shapes an engine's replies, known before anything is loaded.
+
+    Args:
+        llm: bits and compute type count; the attention backend does not.
+        checkpoint: its weights, configuration and tokenizer count.
+        weight: whether they are loaded.
+        segmenter: the segmenter's fingerprint.
+        template: the conversation's wrapper.
+    """
+    parts = {
+        "checkpoint": fingerprint(checkpoint),
+        "weight": weight,
+        "bits": llm.BITS,
+        "dtype": llm.DTYPE,
+        "segmenter": segmenter,
+        "template": template.name,
+    }
+    return json.dumps(parts, sort_keys=True)
+
+
+def load_engine(
+    llm: LLMConfig,
+    checkpoint: str,
+    segmenter: Segmenter,
+    device: torch.device | str = "cpu",
+    *,
+    weight: bool = True,
+    template: Template = CHAT,
+    tie_margin: float | None = None,
+) -> Engine:
+    """Load model and processor, and join them with a segmenter.
+
+    Args:
+        llm: bits, compute type, attention backend.
+        checkpoint: directory in our layout or the released one.
+        segmenter: gives the panoptic maps.
+        device: where the model runs.
+        weight: False for random weights.
+        template: the conversation's wrapper; evaluation uses the chat template.
+        tie_margin: see `Engine`.
+    Raises:
+        CheckpointError: the checkpoint is unreadable.
+    """
+    directory = Path(checkpoint)
+    identity = engine_identity(
+        llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template
+    )
+    model = load_model(llm, directory, torch.device(device), weight=weight)
+    processor = CoLLaVOProcessor.from_pretrained(directory)
+    return Engine(model, processor, segmenter, template, identity, tie_margin)
