@@ -1,0 +1,96 @@
+"""Multiple choice: the letter a rule finds in the text equals the letter of the right option.
+
+Serves SEED-Bench and every set of its kind. A record's target is the letter (None where it is withheld) and
+``meta["options"]`` maps letters to option texts in order. What a robust reader would have understood is scored beside
+the rule of the declaration as ``lenient_accuracy``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..types import DataError, Metric, Record, Score, Scored
+from . import letters, rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a choice is read and reported.
+
+    Attributes:
+        rule: a rule of `letters.RULES`.
+        by: names in a record's ``meta`` to report separately by, e.g. ``dimension``.
+        missing: an unanswered question counts as wrong, or is left out.
+    """
+
+    rule: str = "lenient"
+    by: tuple[str, ...] = ()
+    missing: str = "wrong"
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        check_rule(self.rule)
+        if self.missing not in ("wrong", "skip"):
+            raise DataError(f"choice: missing must be 'wrong' or 'skip', not {self.missing!r}")
+
+
+def check_rule(rule: str) -> None:
+    """Raise DataError, with the nearest names, for a rule that does not exist."""
+    if rule not in letters.RULES:
+        near = difflib.get_close_matches(rule, letters.RULES, n=2)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise DataError(f"unknown choice rule '{rule}'; {hint}Known rules: {', '.join(letters.RULES)}")
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Read the letter with the declared rule and compare it."""
+    return score_with(options.rule, record, text)
+
+
+def score_with(rule: str, record: Record, text: str) -> Score:
+    """Read the letter with a rule and compare it with the target; no value where the target is withheld."""
+    choices = options_of(record)
+    letter = letters.RULES[rule](text, choices)
+    return Score(
+        value=None if record.target is None else float(letter == record.target),
+        extracted=letter,
+        no_answer=letter in ("", letters.UNSURE),
+        explanation="" if letter or not text.strip() else f"rule '{rule}' finds no letter",
+    )
+
+
+def options_of(record: Record) -> Mapping[str, str]:
+    """The record's options, letter -> text.
+
+    Raises:
+        DataError: the reader gave none.
+    """
+    choices = record.meta.get("options")
+    if not isinstance(choices, Mapping) or not choices:
+        raise DataError(f"record {record.id} has no options: a choice scorer needs a reader that gives meta['options']")
+    return choices
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """Accuracy over all, by each declared key, and under the robust reading."""
+    missing = 0.0 if options.missing == "wrong" else None
+    return [
+        rates.accuracy(scored, missing=missing),
+        *rates.table(scored, options.by, missing=missing),
+        lenient_accuracy(scored, missing=missing),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]
+
+
+def lenient_accuracy(scored: Sequence[Scored], *, missing: float | None) -> Metric:
+    """Accuracy had every text been read by `letters.lenient`."""
+    known = [s for s in scored if s.record.target is not None]
+    counted = [s for s in known if s.score.value is not None or missing is not None]
+    values = [
+        float(letters.lenient(s.text, options_of(s.record)) == s.record.target) if s.score.value is not None else 0.0
+        for s in counted
+    ]
+    return rates.mean("lenient_accuracy", values, clusters=[rates.picture(s) for s in counted])

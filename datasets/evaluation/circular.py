@@ -1,0 +1,87 @@
+"""MMBench: a question counts only if it is answered rightly under every order of its options.
+
+Source: VLMEvalKit's circular evaluation with exact matching. Every pass is a record; ``meta["question"]`` joins the
+passes of one question and ``meta["pass"]`` numbers them from 0. How many passes there are follows from the records,
+not from the number of options: 53 questions of the first dev set have four options and three passes.
+Plain accuracies over the first passes and over all rows are reported beside it, and none of them is the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..types import Metric, Record, Score, Scored
+from . import choice, rates
+
+ABILITIES = {
+    "coarse_perception": "CP",
+    "finegrained_perception (instance-level)": "FP-S",
+    "finegrained_perception (cross-instance)": "FP-C",
+    "logic_reasoning": "LR",
+    "relation_reasoning": "RR",
+    "attribute_reasoning": "AR",
+}
+"""Short names of the six abilities of the second level, as in the benchmark's tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a choice is read.
+
+    Attributes:
+        rule: a rule of `letters.RULES`.
+        by: names in ``meta`` to report separately by.
+    """
+
+    rule: str = "mmbench"
+    by: tuple[str, ...] = ("l2-category", "category")
+
+    def __post_init__(self) -> None:
+        """Check the name of the rule."""
+        choice.check_rule(self.rule)
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Read the letter of one pass and compare it."""
+    return choice.score_with(options.rule, record, text)
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """Circular, first-pass and all-rows accuracy, over all and by ability."""
+    answered = [s for s in scored if s.score.value is not None]
+    metrics = _accuracies(answered, "")
+    for key in options.by:
+        named = [s for s in answered if s.record.meta.get(key)]
+        for name, members in rates.by_meta(named, key).items():
+            metrics += _accuracies(members, f"{key}/{ABILITIES.get(name, name)}")
+    return [
+        *metrics,
+        choice.lenient_accuracy(answered, missing=None),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]
+
+
+def hits(scored: Sequence[Scored]) -> dict[str, float]:
+    """Per question 1.0 if every answered pass is right, else 0.0.
+
+    A pass without an answer is not held against its question, but a question whose first pass is unanswered is left
+    out, as in the official script.
+    """
+    answered = [s for s in scored if s.score.value is not None]
+    passes = rates.split_by(answered, lambda s: str(s.record.meta["question"]))
+    return {
+        question: float(all(s.score.value == 1.0 for s in members))
+        for question, members in passes.items()
+        if any(s.record.meta["pass"] == 0 for s in members)
+    }
+
+
+def _accuracies(answered: Sequence[Scored], group: str) -> list[Metric]:
+    first = [s for s in answered if s.record.meta["pass"] == 0]
+    return [
+        rates.mean("circular_accuracy", list(hits(answered).values()), group=group),
+        rates.accuracy(first, name="first_pass_accuracy", group=group),
+        rates.accuracy(answered, name="row_accuracy", group=group),
+    ]

@@ -1,0 +1,66 @@
+"""Short answers: the text, normalised, is one of the accepted answers.
+
+Serves sets whose answer is a word or a phrase. A record's target is a string or a list of accepted strings (None where
+it is withheld).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..types import Metric, Record, Score, Scored
+from . import rates, vqa_accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How texts are compared and reported.
+
+    Attributes:
+        normalise: ``none`` compares as is; ``lower`` ignores case, spaces around and periods at the end; ``vqa`` is
+            TextVQA's normalisation. Both sides are normalised.
+        by: names in a record's ``meta`` to report separately by.
+    """
+
+    normalise: Literal["none", "lower", "vqa"] = "lower"
+    by: tuple[str, ...] = ()
+
+
+def _lower(text: str) -> str:
+    return text.strip().rstrip(".").strip().casefold()
+
+
+_FORMS: dict[str, Callable[[str], str]] = {"none": str, "lower": _lower, "vqa": vqa_accuracy.normalise}
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Compare the text with every accepted answer."""
+    form = _FORMS[options.normalise]
+    return compare(record, form(text), form)
+
+
+def compare(record: Record, answer: str, form: Callable[[str], str] = str) -> Score:
+    """Verdict on an answer that is already normalised.
+
+    Args:
+        record: its target is what counts as right.
+        answer: the normalised text.
+        form: the normalisation of the accepted answers.
+    """
+    if record.target is None:
+        return Score(value=None, extracted=answer, no_answer=not answer.strip())
+    accepted = [record.target] if isinstance(record.target, str) else list(record.target)
+    value = float(answer in [form(str(target)) for target in accepted])
+    return Score(value=value, extracted=answer, no_answer=not answer.strip())
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """Accuracy over all answered questions, and by each declared key."""
+    return [
+        rates.accuracy(scored),
+        *rates.table(scored, options.by),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]

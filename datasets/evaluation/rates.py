@@ -1,0 +1,104 @@
+"""Means with a standard error and a count: the arithmetic that all scorers share.
+
+Questions about one image are not independent, so the standard error is clustered by image (for one question per image
+it is the usual ``sqrt(p (1 - p) / n)``). A figure over nothing is None, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Literal
+
+from ..types import Metric, Scored
+
+
+def mean(
+    name: str,
+    values: Sequence[float],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    group: str = "",
+    scale: float = 1.0,
+) -> Metric:
+    """Average of per-sample credits.
+
+    Args:
+        name: the metric's name.
+        values: one credit per sample.
+        clusters: what each sample depends on (its image); samples count as independent if left out.
+        group: what the samples have in common; "" for the whole benchmark.
+        scale: 1 reports a rate; anything else multiplies value and error and reports a score.
+    """
+    kind: Literal["rate", "score"] = "rate" if scale == 1.0 else "score"
+    num = len(values)
+    if not num:
+        return Metric(name=name, value=None, num=0, group=group, kind=kind)
+    average = sum(values) / num
+    residuals: dict[Hashable, float] = defaultdict(float)
+    for index, value in enumerate(values):
+        residuals[clusters[index] if clusters is not None else index] += value - average
+    stderr = math.sqrt(sum(r * r for r in residuals.values())) / num
+    return Metric(name=name, value=scale * average, num=num, group=group, stderr=scale * stderr, kind=kind)
+
+
+def count(name: str, number: int, num: int, *, group: str = "") -> Metric:
+    """A number of samples out of ``num``."""
+    return Metric(name=name, value=number, num=num, group=group, kind="count")
+
+
+def picture(scored: Scored) -> Hashable:
+    """What the answers to one image share: the image's name, or the record itself for a text-only question."""
+    image = scored.record.image
+    return ("image", image.name) if image else ("record", scored.record.id)
+
+
+def accuracy(
+    scored: Sequence[Scored], *, name: str = "accuracy", group: str = "", missing: float | None = None
+) -> Metric:
+    """Mean credit of the answers.
+
+    Args:
+        scored: the verdicts; those without a value are unanswered or withheld.
+        name: the metric's name.
+        group: see `mean`.
+        missing: the credit of an unanswered question whose answer is known; None leaves it out.
+    """
+    counted = [s for s in scored if s.score.value is not None or (missing is not None and s.record.target is not None)]
+    values = [missing if s.score.value is None else s.score.value for s in counted]
+    return mean(name, [v for v in values if v is not None], clusters=[picture(s) for s in counted], group=group)
+
+
+def no_answer(scored: Sequence[Scored]) -> Metric:
+    """How many texts hold no recognisable answer."""
+    return count("no_answer", sum(s.score.no_answer for s in scored if s.score.value is not None), len(scored))
+
+
+def unscored(scored: Sequence[Scored]) -> list[Metric]:
+    """How many records have no verdict (no prediction, or an answer that is withheld); no row if all have one."""
+    number = sum(s.score.value is None for s in scored)
+    return [count("unscored", number, len(scored))] if number else []
+
+
+def split_by(scored: Sequence[Scored], key: Callable[[Scored], str]) -> dict[str, list[Scored]]:
+    """Group verdicts by a key, groups in order of first appearance."""
+    groups: dict[str, list[Scored]] = {}
+    for item in scored:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def by_meta(scored: Sequence[Scored], key: str) -> dict[str, list[Scored]]:
+    """Group verdicts by a name in their record's ``meta``, numbers before words, each in order; "" where it lacks."""
+    groups = split_by(scored, lambda s: str(s.record.meta.get(key, "")))
+    return {name: groups[name] for name in sorted(groups, key=lambda n: (not n.isdigit(), n.zfill(9), n))}
+
+
+def table(scored: Sequence[Scored], keys: Sequence[str], *, missing: float | None = None) -> list[Metric]:
+    """`accuracy` for every value of every key in ``meta``, as groups ``key/value``."""
+    return [
+        accuracy(members, group=f"{key}/{name}", missing=missing)
+        for key in keys
+        for name, members in by_meta(scored, key).items()
+    ]

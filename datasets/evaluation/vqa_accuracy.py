@@ -1,0 +1,97 @@
+"""TextVQA and its kin: agreement with ten human answers, after the VQA normalisation.
+
+Source: the M4C evaluator (EvalAI answer processor), with its quirks: the text decides once, before any replacement,
+whether a punctuation mark is deleted or becomes a space; at most 32 periods go. A record's target is the list of
+human answers (None where they are withheld).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..types import DataError, Metric, Record, Score, Scored
+from . import rates
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_PERIOD = re.compile(r"\.(?!\d)")
+_MAX_PERIODS = 32
+_FULL_AGREEMENT = 3
+_ARTICLES = frozenset({"a", "an", "the"})
+_NUMBERS = {
+    "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
+    "seven": "7", "eight": "8", "nine": "9", "ten": "10",
+}  # fmt: skip
+# Spelled with every apostrophe; each is also recognised with one apostrophe left out.
+_CONTRACTED = re.findall(
+    r"\S+",
+    """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
+how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've o'clock
+oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
+someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're there's
+they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's
+where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've
+y'all y'all'd've y'all'll you'd you'd've you'll you're you've
+""",
+)
+_CONTRACTIONS = {
+    word[:at] + word[at + 1 :]: word for word in _CONTRACTED for at, character in enumerate(word) if character == "'"
+}
+_CONTRACTIONS["somebody'd"] = "somebodyd"  # the table has this one the wrong way round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to report.
+
+    Attributes:
+        by: names in a record's ``meta`` to report separately by.
+    """
+
+    by: tuple[str, ...] = ()
+
+
+@functools.lru_cache(maxsize=65536)
+def normalise(text: str) -> str:
+    """The form in which answers are compared: lower case, no articles, digits for small numbers, little punctuation."""
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    text = text.strip().replace("\n", " ").replace("\t", " ").strip()
+    loose = {mark for mark in _PUNCTUATION if f"{mark} " in text or f" {mark}" in text}
+    text = text.translate({ord(mark): None if mark in loose else " " for mark in _PUNCTUATION})
+    text = _PERIOD.sub("", text, count=_MAX_PERIODS)
+    words = [_NUMBERS.get(word, word) for word in text.lower().split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def agreement(answer: str, answers: Sequence[str]) -> float:
+    """Mean over the annotators of min(1, matches among the *other* annotators / 3), on normalised texts."""
+    matches = Counter(answers)[answer]
+    num = len(answers)
+    hit, miss = min(1.0, (matches - 1) / _FULL_AGREEMENT), min(1.0, matches / _FULL_AGREEMENT)
+    # Summed one by one, in the annotators' order, so that the last bit equals the official script's too.
+    return sum(hit if other == answer else miss for other in answers) / num if matches else 0.0
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Normalise the text and measure its agreement with the human answers."""
+    answer = normalise(text)
+    if record.target is None:
+        return Score(value=None, extracted=answer, no_answer=not answer)
+    if isinstance(record.target, str) or not record.target:
+        raise DataError(f"record {record.id}: VQA accuracy needs a list of human answers, got {record.target!r}")
+    value = agreement(answer, [normalise(str(human)) for human in record.target])
+    return Score(value=value, extracted=answer, no_answer=not answer)
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """Mean agreement over all answered questions, and by each declared key."""
+    return [
+        rates.accuracy(scored),
+        *rates.table(scored, options.by),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]
