@@ -1,9 +1,9 @@
 """The front door: a checkpoint directory in, a model or an engine out.
 
-    from collavo.load_collavo import load_engine
-    from collavo.options import LLMConfig
-    engine = load_engine(LLMConfig(BITS=4, DTYPE="fp16"), "/path/to/CoLLaVO", segmenter, device="cuda")
-    engine.answer([Query(picture, "What is this?")], Generation(num_beams=3, max_new_tokens=128))
+from collavo.load_collavo import load_engine
+from collavo.options import LLMConfig
+engine = load_engine(LLMConfig(BITS=4, DTYPE="fp16"), "/path/to/CoLLaVO", segmenter, device="cuda")
+engine.answer([Query(picture, "What is this?")], Generation(num_beams=3, max_new_tokens=128))
 """
 
 from __future__ import annotations
@@ -175,9 +175,7 @@ def load_engine(
         CheckpointError: the checkpoint is unreadable.
     """
     directory = Path(checkpoint)
-    identity = engine_identity(
-        llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template
-    )
+    identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template)
     model = load_model(llm, directory, torch.device(device), weight=weight)
     processor = CoLLaVOProcessor.from_pretrained(directory)
     return Engine(model, processor, segmenter, template, identity, tie_margin)

@@ -283,7 +283,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
             **kwargs: ``pixel_values`` (or ``image_features``), ``semantic``, ``numbering``, generation settings.
         Returns: ids (B, L + new), beginning with ``input_ids`` as they were given, or transformers' output object.
         """
-        if kwargs.get("pixel_values") is not None and kwargs.get("image_features") is None:
+        if kwargs.get("pixel_values") is not None:
             kwargs["image_features"] = self.encode_images(kwargs.pop("pixel_values"))
         features = kwargs.get("image_features")
         prompt = input_ids

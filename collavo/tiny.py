@@ -113,7 +113,9 @@ def main() -> int:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"tiny CoLLaVO (random weights, seed {args.seed}): {args.directory}{'' if made else ', as it was'}\n")
+    sys.stdout.write(
+        f"tiny CoLLaVO (random weights, seed {args.seed}): {args.directory}{'' if made else ', as it was'}\n"
+    )
     return 0
 
 

@@ -148,7 +148,9 @@ class VisionTower(PreTrainedModel):
         """
         patch = self.config.patch_size
         if pixel_values.shape[-1] % patch or pixel_values.shape[-2] % patch:
-            raise ValueError(f"pictures of {tuple(pixel_values.shape[-2:])} px are no whole number of {patch} px patches")
+            raise ValueError(
+                f"pictures of {tuple(pixel_values.shape[-2:])} px are no whole number of {patch} px patches"
+            )
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # (B, D, rows, columns)
         rows, columns = patches.shape[-2:]
         x = patches.flatten(2).transpose(1, 2)  # (B, P, D)
