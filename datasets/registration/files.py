@@ -1,0 +1,139 @@
+"""What readers share: JSON with useful errors, fields with a checked type, and records that keep their faults apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..types import BadRecord, DataError, Record
+
+T = TypeVar("T")
+
+_KINDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object", bool: "true or false"}
+
+
+class MalformedError(Exception):
+    """One record of a file is not as the release has it; `build_records` turns it into a `BadRecord`."""
+
+
+@dataclass(frozen=True)
+class MissingImage:
+    """Stands for a picture that should be there and is not: scoring works, asking the model says what is wrong.
+
+    Attributes:
+        name: see `ImageSource.name`.
+        reason: what is missing and where it is expected.
+    """
+
+    name: str
+    reason: str
+
+    def read(self) -> bytes:
+        """Raise OSError with the reason."""
+        raise FileNotFoundError(self.reason)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        DataError: the file is unreadable or not JSON; the message names file, line and column.
+    """
+    return _parse(_read_text(path), str(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Parse a file of one JSON value per line, as pairs of place and value; blank lines are skipped.
+
+    Raises:
+        DataError: as `read_json`.
+    """
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. "
+            "Was the download cut short?"
+        ) from None
+
+
+def expect(value: Any, kind: type[T], where: Path) -> T:
+    """The top-level value of a file, checked.
+
+    Raises:
+        DataError: it is of another kind.
+    """
+    if not isinstance(value, kind):
+        raise DataError(f"{where}: expected {_KINDS.get(kind, kind.__name__)} at the top, got {type(value).__name__}")
+    return value
+
+
+def take(item: Any, key: str, kind: type[T]) -> T:
+    """A field of a record, checked.
+
+    Raises:
+        MalformedError: the record is no object, lacks the field, or has another kind of value there.
+    """
+    if not isinstance(item, Mapping):
+        raise MalformedError(f"expected an object with '{key}', got {type(item).__name__}")
+    if key not in item:
+        raise MalformedError(f"lacks '{key}'; it has: {', '.join(map(str, item)) or 'nothing'}")
+    value = item[key]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise MalformedError(f"'{key}' should be {_KINDS.get(kind, kind.__name__)}, got {value!r}")
+    return value
+
+
+def take_id(item: Any, key: str) -> str:
+    """An identifier, which releases write as text or as number.
+
+    Raises:
+        MalformedError: as `take`.
+    """
+    value = take(item, key, object)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise MalformedError(f"'{key}' should be a text or a whole number, got {value!r}")
+    return str(value)
+
+
+def build_records(items: Iterable[tuple[str, T]], build: Callable[[T], Record]) -> Iterator[Record | BadRecord]:
+    """Build one record per item; a malformed item or a repeated id becomes a `BadRecord` at its place.
+
+    Args:
+        items: pairs of place (file and line, file and key) and raw record.
+        build: makes the record, or raises `MalformedError`.
+    """
+    places: dict[str, str] = {}
+    for where, item in items:
+        try:
+            record = build(item)
+        except MalformedError as error:
+            yield BadRecord(where=where, reason=str(error))
+            continue
+        if record.id in places:
+            yield BadRecord(where=where, reason=f"repeats id {record.id} of {places[record.id]}")
+            continue
+        places[record.id] = where
+        yield record
+
+
+def place(roots: Sequence[Path], *candidates: str) -> Path:
+    """First existing candidate under a root, else the first of all: a folder of pictures is only needed later."""
+    places = [root / candidate for candidate in candidates for root in roots]
+    return next((path for path in places if path.exists()), places[0])

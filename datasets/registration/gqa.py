@@ -1,0 +1,71 @@
+"""GQA: ``<split>_questions.json`` (one object, question id -> record) and ``images/<imageId>.jpg``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..roots import find
+from ..types import BadRecord, ImageFile, Record
+from .files import MalformedError, build_records, expect, place, read_json, take
+
+# Operations whose text holds one of these only phrase the question; they are no step of reasoning.
+_NO_STEP = ("exist", "query: name", "choose name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where GQA lies.
+
+    Attributes:
+        root: its folder.
+        file: the questions.
+        images: folder of the pictures, in ``root``.
+    """
+
+    root: str = "GQA"
+    file: str = "testdev_balanced_questions.json"
+    images: str = "images"
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """Read the balanced questions; the others only serve a consistency measure that cannot be computed on testdev."""
+    path = find(roots, f"{options.root}/{options.file}", f"{options.root}/questions1.2/{options.file}")
+    images = place(roots, f"{options.root}/{options.images}")
+    questions = expect(read_json(path), dict, path)
+    items = (
+        (f"{path}, question {key}", (str(key), item))
+        for key, item in questions.items()
+        if not isinstance(item, dict) or item.get("isBalanced") is not False
+    )
+    return build_records(items, lambda pair: _record(pair[0], pair[1], images))
+
+
+def _record(key: str, item: Any, images: Path) -> Record:
+    question, image = take(item, "question", str), take(item, "imageId", str) + ".jpg"
+    answer = item.get("answer")
+    if answer is not None and not isinstance(answer, str):
+        raise MalformedError(f"'answer' should be a text, got {answer!r}")
+    return Record(
+        id=key,
+        image=ImageFile(images / image, image),
+        fields={"question": question},
+        target=answer,
+        meta={} if answer is None else _meta(item, question),
+    )
+
+
+def _meta(item: Any, question: str) -> dict[str, Any]:
+    """What the official tables group by; test questions come without it."""
+    types = take(item, "types", dict)
+    groups = item.get("groups") or {}
+    steps = [f"{op.get('operation')}: {op.get('argument')}" for op in take(item, "semantic", list)]
+    return {
+        "structural": take(types, "structural", str),
+        "semantic": take(types, "semantic", str),
+        "words": len(question.split()),
+        "steps": sum(not any(word in step for word in _NO_STEP) for step in steps),
+        "global_group": groups.get("global"),
+    }

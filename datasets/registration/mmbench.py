@@ -1,0 +1,115 @@
+"""MMBench in both languages: one table per split, read as a stream.
+
+A question comes several times with its options moved on by one letter; pass ``s`` of question ``i`` has the index
+``i + s * 1000000``. The first releases repeat the picture in every row, later ones store it once and give the index of
+the row that has it.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..roots import find
+from ..types import BadRecord, DataError, ImageSource, Record
+from . import tsv
+from .files import MalformedError, MissingImage, build_records
+
+PASS_STRIDE = 1_000_000
+_LONGEST_POINTER = 64  # characters; an encoded picture is longer, the index of a row is not
+_KEPT = ("category", "l2-category", "split", "source")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where MMBench lies.
+
+    Attributes:
+        root: its folder.
+        files: names the table has had, the first one found is read.
+    """
+
+    root: str = "MMBench"
+    files: tuple[str, ...] = ("mmbench_dev_20230712.tsv",)
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """Read every pass of every question, in the order of the table.
+
+    Raises:
+        DataError: the table is missing, or lacks ``index`` or ``question``.
+    """
+    path = find(roots, *(f"{options.root}/{file}" for file in options.files))
+    pictures: dict[str, ImageSource] = {}
+    bad: list[BadRecord] = []
+    for item in build_records(_rows(path, bad), lambda row: _record(row, path, pictures)):
+        yield from bad
+        bad.clear()
+        yield item
+    yield from bad
+
+
+def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.Row]]:
+    """Rows with the columns that must be there; what is no row is set aside."""
+    for row in tsv.rows(path):
+        if isinstance(row, tuple):
+            bad.append(BadRecord(where=row[0], reason=row[1]))
+            continue
+        lacking = [name for name in ("index", "question") if name not in row.cells]
+        if lacking:
+            raise DataError(f"{path}: no column {' and '.join(lacking)}; it has: {', '.join(row.cells)}")
+        yield row.where, row
+
+
+def _record(row: tsv.Row, path: Path, pictures: dict[str, ImageSource]) -> Record:
+    cells = row.cells
+    index = cells["index"].strip()
+    if not (index.isascii() and index.isdigit()):
+        raise MalformedError(f"'index' should be a whole number, got {index!r}")
+    options = {letter: cells[letter] for letter in string.ascii_uppercase if cells.get(letter)}
+    answer = cells.get("answer", "").strip() or None
+    if not options or (answer is not None and answer not in options):
+        raise MalformedError(f"answer {answer!r} is none of the options {', '.join(options) or '(there are none)'}")
+    hint = cells.get("hint", "")
+    return Record(
+        id=index,
+        image=_picture(row, index, path, pictures),
+        fields={
+            "question": cells["question"],
+            "hint": hint,
+            "context": f"{hint}\n" if hint else "",
+            "options": "\n".join(f"{letter}. {text}" for letter, text in _shown(options).items()),
+        },
+        target=answer,
+        meta={
+            "options": options,
+            "question": int(index) % PASS_STRIDE,
+            "pass": int(index) // PASS_STRIDE,
+            **{name: cells[name] for name in _KEPT if cells.get(name)},
+        },
+    )
+
+
+def _shown(options: Mapping[str, str]) -> dict[str, str]:
+    """The options a prompt lists: up to the first letter that is missing."""
+    shown = {}
+    for letter in string.ascii_uppercase:
+        if letter not in options:
+            break
+        shown[letter] = options[letter]
+    return shown
+
+
+def _picture(row: tsv.Row, index: str, path: Path, pictures: dict[str, ImageSource]) -> ImageSource:
+    cell = row.cells.get("image", "").strip()
+    if not cell:
+        return MissingImage(f"row {index}", f"{row.where}: no image; the table was stripped of its pictures")
+    if len(cell) <= _LONGEST_POINTER and cell.isdigit():
+        if cell not in pictures:
+            raise MalformedError(f"the image is that of row {cell}, which does not come before")
+        return pictures[cell]
+    column = list(row.cells).index("image")
+    pictures[index] = tsv.CellImage(path, tsv.digest(cell), row.start, row.length, column)
+    return pictures[index]

@@ -1,0 +1,122 @@
+"""MME: one folder per subtask, one text file per image with two lines ``question<TAB>Yes|No``.
+
+Five subtasks keep ``images/`` and ``questions_answers_YN/`` apart, the others have both side by side. The evaluation
+tool's lists (``<subtask>.txt`` with ``image<TAB>question<TAB>answer``) are read where there are no folders: they name
+the pictures without holding them. Other folders and files are none of our business; a missing subtask is reported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..evaluation.mme import COGNITION, PERCEPTION
+from ..roots import find
+from ..types import BadRecord, DataError, ImageFile, ImageSource, Record
+from .files import MalformedError, MissingImage, build_records
+
+_REQUEST = "Please answer yes or no."
+_SUFFIXES = (".jpg", ".png", ".jpeg")
+_QUESTIONS_PER_IMAGE = 2
+
+Line = tuple[str, ImageSource, int, str]
+"""Subtask, picture, 0 or 1 for the first or second question, the text of the line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where MME lies.
+
+    Attributes:
+        root: its folder.
+    """
+
+    root: str = "MME_Benchmark_release_version"
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """Read the 14 subtasks, perception first.
+
+    Raises:
+        DataError: the folder is missing or holds no subtask.
+    """
+    root = find(roots, options.root)
+    # Some archives hold the folder once more inside itself.
+    root = root / options.root if (root / options.root).is_dir() else root
+    names = (*PERCEPTION, *COGNITION)
+    folders = any((root / name).is_dir() for name in names)
+    tasks = [root / name if folders else root / f"{name}.txt" for name in names]
+    if not any(task.exists() for task in tasks):
+        raise DataError(f"{root}: expected a folder for each of {', '.join(names)}; found none of them")
+    return _collect(tasks)
+
+
+def _collect(tasks: Sequence[Path]) -> Iterator[Record | BadRecord]:
+    good: list[tuple[str, Line]] = []
+    for item in (item for task in tasks for item in _lines_of(task)):
+        if isinstance(item, BadRecord):
+            yield item
+        else:
+            good.append(item)
+    yield from build_records(good, _record)
+
+
+def _record(line: Line) -> Record:
+    task, image, number, text = line
+    question, tab, label = text.rpartition("\t")
+    if not tab or label.strip() not in ("Yes", "No"):
+        raise MalformedError(f"expected 'question<TAB>Yes' or 'question<TAB>No', got {text!r}")
+    question = question.strip()
+    return Record(
+        id=f"{image.name}/{number}",
+        image=image,
+        fields={"question": question.removesuffix(_REQUEST).rstrip(), "release_question": question},
+        target=label.strip().lower(),
+        group=task,
+        meta={"pair": image.name},
+    )
+
+
+def _lines_of(task: Path) -> Iterator[tuple[str, Line] | BadRecord]:
+    if not task.exists():
+        yield BadRecord(where=str(task), reason="this subtask is missing")
+    elif task.is_dir():
+        yield from _folder(task)
+    else:
+        yield from _list(task)
+
+
+def _folder(task: Path) -> Iterator[tuple[str, Line] | BadRecord]:
+    """Lines of a subtask as the release has it."""
+    images = task / "images" if (task / "images").is_dir() else task
+    questions = task / "questions_answers_YN" if (task / "questions_answers_YN").is_dir() else task
+    pictures = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in _SUFFIXES}
+    for path in sorted(questions.glob("*.txt")):
+        picture = pictures.get(path.stem)
+        lines = _lines(path)
+        if picture is None:
+            yield BadRecord(where=str(path), reason=f"no picture {path.stem}.jpg or .png in {images}")
+        elif len(lines) != _QUESTIONS_PER_IMAGE:
+            yield BadRecord(where=str(path), reason=f"expected two lines, got {len(lines)}")
+        else:
+            source = ImageFile(picture, f"{task.name}/{picture.name}")
+            yield from ((f"{path}, line {n + 1}", (task.name, source, n, text)) for n, text in enumerate(lines))
+
+
+def _list(path: Path) -> Iterator[tuple[str, Line]]:
+    """Lines of a subtask as the evaluation tool lists them."""
+    seen: Counter[str] = Counter()
+    for number, text in enumerate(_lines(path), start=1):
+        name, _, rest = text.partition("\t")
+        source = MissingImage(f"{path.stem}/{name}", f"{path} lists {name}, but the pictures are not there")
+        yield f"{path}, line {number}", (path.stem, source, seen[name], rest)
+        seen[name] += 1
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None

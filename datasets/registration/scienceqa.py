@@ -1,0 +1,104 @@
+"""ScienceQA: ``problems.json``, ``pid_splits.json`` and ``images/<split>/<id>/image.png``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..roots import find
+from ..types import BadRecord, DataError, ImageFile, Record
+from .files import MalformedError, build_records, expect, place, read_json, take
+
+_LETTERS = "ABCDE"
+_SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
+_LOWER_GRADES = frozenset(f"grade{number}" for number in range(1, 7))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where ScienceQA lies and which questions count.
+
+    Attributes:
+        root: its folder.
+        problems: the questions.
+        splits: the list of ids of each split.
+        split: the split to read.
+        images: folder of the pictures, in ``root``.
+        image_only: leave out the questions without a picture (SQA-IMG).
+    """
+
+    root: str = "ScienceQA"
+    problems: str = "problems.json"
+    splits: str = "pid_splits.json"
+    split: str = "test"
+    images: str = "images"
+    image_only: bool = True
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """Read one split in the order of its list.
+
+    Raises:
+        DataError: a file is missing or not JSON, or the split does not exist.
+    """
+    path = _find(roots, options.root, options.problems)
+    problems = expect(read_json(path), dict, path)
+    splits_path = _find(roots, options.root, options.splits)
+    splits = expect(read_json(splits_path), dict, splits_path)
+    if options.split not in splits:
+        raise DataError(f"{splits_path}: no split '{options.split}'; it has: {', '.join(splits)}")
+    images = place(roots, f"{options.root}/{options.images}")
+    items = (
+        (f"{path}, problem {key}", (str(key), problems.get(str(key))))
+        for key in splits[options.split]
+        if not options.image_only or _has_image(problems.get(str(key)))
+    )
+    return build_records(items, lambda pair: _record(pair[0], pair[1], images))
+
+
+def _find(roots: Sequence[Path], root: str, file: str) -> Path:
+    return find(roots, f"{root}/{file}", f"{root}/data/scienceqa/{file}")
+
+
+def _has_image(problem: Any) -> bool:
+    """False only for a well-formed problem without picture, so that a broken one is still reported."""
+    return not isinstance(problem, Mapping) or bool(problem.get("image"))
+
+
+def _record(key: str, problem: Any, images: Path) -> Record:
+    if problem is None:
+        raise MalformedError("the split names it, but there is no such problem")
+    choices = take(problem, "choices", list)
+    if not 2 <= len(choices) <= len(_LETTERS):
+        raise MalformedError(f"expected 2 to {len(_LETTERS)} choices, got {len(choices)}")
+    options = {letter: str(choice) for letter, choice in zip(_LETTERS, choices, strict=False)}
+    answer = problem.get("answer")
+    if answer is not None and not (isinstance(answer, int) and 0 <= answer < len(choices)):
+        raise MalformedError(f"'answer' should be an index into {len(choices)} choices, got {answer!r}")
+    hint = (problem.get("hint") or "").strip()
+    image = f"{problem.get('split') or 'test'}/{key}/{problem['image']}" if problem.get("image") else None
+    return Record(
+        id=key,
+        image=ImageFile(images / image, image) if image else None,
+        fields={
+            "question": take(problem, "question", str),
+            "hint": hint,
+            "context": f"Context: {hint}\n" if hint else "",
+            "options": "\n".join(f"{letter}. {choice}" for letter, choice in options.items()),
+        },
+        target=None if answer is None else _LETTERS[answer],
+        meta={"options": options, **_meta(problem, hint)},
+    )
+
+
+def _meta(problem: Mapping[str, Any], hint: str) -> dict[str, Any]:
+    """The groups of the paper's table; a cut-down release may lack subject and grade."""
+    context = [name for name, there in (("TXT", bool(hint)), ("IMG", bool(problem.get("image")))) if there]
+    grade = str(problem.get("grade") or "")
+    return {
+        "subject": [_SUBJECTS[s] for s in [str(problem.get("subject"))] if s in _SUBJECTS],
+        "context": context or ["NO"],
+        "grade": [("G1-6" if grade in _LOWER_GRADES else "G7-12")] if grade.startswith("grade") else [],
+    }

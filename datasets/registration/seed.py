@@ -1,0 +1,79 @@
+"""SEED-Bench: ``SEED-Bench.json`` with all questions, ``SEED-Bench-image/<data_id>`` with the pictures.
+
+Two image questions of the release share the id 49914. Both are kept: the second one is ``49914#2`` here, and
+predictions keyed by the release's id reach it through ``meta["release_id"]``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..roots import find
+from ..types import BadRecord, ImageFile, ImageSource, Record
+from .files import MalformedError, MissingImage, build_records, expect, place, read_json, take, take_id
+
+_LETTERS = "ABCD"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where SEED-Bench lies and what is asked.
+
+    Attributes:
+        root: its folder.
+        file: all questions.
+        images: folder of the pictures, in ``root``.
+        data_types: ``image``, ``video``; videos can be scored, not shown to the model.
+    """
+
+    root: str = "SEED-Bench"
+    file: str = "SEED-Bench.json"
+    images: str = "SEED-Bench-image"
+    data_types: tuple[str, ...] = ("image",)
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """Read the questions of the asked types, in the order of the file."""
+    path = find(roots, f"{options.root}/{options.file}")
+    content = expect(read_json(path), dict, path)
+    questions = expect(content.get("questions"), list, path)
+    dimensions = {number: name for name, number in expect(content.get("question_type"), dict, path).items()}
+    images = place(roots, f"{options.root}/{options.images}")
+    seen: Counter[str] = Counter()
+    items = (
+        (f"{path}, questions[{index}]", item)
+        for index, item in enumerate(questions)
+        if not isinstance(item, dict) or item.get("data_type", "image") in options.data_types
+    )
+    return build_records(items, lambda item: _record(item, images, dimensions, seen))
+
+
+def _record(item: Any, images: Path, dimensions: dict[Any, str], seen: Counter[str]) -> Record:
+    release_id = take_id(item, "question_id")
+    options = {letter: str(item[key]) for letter in _LETTERS if item.get(key := f"choice_{letter.lower()}") is not None}
+    answer = item.get("answer")
+    if not options or (answer is not None and answer not in options):
+        raise MalformedError(f"answer {answer!r} is none of the choices {', '.join(options) or '(there are none)'}")
+    kind, number = item.get("data_type", "image"), take(item, "question_type_id", int)
+    if number not in dimensions:
+        raise MalformedError(f"'question_type_id' {number} is not in 'question_type'")
+    question, data_id = take(item, "question", str), take(item, "data_id", str)
+    seen[release_id] += 1
+    return Record(
+        id=release_id if seen[release_id] == 1 else f"{release_id}#{seen[release_id]}",
+        image=_picture(kind, data_id, images),
+        fields={"question": question, "options": " ".join(f"{letter}. {text}" for letter, text in options.items())},
+        target=answer,
+        group=dimensions[number],
+        meta={"options": options, "data_type": kind, "dimension": dimensions[number], "release_id": release_id},
+    )
+
+
+def _picture(kind: str, data_id: str, images: Path) -> ImageSource:
+    if kind == "image":
+        return ImageFile(images / data_id, data_id)
+    return MissingImage(data_id, f"{data_id}: video questions can be scored, but not shown to the model")
