@@ -170,7 +170,10 @@ def compare_generation(
 def compare_keys(shapes: dict[str, list[int]]) -> Iterator[Difference]:
     """Names and shapes at full size, both ways; the pairs that nothing uses are the only ones left out."""
     with torch.device("meta"):
-        ours = {key: list(value.shape) for key, value in CoLLaVOForConditionalGeneration(CoLLaVOConfig()).state_dict().items()}
+        ours = {
+            key: list(value.shape)
+            for key, value in CoLLaVOForConditionalGeneration(CoLLaVOConfig()).state_dict().items()
+        }
     wanted = {from_released(key): shape for key, shape in shapes.items()}
     wanted.pop(None, None)
     unequal = sum(ours.get(str(key)) != shape for key, shape in wanted.items()) + len(ours.keys() - wanted.keys())
@@ -202,7 +205,9 @@ def main() -> int:
     """Command line; see the top of the file."""
     default = Path(__file__).parents[3] / "shared" / "fixtures" / "collavo"
     parser = argparse.ArgumentParser(description="Compare CoLLaVO with golden data of the reference.")
-    parser.add_argument("directory", nargs="?", type=Path, default=default, help="the golden data (default: %(default)s)")
+    parser.add_argument(
+        "directory", nargs="?", type=Path, default=default, help="the golden data (default: %(default)s)"
+    )
     directory = parser.parse_args().directory
     if not (directory / "tiny" / "config.json").is_file():
         sys.stderr.write(f"{directory}: no golden data of CoLLaVO there (tiny/config.json is missing)\n")
@@ -211,7 +216,9 @@ def main() -> int:
     for difference in compare(directory):
         failed += not difference.ok
         verdict = "ok" if difference.ok else "FAILED"
-        sys.stdout.write(f"{difference.quantity:<48}{difference.value:>12.3g}  allowed {difference.tolerance:<8g}{verdict}\n")
+        sys.stdout.write(
+            f"{difference.quantity:<48}{difference.value:>12.3g}  allowed {difference.tolerance:<8g}{verdict}\n"
+        )
     sys.stdout.write(f"{'all within the tolerances' if not failed else f'{failed} past the tolerance'}\n")
     return 1 if failed else 0
 
