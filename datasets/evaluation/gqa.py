@@ -63,9 +63,9 @@ def _or_zero(metric: Metric) -> Metric:
 
 
 def _distribution(answered: Sequence[Scored]) -> Metric:
-    """Chi-square between given and right answers in each global group, averaged by group size; lower is better.
+    """A hundredth of the chi-square between given and right answers in each global group, averaged by group size.
 
-    Only answers that occur as right answers of the group are summed over; None if no question has a group.
+    Lower is better. Only answers that occur as right answers of the group are summed over; None if no question has a group.
     """
     grouped = [s for s in answered if s.record.meta.get("global_group") is not None]
     total = 0.0
@@ -73,5 +73,5 @@ def _distribution(answered: Sequence[Scored]) -> Metric:
         gold = Counter(str(s.record.target) for s in members)
         said = Counter(s.score.extracted for s in members)
         total += len(members) * sum((said[answer] - number) ** 2 / number for answer, number in gold.items())
-    value = total / len(grouped) if grouped else None
+    value = total / len(grouped) / 100 if grouped else None
     return Metric(name="distribution", value=value, num=len(grouped), kind="score")

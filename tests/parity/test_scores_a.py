@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from datasets.evaluation import letters
+from datasets.evaluation.circular import hits
 from datasets.evaluation.predictions import join, unanswered, unknown
 from datasets.options import build_options
 from datasets.types import BadRecord, Metric, Record, Scored
@@ -69,7 +69,9 @@ def judge(
     options = build_options(module.Options, settings, "scorer")
     assert unknown(records, predictions) == []
     scored = [
-        unanswered(record) if text is None else Scored(record=record, text=text, score=module.score(record, text, options))
+        unanswered(record)
+        if text is None
+        else Scored(record=record, text=text, score=module.score(record, text, options))
         for record, text in join(records, predictions)
     ]
     metrics = {f"{m.group}/{m.name}".removeprefix("/"): m for m in module.summarize(scored, options)}
@@ -94,7 +96,12 @@ def test_gqa_tables_equal_the_official_script(conversion: str, key: str) -> None
     for figure, name in (("accuracy", "accuracy"), ("binary", "binary/accuracy"), ("open", "open/accuracy")):
         assert 100 * ours.value(name) == pytest.approx(expected[key][figure], abs=EXACT)
     assert ours.value("distribution") == pytest.approx(expected[key]["distribution"], abs=EXACT)
-    for table, group in (("StructuralType", "structural"), ("SemanticType", "semantic"), ("Steps", "steps"), ("Length", "words")):
+    for table, group in (
+        ("StructuralType", "structural"),
+        ("SemanticType", "semantic"),
+        ("Steps", "steps"),
+        ("Length", "words"),
+    ):
         official = expected[key][f"accuracyPer{table}"]
         rows = {n.split("/")[1]: m for n, m in ours.metrics.items() if n.startswith(f"{group}/")}
         assert set(rows) == set(official)
@@ -148,7 +155,10 @@ def test_scienceqa_images_only_as_declared_and_as_released(case: str) -> None:
     )
     original = expected["collavo_original"]["metrics"]
     assert 100 * released.value("accuracy") == pytest.approx(original["accuracy"], abs=EXACT)
-    assert (released.metrics["correct"].value, released.metrics["accuracy"].num) == (original["correct"], original["count"])
+    assert (released.metrics["correct"].value, released.metrics["accuracy"].num) == (
+        original["correct"],
+        original["count"],
+    )
 
 
 @pytest.mark.parametrize("case", ["textvqa_val", "textvqa_val/real_llava_v1.5_13b"])
@@ -182,7 +192,9 @@ def test_mme_equals_the_evaluation_tool(case: str) -> None:
 def test_mme_gives_the_published_leaderboard(case: str) -> None:
     ours = evaluate("mme", "benchmarks/mme/annotations", load(case, "predictions.json"))
     for name, published in load(case)["published"]["scores"].items():
-        assert ours.value(f"{name.lower() if name[1:] != 'CR' else name}/score") == pytest.approx(published, abs=0.012)
+        group = {"Perception": "perception", "Cognition": "cognition"}.get(name, name)
+        # The leaderboard cuts digits off as often as it rounds: 1531.319 stands there as 1531.31, 963.611 as 963.6.
+        assert ours.value(f"{group}/score") == pytest.approx(published, abs=0.012)
 
 
 MMBENCH = ["mmbench", "mmbench_cn", "mmbench/published_llava_v1.5_13b"]
@@ -215,8 +227,6 @@ def test_mmbench_equals_vlmevalkit(case: str) -> None:
 
 @pytest.mark.parametrize("case", MMBENCH)
 def test_mmbench_groups_equal_vlmevalkit(case: str) -> None:
-    from datasets.evaluation.circular import hits
-
     expected = load(case)
     data = {"files": [expected["annotations"]]}
     ours = evaluate(case.split("/")[0], f"benchmarks/{case}", load(case, "predictions.json"), data=data)
@@ -280,7 +290,3 @@ def test_seed_gives_the_published_numbers(case: str) -> None:
         )
         published = expected["published"].get(f"{part}_percent")
         assert published is None or round(100 * ours.value("accuracy"), 1) == published
-
-
-def test_rules_of_the_cases_are_known() -> None:
-    assert {"scienceqa", "mmbench", "seed", "lenient"} <= set(letters.RULES)

@@ -1,0 +1,34 @@
+"""Join answers to records by id, whatever order they come in and however many processes wrote them.
+
+A record without an answer is kept, without a value: some official rules count it as wrong, others leave it out, and the
+scorers know which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..types import Record, Score, Scored
+
+
+def join(records: Sequence[Record], predictions: Mapping[str, str]) -> Iterator[tuple[Record, str | None]]:
+    """Pair every record with its answer, in the order of the records.
+
+    Args:
+        records: the benchmark.
+        predictions: id -> text. Where a release repeats an id (``meta["release_id"]``), the answer serves all of its
+            records that have none of their own.
+    """
+    for record in records:
+        yield record, predictions.get(record.id, predictions.get(str(record.meta.get("release_id", record.id))))
+
+
+def unknown(records: Sequence[Record], predictions: Mapping[str, str]) -> list[str]:
+    """Ids of answers that no record has, in the order of the answers."""
+    known = {record.id for record in records} | {str(r.meta["release_id"]) for r in records if "release_id" in r.meta}
+    return [key for key in predictions if key not in known]
+
+
+def unanswered(record: Record) -> Scored:
+    """What the aggregation of a scorer receives for a record without an answer."""
+    return Scored(record=record, text="", score=Score(value=None, extracted="", explanation="no prediction"))

@@ -1,0 +1,90 @@
+"""Files for the evaluation servers of benchmarks whose test answers are withheld.
+
+GQA and TextVQA take JSON, MMBench a spreadsheet with one row per pass. The texts go in as scored: after LLaVA's
+conversion for GQA, raw for the others, whose servers extract on their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+from openpyxl.cell import WriteOnlyCell
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+from ..types import DataError, Scored
+
+_LETTERS = "ABCD"
+
+
+def write_submission(scorer: str, scored: Sequence[Scored], folder: Path) -> Path:
+    """Write what a benchmark's server expects.
+
+    Args:
+        scorer: the scorer of the declaration, which decides the form.
+        scored: one entry per record, in the order of the data.
+        folder: where the file goes; made if it is missing.
+
+    Returns:
+        the file.
+
+    Raises:
+        DataError: there is no server format for this scorer.
+    """
+    if scorer not in _WRITERS:
+        raise DataError(f"no submission format for scorer '{scorer}'; there is one for: {', '.join(_WRITERS)}")
+    name, write = _WRITERS[scorer]
+    folder.mkdir(parents=True, exist_ok=True)
+    write(scored, folder / name)
+    return folder / name
+
+
+def _gqa(scored: Sequence[Scored], path: Path) -> None:
+    _json([{"questionId": s.record.id, "prediction": s.score.extracted} for s in scored], path)
+
+
+def _textvqa(scored: Sequence[Scored], path: Path) -> None:
+    _json([{"question_id": _number(s.record.id), "answer": s.text} for s in scored], path)
+
+
+def _json(rows: list[dict[str, Any]], path: Path) -> None:
+    path.write_text(json.dumps(rows, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+def _mmbench(scored: Sequence[Scored], path: Path) -> None:
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("Sheet1")
+    extra = ["answer"] if any(s.record.target is not None for s in scored) else []
+    extra += ["split"] if any(s.record.meta.get("split") for s in scored) else []
+    sheet.append(["index", "question", *_LETTERS, "prediction", *extra])
+    for item in scored:
+        record = item.record
+        options = [record.meta["options"].get(letter, "") for letter in _LETTERS]
+        last = {"answer": record.target, "split": record.meta.get("split", "")}
+        texts = [record.fields["question"], *options, item.text, *(last[name] for name in extra)]
+        sheet.append([_number(record.id), *(_text_cell(sheet, text) for text in texts)])
+    book.save(path)
+
+
+def _text_cell(sheet: Any, text: str | None) -> WriteOnlyCell | None:
+    """A cell that stays text: no formula for "=1+1", no control characters, which the format forbids."""
+    if not text:
+        return None
+    cell = WriteOnlyCell(sheet, value=ILLEGAL_CHARACTERS_RE.sub("", text))
+    cell.data_type = "s"
+    return cell
+
+
+def _number(key: str) -> int | str:
+    """An id as the server has it: a number where it is one."""
+    return int(key) if key.isascii() and key.isdigit() else key
+
+
+_WRITERS: dict[str, tuple[str, Callable[[Sequence[Scored], Path], None]]] = {
+    "gqa": ("gqa_predictions.json", _gqa),
+    "vqa_accuracy": ("textvqa_submission.json", _textvqa),
+    "circular": ("mmbench_submission.xlsx", _mmbench),
+}

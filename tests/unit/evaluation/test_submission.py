@@ -1,0 +1,50 @@
+"""Files for the evaluation servers, read back with another reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from datasets.evaluation import circular, gqa, vqa_accuracy
+from datasets.evaluation.submission import write_submission
+from datasets.types import DataError, Record, Scored
+
+
+def test_gqa_submission_is_converted(tmp_path: Path) -> None:
+    record = Record(id="201307251", image=None, fields={}, target=None)
+    scored = Scored(record=record, text="Yes.", score=gqa.score(record, "Yes.", gqa.Options()))
+    path = write_submission("gqa", [scored], tmp_path / "new")
+    assert json.loads(path.read_text(encoding="utf-8")) == [{"questionId": "201307251", "prediction": "yes"}]
+
+
+def test_textvqa_submission_has_numbers_as_ids_and_raw_answers(tmp_path: Path) -> None:
+    record = Record(id="34602", image=None, fields={}, target=None)
+    score = vqa_accuracy.score(record, "The Café", vqa_accuracy.Options())
+    path = write_submission("vqa_accuracy", [Scored(record=record, text="The Café", score=score)], tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8")) == [{"question_id": 34602, "answer": "The Café"}]
+
+
+def test_mmbench_submission_is_a_spreadsheet_of_all_passes(tmp_path: Path) -> None:
+    texts = {"7": "B", "1000007": "=1+1", "2000007": "a\x07 \ntwo"}
+    scored = []
+    for key, text in texts.items():
+        meta = {"options": {"A": "None", "B": "二"}, "question": 7, "pass": 0, "split": "test"}
+        record = Record(id=key, image=None, fields={"question": "What?"}, target=None, meta=meta)
+        scored.append(Scored(record=record, text=text, score=circular.score(record, text, circular.Options())))
+    path = write_submission("circular", scored, tmp_path)
+    rows = list(openpyxl.load_workbook(path).active.iter_rows(values_only=True))
+    assert rows == [
+        ("index", "question", "A", "B", "C", "D", "prediction", "split"),
+        (7, "What?", "None", "二", None, None, "B", "test"),
+        (1000007, "What?", "None", "二", None, None, "=1+1", "test"),
+        (2000007, "What?", "None", "二", None, None, "a \ntwo", "test"),
+    ]
+    assert openpyxl.load_workbook(path).active["G3"].data_type == "s"
+
+
+def test_other_scorers_have_no_submission(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no submission format for scorer 'mme'"):
+        write_submission("mme", [], tmp_path)
