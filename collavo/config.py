@@ -7,13 +7,10 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from modeling.internlm2 import InternLM2Config
+from modeling.segmenters.coco import NUM_CLASSES
 from modeling.vit import VisionTowerConfig
 
-NUM_CLASSES = 133
-"""COCO panoptic classes; row 0 of the semantic table is "unknown", so it has one row more."""
-
-MAX_INSTANCES = 20
-"""Instances of a class that have a numbering query of their own; row 0 is "unknown"."""
+from .crayon import MAX_INSTANCES
 
 
 class CoLLaVOConfig(PreTrainedConfig):

@@ -80,7 +80,9 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
     seen: set[int] = set()
     for segment in panoptic.segments:
         if not 0 <= segment.category_id < len(COCO_PANOPTIC):
-            raise ValueError(f"segment {segment.id}: class {segment.category_id} is outside 0..{len(COCO_PANOPTIC) - 1}")
+            raise ValueError(
+                f"segment {segment.id}: class {segment.category_id} is outside 0..{len(COCO_PANOPTIC) - 1}"
+            )
         if segment.id in seen or segment.id < 1:
             raise ValueError(f"segment {segment.id}: ids count from 1 and are listed once")
         seen.add(segment.id)

@@ -124,7 +124,12 @@ class Engine:
         self._prefixes: OrderedDict[tuple[bytes, tuple[int, ...]], _Prefix] = OrderedDict()
         stop = processor.tokenizer.convert_tokens_to_ids(STOP_TAG)
         eos = model.config.text.eos_token_id
-        self._end_ids = sorted({*(eos if isinstance(eos, list) else [eos]), stop} - {None, processor.unknown_id})
+        self.end_ids = sorted({*(eos if isinstance(eos, list) else [eos]), stop} - {None, processor.unknown_id})
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square pictures it takes."""
+        return self.processor.image_size
 
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
@@ -162,7 +167,7 @@ class Engine:
 
     def _prompt(self, key: bytes, query: Query) -> _Prompt:
         crayon = self._crayons[key] if query.picture is not None else None
-        before, after = self.template.parts(None if crayon is None else object_list(crayon), query.question)
+        before, after = self.template.parts(None if crayon is None else object_list(crayon.objects), query.question)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:
@@ -202,7 +207,7 @@ class Engine:
             )
         if generation.num_beams > 1:
             cache.batch_repeat_interleave(generation.num_beams)
-        tracker = MarginTracker(len(prompts), generation.num_beams, ids.shape[1], self._end_ids)
+        tracker = MarginTracker(len(prompts), generation.num_beams, ids.shape[1], self.end_ids)
         out = self.model.generate(
             ids,
             attention_mask=mask,
@@ -211,7 +216,7 @@ class Engine:
             num_beams=generation.num_beams,
             num_return_sequences=generation.num_beams,
             max_new_tokens=generation.max_new_tokens,
-            eos_token_id=self._end_ids,
+            eos_token_id=self.end_ids,
             pad_token_id=self.model.config.text.pad_token_id,
             logits_processor=LogitsProcessorList([tracker]),
             return_dict_in_generate=True,
@@ -220,7 +225,7 @@ class Engine:
         if generation.num_beams > 1:
             tracker.note_final(out.sequences_scores)
         new_ids = out.sequences[:: generation.num_beams, ids.shape[1] :].tolist()
-        return [self._reply(p.text, n) for p, n in zip(prompts, new_ids, strict=True)], tracker.margins
+        return [self.reply(p.text, n) for p, n in zip(prompts, new_ids, strict=True)], tracker.margins
 
     def _join(self, prompts: Sequence[_Prompt]) -> tuple[Tensor, Tensor, DynamicCache]:
         """Lay prompts side by side: ids (B, P + S), mask likewise, and a cache of the prefixes (B rows of P tokens).
@@ -243,8 +248,9 @@ class Engine:
             cache.update(torch.cat(keys), torch.cat(values), index)
         return ids.to(device), mask.to(device), cache
 
-    def _reply(self, prompt: str, new_ids: list[int]) -> Reply:
-        ends = [index for index, token in enumerate(new_ids) if token in self._end_ids]
+    def reply(self, prompt: str, new_ids: list[int]) -> Reply:
+        """Turn generated ids into a reply: cut at the first end token."""
+        ends = [index for index, token in enumerate(new_ids) if token in self.end_ids]
         kept = new_ids[: ends[0]] if ends else new_ids
         text = reply_text(self.processor.decode(kept))
         return Reply(text=text, prompt=prompt, num_tokens=len(kept) + bool(ends), finished=bool(ends))

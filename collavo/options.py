@@ -1,0 +1,20 @@
+"""Settings of the model, as the configuration names them; importing this loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class LLMConfig:
+    """How the model is loaded.
+
+    Attributes:
+        BITS: 4 (NF4, double quantisation) or 8 (LLM.int8) through bitsandbytes; 16 or 32 for no quantisation.
+        DTYPE: compute type: bf16, fp16 or fp32; 16 bits go with the first two, 32 with the last.
+        ATTENTION: auto, eager, sdpa or flash_attention_2 (falls back to sdpa, and says so, where it cannot run).
+    """
+
+    BITS: int = 4
+    DTYPE: str = "fp16"
+    ATTENTION: str = "auto"

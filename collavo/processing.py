@@ -1,0 +1,116 @@
+"""The processor: prompts to padded ids, pictures to normalised pixels, ids back to text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .errors import CheckpointError
+from .tokenizer import load_tokenizer
+
+SETTINGS_FILE = "preprocessor_config.json"
+CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
+"""CLIP's channel means (arXiv 2103.00020), on the 0..255 scale of pixels."""
+
+CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
+"""CLIP's channel standard deviations, on the same scale."""
+
+
+class CoLLaVOProcessor:
+    """Tokenizer and picture normalisation of a checkpoint.
+
+    Args:
+        tokenizer: knows ``<image>`` and pads on the left.
+        image_size: side in pixels of the square pictures.
+        patch_size: side in pixels of a vision patch.
+        image_mean: per channel, 0..255 scale.
+        image_std: per channel, 0..255 scale.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        image_size: int = 490,
+        patch_size: int = 14,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+    ) -> None:
+        self.tokenizer, self.image_size, self.patch_size = tokenizer, image_size, patch_size
+        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
+
+    @property
+    def grid(self) -> int:
+        """Image tokens a side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id that stands for tokens the vocabulary lacks."""
+        unknown: int | None = self.tokenizer.unk_token_id
+        return unknown
+
+    @classmethod
+    def from_pretrained(cls, directory: Path) -> CoLLaVOProcessor:
+        """Load from a checkpoint directory; the released one has no settings file, so the released sizes are assumed.
+
+        Raises:
+            CheckpointError: the tokenizer or the settings are unreadable.
+        """
+        settings: dict[str, Any] = {}
+        file = directory / SETTINGS_FILE
+        if file.is_file():
+            try:
+                settings = json.loads(file.read_text(encoding="utf-8"))
+                names = ("image_size", "patch_size", "image_mean", "image_std")
+                return cls(load_tokenizer(directory), **{name: settings[name] for name in names})
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{file}: not the settings of a CoLLaVO processor ({error!r})") from error
+        return cls(load_tokenizer(directory))
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write the tokenizer's files and the settings."""
+        self.tokenizer.save_pretrained(directory)
+        settings = {
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "image_mean": self.image_mean,
+            "image_std": self.image_std,
+        }
+        (Path(directory) / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts, one ``<image>`` id per picture, begin-of-sequence in front."""
+        return [list(ids) for ids in self.tokenizer(list(prompts)).input_ids]
+
+    def pad_left(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Stack rows of ids, padded on the left.
+
+        Returns: ``input_ids`` and ``attention_mask``, int64 (rows, longest).
+        """
+        longest, pad = max(map(len, ids)), self.tokenizer.pad_token_id
+        input_ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
+        return input_ids, mask
+
+    def pixel_values(self, pictures: npt.NDArray[np.uint8]) -> Tensor:
+        """Normalise pictures.
+
+        Args:
+            pictures: RGB, uint8 (N, H, W, 3).
+        Returns: float32 (N, 3, H, W).
+        """
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.image_mean, self.image_std))
+        pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+        return (pixels - mean) / std
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids; end tags stay visible."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

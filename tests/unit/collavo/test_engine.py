@@ -1,0 +1,207 @@
+"""The engine: equal to plain `generate`, independent of company, nothing computed twice."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LogitsProcessorList
+
+from collavo.engine import Engine, Generation, Query
+from collavo.load_collavo import load_engine, memory_needed, resolve_attention
+from collavo.options import LLMConfig
+from collavo.template import CHAT
+from collavo.ties import MarginTracker
+from collavo.tiny import make_tiny
+from modeling.segmenters.base import PanopticMap, Picture, Segment
+
+QUESTIONS = (
+    "Is there a dog in the image?",
+    "Is there a wine glass in the image?\nAnswer briefly.",
+    "How many?",
+    "图中有几只狗？",
+)
+
+
+class HalfSegmenter:
+    """Finds a person in the left half of every picture and a sky in the right one; counts its calls."""
+
+    fingerprint = "half"
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+        self.seen += [picture.name for picture in pictures]
+        id_map = np.ones(size, np.int32)
+        id_map[:, size[1] // 2 :] = 2
+        segments = (Segment(id=1, category_id=0, score=1.0), Segment(id=2, category_id=119, score=1.0))
+        return [PanopticMap(id_map, segments) for _ in pictures]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("engine") / "tiny"
+    make_tiny(directory, seed=0)
+    return directory
+
+
+@pytest.fixture
+def engine(checkpoint: Path) -> Engine:
+    return load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(checkpoint), HalfSegmenter())
+
+
+def pictures(count: int) -> list[Picture]:
+    rng = np.random.default_rng(0)
+    return [Picture(np.full((112, 112, 3), rng.integers(0, 256, 3), np.uint8), f"{i}.png") for i in range(count)]
+
+
+def queries(count: int = 4) -> list[Query]:
+    asked = [Query(picture, question) for picture in pictures(count) for question in QUESTIONS]
+    return [*asked, Query(None, "What is two and two?"), Query(None, "Hello")]
+
+
+@pytest.mark.parametrize(
+    "generation", [Generation(num_beams=1, max_new_tokens=6), Generation(num_beams=3, max_new_tokens=5)]
+)
+def test_replies_equal_plain_generate(engine: Engine, generation: Generation) -> None:
+    """The library's own search over whole prompts, one question at a time, is the oracle."""
+    model, processor = engine.model, engine.processor
+    replies = engine.answer(queries(), generation)
+    for query, reply in zip(queries(), replies, strict=True):
+        ids, mask = processor.pad_left(processor.encode([reply.prompt]))
+        inputs = {}
+        if query.picture is not None:
+            half = torch.ones(8, 8, dtype=torch.long)
+            half[:, 4:] = 120
+            inputs = {
+                "pixel_values": processor.pixel_values(query.picture.pixels[None]),
+                "semantic": half.view(1, -1),
+                "numbering": torch.ones(1, 64, dtype=torch.long),
+            }
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=False,
+            num_beams=generation.num_beams,
+            max_new_tokens=generation.max_new_tokens,
+            eos_token_id=engine.end_ids,
+            **inputs,
+        )
+        assert reply == engine.reply(reply.prompt, out[0, ids.shape[1] :].tolist())
+    assert len({reply.text for reply in replies}) > 4, "replies that hardly differ prove little"
+
+
+def test_replies_do_not_depend_on_company_or_order(engine: Engine) -> None:
+    generation = Generation(num_beams=3, max_new_tokens=5)
+    asked = queries()
+    alone = [engine.answer([query], generation)[0] for query in asked]
+    assert engine.answer(asked, generation) == alone
+    shuffled = np.random.default_rng(1).permutation(len(asked))
+    assert engine.answer([asked[i] for i in shuffled], generation) == [alone[i] for i in shuffled]
+
+
+def test_prompts_hold_the_objects(engine: Engine) -> None:
+    reply = engine.answer(queries()[:1], Generation(num_beams=1, max_new_tokens=1))[0]
+    objects = "(#1 person) [0.00, 0.00, 0.50, 1.00], (#1 sky) [0.50, 0.00, 1.00, 1.00]"
+    assert reply.prompt == CHAT.prompt(objects, QUESTIONS[0])
+    text_only = engine.answer([Query(None, "Hello")], Generation(num_beams=1, max_new_tokens=1))[0]
+    assert "<image>" not in text_only.prompt
+
+
+def test_a_picture_is_segmented_and_encoded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    encode = engine.model.encode_images
+    monkeypatch.setattr(engine.model, "encode_images", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
+    for _ in range(3):
+        engine.answer(
+            [Query(pictures(1)[0], question) for question in QUESTIONS], Generation(num_beams=3, max_new_tokens=2)
+        )
+    assert engine.segmenter.seen == ["0.png"]  # type: ignore[attr-defined]
+    assert encoded == [1]
+
+
+def test_a_cached_prefix_is_never_used_for_another_picture(engine: Engine) -> None:
+    """Same name, same objects, other pixels: the reply must be that of the other pixels."""
+    first, second = pictures(2)
+    renamed = Picture(second.pixels, first.name)
+    generation = Generation(num_beams=1, max_new_tokens=6)
+    alone = engine.answer([Query(second, QUESTIONS[0])], generation)[0].text
+    answers = [engine.answer([Query(picture, QUESTIONS[0])], generation)[0].text for picture in (first, renamed)]
+    assert answers[1] == alone != answers[0]
+
+
+def test_ties_are_asked_again_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    generate = engine._generate
+    monkeypatch.setattr(engine, "_generate", lambda prompts, g: sizes.append(len(prompts)) or generate(prompts, g))
+    engine.tie_margin = float("inf")
+    engine.answer(queries(1), Generation(num_beams=3, max_new_tokens=3))
+    assert sizes == [6, 1, 1, 1, 1, 1, 1]
+    engine.tie_margin = 0.0
+    engine.answer(queries(1), Generation(num_beams=3, max_new_tokens=3))
+    assert sizes[7:] == [6]
+
+
+def test_margins_equal_a_brute_force_search(engine: Engine) -> None:
+    """The tracker's smallest gap, against scores recomputed for every running beam by whole forward passes."""
+    prompt = torch.tensor([engine.processor.encode([CHAT.prompt(None, "Hello")])[0]])
+    beams, steps, end = 2, 4, engine.end_ids
+    tracker = MarginTracker(1, beams, prompt.shape[1], end)
+    engine.model.generate(
+        prompt,
+        num_beams=beams,
+        max_new_tokens=steps,
+        do_sample=False,
+        eos_token_id=end,
+        logits_processor=LogitsProcessorList([tracker]),
+    )
+    running, smallest = [(0.0, prompt[0])], float("inf")
+    for _ in range(steps):
+        candidates = []
+        for total, ids in running:
+            with torch.no_grad():
+                log_probs = torch.log_softmax(engine.model(input_ids=ids[None]).logits[0, -1], -1)
+            candidates += [(total + float(p), ids, token) for token, p in enumerate(log_probs)]
+        candidates.sort(key=lambda candidate: -candidate[0])
+        going_on = [candidate for candidate in candidates if candidate[2] not in end]
+        for ranked in (candidates, going_on):
+            smallest = min(smallest, ranked[beams - 1][0] - ranked[beams][0])
+        running = [(total, torch.cat([ids, torch.tensor([token])])) for total, ids, token in going_on[:beams]]
+    assert float(tracker.margins[0]) == pytest.approx(smallest, abs=1e-4)
+
+
+def test_unfinished_replies_are_told_apart(engine: Engine) -> None:
+    cut = engine.reply("", [5, 6, 7])
+    assert (cut.finished, cut.num_tokens) == (False, 3)
+    ended = engine.reply("", [5, engine.end_ids[-1], 7, 7])
+    assert (ended.finished, ended.num_tokens) == (True, 2)
+    assert ended.text == engine.processor.decode([5]).strip()
+
+
+def test_random_weights_need_no_weights_and_identity_says_so(checkpoint: Path, engine: Engine) -> None:
+    fresh = load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(checkpoint), HalfSegmenter(), weight=False)
+    assert fresh.fingerprint != engine.fingerprint
+    ours, theirs = fresh.model.output.weight, engine.model.output.weight
+    assert not torch.equal(ours, theirs)
+
+
+def test_memory_is_counted_from_the_checkpoint(checkpoint: Path, engine: Engine) -> None:
+    actual = sum(p.numel() * p.element_size() for p in engine.model.parameters())
+    assert memory_needed(LLMConfig(BITS=32, DTYPE="fp32"), checkpoint) == actual
+    assert memory_needed(LLMConfig(BITS=16, DTYPE="bf16"), checkpoint) == actual // 2
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(4, "fp32"), (8, "fp32"), (16, "bf16")])
+def test_other_types_answer(checkpoint: Path, bits: int, dtype: str) -> None:
+    engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
+    replies = engine.answer(queries(2), Generation(num_beams=3, max_new_tokens=3))
+    assert len(replies) == 10
+
+
+def test_flash_attention_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    assert resolve_attention("flash_attention_2", torch.float16, torch.device("cpu")) == "sdpa"
+    assert "flash_attention_2" in caplog.text
+    assert resolve_attention("auto", torch.float32, torch.device("cpu")) == "sdpa"
+    assert resolve_attention("eager", torch.float32, torch.device("cpu")) == "eager"
