@@ -73,14 +73,15 @@ def _parse(text: str, where: str) -> Any:
         ) from None
 
 
-def expect(value: Any, kind: type[T], where: Path) -> T:
-    """The top-level value of a file, checked.
+def expect(value: Any, kind: type[T], where: Path, key: str = "") -> T:
+    """The top-level value of a file, or that of a key there, checked.
 
     Raises:
         DataError: it is of another kind.
     """
     if not isinstance(value, kind):
-        raise DataError(f"{where}: expected {_KINDS.get(kind, kind.__name__)} at the top, got {type(value).__name__}")
+        place = f"as '{key}'" if key else "at the top"
+        raise DataError(f"{where}: expected {_KINDS.get(kind, kind.__name__)} {place}, got {type(value).__name__}")
     return value
 
 
@@ -98,6 +99,17 @@ def take(item: Any, key: str, kind: type[T]) -> T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise MalformedError(f"'{key}' should be {_KINDS.get(kind, kind.__name__)}, got {value!r}")
     return value
+
+
+def take_optional(item: Any, key: str, kind: type[T]) -> T | None:
+    """A field that may be absent or null.
+
+    Raises:
+        MalformedError: as `take`, for any other kind of value.
+    """
+    if isinstance(item, Mapping) and item.get(key) is None:
+        return None
+    return take(item, key, kind)
 
 
 def take_id(item: Any, key: str) -> str:

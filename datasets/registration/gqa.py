@@ -9,7 +9,7 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, ImageFile, Record
-from .files import MalformedError, build_records, expect, place, read_json, take
+from .files import build_records, expect, place, read_json, take, take_optional
 
 # Operations whose text holds one of these only phrase the question; they are no step of reasoning.
 _NO_STEP = ("exist", "query: name", "choose name")
@@ -45,9 +45,7 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
 
 def _record(key: str, item: Any, images: Path) -> Record:
     question, image = take(item, "question", str), take(item, "imageId", str) + ".jpg"
-    answer = item.get("answer")
-    if answer is not None and not isinstance(answer, str):
-        raise MalformedError(f"'answer' should be a text, got {answer!r}")
+    answer = take_optional(item, "answer", str)
     return Record(
         id=key,
         image=ImageFile(images / image, image),
@@ -60,12 +58,12 @@ def _record(key: str, item: Any, images: Path) -> Record:
 def _meta(item: Any, question: str) -> dict[str, Any]:
     """What the official tables group by; test questions come without it."""
     types = take(item, "types", dict)
-    groups = item.get("groups") or {}
-    steps = [f"{op.get('operation')}: {op.get('argument')}" for op in take(item, "semantic", list)]
+    groups = take_optional(item, "groups", dict) or {}
+    steps = [f"{take(op, 'operation', str)}: {take(op, 'argument', str)}" for op in take(item, "semantic", list)]
     return {
         "structural": take(types, "structural", str),
         "semantic": take(types, "semantic", str),
         "words": len(question.split()),
         "steps": sum(not any(word in step for word in _NO_STEP) for step in steps),
-        "global_group": groups.get("global"),
+        "global_group": take_optional(groups, "global", str),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, DataError, ImageFile, Record
-from .files import MalformedError, build_records, expect, place, read_json, take
+from .files import MalformedError, build_records, expect, place, read_json, take, take_optional
 
 _LETTERS = "ABCDE"
 _SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
@@ -52,7 +52,7 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     images = place(roots, f"{options.root}/{options.images}")
     items = (
         (f"{path}, problem {key}", (str(key), problems.get(str(key))))
-        for key in splits[options.split]
+        for key in expect(splits[options.split], list, splits_path, options.split)
         if not options.image_only or _has_image(problems.get(str(key)))
     )
     return build_records(items, lambda pair: _record(pair[0], pair[1], images))
@@ -74,11 +74,12 @@ def _record(key: str, problem: Any, images: Path) -> Record:
     if not 2 <= len(choices) <= len(_LETTERS):
         raise MalformedError(f"expected 2 to {len(_LETTERS)} choices, got {len(choices)}")
     options = {letter: str(choice) for letter, choice in zip(_LETTERS, choices, strict=False)}
-    answer = problem.get("answer")
-    if answer is not None and not (isinstance(answer, int) and 0 <= answer < len(choices)):
+    answer = take_optional(problem, "answer", int)
+    if answer is not None and not 0 <= answer < len(choices):
         raise MalformedError(f"'answer' should be an index into {len(choices)} choices, got {answer!r}")
-    hint = (problem.get("hint") or "").strip()
-    image = f"{problem.get('split') or 'test'}/{key}/{problem['image']}" if problem.get("image") else None
+    hint = (take_optional(problem, "hint", str) or "").strip()
+    picture = take_optional(problem, "image", str)
+    image = f"{take_optional(problem, 'split', str) or 'test'}/{key}/{picture}" if picture else None
     return Record(
         id=key,
         image=ImageFile(images / image, image) if image else None,

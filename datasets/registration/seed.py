@@ -14,7 +14,7 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, ImageFile, ImageSource, Record
-from .files import MalformedError, MissingImage, build_records, expect, place, read_json, take, take_id
+from .files import MalformedError, MissingImage, build_records, expect, place, read_json, take, take_id, take_optional
 
 _LETTERS = "ABCD"
 
@@ -40,26 +40,28 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     """Read the questions of the asked types, in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")
     content = expect(read_json(path), dict, path)
-    questions = expect(content.get("questions"), list, path)
-    dimensions = {number: name for name, number in expect(content.get("question_type"), dict, path).items()}
+    questions = expect(content.get("questions"), list, path, "questions")
+    dimensions = {
+        str(number): name for name, number in expect(content.get("question_type"), dict, path, "question_type").items()
+    }
     images = place(roots, f"{options.root}/{options.images}")
     seen: Counter[str] = Counter()
     items = (
         (f"{path}, questions[{index}]", item)
         for index, item in enumerate(questions)
-        if not isinstance(item, dict) or item.get("data_type", "image") in options.data_types
+        if not isinstance(item, dict) or (item.get("data_type") or "image") in options.data_types
     )
     return build_records(items, lambda item: _record(item, images, dimensions, seen))
 
 
-def _record(item: Any, images: Path, dimensions: dict[Any, str], seen: Counter[str]) -> Record:
+def _record(item: Any, images: Path, dimensions: dict[str, str], seen: Counter[str]) -> Record:
     release_id = take_id(item, "question_id")
     options = {letter: str(item[key]) for letter in _LETTERS if item.get(key := f"choice_{letter.lower()}") is not None}
-    answer = item.get("answer")
+    answer = take_optional(item, "answer", str)
     if not options or (answer is not None and answer not in options):
         raise MalformedError(f"answer {answer!r} is none of the choices {', '.join(options) or '(there are none)'}")
-    kind, number = item.get("data_type", "image"), take(item, "question_type_id", int)
-    if number not in dimensions:
+    kind, number = take_optional(item, "data_type", str) or "image", take(item, "question_type_id", int)
+    if str(number) not in dimensions:
         raise MalformedError(f"'question_type_id' {number} is not in 'question_type'")
     question, data_id = take(item, "question", str), take(item, "data_id", str)
     seen[release_id] += 1
@@ -68,8 +70,8 @@ def _record(item: Any, images: Path, dimensions: dict[Any, str], seen: Counter[s
         image=_picture(kind, data_id, images),
         fields={"question": question, "options": " ".join(f"{letter}. {text}" for letter, text in options.items())},
         target=answer,
-        group=dimensions[number],
-        meta={"options": options, "data_type": kind, "dimension": dimensions[number], "release_id": release_id},
+        group=dimensions[str(number)],
+        meta={"options": options, "data_type": kind, "dimension": dimensions[str(number)], "release_id": release_id},
     )
 
 

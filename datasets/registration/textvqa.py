@@ -13,7 +13,17 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, DataError, ImageFile, Record
-from .files import MalformedError, build_records, expect, place, read_json, read_json_lines, take, take_id
+from .files import (
+    MalformedError,
+    build_records,
+    expect,
+    place,
+    read_json,
+    read_json_lines,
+    take,
+    take_id,
+    take_optional,
+)
 
 _OCR_LINE = "Reference OCR token: "
 _NUM_ANSWERS = 10
@@ -43,7 +53,7 @@ class Options:
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")
-    questions = expect(expect(read_json(path), dict, path).get("data"), list, path)
+    questions = expect(expect(read_json(path), dict, path).get("data"), list, path, "data")
     images = place(roots, f"{options.root}/{options.images}")
     tokens = _tokens(roots, options)
     items = ((f"{path}, data[{index}]", item) for index, item in enumerate(questions))
@@ -58,8 +68,8 @@ def _record(item: Any, images: Path, tokens: Callable[[str, str], str | None] | 
         raise MalformedError(f"the file of OCR tokens has no image {image} with this question")
     if ocr is not None:
         fields["ocr"] = ocr
-    answers = item.get("answers")
-    if answers is not None and (not isinstance(answers, list) or len(answers) != _NUM_ANSWERS):
+    answers = take_optional(item, "answers", list)
+    if answers is not None and len(answers) != _NUM_ANSWERS:
         raise MalformedError(f"expected {_NUM_ANSWERS} answers, got {answers!r}")
     return Record(
         id=take_id(item, "question_id"),
@@ -80,7 +90,7 @@ def _tokens(roots: Sequence[Path], options: Options) -> Callable[[str, str], str
     if isinstance(content, list):
         return _from_prompts(content, path)
     by_image: dict[str, str] = {}
-    for item in expect(expect(content, dict, path).get("data"), list, path):
+    for item in expect(expect(content, dict, path).get("data"), list, path, "data"):
         if isinstance(item, dict) and isinstance(item.get("ocr_tokens"), list):
             by_image[str(item.get("image_id"))] = ", ".join(map(str, item["ocr_tokens"]))
     return lambda image, question: by_image.get(image)
