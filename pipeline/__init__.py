@@ -1,0 +1,1 @@
+"""The loop that joins a model to a benchmark: divide, answer, keep, score, report."""

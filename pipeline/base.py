@@ -1,0 +1,72 @@
+"""What joins a benchmark to a model: the pipeline class, and what the loop needs of an engine.
+
+A pipeline reads a benchmark's records, words the questions and scores the answers, all as the declaration says. The
+loop around it (``pipeline/run.py``) is the same for every benchmark. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from datasets.declaration import Benchmark
+from datasets.evaluation import Evaluation, evaluate, score
+from datasets.registration import load_records
+from datasets.types import BadRecord, Record, Score
+
+if TYPE_CHECKING:
+    from collavo.engine import Generation, Query, Reply
+
+
+class Answerer(Protocol):
+    """What the loop needs of an engine."""
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square pictures it takes."""
+
+    def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
+        """Answer questions, in order; a reply must not depend on what else is asked with it."""
+
+
+class BenchmarkPipeline:
+    """A benchmark as its declaration has it. A subclass names its benchmark and overrides only what differs.
+
+    Args:
+        declaration: with the configuration's overrides.
+    """
+
+    benchmark: ClassVar[str] = ""
+    """Name of the declaration a subclass belongs to; "" runs any."""
+
+    def __init__(self, declaration: Benchmark) -> None:
+        self.declaration = declaration
+
+    def load(self, roots: Sequence[Path]) -> tuple[list[Record], list[BadRecord]]:
+        """Read the benchmark's release files.
+
+        Args:
+            roots: dataset folders, in the order in which they are searched.
+        Returns: the records in data order, and what could not be read.
+
+        Raises:
+            DataError: a file is missing.
+        """
+        return load_records(self.declaration, roots)
+
+    def prompt(self, record: Record) -> str:
+        """Word the question of a record, without object list and template.
+
+        Raises:
+            DataError: the declaration's prompt names a field that the record lacks.
+        """
+        return self.declaration.render(record.fields)
+
+    def score(self, record: Record, text: str) -> Score:
+        """Judge one reply."""
+        return score(self.declaration, record, text)
+
+    def evaluate(self, answers: Iterable[tuple[Record, str]]) -> Evaluation:
+        """Judge all replies and sum them up."""
+        return evaluate(self.declaration, answers)

@@ -1,0 +1,94 @@
+"""The pipeline classes by the names that existing scripts use; a benchmark without one runs with `BenchmarkPipeline`.
+
+A class states its benchmark and nothing else, unless that benchmark needs another step than the common ones.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from datasets.declaration import Benchmark
+
+from .base import BenchmarkPipeline
+from .errors import RunError
+
+PREFIX = "CoLLaVO"
+
+
+class CoLLaVOGQAPipeline(BenchmarkPipeline):
+    """GQA: questions about real scenes, answered in a word or two."""
+
+    benchmark = "gqa"
+
+
+class CoLLaVOSQAPipeline(BenchmarkPipeline):
+    """ScienceQA: school science with a picture, multiple choice."""
+
+    benchmark = "scienceqa"
+
+
+class CoLLaVOTextVQAPipeline(BenchmarkPipeline):
+    """TextVQA: reading what is written in the picture."""
+
+    benchmark = "textvqa"
+
+
+class CoLLaVOPOPEPipeline(BenchmarkPipeline):
+    """POPE: is there such an object in the picture, yes or no."""
+
+    benchmark = "pope"
+
+
+class CoLLaVOMMEPipeline(BenchmarkPipeline):
+    """MME: fourteen tasks of perception and cognition, two yes/no questions per picture."""
+
+    benchmark = "mme"
+
+
+class CoLLaVOMMBenchPipeline(BenchmarkPipeline):
+    """MMBench, English and Chinese: multiple choice with the options shifted round."""
+
+    benchmark = "mmbench"
+
+
+class CoLLaVOSEEDPipeline(BenchmarkPipeline):
+    """SEED-Bench, its image part: multiple choice."""
+
+    benchmark = "seed"
+
+
+def pipeline_classes() -> dict[str, type[BenchmarkPipeline]]:
+    """All named pipeline classes, by name."""
+    found = {
+        name: value
+        for name, value in globals().items()
+        if isinstance(value, type) and issubclass(value, BenchmarkPipeline) and value.benchmark
+    }
+    return dict(sorted(found.items()))
+
+
+def select_pipeline(name: str | None, declaration: Benchmark) -> BenchmarkPipeline:
+    """Make the pipeline of a benchmark.
+
+    Args:
+        name: what ``PIPELINE`` says: a class name, with or without its prefix; empty to follow the declaration.
+        declaration: with the configuration's overrides.
+
+    Raises:
+        RunError: there is no such class, or it belongs to another benchmark.
+    """
+    own = declaration.pipeline or BenchmarkPipeline.__name__
+    classes: dict[str, type[BenchmarkPipeline]] = {**pipeline_classes(), BenchmarkPipeline.__name__: BenchmarkPipeline}
+    wanted = name or own
+    chosen = classes.get(wanted) or classes.get(PREFIX + wanted)
+    if chosen is None:
+        near = difflib.get_close_matches(wanted, classes, n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        where = "PIPELINE" if name else f"configs/benchmarks/{declaration.name}.yaml, pipeline"
+        raise RunError(f"{where}: there is no '{wanted}'{hint} There are: {', '.join(classes)}")
+    if chosen.__name__ != own and chosen.benchmark not in ("", declaration.name):
+        raise RunError(
+            f"PIPELINE {wanted} runs the benchmark {chosen.benchmark}, but DATASETS.TEST is {declaration.dataset}. "
+            f"Leave PIPELINE empty or set it to {own}."
+        )
+    return chosen(declaration)

@@ -1,0 +1,150 @@
+"""The start of the processes: what ``accelerate launch`` set up, checked, and said.
+
+Two launch modes fail silently, and both are errors here: a launch file that names several processes but starts one
+(Accelerate does so for CPU without MPI), and FSDP or DeepSpeed without an accelerator (it becomes plain data parallel).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from .errors import RunError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+_YES = ("1", "true", "yes", "y", "on", "t")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where one process runs.
+
+    Attributes:
+        rank: its number, from 0.
+        device: e.g. ``cuda:0 (NVIDIA H100)`` or ``cpu``.
+        host: name of the machine.
+    """
+
+    rank: int
+    device: str
+    host: str
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """Refuse a launch that started fewer processes than it was told to. Needs no torch.
+
+    Args:
+        environ: the process environment as the launcher left it.
+
+    Raises:
+        RunError: one process runs, but the launcher prepared for more.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in environ
+    alone = "WORLD_SIZE" not in environ and not any(name in environ for name in _MPI_VARIABLES)
+    if launched and alone and "MASTER_ADDR" in environ:
+        raise RunError(
+            "the launch file or command names several processes, but Accelerate started one (it does so for "
+            "'use_cpu: true', 'distributed_type: MULTI_CPU' and 'distributed_type: NO'). For several CPU processes use "
+            "configs/accel/cpu.yaml through 'bash run', or set ACCELERATE_USE_CPU=true with 'distributed_type: "
+            "MULTI_GPU' and 'use_cpu: false'; for GPUs set 'distributed_type: MULTI_GPU'. If one process is meant, say "
+            "'num_processes: 1' and unset MASTER_ADDR."
+        )
+
+
+def sharding_asked(environ: Mapping[str, str]) -> str | None:
+    """FSDP or DeepSpeed, if the launcher was asked for it."""
+    for variable, name in _SHARDED.items():
+        if environ.get(variable, "").lower() in _YES:
+            return name
+    return None
+
+
+def check_sharding(environ: Mapping[str, str], *, has_accelerator: bool) -> None:
+    """Refuse FSDP and DeepSpeed where they would silently become something else.
+
+    Raises:
+        RunError: asked for, without an accelerator.
+    """
+    name = sharding_asked(environ)
+    on_cpu = environ.get("ACCELERATE_USE_CPU", "").lower() in _YES
+    if name and (on_cpu or not has_accelerator):
+        why = "the launch asks for the CPU (use_cpu)" if has_accelerator else "this machine has no accelerator"
+        raise RunError(
+            f"the launch asks for {name}, but {why}: Accelerate would silently run plain data parallel instead. "
+            "Use configs/accel/cpu.yaml here, or a machine with a GPU."
+        )
+
+
+def is_main(environ: Mapping[str, str]) -> bool:
+    """Whether this is the process that talks, before anything is started."""
+    return environ.get("RANK", "0") == "0"
+
+
+def start_accelerator(timeout_hours: float, log_with: str | None, environ: Mapping[str, str]) -> Accelerator:
+    """Join the processes.
+
+    Args:
+        timeout_hours: how long a process waits for the others before it gives up.
+        log_with: name of a tracker, or None.
+        environ: the process environment.
+
+    Raises:
+        RunError: see `check_sharding`.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    check_sharding(environ, has_accelerator=torch.accelerator.is_available())
+    wait = InitProcessGroupKwargs(timeout=timedelta(hours=timeout_hours))
+    return Accelerator(kwargs_handlers=[wait], log_with=log_with)
+
+
+def place(accelerator: Accelerator) -> Place:
+    """Where this process runs."""
+    import torch
+
+    device = str(accelerator.device)
+    if accelerator.device.type == "cuda":
+        device = f"{device} ({torch.cuda.get_device_name(accelerator.device)})"
+    return Place(rank=accelerator.process_index, device=device, host=socket.gethostname())
+
+
+def describe(places: Sequence[Place]) -> str:
+    """The layout of a run in words, one line per machine."""
+    num = len(places)
+    hosts: dict[str, list[str]] = {}
+    for where in places:
+        hosts.setdefault(where.host, []).append(where.device)
+    head = f"{num} process{'es' if num > 1 else ''}:"
+    return "\n".join([head, *(f"  {host}: {_listed(devices)}" for host, devices in hosts.items())])
+
+
+def _listed(devices: Sequence[str]) -> str:
+    counted = {device: devices.count(device) for device in devices}
+    return ", ".join(device if count == 1 else f"{count} x {device}" for device, count in counted.items())
+
+
+class LauncherWatch:
+    """Notices that the launcher was killed, so that its processes do not go on alone and hold their devices."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._launched = "TORCHELASTIC_RUN_ID" in environ
+        self._parent = os.getppid()
+
+    def check(self) -> None:
+        """Look whether the launcher still lives.
+
+        Raises:
+            RunError: it does not.
+        """
+        if self._launched and os.getppid() != self._parent:
+            raise RunError("the launcher is gone; this process ends. The answers so far are kept.")

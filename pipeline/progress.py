@@ -1,0 +1,82 @@
+"""What a person at the terminal sees while a run goes on: messages, and a bar with rate and remaining time.
+
+Where standard error is no terminal (a log file), the bar becomes plain lines at growing intervals.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import NoReturn
+
+from tqdm import tqdm
+
+FIRST_LINE_SECONDS, MAX_LINE_SECONDS = 5.0, 60.0
+
+
+def say(text: str) -> None:
+    """Write a message to standard error, above a bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """Write a warning to standard error."""
+    say(f"warning: {text}")
+
+
+class Progress:
+    """Counts answered questions.
+
+    Args:
+        label: in front of the bar.
+        total: questions to answer.
+        shown: False on all processes but the main one.
+    """
+
+    def __init__(self, label: str, total: int, *, shown: bool) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._shown = shown and total > 0
+        self._bar: tqdm[NoReturn] | None = None
+        if self._shown and sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=label, unit="question", file=sys.stderr, dynamic_ncols=True)
+        self._start = self._last = time.monotonic()
+        self._interval = FIRST_LINE_SECONDS
+
+    def advance(self, count: int) -> None:
+        """Count questions as answered, and show it where it is time to."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._shown and (time.monotonic() - self._last >= self._interval or self._done == self._total):
+            self._last = time.monotonic()
+            self._interval = min(2 * self._interval, MAX_LINE_SECONDS)
+            say(self.line())
+
+    def line(self) -> str:
+        """State of affairs in one line."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        rate = self._done / seconds
+        share = f"{self._label}: {self._done} of {self._total} questions ({100 * self._done // self._total} %)"
+        left = duration((self._total - self._done) / rate) if rate else "unknown"
+        return f"{share}, {rate:.2f} questions/s, {left} left"
+
+    def __enter__(self) -> Progress:
+        """The progress itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Words for a length of time: ``45 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,121 @@
+"""How results are shown and written: a table at the end of a run, and the files of its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .files import write_bytes, write_json, write_text
+from .results import warnings
+
+PREDICTIONS, RESULTS, MARKDOWN, TABLE = "predictions.jsonl", "results.json", "results.md", "results.csv"
+INTERVAL = 1.96
+"""Standard errors on each side of a 95 % interval."""
+_COLUMNS = ("group", "name", "value", "num", "stderr", "kind")
+
+
+def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) -> None:
+    """Write predictions, results, Markdown and CSV, each at once.
+
+    Args:
+        folder: of the run.
+        predictions: the whole predictions file.
+        results: see ``pipeline/results.py``.
+    """
+    write_bytes(folder / PREDICTIONS, predictions)
+    write_text(folder / TABLE, csv_table(results["metrics"]))
+    write_text(folder / MARKDOWN, markdown(results))
+    write_json(folder / RESULTS, results)
+
+
+def remove_results(folder: Path) -> None:
+    """Remove an earlier run's results, so that they are not taken for those of the run that starts."""
+    for name in (RESULTS, MARKDOWN, TABLE, PREDICTIONS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def csv_table(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """All metric rows, unrounded; an undefined value is empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: metric[name] for name in _COLUMNS} for metric in metrics)
+    return stream.getvalue()
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The results as a Markdown page."""
+    number = results["counts"]
+    lines = [f"# {results['title']}", "", *_pipe_table(_HEADER, _rows(results["metrics"])), ""]
+    if results["expected"]:
+        lines += [*_pipe_table(_EXPECTED_HEADER, _expected_rows(results["expected"])), ""]
+    lines += [f"- {sentence}" for sentence in warnings(results)]
+    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in number.items()]
+    asked = results["asked"]
+    lines += [
+        f"- asked with {asked['num_beams']} beam{'s' if asked['num_beams'] > 1 else ''}, at most "
+        f"{asked['max_new_tokens']} tokens, prompt {asked['prompt']!r}",
+        f"- scorer {asked['scorer']}, version {asked['version']} of the benchmark, after {asked['source']}",
+        f"- {results['processes']} process(es), {results['seconds']['this_session']} s in the last session",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def plain_table(results: Mapping[str, Any]) -> str:
+    """The results for the terminal, columns aligned."""
+    tables = [_aligned([_HEADER, *_rows(results["metrics"])])]
+    if results["expected"]:
+        tables.append(_aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
+    return "\n\n".join([results["title"], *tables])
+
+
+_HEADER = ("group", "metric", "value", "95 % interval", "num")
+_EXPECTED_HEADER = ("published", "value", "ours", "difference", "source")
+
+
+def _rows(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    return [(m["group"] or "all", m["name"], _shown(m), _interval(m), str(m["num"])) for m in metrics]
+
+
+def _expected_rows(expected: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for row in expected:
+        got = "undefined" if row["got"] is None else f"{row['got']:.2f}"
+        difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
+        beyond = "" if row["within"] is not False else f" (more than {row['tolerance']:g})"
+        rows.append((row["metric"], f"{row['published']:.2f}", got, difference + beyond, row["source"]))
+    return rows
+
+
+def _shown(metric: Mapping[str, Any]) -> str:
+    """A value as tables show it: a rate in percent, a count whole."""
+    value = metric["value"]
+    if value is None:
+        return "undefined"
+    return str(value) if metric["kind"] == "count" else f"{value * _scale(metric):.2f}"
+
+
+def _interval(metric: Mapping[str, Any]) -> str:
+    if metric["value"] is None or metric["stderr"] is None:
+        return ""
+    value, half = metric["value"] * _scale(metric), INTERVAL * metric["stderr"] * _scale(metric)
+    return f"{value - half:.2f} to {value + half:.2f}"
+
+
+def _scale(metric: Mapping[str, Any]) -> float:
+    return 100.0 if metric["kind"] == "rate" else 1.0
+
+
+def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

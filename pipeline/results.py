@@ -1,0 +1,263 @@
+"""From answers to results: every record joined to its answer by id, scored, and summed up with what was counted.
+
+Nothing is scored before the ids of the answers equal the ids of the data. A record without an answer (an unreadable
+picture) is left out of the scores and counted; it is never given an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from datasets.declaration import Benchmark, Expected
+from datasets.evaluation import Evaluation
+from datasets.types import BadRecord, Metric, Record
+
+from .base import BenchmarkPipeline
+from .errors import RunError
+from .files import json_line
+from .journal import Entry
+from .shard import Question, QuestionKey
+
+NAMED_IDS = 10
+"""How many ids a message lists before it says how many more there are."""
+MANY_UNFINISHED = 0.2
+"""Share of replies cut at the token limit from which a run warns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """A benchmark with an answer, or the reason for none, for every record.
+
+    Attributes:
+        records: in data order.
+        bad: what could not be read from the release files.
+        num_questions: distinct ones.
+        entries: by record id.
+        evaluation: of the records without error.
+    """
+
+    records: Sequence[Record]
+    bad: Sequence[BadRecord]
+    num_questions: int
+    entries: Mapping[str, Entry]
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a run took.
+
+    Attributes:
+        seconds: from its start to its last answer, by the clock, of this session.
+        answered: questions answered in this session; earlier ones were found in the journal.
+        processes: how many there were.
+        devices: of each process.
+    """
+
+    seconds: float
+    answered: int
+    processes: int
+    devices: Sequence[str]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first few of them."""
+    more = f" and {len(names) - NAMED_IDS} more" if len(names) > NAMED_IDS else ""
+    return ", ".join(names[:NAMED_IDS]) + more
+
+
+def join(
+    records: Sequence[Record], questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]
+) -> dict[str, Entry]:
+    """Give every record the answer to its question.
+
+    Raises:
+        RunError: a record has no answer, or an id stands for two records.
+    """
+    by_id = {name: answers[question.key] for question in questions if question.key in answers for name in question.ids}
+    ids = [record.id for record in records]
+    missing = [name for name in ids if name not in by_id]
+    if missing:
+        raise RunError(
+            f"{len(missing)} of {len(ids)} records have no answer, nothing is scored: {listed(missing)}. "
+            "Run the same command again to answer them."
+        )
+    if len(set(ids)) != len(ids) or set(by_id) != set(ids):
+        raise RunError(f"{len(ids)} records carry {len(set(ids))} distinct ids; nothing is scored")
+    return by_id
+
+
+def judge(
+    pipeline: BenchmarkPipeline,
+    records: Sequence[Record],
+    bad: Sequence[BadRecord],
+    questions: Sequence[Question],
+    answers: Mapping[QuestionKey, Entry],
+) -> Answered:
+    """Join and score.
+
+    Raises:
+        RunError: see `join`.
+    """
+    entries = join(records, questions, answers)
+    pairs = [(record, entries[record.id].text) for record in records if entries[record.id].error is None]
+    evaluation = pipeline.evaluate(pairs)
+    return Answered(records=records, bad=bad, num_questions=len(questions), entries=entries, evaluation=evaluation)
+
+
+def predictions(answered: Answered) -> bytes:
+    """The predictions file: one JSON line per record, in data order; the same for any number of processes."""
+    scores = {scored.record.id: scored.score for scored in answered.evaluation.scored}
+    lines = []
+    for record in answered.records:
+        entry, score = answered.entries[record.id], scores.get(record.id)
+        lines.append(
+            json_line(
+                {
+                    "id": record.id,
+                    "prompt": entry.prompt if score else None,
+                    "text": entry.text if score else None,
+                    "extracted": score.extracted if score else None,
+                    "score": score.value if score else None,
+                    "error": entry.error,
+                }
+            )
+        )
+    return b"".join(lines)
+
+
+def counts(answered: Answered) -> dict[str, int]:
+    """What was counted beside the scores."""
+    scores = [scored.score for scored in answered.evaluation.scored]
+    return {
+        "records": len(answered.records),
+        "answered": len(scores),
+        "distinct_questions": answered.num_questions,
+        "pictures": len({record.image.name for record in answered.records if record.image is not None}),
+        "bad_records": len(answered.bad),
+        "errors": len(answered.records) - len(scores),
+        "no_answer": sum(score.no_answer for score in scores),
+        "unscored": sum(score.value is None for score in scores),
+        "unfinished": sum(not answered.entries[scored.record.id].finished for scored in answered.evaluation.scored),
+    }
+
+
+def nested(metrics: Iterable[Metric]) -> dict[str, dict[str, float | int | None]]:
+    """Values by group and name; the whole benchmark is the group ``all``."""
+    groups: dict[str, dict[str, float | int | None]] = {}
+    for metric in metrics:
+        groups.setdefault(metric.group or "all", {})[metric.name] = metric.value
+    return groups
+
+
+def flat(scores: Mapping[str, Mapping[str, float | int | None]], prefix: str) -> dict[str, float | int]:
+    """Nested values as ``prefix/group/name``, for a tracker; undefined ones are left out."""
+    return {
+        f"{prefix}/{group}/{name}": value
+        for group, values in scores.items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def shown_value(metric: Metric) -> float | int | None:
+    """A metric on the scale of published tables: percent for rates."""
+    return 100 * metric.value if metric.kind == "rate" and metric.value is not None else metric.value
+
+
+def compare(expected: Expected, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Set a published figure beside ours; ``got`` is None where the run has no such figure."""
+    full = [metric for metric in metrics if f"{metric.group}/{metric.name}" == expected.metric]
+    plain = sorted((m for m in metrics if m.name == expected.metric), key=lambda m: m.group != "")
+    got = next((shown_value(metric) for metric in (*full, *plain)), None)
+    difference = None if got is None else got - expected.value
+    return {
+        "metric": expected.metric,
+        "published": expected.value,
+        "got": got,
+        "difference": difference,
+        "tolerance": expected.tolerance,
+        "within": None if difference is None else abs(difference) <= expected.tolerance,
+        "source": expected.source,
+    }
+
+
+def summary(
+    pipeline: BenchmarkPipeline, answered: Answered, effort: Effort, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that ``results.json`` holds.
+
+    Args:
+        pipeline: that ran.
+        answered: see `judge`.
+        effort: see `Effort`.
+        about: identity, configuration hash, commit, versions; copied as it is.
+    """
+    benchmark, metrics = pipeline.declaration, answered.evaluation.metrics
+    once = {entry.key: entry for entry in answered.entries.values()}.values()
+    return {
+        "benchmark": benchmark.name,
+        "title": benchmark.title,
+        "dataset": benchmark.dataset,
+        "pipeline": type(pipeline).__name__,
+        "scores": nested(metrics),
+        "metrics": [asdict(metric) for metric in metrics],
+        "expected": [compare(expected, metrics) for expected in benchmark.expected],
+        "counts": counts(answered),
+        "bad_records": [asdict(record) for record in answered.bad],
+        "errors": [
+            {"id": record.id, "reason": answered.entries[record.id].error}
+            for record in answered.records
+            if answered.entries[record.id].error is not None
+        ],
+        "asked": _asked(benchmark),
+        "seconds": {
+            "this_session": round(effort.seconds, 3),
+            "answering_all_sessions_and_processes": round(sum(entry.seconds for entry in once), 3),
+        },
+        "answered_this_session": effort.answered,
+        "questions_per_second": round(effort.answered / effort.seconds, 3) if effort.answered else None,
+        "generated_tokens": sum(entry.num_tokens for entry in once),
+        "processes": effort.processes,
+        "devices": list(effort.devices),
+        **about,
+    }
+
+
+def _asked(benchmark: Benchmark) -> dict[str, Any]:
+    """How the benchmark was asked and judged."""
+    return {
+        "prompt": benchmark.prompt,
+        "num_beams": benchmark.num_beams,
+        "max_new_tokens": benchmark.max_new_tokens,
+        "scorer": benchmark.scorer,
+        "scoring": dict(benchmark.scoring),
+        "version": benchmark.version,
+        "source": benchmark.source,
+    }
+
+
+def warnings(results: Mapping[str, Any]) -> list[str]:
+    """What a reader of the scores must know, in sentences."""
+    number, found = results["counts"], []
+    if number["errors"] or number["bad_records"]:
+        found.append(
+            f"the scores are over {number['answered']} of {number['records'] + number['bad_records']} records: "
+            f"{number['bad_records']} could not be read and {number['errors']} could not be answered "
+            "(results.json lists them)"
+        )
+    if number["unscored"]:
+        found.append(f"{number['unscored']} answers could not be judged and are left out of the scores")
+    if number["unfinished"] > MANY_UNFINISHED * number["answered"]:
+        found.append(
+            f"{number['unfinished']} of {number['answered']} replies did not end within "
+            f"{results['asked']['max_new_tokens']} tokens: check the prompt, the checkpoint's template, or "
+            "MAX_NEW_TOKENS"
+        )
+    if results.get("limit") is not None:
+        found.append(f"only the first {results['limit']} records were asked (EVAL.LIMIT)")
+    if results.get("changes"):
+        found.append("some answers are of an earlier configuration (EVAL.ON_CHANGE): " + "; ".join(results["changes"]))
+    return found

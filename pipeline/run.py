@@ -1,0 +1,219 @@
+"""``eval``: start the processes, say what they are, and run each benchmark that the configuration names."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from configs.load import ConfigError
+from datasets.roots import data_roots
+
+from .about import git_commit, versions
+from .benchmarks import select_pipeline
+from .engines import ConfiguredEngine
+from .errors import RunError
+from .launch import LauncherWatch, check_environment, describe, is_main, place, start_accelerator
+from .progress import say
+from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
+from .task import Task, run_task
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from .catalog import Catalog
+    from .config import EvalConfig
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole run.
+
+    Attributes:
+        name: for the tracker.
+        tasks: one per benchmark, in order.
+        roots: dataset folders.
+        options: see `Options`.
+        save_dir: where the tracker writes.
+        timeout_hours: how long a process waits for the others.
+        wandb: whether metrics also go to Weights & Biases.
+        config_yaml: the resolved configuration.
+        settings: the same as a mapping, for the tracker.
+        config_hash: short digest of it.
+    """
+
+    name: str
+    tasks: Sequence[Task]
+    roots: Sequence[Path]
+    options: Options
+    save_dir: Path
+    timeout_hours: float
+    wandb: bool
+    config_yaml: str
+    settings: Mapping[str, Any]
+    config_hash: str
+
+
+def evaluate(config: EvalConfig, catalog: Catalog) -> int:
+    """Run the benchmarks that ``DATASETS.TEST`` names.
+
+    Args:
+        config: resolved.
+        catalog: of the declared benchmarks.
+
+    Returns: the exit code, see `run_plan`.
+    """
+    try:
+        plan = make_plan(config, catalog)
+    except (ConfigError, *USER_ERRORS) as error:
+        if is_main(os.environ):
+            say(f"error: {error}")
+        return 1
+    return run_plan(plan, lambda device: ConfiguredEngine(config, device))
+
+
+def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
+    """What a configuration asks for. Loads no torch and opens no data.
+
+    Raises:
+        ConfigError: an unknown dataset.
+        RunError: a pipeline class that does not exist or belongs to another benchmark, or no checkpoint.
+        DataError: no dataset folder is known.
+    """
+    if not config.RESUME_FROM:
+        raise RunError("RESUME_FROM: set it to the checkpoint's directory")
+    save_dir = Path(config.SAVE_DIR).expanduser()
+    tasks = []
+    for benchmark in catalog.select(config.DATASETS.TEST):
+        pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
+        size = config.sections[benchmark.section].TEST.BATCH_SIZE_TOTAL
+        tasks.append(Task(pipeline=pipeline, batch_size_total=size, folder=save_dir / benchmark.dataset))
+    return Plan(
+        name=config.NAME,
+        tasks=tasks,
+        roots=data_roots(config.DATASETS.ROOT, os.environ),
+        options=Options(
+            strict=config.EVAL.STRICT,
+            on_change=config.EVAL.ON_CHANGE,
+            limit=config.EVAL.LIMIT,
+            workers=config.EVAL.WORKERS,
+        ),
+        save_dir=save_dir,
+        timeout_hours=config.EVAL.TIMEOUT_HOURS,
+        wandb=config.WANDB,
+        config_yaml=config.resolved_yaml,
+        settings=yaml.safe_load(config.resolved_yaml),
+        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+    )
+
+
+def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) -> int:
+    """Run every task of a plan; the part of ``eval`` that knows no configuration.
+
+    Args:
+        plan: see `Plan`.
+        make_source: from this process's device to its engine.
+
+    Returns: the exit code: 0, 1 after an error that was shown, 130 after an interruption. Of several processes one that
+        fails alone does not return: it ends at once, so that the launcher ends the others.
+    """
+    folder: Path | None = None
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        _announce(plan, world)
+        if plan.wandb:
+            _check_wandb()
+        accelerator = start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
+        session = _session(plan, accelerator)
+        source = make_source(accelerator.device)
+        for task in plan.tasks:
+            folder = task.folder
+            run_task(task, source, session)
+        accelerator.end_training()
+    except AgreedError as error:
+        if rank == 0:
+            say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        if rank == 0:
+            say("interrupted; the answers so far are kept, and the same command goes on from there")
+        return _end(INTERRUPTED, world)
+    except Exception as error:  # noqa: BLE001 - the last place that can say why this process ends
+        report_failure(error, folder, rank)
+        return _end(1, world)
+    return 0
+
+
+def _announce(plan: Plan, world: int) -> None:
+    """Check the launch and say what starts, before the libraries are loaded.
+
+    Raises:
+        AgreedError: see `check_environment`; it looks the same from every process.
+    """
+    try:
+        check_environment(os.environ)
+    except RunError as error:
+        raise AgreedError(str(error)) from None
+    if is_main(os.environ):
+        names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
+        say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
+
+
+def _end(code: int, world: int) -> int:
+    if world > 1:
+        leave(code)
+    return code
+
+
+def _session(plan: Plan, accelerator: Accelerator) -> Session:
+    """What this process knows of the run; says the layout."""
+    from accelerate.utils import gather_object
+
+    places = list(gather_object([place(accelerator)]))
+    if accelerator.process_index == 0:
+        say(describe(places))
+    session = Session(
+        accelerator=accelerator,
+        options=plan.options,
+        roots=plan.roots,
+        devices=[where.device for where in places],
+        about={"config_hash": plan.config_hash, "git_commit": git_commit(), "versions": versions()},
+        config_yaml=plan.config_yaml,
+        between=LauncherWatch(os.environ).check,
+        tracked=plan.wandb,
+    )
+    if plan.wandb:
+        session.agree(lambda: _start_wandb(plan, accelerator))
+    return session
+
+
+def _check_wandb() -> None:
+    if importlib.util.find_spec("wandb") is None:
+        raise AgreedError("WANDB True needs the package wandb (pip install wandb), or set WANDB False")
+
+
+def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
+    """Start the tracker on the main process.
+
+    Raises:
+        RunError: it needs a login or a network that is not there.
+    """
+    import wandb
+
+    plan.save_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        accelerator.init_trackers(
+            "CoLLaVO", config=dict(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}
+        )
+    except wandb.Error as error:
+        raise RunError(f"WANDB True: {error}. Log in with 'wandb login', or set WANDB_MODE=offline") from error

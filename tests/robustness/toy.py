@@ -1,0 +1,194 @@
+"""A toy benchmark and a toy engine for tests of the loop, in one process or under a launcher.
+
+    python -m tests.robustness.toy DATA SAVE [--batch-size-total N] [--delay SECONDS] ...
+
+The engine's reply is a digest of the picture's pixels and the question, so that an answer that was given to another
+question, or to another picture, is wrong in the predictions file. The toy has its own reader and scorer: what these
+tests find does not depend on any benchmark's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from datasets.declaration import Benchmark
+from datasets.evaluation import Evaluation
+from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
+from pipeline.base import BenchmarkPipeline
+from pipeline.run import Plan, run_plan
+from pipeline.session import Options
+from pipeline.task import Task
+
+if TYPE_CHECKING:
+    from collavo.engine import Generation, Query, Reply
+
+IMAGE_SIZE = 28
+DECLARATION = Benchmark(
+    name="toy",
+    dataset="toy_test",
+    section="TOY",
+    title="Toy",
+    version=1,
+    source="made for these tests",
+    reader="toy",
+    data={},
+    prompt="{question}\nAnswer briefly.",
+    num_beams=1,
+    max_new_tokens=5,
+    scorer="toy",
+)
+
+
+def make_data(folder: Path, num_pictures: int = 7, num_records: int = 60, seed: int = 0) -> None:
+    """Write pictures and records; some records ask the same of the same picture, and some have no picture."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(num_pictures):
+        pixels = rng.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    with (folder / "toy.jsonl").open("w", encoding="utf-8") as stream:
+        for number in range(num_records):
+            picture = int(rng.integers(-1, num_pictures))
+            image = None if picture < 0 else f"{picture}.png"
+            question = f"Is there a thing of kind {rng.integers(0, 6)}?"
+            stream.write(json.dumps({"id": f"r{number}", "image": image, "question": question}) + "\n")
+
+
+class ToyPipeline(BenchmarkPipeline):
+    """Reads ``toy.jsonl``; an answer is right if its first digit is even."""
+
+    benchmark = "toy"
+
+    def load(self, roots: Sequence[Path]) -> tuple[list[Record], list[BadRecord]]:
+        """Records, and a `BadRecord` for each line that is none."""
+        records, bad = [], []
+        for number, line in enumerate((roots[0] / "toy.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                values = json.loads(line)
+                image = None if values["image"] is None else ImageFile(roots[0] / values["image"], values["image"])
+                records.append(
+                    Record(id=values["id"], image=image, fields={"question": values["question"]}, target=None)
+                )
+            except (ValueError, KeyError) as error:
+                bad.append(BadRecord(where=f"toy.jsonl:{number}", reason=repr(error)))
+        return records, bad
+
+    def score(self, record: Record, text: str) -> Score:
+        """Extract the first digit."""
+        return Score(value=float(int(text[0], 16) % 2 == 0), extracted=text[0])
+
+    def evaluate(self, answers: Iterable[tuple[Record, str]]) -> Evaluation:
+        """The share of even digits."""
+        scored = [Scored(record=record, text=text, score=self.score(record, text)) for record, text in answers]
+        right = [one.score.value or 0.0 for one in scored]
+        value = sum(right) / len(right) if right else None
+        return Evaluation(scored=scored, metrics=[Metric(name="even", value=value, num=len(right))])
+
+
+def expected_text(image: Path | None, question: str) -> str:
+    """The toy engine's reply, computed without the loop."""
+    pixels = b""
+    if image is not None:
+        from datasets.dataset_mappers.picture import decode
+
+        pixels = decode(ImageFile(image, image.name), IMAGE_SIZE).tobytes()
+    return hashlib.sha256(pixels + question.encode()).hexdigest()[:12]
+
+
+class ToyEngine:
+    """Answers with digests.
+
+    Args:
+        delay: seconds per batch.
+        poison: a question at which it fails; "" for none.
+    """
+
+    image_size = IMAGE_SIZE
+
+    def __init__(self, delay: float = 0.0, poison: str = "") -> None:
+        self.delay, self.poison = delay, poison
+        self.batches: list[list[str]] = []
+
+    def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
+        """One reply per query."""
+        from collavo.engine import Reply
+
+        self.batches.append([query.question for query in queries])
+        time.sleep(self.delay)
+        replies = []
+        for query in queries:
+            if self.poison and self.poison in query.question:
+                raise ValueError("the toy engine was told to fail here")
+            pixels = b"" if query.picture is None else query.picture.pixels.tobytes()
+            text = hashlib.sha256(pixels + query.question.encode()).hexdigest()[:12]
+            replies.append(Reply(text=text, prompt=f"<{query.question}>", num_tokens=3, finished=True))
+        return replies
+
+
+class ToySource:
+    """Counts how often the engine is loaded."""
+
+    def __init__(self, engine: ToyEngine, **parts: object) -> None:
+        self._engine, self._parts, self.loads = engine, {"kind": "toy", **parts}, 0
+
+    def parts(self) -> Mapping[str, Any]:
+        """Its identity."""
+        return self._parts
+
+    def weights(self) -> str:
+        """It has none."""
+        return "no weights"
+
+    def engine(self) -> ToyEngine:
+        """The engine."""
+        self.loads += 1
+        return self._engine
+
+
+def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:
+    """A plan with the toy as its one task; ``options`` are those of `Options`, and ``wandb``."""
+    wandb = options.pop("wandb", False)
+    pipeline = ToyPipeline(replace(DECLARATION, prompt=prompt) if prompt else DECLARATION)
+    return Plan(
+        name="toy",
+        tasks=[Task(pipeline=pipeline, batch_size_total=batch_size_total, folder=save / "toy_test")],
+        roots=[data],
+        options=Options(**options),
+        save_dir=save,
+        timeout_hours=0.05,
+        wandb=wandb,
+        config_yaml="NAME: toy\n",
+        settings={"NAME": "toy"},
+        config_hash="0" * 16,
+    )
+
+
+def main() -> int:
+    """Command line, for the launcher."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("save", type=Path)
+    parser.add_argument("--batch-size-total", type=int, default=4)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--poison", default="")
+    parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
+    given = parser.parse_args()
+    save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save
+    plan = make_plan(given.data, save, batch_size_total=given.batch_size_total)
+    return run_plan(plan, lambda _: ToySource(ToyEngine(given.delay, given.poison)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

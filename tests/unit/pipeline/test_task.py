@@ -1,0 +1,250 @@
+"""One process from files to results: what is written, what is asked again, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.run import run_plan
+from tests.robustness.toy import ToyEngine, ToySource, expected_text, make_data, make_plan
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    make_data(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def run(data: Path, save: Path, source: ToySource | None = None, **options: Any) -> int:
+    source = source or ToySource(ToyEngine())
+    return run_plan(make_plan(data, save, **options), lambda _: source)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def results(save: Path) -> dict[str, Any]:
+    return json.loads((save / "toy_test" / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_predictions_are_the_engines_replies_in_data_order(data: Path, tmp_path: Path) -> None:
+    assert run(data, tmp_path / "run") == 0
+    asked = lines(data / "toy.jsonl")
+    written = lines(tmp_path / "run" / "toy_test" / "predictions.jsonl")
+    assert [row["id"] for row in written] == [row["id"] for row in asked]
+    for row, question in zip(written, asked, strict=True):
+        image = data / question["image"] if question["image"] else None
+        text = expected_text(image, question["question"] + "\nAnswer briefly.")
+        assert row == {
+            "id": question["id"],
+            "prompt": f"<{question['question']}\nAnswer briefly.>",
+            "text": text,
+            "extracted": text[0],
+            "score": float(int(text[0], 16) % 2 == 0),
+            "error": None,
+        }
+
+
+def test_results_hold_scores_counts_and_what_they_depend_on(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run")
+    folder = tmp_path / "run" / "toy_test"
+    scores = [row["score"] for row in lines(folder / "predictions.jsonl")]
+    found = results(tmp_path / "run")
+    assert found["scores"] == {"all": {"even": pytest.approx(sum(scores) / 60)}}
+    distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
+    assert found["counts"] | {"pictures": 0} == {
+        "records": 60,
+        "answered": 60,
+        "distinct_questions": len(distinct),
+        "pictures": 0,
+        "bad_records": 0,
+        "errors": 0,
+        "no_answer": 0,
+        "unscored": 0,
+        "unfinished": 0,
+    }
+    assert found["processes"] == 1 and found["devices"] == ["cpu"] and "torch" in found["versions"]
+    assert found["generated_tokens"] == 3 * len(distinct) and found["answered_this_session"] == len(distinct)
+    table = list(csv.DictReader((folder / "results.csv").open()))
+    assert [(row["name"], float(row["value"])) for row in table] == [("even", pytest.approx(sum(scores) / 60))]
+    assert "| all | even | " in (folder / "results.md").read_text()
+    assert (folder / "config.yaml").read_text() == "NAME: toy\n"
+    assert json.loads((folder / "run.json").read_text())["fingerprint"] == found["fingerprint"]
+
+
+def test_a_question_is_asked_once_and_journaled_for_each_record(data: Path, tmp_path: Path) -> None:
+    engine = ToyEngine()
+    run(data, tmp_path / "run", ToySource(engine))
+    distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
+    assert len(distinct) < 60 and sum(len(batch) for batch in engine.batches) == len(distinct)
+    (journal,) = (tmp_path / "run" / "toy_test" / "journal").glob("*.jsonl")
+    assert sorted(row["id"] for row in lines(journal)) == sorted(f"r{number}" for number in range(60))
+    assert all(row["seconds"] >= 0 and row["extracted"] == row["text"][0] for row in lines(journal))
+
+
+@pytest.mark.parametrize(("size", "workers"), [(1, 0), (3, 1), (64, 4)])
+def test_batch_size_and_workers_do_not_matter(data: Path, tmp_path: Path, size: int, workers: int) -> None:
+    run(data, tmp_path / "one")
+    run(data, tmp_path / "two", batch_size_total=size, workers=workers)
+    one, two = (tmp_path / name / "toy_test" / "predictions.jsonl" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_finished_run_loads_no_model_and_writes_the_same(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run")
+    file = tmp_path / "run" / "toy_test" / "predictions.jsonl"
+    before = file.read_bytes()
+    file.unlink()
+    source = ToySource(ToyEngine())
+    assert run(data, tmp_path / "run", source) == 0
+    assert source.loads == 0 and file.read_bytes() == before
+    assert results(tmp_path / "run")["answered_this_session"] == 0
+
+
+def test_a_broken_picture_is_counted_and_tried_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (data / "3.png").read_bytes()
+    (data / "3.png").write_bytes(whole[: len(whole) // 2])
+    (data / "5.png").rename(data / "away.png")
+    assert run(data, tmp_path / "run") == 0
+    hit = [row["id"] for row in lines(data / "toy.jsonl") if row["image"] in ("3.png", "5.png")]
+    found = results(tmp_path / "run")
+    assert hit and [error["id"] for error in found["errors"]] == hit
+    assert all("3.png" in error["reason"] or "5.png" in error["reason"] for error in found["errors"])
+    assert found["counts"]["errors"] == len(hit) and found["counts"]["answered"] == 60 - len(hit)
+    assert found["metrics"][0]["num"] == 60 - len(hit)
+    rows = [row for row in lines(tmp_path / "run" / "toy_test" / "predictions.jsonl") if row["id"] in hit]
+    assert all(row["text"] is None and row["score"] is None and row["error"] for row in rows)
+    assert f"over {60 - len(hit)} of 60 records" in capsys.readouterr().err
+
+    (data / "3.png").write_bytes(whole)
+    (data / "away.png").rename(data / "5.png")
+    engine = ToyEngine()
+    run(data, tmp_path / "run", ToySource(engine))
+    distinct = {(r["image"], r["question"]) for r in lines(data / "toy.jsonl") if r["image"] in ("3.png", "5.png")}
+    assert sum(len(batch) for batch in engine.batches) == len(distinct)
+    run(data, tmp_path / "clean")
+    one, two = (tmp_path / name / "toy_test" / "predictions.jsonl" for name in ("run", "clean"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_strict_ends_at_a_broken_picture_and_keeps_the_answers(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "3.png").write_bytes(b"not a picture")
+    assert run(data, tmp_path / "run", strict=True, batch_size_total=1) == 1
+    message = capsys.readouterr().err
+    assert "3.png" in message and "EVAL.STRICT" in message and "Traceback" not in message
+    assert not (tmp_path / "run" / "toy_test" / "results.json").exists()
+    engine = ToyEngine()
+    run(data, tmp_path / "run", ToySource(engine))
+    distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl") if row["image"] != "3.png"}
+    assert sum(len(batch) for batch in engine.batches) < len(distinct)
+
+
+def test_a_bad_record_is_counted_or_strict(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (data / "toy.jsonl").read_text().splitlines(keepends=True)
+    (data / "toy.jsonl").write_text("".join([*text[:5], '{"id": "half', "\n", *text[5:]]))
+    assert run(data, tmp_path / "run") == 0
+    assert results(tmp_path / "run")["bad_records"][0]["where"] == "toy.jsonl:6"
+    assert "over 60 of 61 records: 1 could not be read" in capsys.readouterr().err
+    assert run(data, tmp_path / "strict", strict=True) == 1
+    assert "toy.jsonl:6" in capsys.readouterr().err
+
+
+def test_an_engine_failure_names_the_question_and_leaves_a_log(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(data, tmp_path / "run", ToySource(ToyEngine(poison="kind 4")), batch_size_total=1) == 1
+    message = capsys.readouterr().err
+    assert "ValueError while answering r" in message and "told to fail" in message and "Traceback" not in message
+    log = (tmp_path / "run" / "toy_test" / "errors" / "process-0.log").read_text()
+    assert "Traceback" in log and "told to fail" in log
+    assert run(data, tmp_path / "run") == 0
+    run(data, tmp_path / "clean")
+    one, two = (tmp_path / name / "toy_test" / "predictions.jsonl" for name in ("run", "clean"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_another_engine_or_prompt_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data, tmp_path / "run")
+    before = (tmp_path / "run" / "toy_test" / "predictions.jsonl").read_bytes()
+    assert run(data, tmp_path / "run", ToySource(ToyEngine(), bits=4), prompt="{question}") == 1
+    message = capsys.readouterr().err
+    assert "engine.bits: nothing -> 4" in message and "benchmark.prompt" in message and "Traceback" not in message
+    assert (tmp_path / "run" / "toy_test" / "predictions.jsonl").read_bytes() == before
+
+
+def test_continue_keeps_answers_of_the_same_question_and_says_so(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run")
+    engine = ToyEngine()
+    assert run(data, tmp_path / "run", ToySource(engine, bits=4), on_change="continue") == 0
+    assert engine.batches == [] and results(tmp_path / "run")["changes"] == ["engine.bits: nothing -> 4"]
+    assert "earlier configuration" in (tmp_path / "run" / "toy_test" / "results.md").read_text()
+    assert run(data, tmp_path / "run", ToySource(engine, bits=4), on_change="continue", prompt="{question}") == 0
+    distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
+    assert sum(len(batch) for batch in engine.batches) == len(distinct)
+
+
+def test_restart_asks_everything_again(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run")
+    engine = ToyEngine()
+    assert run(data, tmp_path / "run", ToySource(engine, bits=4), on_change="restart") == 0
+    assert engine.batches and results(tmp_path / "run")["changes"] == []
+
+
+def test_a_limit_asks_the_first_records_and_can_be_lifted(data: Path, tmp_path: Path) -> None:
+    engine = ToyEngine()
+    run(data, tmp_path / "run", ToySource(engine), limit=7)
+    assert [row["id"] for row in lines(tmp_path / "run" / "toy_test" / "predictions.jsonl")] == [
+        f"r{number}" for number in range(7)
+    ]
+    assert results(tmp_path / "run")["limit"] == 7
+    assert "first 7 records" in (tmp_path / "run" / "toy_test" / "results.md").read_text()
+    run(data, tmp_path / "run", ToySource(engine))
+    distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
+    assert sum(len(batch) for batch in engine.batches) == len(distinct)
+
+
+def test_replies_that_never_end_are_warned_of(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = ToyEngine.answer
+
+    def endless(self: ToyEngine, queries: Any, generation: Any) -> list[Any]:
+        from dataclasses import replace
+
+        return [replace(reply, finished=False) for reply in answer(self, queries, generation)]
+
+    monkeypatch.setattr(ToyEngine, "answer", endless)
+    assert run(data, tmp_path / "run") == 0
+    assert "60 of 60 replies did not end within 5 tokens" in capsys.readouterr().err
+
+
+def test_missing_files_are_named_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "nowhere", tmp_path / "run") == 1
+    message = capsys.readouterr().err
+    assert "toy.jsonl" in message and "Traceback" not in message
+
+
+def test_the_run_says_what_it_is_about_to_do(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data, tmp_path / "run")
+    shown = capsys.readouterr()
+    first = lines(data / "toy.jsonl")[0]["question"]
+    assert "evaluating toy_test with 1 process" in shown.err and "60 records" in shown.err
+    assert repr(first + "\nAnswer briefly.") in shown.err and "questions/s" in shown.err
+    assert "predictions.jsonl" in shown.out and "even" in shown.out
+
+
+def test_offline_tracker(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert run(data, tmp_path / "run", wandb=True) == 0
+    assert list((tmp_path / "run").glob("wandb/offline-run-*"))
