@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..types import BadRecord, DataError, Record
+from ..types import BadRecord, DataError, ImageFile, Record
 
 T = TypeVar("T")
 
@@ -71,6 +71,8 @@ def _parse(text: str, where: str) -> Any:
             f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. "
             "Was the download cut short?"
         ) from None
+    except RecursionError:
+        raise DataError(f"{where}: nested too deeply to be a file of this benchmark") from None
 
 
 def expect(value: Any, kind: type[T], where: Path, key: str = "") -> T:
@@ -122,6 +124,18 @@ def take_id(item: Any, key: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise MalformedError(f"'{key}' should be a text or a whole number, got {value!r}")
     return str(value)
+
+
+def image_file(folder: Path, name: str) -> ImageFile:
+    """A picture of a folder by its relative path, which is also its name.
+
+    Raises:
+        MalformedError: the name is empty or leads out of the folder.
+    """
+    parts = Path(name).parts
+    if not name.strip() or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise MalformedError(f"expected the name of a picture below {folder}, got {name!r}")
+    return ImageFile(folder / name, name)
 
 
 def build_records(items: Iterable[tuple[str, T]], build: Callable[[T], Record]) -> Iterator[Record | BadRecord]:

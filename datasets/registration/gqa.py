@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..roots import find
-from ..types import BadRecord, ImageFile, Record
-from .files import build_records, expect, place, read_json, take, take_optional
+from ..types import BadRecord, Record
+from .files import build_records, expect, image_file, place, read_json, take, take_optional
 
 # Operations whose text holds one of these only phrase the question; they are no step of reasoning.
 _NO_STEP = ("exist", "query: name", "choose name")
@@ -48,7 +48,7 @@ def _record(key: str, item: Any, images: Path) -> Record:
     answer = take_optional(item, "answer", str)
     return Record(
         id=key,
-        image=ImageFile(images / image, image),
+        image=image_file(images, image),
         fields={"question": question},
         target=answer,
         meta={} if answer is None else _meta(item, question),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..roots import find
-from ..types import BadRecord, DataError, ImageFile, Record
-from .files import MalformedError, build_records, expect, place, read_json, take, take_optional
+from ..types import BadRecord, DataError, Record
+from .files import MalformedError, build_records, expect, image_file, place, read_json, take, take_optional
 
 _LETTERS = "ABCDE"
 _SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
@@ -82,7 +82,7 @@ def _record(key: str, problem: Any, images: Path) -> Record:
     image = f"{take_optional(problem, 'split', str) or 'test'}/{key}/{picture}" if picture else None
     return Record(
         id=key,
-        image=ImageFile(images / image, image) if image else None,
+        image=image_file(images, image) if image else None,
         fields={
             "question": take(problem, "question", str),
             "hint": hint,

@@ -13,8 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ..roots import find
-from ..types import BadRecord, ImageFile, ImageSource, Record
-from .files import MalformedError, MissingImage, build_records, expect, place, read_json, take, take_id, take_optional
+from ..types import BadRecord, ImageSource, Record
+from .files import (
+    MalformedError,
+    MissingImage,
+    build_records,
+    expect,
+    image_file,
+    place,
+    read_json,
+    take,
+    take_id,
+    take_optional,
+)
 
 _LETTERS = "ABCD"
 
@@ -77,5 +88,5 @@ def _record(item: Any, images: Path, dimensions: dict[str, str], seen: Counter[s
 
 def _picture(kind: str, data_id: str, images: Path) -> ImageSource:
     if kind == "image":
-        return ImageFile(images / data_id, data_id)
+        return image_file(images, data_id)
     return MissingImage(data_id, f"{data_id}: video questions can be scored, but not shown to the model")

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..roots import find
-from ..types import BadRecord, DataError, ImageFile, Record
+from ..types import BadRecord, DataError, Record
 from .files import (
     MalformedError,
     build_records,
     expect,
+    image_file,
     place,
     read_json,
     read_json_lines,
@@ -73,7 +74,7 @@ def _record(item: Any, images: Path, tokens: Callable[[str, str], str | None] | 
         raise MalformedError(f"expected {_NUM_ANSWERS} answers, got {answers!r}")
     return Record(
         id=take_id(item, "question_id"),
-        image=ImageFile(images / f"{image}.jpg", f"{image}.jpg"),
+        image=image_file(images, f"{image}.jpg"),
         fields=fields,
         target=None if answers is None else [str(answer) for answer in answers],
     )

@@ -227,3 +227,11 @@ def test_seed_faults_are_named(tmp_path: Path) -> None:
     assert "answer 'E' is none of the choices A, B, C, D" in bad[0].reason
     assert "99 is not in 'question_type'" in bad[1].reason
     assert "'question' should be a text, got None" in bad[2].reason
+
+
+@pytest.mark.parametrize("image", ["", "../../secret", "/etc/passwd", "a\0b"])
+def test_a_picture_outside_its_folder_is_a_fault(tmp_path: Path, image: str) -> None:
+    seed_file(tmp_path, seed_question("1", data_id=image))
+    records, bad = split(seed.read([tmp_path], seed.Options()))
+    assert records == []
+    assert "expected the name of a picture below" in bad[0].reason
