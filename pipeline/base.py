@@ -67,6 +67,6 @@ class BenchmarkPipeline:
         """Judge one reply."""
         return score(self.declaration, record, text)
 
-    def evaluate(self, answers: Iterable[tuple[Record, str]]) -> Evaluation:
-        """Judge all replies and sum them up."""
+    def evaluate(self, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
+        """Judge all replies and sum them up; None is a record that could not be asked."""
         return evaluate(self.declaration, answers)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .errors import RunError
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -108,14 +109,20 @@ def start_accelerator(timeout_hours: float, log_with: str | None, environ: Mappi
     return Accelerator(kwargs_handlers=[wait], log_with=log_with)
 
 
+def device_of(accelerator: Accelerator) -> torch.device:
+    """This process's device; the CPU has no number (Accelerate gives it one where several processes share it)."""
+    import torch
+
+    return torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
+
+
 def place(accelerator: Accelerator) -> Place:
     """Where this process runs."""
     import torch
 
-    device = str(accelerator.device)
-    if accelerator.device.type == "cuda":
-        device = f"{device} ({torch.cuda.get_device_name(accelerator.device)})"
-    return Place(rank=accelerator.process_index, device=device, host=socket.gethostname())
+    device = device_of(accelerator)
+    named = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    return Place(rank=accelerator.process_index, device=named, host=socket.gethostname())
 
 
 def describe(places: Sequence[Place]) -> str:

@@ -1,7 +1,7 @@
 """From answers to results: every record joined to its answer by id, scored, and summed up with what was counted.
 
 Nothing is scored before the ids of the answers equal the ids of the data. A record without an answer (an unreadable
-picture) is left out of the scores and counted; it is never given an answer.
+picture) reaches the scorer as unanswered, is counted, and is never given an answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Answered:
         bad: what could not be read from the release files.
         num_questions: distinct ones.
         entries: by record id.
-        evaluation: of the records without error.
+        evaluation: of all records, in data order.
     """
 
     records: Sequence[Record]
@@ -102,45 +102,46 @@ def judge(
         RunError: see `join`.
     """
     entries = join(records, questions, answers)
-    pairs = [(record, entries[record.id].text) for record in records if entries[record.id].error is None]
-    evaluation = pipeline.evaluate(pairs)
+    evaluation = pipeline.evaluate((record, _text(entries[record.id])) for record in records)
     return Answered(records=records, bad=bad, num_questions=len(questions), entries=entries, evaluation=evaluation)
+
+
+def _text(entry: Entry) -> str | None:
+    return entry.text if entry.error is None else None
 
 
 def predictions(answered: Answered) -> bytes:
     """The predictions file: one JSON line per record, in data order; the same for any number of processes."""
-    scores = {scored.record.id: scored.score for scored in answered.evaluation.scored}
     lines = []
-    for record in answered.records:
-        entry, score = answered.entries[record.id], scores.get(record.id)
+    for scored in answered.evaluation.scored:
+        entry = answered.entries[scored.record.id]
+        given = entry.error is None
         lines.append(
-            json_line(
-                {
-                    "id": record.id,
-                    "prompt": entry.prompt if score else None,
-                    "text": entry.text if score else None,
-                    "extracted": score.extracted if score else None,
-                    "score": score.value if score else None,
-                    "error": entry.error,
-                }
-            )
+            {
+                "id": scored.record.id,
+                "prompt": entry.prompt if given else None,
+                "text": _text(entry),
+                "extracted": scored.score.extracted if given else None,
+                "score": scored.score.value if given else None,
+                "error": entry.error,
+            }
         )
-    return b"".join(lines)
+    return b"".join(map(json_line, lines))
 
 
 def counts(answered: Answered) -> dict[str, int]:
     """What was counted beside the scores."""
-    scores = [scored.score for scored in answered.evaluation.scored]
+    given = [scored for scored in answered.evaluation.scored if answered.entries[scored.record.id].error is None]
     return {
         "records": len(answered.records),
-        "answered": len(scores),
+        "answered": len(given),
         "distinct_questions": answered.num_questions,
         "pictures": len({record.image.name for record in answered.records if record.image is not None}),
         "bad_records": len(answered.bad),
-        "errors": len(answered.records) - len(scores),
-        "no_answer": sum(score.no_answer for score in scores),
-        "unscored": sum(score.value is None for score in scores),
-        "unfinished": sum(not answered.entries[scored.record.id].finished for scored in answered.evaluation.scored),
+        "errors": len(answered.records) - len(given),
+        "no_answer": sum(scored.score.no_answer for scored in given),
+        "unscored": sum(scored.score.value is None for scored in given),
+        "unfinished": sum(not answered.entries[scored.record.id].finished for scored in given),
     }
 
 
@@ -244,7 +245,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     number, found = results["counts"], []
     if number["errors"] or number["bad_records"]:
         found.append(
-            f"the scores are over {number['answered']} of {number['records'] + number['bad_records']} records: "
+            f"only {number['answered']} of {number['records'] + number['bad_records']} records have an answer: "
             f"{number['bad_records']} could not be read and {number['errors']} could not be answered "
             "(results.json lists them)"
         )

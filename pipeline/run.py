@@ -19,7 +19,7 @@ from .about import git_commit, versions
 from .benchmarks import select_pipeline
 from .engines import ConfiguredEngine
 from .errors import RunError
-from .launch import LauncherWatch, check_environment, describe, is_main, place, start_accelerator
+from .launch import LauncherWatch, check_environment, describe, device_of, is_main, place, start_accelerator
 from .progress import say
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
 from .task import Task, run_task
@@ -135,7 +135,7 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
             _check_wandb()
         accelerator = start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
         session = _session(plan, accelerator)
-        source = make_source(accelerator.device)
+        source = make_source(device_of(accelerator))
         for task in plan.tasks:
             folder = task.folder
             run_task(task, source, session)

@@ -25,6 +25,7 @@ from PIL import Image
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
+from datasets.evaluation.predictions import unanswered
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
 from pipeline.base import BenchmarkPipeline
 from pipeline.run import Plan, run_plan
@@ -89,10 +90,13 @@ class ToyPipeline(BenchmarkPipeline):
         """Extract the first digit."""
         return Score(value=float(int(text[0], 16) % 2 == 0), extracted=text[0])
 
-    def evaluate(self, answers: Iterable[tuple[Record, str]]) -> Evaluation:
+    def evaluate(self, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
         """The share of even digits."""
-        scored = [Scored(record=record, text=text, score=self.score(record, text)) for record, text in answers]
-        right = [one.score.value or 0.0 for one in scored]
+        scored = [
+            unanswered(record) if text is None else Scored(record=record, text=text, score=self.score(record, text))
+            for record, text in answers
+        ]
+        right = [one.score.value for one in scored if one.score.value is not None]
         value = sum(right) / len(right) if right else None
         return Evaluation(scored=scored, metrics=[Metric(name="even", value=value, num=len(right))])
 

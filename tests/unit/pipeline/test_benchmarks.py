@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from pipeline.catalog import load_catalog
 from pipeline.errors import RunError
 from tests.robustness.toy import DECLARATION
 
+ROOT = Path(__file__).resolve().parents[3]
 POPE = replace(DECLARATION, name="pope", dataset="pope_test", pipeline="CoLLaVOPOPEPipeline")
 
 
@@ -42,3 +46,8 @@ def test_every_declaration_names_a_class_that_is_there_and_fits() -> None:
         assert type(select_pipeline("", declaration)).__name__ == declaration.pipeline
     names = {declaration.name for declaration in load_catalog().benchmarks.values()}
     assert {kind.benchmark for kind in pipeline_classes().values()} <= names
+
+
+def test_planning_a_run_loads_no_torch() -> None:
+    code = "import sys, pipeline.run; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

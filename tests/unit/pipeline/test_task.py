@@ -121,7 +121,7 @@ def test_a_broken_picture_is_counted_and_tried_again(
     assert found["metrics"][0]["num"] == 60 - len(hit)
     rows = [row for row in lines(tmp_path / "run" / "toy_test" / "predictions.jsonl") if row["id"] in hit]
     assert all(row["text"] is None and row["score"] is None and row["error"] for row in rows)
-    assert f"over {60 - len(hit)} of 60 records" in capsys.readouterr().err
+    assert f"only {60 - len(hit)} of 60 records have an answer" in capsys.readouterr().err
 
     (data / "3.png").write_bytes(whole)
     (data / "away.png").rename(data / "5.png")
@@ -153,7 +153,7 @@ def test_a_bad_record_is_counted_or_strict(data: Path, tmp_path: Path, capsys: p
     (data / "toy.jsonl").write_text("".join([*text[:5], '{"id": "half', "\n", *text[5:]]))
     assert run(data, tmp_path / "run") == 0
     assert results(tmp_path / "run")["bad_records"][0]["where"] == "toy.jsonl:6"
-    assert "over 60 of 61 records: 1 could not be read" in capsys.readouterr().err
+    assert "only 60 of 61 records have an answer: 1 could not be read" in capsys.readouterr().err
     assert run(data, tmp_path / "strict", strict=True) == 1
     assert "toy.jsonl:6" in capsys.readouterr().err
 

@@ -1,0 +1,168 @@
+"""Several processes under a real launcher: one result for any number of them, kills at random moments, failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def launch(num: int, data: Path, save: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the toy under torchrun (in a session of its own, so that all of it can be killed)."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num}", "--master_addr=127.0.0.1"]
+    command = [
+        *launcher,
+        f"--master_port={free_port()}",
+        "-m",
+        "tests.robustness.toy",
+        str(data),
+        str(save),
+        *arguments,
+    ]
+    environ = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"still running after {timeout} s:\n{err[-3000:]}")
+    return process.returncode, out, err
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def journal_lines(save: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in save.glob("**/journal/*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy") / "data"
+    make_data(folder, num_pictures=9, num_records=75, seed=3)
+    (folder / "8.png").write_bytes(b"\x89PNG broken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of one process."""
+    from pipeline.run import run_plan
+
+    save = tmp_path_factory.mktemp("alone")
+    assert run_plan(make_plan(data, save, batch_size_total=1), lambda _: ToySource(ToyEngine())) == 0
+    return save / "toy_test"
+
+
+@pytest.mark.parametrize(("num", "size"), [(2, 5), (3, 4)])
+def test_several_processes_write_the_same_file(num: int, size: int, data: Path, alone: Path, tmp_path: Path) -> None:
+    code, out, err = finish(launch(num, data, tmp_path, f"--batch-size-total={size}"))
+    assert code == 0, err[-3000:]
+    folder = tmp_path / "toy_test"
+    assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    found = json.loads((folder / "results.json").read_text())
+    assert found["metrics"] == json.loads((alone / "results.json").read_text())["metrics"]
+    assert found["processes"] == num and found["devices"] == ["cpu"] * num
+    written = [row["id"] for file in (folder / "journal").glob("*.jsonl") for row in lines(file)]
+    assert sorted(written) == sorted(row["id"] for row in lines(data / "toy.jsonl"))
+    assert f"{num} processes" in err and err.count("75 records, ") == 1 and out.count("predictions:") == 1
+
+
+def test_node_local_folders_are_put_together(data: Path, alone: Path, tmp_path: Path) -> None:
+    code, _, err = finish(launch(2, data, tmp_path, "--own-folder"))
+    assert code == 0, err[-3000:]
+    assert (tmp_path / "0/toy_test/predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert not (tmp_path / "1/toy_test/predictions.jsonl").exists()
+    assert list((tmp_path / "1/toy_test/journal").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kills_at_random_moments_lose_and_repeat_nothing(seed: int, data: Path, alone: Path, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
+    for num in rng.sample([1, 2, 3], 2):
+        process = launch(num, data, tmp_path, "--delay=0.1", f"--batch-size-total={rng.randint(1, 4)}")
+        before = journal_lines(tmp_path)
+        deadline = time.monotonic() + 60
+        while journal_lines(tmp_path) < before + rng.randint(1, 10) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(rng.random() * 0.3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
+    file = rng.choice(sorted((tmp_path / "toy_test" / "journal").glob("*.jsonl")))
+    with file.open("ab") as stream:
+        stream.write(b'{"id": "r1", "prompt": "torn')
+    code, _, err = finish(launch(2, data, tmp_path))
+    assert code == 0, err[-3000:]
+    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    entries = []
+    for file in (tmp_path / "toy_test" / "journal").glob("*.jsonl"):
+        for line in file.read_bytes().splitlines():
+            if not line.endswith(b"torn"):
+                entries.append(json.loads(line))
+    good = [(row["image"], row["question"], row["id"]) for row in entries if row["error"] is None]
+    assert len(set(good)) == len(good)
+    assert {key[0] for key in good} | {"8.png"} == {key[0] for key in distinct}
+
+
+def test_a_failing_process_ends_all_soon_and_says_why(data: Path, alone: Path, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    code, _, err = finish(launch(2, data, tmp_path, "--poison=kind 4", "--delay=0.05", "--batch-size-total=2"))
+    assert code != 0 and time.monotonic() - begun < 60
+    assert "ValueError while answering r" in err and "told to fail" in err
+    logs = list((tmp_path / "toy_test" / "errors").glob("process-*.log"))
+    assert logs and "Traceback" in logs[0].read_text()
+    assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
+    code, _, err = finish(launch(2, data, tmp_path))
+    assert code == 0, err[-3000:]
+    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+
+
+def test_a_mistake_of_all_processes_is_said_once(tmp_path: Path) -> None:
+    code, _, err = finish(launch(2, tmp_path / "nowhere", tmp_path / "save"))
+    assert code != 0
+    assert err.count("error: ") == 1 and "nowhere" in err
+
+
+def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path) -> None:
+    process = launch(2, data, tmp_path, "--delay=0.2", "--batch-size-total=2")
+    deadline = time.monotonic() + 60
+    while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)  # returns only when the last process has closed its end of the pipe
+    assert "the launcher is gone" in err
+    assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
