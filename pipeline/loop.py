@@ -21,6 +21,9 @@ from .shard import Question, batches
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
 
+EARLY = 32
+"""Answers after which a process first looks whether they end."""
+
 Extract = Callable[[str, str], str]
 """From a record's id and the reply to what the scorer understands of it."""
 
@@ -84,7 +87,24 @@ def answer_all(
         except Exception as error:
             raise SampleError(", ".join(question.ids[0] for question in batch)) from error
         progress.advance(len(batch))
+        _remark(entries, len(batch), progress)
     return entries
+
+
+def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
+    """Show the first answer whole, and warn early where replies do not end: the prompt or template may be wrong."""
+    if len(entries) - new >= 2 * EARLY:
+        return
+    answered = [entry for entry in entries if entry.error is None]
+    before = sum(entry.error is None for entry in entries[:-new])
+    if not before and answered:
+        progress.note(f"  first prompt:   {answered[0].prompt!r}\n  first reply:    {answered[0].text!r}")
+    unfinished = sum(not entry.finished for entry in answered)
+    if before < EARLY <= len(answered) and unfinished > len(answered) / 2:
+        progress.note(
+            f"warning: {unfinished} of the first {len(answered)} replies did not end within the token limit; "
+            "check the prompt, the checkpoint's template, or MAX_NEW_TOKENS"
+        )
 
 
 def _answer_and_note(

@@ -54,6 +54,11 @@ class Progress:
             self._interval = min(2 * self._interval, MAX_LINE_SECONDS)
             say(self.line())
 
+    def note(self, text: str) -> None:
+        """Say something on the main process only."""
+        if self._shown:
+            say(text)
+
     def line(self) -> str:
         """State of affairs in one line."""
         seconds = max(time.monotonic() - self._start, 1e-9)

@@ -19,7 +19,16 @@ from .about import git_commit, versions
 from .benchmarks import select_pipeline
 from .engines import ConfiguredEngine
 from .errors import RunError
-from .launch import LauncherWatch, check_environment, describe, device_of, is_main, place, start_accelerator
+from .launch import (
+    LauncherWatch,
+    check_environment,
+    describe,
+    device_of,
+    is_main,
+    place,
+    sharding_asked,
+    start_accelerator,
+)
 from .progress import say
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
 from .task import Task, run_task
@@ -130,10 +139,7 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
     folder: Path | None = None
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        _announce(plan, world)
-        if plan.wandb:
-            _check_wandb()
-        accelerator = start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
+        accelerator = _start(plan, world)
         session = _session(plan, accelerator)
         source = make_source(device_of(accelerator))
         for task in plan.tasks:
@@ -154,19 +160,22 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
     return 0
 
 
-def _announce(plan: Plan, world: int) -> None:
-    """Check the launch and say what starts, before the libraries are loaded.
+def _start(plan: Plan, world: int) -> Accelerator:
+    """Check the launch, say what starts before the libraries are loaded, and join the processes.
 
     Raises:
-        AgreedError: see `check_environment`; it looks the same from every process.
+        AgreedError: the launch cannot be served, or wandb is missing; either looks the same from every process.
     """
     try:
         check_environment(os.environ)
+        if plan.wandb and importlib.util.find_spec("wandb") is None:
+            raise RunError("WANDB True needs the package wandb (pip install wandb), or set WANDB False")
+        if is_main(os.environ):
+            names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
+            say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
+        return start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
     except RunError as error:
         raise AgreedError(str(error)) from None
-    if is_main(os.environ):
-        names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
-        say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
 
 
 def _end(code: int, world: int) -> int:
@@ -182,6 +191,8 @@ def _session(plan: Plan, accelerator: Accelerator) -> Session:
     places = list(gather_object([place(accelerator)]))
     if accelerator.process_index == 0:
         say(describe(places))
+        if sharding := sharding_asked(os.environ):
+            say(f"  note: {sharding} shards a model that trains; evaluation keeps a whole model on every process")
     session = Session(
         accelerator=accelerator,
         options=plan.options,
@@ -195,11 +206,6 @@ def _session(plan: Plan, accelerator: Accelerator) -> Session:
     if plan.wandb:
         session.agree(lambda: _start_wandb(plan, accelerator))
     return session
-
-
-def _check_wandb() -> None:
-    if importlib.util.find_spec("wandb") is None:
-        raise AgreedError("WANDB True needs the package wandb (pip install wandb), or set WANDB False")
 
 
 def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:

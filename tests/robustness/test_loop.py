@@ -166,3 +166,21 @@ def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path)
     _, err = process.communicate(timeout=30)  # returns only when the last process has closed its end of the pipe
     assert "the launcher is gone" in err
     assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--cpu", "--num_processes=2"], "names several processes, but Accelerate started one"),
+        (["--use_fsdp", "--num_processes=1"], "asks for FSDP, but this machine has no accelerator"),
+    ],
+)
+def test_launches_that_would_silently_be_something_else(
+    flags: list[str], message: str, data: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *flags, "--mixed_precision=no"]
+    command += ["--dynamo_backend=no", "--num_machines=1", "-m", "tests.robustness.toy", str(data), str(tmp_path)]
+    environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0 and message in done.stderr and done.stderr.count("error: ") == 1
+    assert not list(tmp_path.iterdir())

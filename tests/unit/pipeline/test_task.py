@@ -224,7 +224,9 @@ def test_replies_that_never_end_are_warned_of(
 
     monkeypatch.setattr(ToyEngine, "answer", endless)
     assert run(data, tmp_path / "run") == 0
-    assert "60 of 60 replies did not end within 5 tokens" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "32 of the first 32 replies did not end" in message and message.count("of the first") == 1
+    assert "60 of 60 replies did not end within 5 tokens" in message
 
 
 def test_missing_files_are_named_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,6 +241,9 @@ def test_the_run_says_what_it_is_about_to_do(data: Path, tmp_path: Path, capsys:
     first = lines(data / "toy.jsonl")[0]["question"]
     assert "evaluating toy_test with 1 process" in shown.err and "60 records" in shown.err
     assert repr(first + "\nAnswer briefly.") in shown.err and "questions/s" in shown.err
+    whole = f"<{first}\nAnswer briefly.>"
+    assert f"first prompt:   {whole!r}" in shown.err
+    assert shown.err.count("first reply:") == 1
     assert "predictions.jsonl" in shown.out and "even" in shown.out
 
 
