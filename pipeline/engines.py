@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from .config import EvalConfig
 
-GIGABYTE = 1e9
-
 
 class ConfiguredEngine:
     """The engine that a configuration describes, see `EngineSource`.
@@ -52,12 +50,12 @@ class ConfiguredEngine:
         from collavo.load_collavo import memory_needed
 
         llm = self._config.LLM
-        size = memory_needed(llm, Path(self._config.RESUME_FROM)) / GIGABYTE
+        size = memory_needed(llm, Path(self._config.RESUME_FROM))
         bits = f"large weights in {llm.BITS} bit, " if llm.BITS in (4, 8) else ""
         kind = "" if self._config.WEIGHT else "random weights (WEIGHT False) of the sizes in "
         return (
-            f"loading {kind}{self._config.RESUME_FROM}: {bits}{llm.DTYPE}, {size:.2f} GB for the weights on each "
-            "process, besides pictures and caches"
+            f"loading {kind}{self._config.RESUME_FROM}: {bits}{llm.DTYPE}, {in_words(size)} for the weights on each "
+            "process, besides caches"
         )
 
     def engine(self) -> Answerer:
@@ -77,3 +75,8 @@ class ConfiguredEngine:
         if self._segmenter is None:
             self._segmenter = build_segmenter(self._config.SEGMENTER, self._device)
         return self._segmenter
+
+
+def in_words(size: int) -> str:
+    """A number of bytes as ``6.54 GB`` or ``0.3 MB``."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

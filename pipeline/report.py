@@ -59,7 +59,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"- asked with {asked['num_beams']} beam{'s' if asked['num_beams'] > 1 else ''}, at most "
         f"{asked['max_new_tokens']} tokens, prompt {asked['prompt']!r}",
         f"- scorer {asked['scorer']}, version {asked['version']} of the benchmark, after {asked['source']}",
-        f"- {results['processes']} process(es), {results['seconds']['this_session']} s in the last session",
+        f"- {results['seconds']['this_session']} s in the last session; devices: {', '.join(results['devices'])}",
         "",
     ]
     return "\n".join(lines)
@@ -103,7 +103,10 @@ def _interval(metric: Mapping[str, Any]) -> str:
     if metric["value"] is None or metric["stderr"] is None:
         return ""
     value, half = metric["value"] * _scale(metric), INTERVAL * metric["stderr"] * _scale(metric)
-    return f"{value - half:.2f} to {value + half:.2f}"
+    low, high = value - half, value + half
+    if metric["kind"] == "rate":
+        low, high = max(low, 0.0), min(high, 100.0)
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _scale(metric: Mapping[str, Any]) -> float:
