@@ -222,4 +222,4 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
             "CoLLaVO", config=dict(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}
         )
     except wandb.Error as error:
-        raise RunError(f"WANDB True: {error}. Log in with 'wandb login', or set WANDB_MODE=offline") from error
+        raise RunError(f"WANDB True: {error} (WANDB_MODE=offline needs no account)") from error

@@ -100,6 +100,14 @@ def test_several_processes_write_the_same_file(num: int, size: int, data: Path, 
     assert f"{num} processes" in err and err.count("75 records, ") == 1 and out.count("predictions:") == 1
 
 
+def test_the_tracker_runs_on_the_main_process_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    code, _, err = finish(launch(2, data, tmp_path, "--wandb"))
+    assert code == 0, err[-3000:]
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+
+
 def test_node_local_folders_are_put_together(data: Path, alone: Path, tmp_path: Path) -> None:
     code, _, err = finish(launch(2, data, tmp_path, "--own-folder"))
     assert code == 0, err[-3000:]

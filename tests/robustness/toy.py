@@ -188,9 +188,10 @@ def main() -> int:
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--poison", default="")
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
+    parser.add_argument("--wandb", action="store_true")
     given = parser.parse_args()
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save
-    plan = make_plan(given.data, save, batch_size_total=given.batch_size_total)
+    plan = make_plan(given.data, save, batch_size_total=given.batch_size_total, wandb=given.wandb)
     return run_plan(plan, lambda _: ToySource(ToyEngine(given.delay, given.poison)))
 
 
