@@ -8,11 +8,13 @@ the rule of the declaration as ``lenient_accuracy``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import DataError, Metric, Record, Score, Scored
 from . import letters, rates
+from .judges import matching
+from .judges.base import Request, Unjudged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,41 @@ def score_with(rule: str, record: Record, text: str) -> Score:
     )
 
 
+def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
+    """Take the letter that a judge understood where the rule finds none."""
+    return score_matched(record, text, verdicts, score(record, text, options))
+
+
+def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
+    """Every text in which the rule finds no letter."""
+    return match_requests(answers, lambda record, text: score(record, text, options))
+
+
+def score_matched(record: Record, text: str, verdicts: Mapping[str, str], ruled: Score) -> Score:
+    """A judge's letter, where it gave one; else what the rule gave, unless the judge was asked in vain.
+
+    Args:
+        record: the question.
+        text: the model's text.
+        verdicts: see `judges.base.Verdicts`, of this record.
+        ruled: the score by the rule.
+    """
+    said = verdicts.get("verdict")
+    if said is not None:
+        value = None if record.target is None else float(said == record.target)
+        return Score(value=value, extracted=said, no_answer=said == letters.UNSURE, explanation="matched by the judge")
+    if ruled.extracted or not text.strip():
+        return ruled
+    return Unjudged(no_answer=True)
+
+
+def match_requests(answers: Iterable[tuple[Record, str]], rule: Callable[[Record, str], Score]) -> Iterator[Request]:
+    """Ask which option is meant, for every text that says something and in which a rule finds no letter."""
+    for record, text in answers:
+        if text.strip() and not rule(record, text).extracted:
+            yield matching.request(record.id, record.fields["question"], options_of(record), text)
+
+
 def options_of(record: Record) -> Mapping[str, str]:
     """The record's options, letter -> text.
 
@@ -76,10 +113,11 @@ def options_of(record: Record) -> Mapping[str, str]:
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     """Accuracy over all, by each declared key, and under the robust reading."""
     missing = 0.0 if options.missing == "wrong" else None
+    counted = [s for s in scored if not isinstance(s.score, Unjudged)]
     return [
-        rates.accuracy(scored, missing=missing),
-        *rates.table(scored, options.by, missing=missing),
-        lenient_accuracy(scored, missing=missing),
+        rates.accuracy(counted, missing=missing),
+        *rates.table(counted, options.by, missing=missing),
+        lenient_accuracy(counted, missing=missing),
         rates.no_answer(scored),
         *rates.unscored(scored),
     ]

@@ -8,11 +8,12 @@ Plain accuracies over the first passes and over all rows are reported beside it,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import Metric, Record, Score, Scored
 from . import choice, rates
+from .judges.base import Request, Unjudged
 
 ABILITIES = {
     "coarse_perception": "CP",
@@ -47,9 +48,20 @@ def score(record: Record, text: str, options: Options) -> Score:
     return choice.score_with(options.rule, record, text)
 
 
+def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
+    """Take the letter that a judge understood where the rule finds none."""
+    return choice.score_matched(record, text, verdicts, score(record, text, options))
+
+
+def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
+    """Every text in which the rule finds no letter."""
+    return choice.match_requests(answers, lambda record, text: score(record, text, options))
+
+
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     """Circular, first-pass and all-rows accuracy, over all and by ability."""
-    answered = [s for s in scored if s.score.value is not None]
+    unsure = {s.record.meta["question"] for s in scored if isinstance(s.score, Unjudged)}
+    answered = [s for s in scored if s.score.value is not None and s.record.meta["question"] not in unsure]
     metrics = _accuracies(answered, "")
     for key in options.by:
         named = [s for s in answered if s.record.meta.get(key)]

@@ -3,12 +3,14 @@
 Every rule takes the raw text and the options (letter -> text, in order) and returns a letter, or "" where it finds
 none. The official rules keep their flaws on purpose; `lenient` is what a human reader would have understood, and its
 accuracy is reported beside the official one. Rules: shared facts of the release scripts of LLaVA (ScienceQA),
-VLMEvalKit (MMBench) and the SEED-Bench leaderboard; ``_released`` is what the first CoLLaVO release did.
+VLMEvalKit (MMBench), lmms-eval (AI2D) and the SEED-Bench leaderboard; ``_released`` is what the first CoLLaVO release
+did.
 """
 
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Callable, Mapping
 
@@ -28,6 +30,8 @@ _SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")
 _VERBOSE = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
 _LAST_TOKENS = 4
+_LEADING_CAPITAL = re.compile(r"\s*([A-Z])\.")
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def scienceqa(text: str, options: Options) -> str:
@@ -62,6 +66,25 @@ def first_letter(text: str, options: Options) -> str:
     """The first character of the stripped text, in either case (lmms-eval's rule for SEED-Bench)."""
     letter = text.strip()[:1].upper()
     return letter if letter in options else ""
+
+
+def ai2d(text: str, options: Options) -> str:
+    """The text is the letter, in either case and with any ASCII punctuation, or begins with "B." (lmms-eval's rule)."""
+    leading = _LEADING_CAPITAL.match(text)
+    said = leading[1] if leading else text.translate(_ASCII_PUNCTUATION)
+    return said.upper() if len(said) == 1 and said.upper() in options else ""
+
+
+def ai2d_released(text: str, options: Options) -> str:
+    """The first ASCII capital anywhere, "T" in "The answer is C"; where there is none, the release stopped."""
+    capital = re.search("[A-Z]", text)
+    return capital[0] if capital and capital[0] in options else ""
+
+
+def ai2d_released_offline(text: str, options: Options) -> str:
+    """Where the stripped text stands in "ABCDE": nothing at all is A, "BC" is B."""
+    place = "ABCDE".find(text.strip())
+    return list(options)[place] if 0 <= place < len(options) else ""
 
 
 def mmbench(text: str, options: Options) -> str:
@@ -182,6 +205,9 @@ RULES: dict[str, Rule] = {
     "seed": seed,
     "seed_released": seed_released,
     "first_letter": first_letter,
+    "ai2d": ai2d,
+    "ai2d_released": ai2d_released,
+    "ai2d_released_offline": ai2d_released_offline,
     "mmbench": mmbench,
     "lenient": lenient,
 }

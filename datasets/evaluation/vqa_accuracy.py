@@ -18,6 +18,7 @@ from . import rates
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
+_THOUSANDS = re.compile(r"\d,\d")
 _MAX_PERIODS = 32
 _FULL_AGREEMENT = 3
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -60,11 +61,16 @@ def normalise(text: str) -> str:
     """The form in which answers are compared: lower case, no articles, digits for small numbers, little punctuation."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     text = text.strip().replace("\n", " ").replace("\t", " ").strip()
-    loose = {mark for mark in _PUNCTUATION if f"{mark} " in text or f" {mark}" in text}
-    text = text.translate({ord(mark): None if mark in loose else " " for mark in _PUNCTUATION})
-    text = _PERIOD.sub("", text, count=_MAX_PERIODS)
-    words = [_NUMBERS.get(word, word) for word in text.lower().split()]
+    words = [_NUMBERS.get(word, word) for word in without_punctuation(text).lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def without_punctuation(text: str) -> str:
+    """Delete the marks that stand beside a space somewhere in the text, and periods; put a space for the others."""
+    grouped = _THOUSANDS.search(text) is not None
+    loose = {mark for mark in _PUNCTUATION if grouped or f"{mark} " in text or f" {mark}" in text}
+    text = text.translate({ord(mark): None if mark in loose else " " for mark in _PUNCTUATION})
+    return _PERIOD.sub("", text, count=_MAX_PERIODS)
 
 
 def agreement(answer: str, answers: Sequence[str]) -> float:

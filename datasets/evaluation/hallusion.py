@@ -1,0 +1,207 @@
+"""HallusionBench: accuracy over questions, question pairs and figures, easy and hard, and what goes wrong.
+
+A *question pair* is one question about all figures of its set, a *figure* all questions about it: either is right if
+all of its answers are. A question without a picture (category VS, figure 0) may also be answered with "I do not know".
+Rules (``rule`` in the declaration):
+
+- ``hallusion``: the official figures. A judge decides whether an answer is right, wrong or unclear; without one the
+  words do (yes and not no, no and not yes, else unclear), as VLMEvalKit reads them.
+- ``hallusion_vlmevalkit``: VLMEvalKit's figures: questions with a picture only, unclear is wrong, and sets of the two
+  categories that share subcategory and number are one.
+- ``hallusion_released``: what the first CoLLaVO release did: "yes" anywhere in the text, plain accuracy, pictures only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..types import DataError, Metric, Record, Score, Scored
+from . import hallusion_errors, rates
+from .judges import correctness
+from .judges.base import Request, Unjudged
+from .judges.correctness import CORRECT, DIFFERENT, INCORRECT, SAME, UNCLEAR
+from .vqa_accuracy import without_punctuation
+
+_WORDS = {INCORRECT: "incorrect", CORRECT: "correct", UNCLEAR: "unclear"}
+_SET = ("category", "subcategory", "set_id")
+_SET_VLMEVALKIT = ("subcategory", "set_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to read and report.
+
+    Attributes:
+        rule: see the top of the file.
+        attribution: also ask the judge whether each answer agrees with the one about figure 0, which splits errors into
+            language hallucination and visual illusion; one more request per question about another figure.
+    """
+
+    rule: Literal["hallusion", "hallusion_vlmevalkit", "hallusion_released"] = "hallusion"
+    attribution: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Score):
+    """A verdict of three values.
+
+    Attributes:
+        verdict: `CORRECT`, `INCORRECT` or `UNCLEAR`.
+        same: `SAME` or `DIFFERENT`: agreement with the answer to the same question about figure 0; "" if unknown.
+    """
+
+    verdict: str
+    same: str = ""
+
+
+def read_words(text: str) -> str:
+    """``yes`` or ``no`` if the text holds that word and not the other, else ""."""
+    words = without_punctuation(text.lower()).split()
+    said = [word for word in ("yes", "no") if word in words]
+    return said[0] if len(said) == 1 else ""
+
+
+def read_released(text: str) -> str:
+    """``yes`` if these letters stand anywhere in the text, be it in "eyes", else ``no``."""
+    return "yes" if "yes" in text.lower() else "no"
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Read yes or no by the rule and compare it with the label."""
+    said = read_released(text) if options.rule == "hallusion_released" else read_words(text)
+    if record.target is None:
+        return Score(value=None, extracted=said, no_answer=not said)
+    verdict = UNCLEAR if not said else CORRECT if said == record.target else INCORRECT
+    value = _credit(record, verdict) if options.rule == "hallusion" else float(verdict == CORRECT)
+    return Checked(value=value, extracted=said, no_answer=not read_words(text), verdict=verdict)
+
+
+def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
+    """Take the judge's verdict; a rule other than the official one has no use for it."""
+    if options.rule != "hallusion":
+        return score(record, text, options)
+    verdict, same = verdicts.get("correctness"), verdicts.get("same", "")
+    said = read_words(text)
+    if verdict is None:
+        return Unjudged(extracted=said, no_answer=not text.strip())
+    if verdict not in _WORDS or same not in ("", SAME, DIFFERENT):
+        raise DataError(f"record {record.id}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {dict(verdicts)!r}")
+    return Checked(
+        value=_credit(record, verdict),
+        extracted=said,
+        no_answer=not text.strip(),
+        explanation=f"judge: {_WORDS[verdict]}",
+        verdict=verdict,
+        same=same,
+    )
+
+
+def _credit(record: Record, verdict: str) -> float:
+    """1 for a right answer, and for not knowing where there is no picture to know it from."""
+    return float(verdict == CORRECT or (verdict == UNCLEAR and _blind(record)))
+
+
+def _blind(record: Record) -> bool:
+    return bool(record.meta["category"] == "VS" and record.meta["figure_id"] == "0")
+
+
+def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
+    """Is each answer right, and (``attribution``) does it agree with the one about figure 0?"""
+    if options.rule != "hallusion":
+        return
+    given = list(answers)
+    for record, text in given:
+        yield correctness.correctness(record.id, record.fields["question"], record.meta["reference"], text)
+    if options.attribution:
+        original = {_pair(record): text for record, text in given if record.meta["figure_id"] == "0"}
+        for record, text in given:
+            if record.meta["figure_id"] != "0" and _pair(record) in original:
+                yield correctness.agreement(record.id, text, original[_pair(record)])
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """The figures over all questions and over each category."""
+    counted = scored if options.rule == "hallusion" else [s for s in scored if s.record.image is not None]
+    metrics = [
+        metric for group, members in _groups(counted, options.rule) for metric in _figures(members, group, options)
+    ]
+    return [*metrics, rates.no_answer(counted), *rates.unscored(counted)]
+
+
+def _groups(scored: Sequence[Scored], rule: str) -> Iterator[tuple[str, Sequence[Scored]]]:
+    """All, then each category, then (VLMEvalKit) each subcategory."""
+    yield "", scored
+    for key in ("category", "subcategory") if rule == "hallusion_vlmevalkit" else ("category",):
+        yield from rates.by_meta(scored, key).items()
+
+
+def _figures(scored: Sequence[Scored], group: str, options: Options) -> list[Metric]:
+    accuracy = rates.accuracy(scored, name="aAcc", group=group)
+    if options.rule == "hallusion_released":
+        return [accuracy]
+    keys = _SET if options.rule == "hallusion" else _SET_VLMEVALKIT
+    pairs = _complete(scored, lambda s: _key(s.record, (*keys, "question_id")))
+    seen = [s for s in scored if not _blind(s.record)]
+    figures = _complete(seen, lambda s: _key(s.record, (*keys, "figure_id")))
+    metrics = [accuracy, _all_right("qAcc", pairs, group), _all_right("fAcc", figures, group)]
+    if options.rule == "hallusion_vlmevalkit":
+        return metrics
+    easy = [s for s in scored if s.record.meta["visual_input"] != "2"]
+    hard = [s for s in scored if s.record.meta["visual_input"] == "2"]
+    return [
+        *metrics,
+        _all_right("easy_aAcc", _complete(easy, lambda s: _pair(s.record)), group),
+        _all_right("hard_aAcc", _complete(hard, lambda s: _pair(s.record)), group),
+        *_shares(figures, group),
+        *hallusion_errors.bias(scored, group),
+        *hallusion_errors.attribution(scored, _checks(scored), group),
+    ]
+
+
+def _checks(scored: Sequence[Scored]) -> dict[str, Checked]:
+    return {s.record.id: s.score for s in scored if isinstance(s.score, Checked)}
+
+
+def _pair(record: Record) -> Hashable:
+    return _key(record, (*_SET, "question_id"))
+
+
+def _key(record: Record, names: Sequence[str]) -> Hashable:
+    return tuple(record.meta[name] for name in names)
+
+
+_Groups = Mapping[Hashable, Sequence[Scored]]
+
+
+def _complete(scored: Sequence[Scored], key: Callable[[Scored], Hashable]) -> _Groups:
+    """Groups of verdicts; one with an unscored member is left out, it is neither right nor wrong."""
+    groups: dict[Hashable, list[Scored]] = {}
+    for item in scored:
+        groups.setdefault(key(item), []).append(item)
+    return {name: members for name, members in groups.items() if all(s.score.value is not None for s in members)}
+
+
+def _share(members: Sequence[Scored]) -> float:
+    return sum(s.score.value or 0.0 for s in members) / len(members)
+
+
+def _mean(name: str, values: Sequence[float], groups: _Groups, group: str) -> Metric:
+    """A mean over groups; those of one set are not independent."""
+    clusters = [_key(members[0].record, _SET) for members in groups.values()]
+    return rates.mean(name, values, clusters=clusters, group=group)
+
+
+def _all_right(name: str, groups: _Groups, group: str) -> Metric:
+    return _mean(name, [float(_share(members) == 1.0) for members in groups.values()], groups, group)
+
+
+def _shares(figures: _Groups, group: str) -> list[Metric]:
+    """Figures with some right answers, with none, and the mean share of right answers."""
+    shares = [_share(members) for members in figures.values()]
+    return [
+        _mean("fig_inconsistent", [float(0.0 < share < 1.0) for share in shares], figures, group),
+        _mean("fig_wrong", [float(share == 0.0) for share in shares], figures, group),
+        _mean("fig_score", shares, figures, group),
+    ]

@@ -1,0 +1,160 @@
+"""MathVista: first what a text comes to, then whether that is right; tables by source, task, skill and more.
+
+*Extraction* follows ``extract_answer.py``: rules for texts that are an answer already; the rest goes to a judge, and
+without one comes to nothing. *Scoring* follows ``calculate_score.py``: an extraction is brought into the form of the
+answer, for multiple choice through a letter in brackets, a letter, or the nearest option by edit distance - also for an
+empty extraction, which ``accuracy_ignoring_empty`` then counts as wrong. ``lenient_accuracy`` is what a reader would
+have understood without any judge.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..types import Metric, Record, Score, Scored
+from . import letters, levenshtein, numbers, rates
+from .judges import extraction
+from .judges.base import Request, Unjudged
+
+_QUOTED = re.compile(r'The answer is "(.*)"\.')
+_LETTER = re.compile(r"\(([a-zA-Z])\)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to extract and report.
+
+    Attributes:
+        quick_extract: read 'The answer is "...".' without a judge.
+        by: names in a record's ``meta`` to report separately by; a list counts for each of its members.
+    """
+
+    quick_extract: bool = False
+    by: tuple[str, ...] = (
+        "question_type",
+        "answer_type",
+        "language",
+        "source",
+        "category",
+        "task",
+        "context",
+        "grade",
+        "skills",
+    )
+
+
+def extract(record: Record, text: str, quick: bool) -> str | None:
+    """What the rules find in a text; None where they leave it to a judge."""
+    if text == "":
+        return ""
+    kind = record.meta["answer_type"]
+    if record.meta["question_type"] == "multi_choice" and text in record.meta["choices"]:
+        return text
+    try:
+        if kind == "integer":
+            return str(int(text))
+        if kind == "float":
+            return str(float(text))
+    except ValueError:
+        pass  # no bare number: the other rules follow
+    said = _QUOTED.search(text) if quick else None
+    return said[1] if said else None
+
+
+def normalise(record: Record, said: str) -> str | None:
+    """An extraction in the form of the answer; None if it cannot be brought into it."""
+    if record.meta["question_type"] == "multi_choice":
+        return _choice(said, record.meta["choices"])
+    try:
+        if record.meta["answer_type"] == "integer":
+            return str(int(float(said)))
+        if record.meta["answer_type"] == "float":
+            return str(round(float(said), record.meta["precision"]))
+    except (ValueError, OverflowError):
+        return None
+    return said
+
+
+def _choice(said: str, choices: Sequence[str]) -> str:
+    said = said.strip()
+    bracketed = _LETTER.search(said)
+    said = bracketed[1].upper() if bracketed else said
+    if len(said) == 1 and said in string.ascii_uppercase[: len(choices)]:
+        return choices[string.ascii_uppercase.index(said)]
+    return levenshtein.nearest(said, choices)
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Score by the rules alone."""
+    said = extract(record, text, options.quick_extract)
+    note = "the rules find no answer, and no judge was asked" if said is None else ""
+    return _score(record, said or "", note)
+
+
+def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
+    """Score with what a judge extracted; a text that it was asked about in vain has no score."""
+    said = verdicts.get("verdict")
+    if said is None:
+        said = extract(record, text, options.quick_extract)
+    if said is None:
+        return Unjudged()
+    return _score(record, said, "extracted by the judge" if "verdict" in verdicts else "")
+
+
+def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
+    """What a judge is to extract: every text that the rules leave to it."""
+    for record, text in answers:
+        if extract(record, text, options.quick_extract) is None:
+            meta = record.meta
+            yield extraction.request(record.id, record.fields["question"], meta["choices"], meta["answer_type"], text)
+
+
+def _score(record: Record, said: str, note: str) -> Score:
+    answer = normalise(record, said)
+    value = None if record.target is None else float(answer == record.target)
+    return Score(value=value, extracted=answer or "", no_answer=not said.strip() or answer is None, explanation=note)
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """Accuracy as official, with empty extractions wrong, and as a reader would have understood; then the tables."""
+    done = [s for s in scored if s.score.value is not None]
+    clusters = [rates.picture(s) for s in done]
+    strict = [0.0 if s.score.no_answer else s.score.value or 0.0 for s in done]
+    understood = [float(lenient(s.record, s.text) == s.record.target) for s in done]
+    return [
+        rates.accuracy(scored),
+        rates.count("correct", sum(s.score.value == 1.0 for s in done), len(done)),
+        rates.mean("accuracy_ignoring_empty", strict, clusters=clusters),
+        rates.mean("lenient_accuracy", understood, clusters=clusters),
+        *_tables(done, options.by),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]
+
+
+def lenient(record: Record, text: str) -> str | None:
+    """What a reader would take for the answer in a text, in the form of the answer; None if there is none."""
+    meta = record.meta
+    if meta["question_type"] == "multi_choice":
+        choices = dict(zip(string.ascii_uppercase, meta["choices"], strict=False))
+        return choices.get(letters.lenient(text, choices))
+    if meta["answer_type"] == "list":
+        listed = re.search(r"\[[^\[\]]*\]", text)
+        return listed[0] if listed else None
+    number = numbers.lenient(text)
+    return None if number is None or not math.isfinite(number) else normalise(record, repr(number))
+
+
+def _tables(scored: Sequence[Scored], keys: Sequence[str]) -> Iterator[Metric]:
+    for key in keys:
+        groups: dict[str, list[Scored]] = {}
+        for item in scored:
+            value = item.record.meta.get(key) or ()
+            for name in [value] if isinstance(value, str) else dict.fromkeys(value):
+                groups.setdefault(name, []).append(item)
+        for name in sorted(groups):
+            yield rates.accuracy(groups[name], group=f"{key}/{name}")

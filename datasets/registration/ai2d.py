@@ -1,0 +1,109 @@
+"""AI2D, test diagrams: one list ``ai2d_test.json``, or the release's ``questions/<image>.json`` and list of images.
+
+A question about letters that replace the labels of a diagram (``abcLabel``) is asked about the picture in
+``abc_images``, any other about the one in ``images``.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..roots import find
+from ..types import BadRecord, DataError, Record
+from .files import (
+    MalformedError,
+    build_records,
+    expect,
+    image_file,
+    place,
+    read_json,
+    take,
+    take_id,
+    take_optional,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where AI2D lies.
+
+    Attributes:
+        root: its folder.
+        file: all questions of the test diagrams; read where it exists.
+        questions: folder with one file of questions per diagram, in ``root``.
+        ids: list of the test diagrams, one number a line, in ``root``.
+        images: folders that may hold ``images`` and ``abc_images``, in ``root``; the first one found counts.
+    """
+
+    root: str = "ai2d"
+    file: str = "ai2d_test.json"
+    questions: str = "questions"
+    ids: str = "ai2d_test_ids.csv"
+    images: tuple[str, ...] = ("ai2d_images", ".")
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """Read the questions in the order of the list, or of the list of diagrams."""
+    plain, lettered = (
+        place(roots, *(f"{options.root}/{folder}/{name}" for folder in options.images))
+        for name in ("images", "abc_images")
+    )
+    listed = next((path for root in roots if (path := root / options.root / options.file).is_file()), None)
+    items = _listed(listed) if listed else _released(roots, options)
+    return build_records(items, lambda triple: _record(*triple, plain, lettered))
+
+
+def _listed(path: Path) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
+    """Place, and image name, question and the rest, of every entry of the list."""
+    for number, item in enumerate(expect(read_json(path), list, path)):
+        entry = item if isinstance(item, dict) else {}
+        yield f"{path}, entry {number}", (entry.get("imageName"), entry.get("question"), entry.get("metadata"))
+
+
+def _released(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
+    """The same from one file per test diagram."""
+    places = f"{options.root}/{options.file}", f"{options.root}/{options.questions}"
+    folder = find(roots, *reversed(places))
+    ids = find(roots, f"{options.root}/{options.ids}")
+    try:
+        names = [line.strip() for line in ids.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{ids}: cannot be read: {error}") from None
+    for name in names:
+        path = folder / f"{name}.png.json"
+        if not path.is_file():
+            yield f"{ids}, {name}", (None, None, f"there is no {path}")
+            continue
+        content = expect(read_json(path), dict, path)
+        for question, rest in expect(content.get("questions"), dict, path, "questions").items():
+            yield f"{path}, {question!r}", (content.get("imageName"), question, rest)
+
+
+def _record(image: Any, question: Any, rest: Any, plain: Path, lettered: Path) -> Record:
+    if image is None and isinstance(rest, str):
+        raise MalformedError(rest)
+    choices = take(rest, "answerTexts", list)
+    if not 2 <= len(choices) <= len(string.ascii_uppercase):
+        raise MalformedError(f"expected two or more 'answerTexts', got {choices!r}")
+    answer = take_optional(rest, "correctAnswer", int)
+    if answer is not None and not 0 <= answer < len(choices):
+        raise MalformedError(f"'correctAnswer' should be an index into {len(choices)} texts, got {answer}")
+    if not isinstance(question, str) or not isinstance(image, str):
+        raise MalformedError(f"expected the texts 'imageName' and 'question', got {image!r} and {question!r}")
+    options = {letter: str(text) for letter, text in zip(string.ascii_uppercase, choices, strict=False)}
+    folder = lettered if take(rest, "abcLabel", bool) else plain
+    return Record(
+        id=take_id(rest, "questionId"),
+        # The name tells the two pictures of one diagram apart.
+        image=image_file(folder.parent, f"{folder.name}/{image}"),
+        fields={
+            "question": question,
+            "options": "".join(f"{letter}. {text}\n" for letter, text in options.items()),
+        },
+        target=None if answer is None else string.ascii_uppercase[answer],
+        meta={"options": options},
+    )
