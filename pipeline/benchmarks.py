@@ -87,6 +87,36 @@ class CoLLaVOHallusionPipeline(BenchmarkPipeline):
     benchmark = "hallusionbench"
 
 
+class CoLLaVOMMVetPipeline(BenchmarkPipeline):
+    """MM-Vet: open questions, graded by a judge."""
+
+    benchmark = "mmvet"
+
+
+class CoLLaVOQBenchPipeline(BenchmarkPipeline):
+    """Q-Bench: low-level perception of picture quality, multiple choice."""
+
+    benchmark = "qbench"
+
+
+class CoLLaVOMathVistaPipeline(BenchmarkPipeline):
+    """MathVista: mathematics in pictures; a judge extracts the answers."""
+
+    benchmark = "mathvista"
+
+
+class CoLLaVOAI2DPipeline(BenchmarkPipeline):
+    """AI2D: science diagrams, multiple choice."""
+
+    benchmark = "ai2d"
+
+
+class CoLLaVOHallusionPipeline(BenchmarkPipeline):
+    """HallusionBench: yes/no questions about pictures, changed pictures, and none."""
+
+    benchmark = "hallusionbench"
+
+
 def pipeline_classes() -> dict[str, type[BenchmarkPipeline]]:
     """All named pipeline classes, by name."""
     found = {
