@@ -1,0 +1,203 @@
+"""A judge behind the OpenAI chat protocol: OpenAI's own server, or any other by its address.
+
+Whatever goes wrong on the way (rate limits, timeouts, errors of the server, replies that are no JSON, no completion or
+no verdict) is tried again with growing pauses. What still fails leaves its sample unscored and says why; a judge that
+refuses the key or knows no such model, or that fails many times in a row, is not bothered with the rest.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from .base import JudgeError, Request, Usage, Verdict
+from .cache import ReplyCache, reply_key
+from .connection import Connection, JudgeLostError, RefusedError, TemporaryError
+from .options import JudgeOptions
+
+_LONGEST_PAUSE = 60.0
+_PROBES = 3  # tries of the probe
+_HOTTER = 0.5  # added to the temperature for every further unreadable reply, up to 1
+_SHOWN = 120  # characters of a reply in a message
+
+
+class ChatJudge:
+    """See `base.Judge`.
+
+    Args:
+        options: which judge.
+        environ: the process environment, for the key.
+        progress: called with how many requests are settled, and how many there are.
+        pause: waits for some seconds; by default until the time is over or `ask` is interrupted.
+
+    Raises:
+        JudgeError: the client library is missing, or the folder of the cache cannot be made.
+    """
+
+    def __init__(
+        self,
+        options: JudgeOptions,
+        environ: Mapping[str, str],
+        progress: Callable[[int, int], None] | None = None,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        self._options, self._progress = options, progress
+        self._stopped = threading.Event()
+        self._wait = self._stopped.wait if pause is None else pause
+        self._connection = Connection(options, environ)
+        self._cache = ReplyCache(Path(options.cache).expanduser() if options.cache else None)
+        self._lock = threading.Lock()
+        self._asked = self._cached = self._failed = self._input = self._output = 0
+        self._in_a_row = 0
+        self._lost = ""
+
+    @property
+    def name(self) -> str:
+        """Model and place."""
+        return self._connection.name
+
+    @property
+    def usage(self) -> Usage:
+        """What was spent so far."""
+        prices = self._options.price_input, self._options.price_output
+        cost = None
+        if prices[0] is not None and prices[1] is not None:
+            cost = (self._input * prices[0] + self._output * prices[1]) / 1_000_000
+        return Usage(
+            asked=self._asked,
+            cached=self._cached,
+            failed=self._failed,
+            input_tokens=self._input,
+            output_tokens=self._output,
+            cost=cost,
+        )
+
+    def probe(self) -> str:
+        """See `base.Judge.probe`."""
+        request = Request(
+            record="",
+            part="",
+            prompt="Reply with the single word ready.",
+            parse=lambda reply: "ready",
+            reminder="",
+            max_tokens=16,
+        )
+        verdict = self._try(request, min(_PROBES, self._options.attempts))
+        if verdict.value is None:
+            raise JudgeError(f"the judge {self.name} cannot be used: {verdict.failure}")
+        return self._connection.answered_as
+
+    def ask(self, requests: Sequence[Request]) -> list[Verdict]:
+        """See `base.Judge.ask`. Equal requests about different records are sent once.
+
+        Raises:
+            JudgeError: replies cannot be kept on disk.
+        """
+        keys = [self._key(request) for request in requests]
+        first: dict[str, Request] = {}
+        for key, request in zip(keys, requests, strict=True):
+            first.setdefault(key, request)
+        settled = {key: verdict for key, request in first.items() if (verdict := self._recall(key, request))}
+        with self._lock:
+            self._cached += sum(key in settled for key in keys)
+        waiting = {key: request for key, request in first.items() if key not in settled}
+        for key, verdict in self._all(waiting, len(settled)):
+            settled[key] = verdict
+        verdicts = [
+            Verdict(record=r.record, part=r.part, value=v.value, reply=v.reply, failure=v.failure)
+            for r, v in zip(requests, map(settled.__getitem__, keys), strict=True)
+        ]
+        self._failed += sum(verdict.value is None for verdict in verdicts)
+        return verdicts
+
+    def _all(self, waiting: Mapping[str, Request], done: int) -> Iterable[tuple[str, Verdict]]:
+        """Settle requests side by side; an interruption drops those that have not begun."""
+        total = done + len(waiting)
+        pool = ThreadPoolExecutor(max_workers=self._options.concurrency, thread_name_prefix="judge")
+        futures: dict[Future[Verdict], str] = {}
+        try:
+            futures.update((pool.submit(self._settle, key, request), key) for key, request in waiting.items())
+            for number, future in enumerate(as_completed(futures), start=done + 1):
+                yield futures[future], future.result()
+                if self._progress:
+                    self._progress(number, total)
+        except BaseException:
+            self._lost = "interrupted"
+            self._stopped.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _key(self, request: Request) -> str:
+        options = self._options
+        return reply_key(self._connection.place, options.model, str(options.temperature), request.part, request.prompt)
+
+    def _recall(self, key: str, request: Request) -> Verdict | None:
+        reply = self._cache.get(key)
+        value = None if reply is None else request.parse(reply)
+        if reply is None or value is None:
+            return None
+        return Verdict(record=request.record, part=request.part, value=value, reply=reply)
+
+    def _settle(self, key: str, request: Request) -> Verdict:
+        verdict = self._try(request, self._options.attempts)
+        if verdict.value is not None:
+            about = {"judge": self.name, "part": request.part, "prompt": request.prompt}
+            self._cache.put(key, verdict.reply, about)
+        return verdict
+
+    def _try(self, request: Request, attempts: int) -> Verdict:
+        """Ask until there is a verdict, the attempts are used up, or there is no use in going on."""
+        failure, reply, unreadable = "", "", 0
+        for attempt in range(attempts):
+            if self._lost:
+                failure = f"not asked: {self._lost}"
+                break
+            try:
+                reply = self._send(request, unreadable)
+            except TemporaryError as error:
+                failure = f"{error} ({attempt + 1} of {attempts} tries)"
+                if attempt + 1 < attempts:
+                    self._pause(attempt, error.wait)
+                continue
+            except RefusedError as error:
+                failure = str(error)
+                break
+            except JudgeLostError as error:
+                self._lost = failure = str(error)
+                break
+            value = request.parse(reply)
+            if value is not None:
+                self._in_a_row = 0
+                return Verdict(record=request.record, part=request.part, value=value, reply=reply)
+            unreadable += 1
+            failure = f"no verdict in the reply {reply[:_SHOWN]!r} ({attempt + 1} of {attempts} tries)"
+        self._count_failure(failure)
+        return Verdict(record=request.record, part=request.part, value=None, reply=reply, failure=failure)
+
+    def _send(self, request: Request, unreadable: int) -> str:
+        """One request over the wire; after an unreadable reply with a reminder, and hotter from the second one on."""
+        answer = self._connection.send(
+            f"{request.prompt}\n\n{request.reminder}" if unreadable else request.prompt,
+            min(max(1.0, self._options.temperature), self._options.temperature + _HOTTER * max(0, unreadable - 1)),
+            self._options.max_tokens or request.max_tokens,
+        )
+        with self._lock:
+            self._asked += 1
+            self._input += answer.input_tokens
+            self._output += answer.output_tokens
+        return answer.text
+
+    def _pause(self, attempt: int, wanted: float) -> None:
+        """Wait before the next try: doubled each time and scattered, and at least as long as the server wants."""
+        pause = self._options.backoff * 2**attempt * random.uniform(0.75, 1.25)
+        self._wait(min(_LONGEST_PAUSE, max(pause, wanted)))
+
+    def _count_failure(self, failure: str) -> None:
+        with self._lock:
+            self._in_a_row += 1
+            if self._in_a_row >= self._options.give_up_after and not self._lost:
+                self._lost = f"the judge failed {self._in_a_row} times in a row, the last time: {failure}"
