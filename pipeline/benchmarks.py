@@ -51,40 +51,10 @@ class CoLLaVOMMBenchPipeline(BenchmarkPipeline):
     benchmark = "mmbench"
 
 
-class CoLLaVOMMVetPipeline(BenchmarkPipeline):
-    """MM-Vet: free answers that need several skills, graded by a judge."""
-
-    benchmark = "mmvet"
-
-
-class CoLLaVOQBenchPipeline(BenchmarkPipeline):
-    """Q-Bench, LLVisionQA: the quality of pictures, multiple choice."""
-
-    benchmark = "qbench"
-
-
-class CoLLaVOMathVistaPipeline(BenchmarkPipeline):
-    """MathVista: mathematics in pictures, the answer extracted and compared."""
-
-    benchmark = "mathvista"
-
-
-class CoLLaVOAI2DPipeline(BenchmarkPipeline):
-    """AI2D: school-book diagrams, multiple choice."""
-
-    benchmark = "ai2d"
-
-
 class CoLLaVOSEEDPipeline(BenchmarkPipeline):
     """SEED-Bench, its image part: multiple choice."""
 
     benchmark = "seed"
-
-
-class CoLLaVOHallusionPipeline(BenchmarkPipeline):
-    """HallusionBench: yes or no about figures and their edited doubles."""
-
-    benchmark = "hallusionbench"
 
 
 class CoLLaVOMMVetPipeline(BenchmarkPipeline):
