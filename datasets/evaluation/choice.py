@@ -16,6 +16,9 @@ from . import letters, rates
 from .judges import matching
 from .judges.base import Request, Unjudged
 
+OFFLINE = "letters by the rule of the declaration"
+"""What decides without a judge."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -25,6 +25,9 @@ ABILITIES = {
 }
 """Short names of the six abilities of the second level, as in the benchmark's tables."""
 
+OFFLINE = "letters by the rule of the declaration"
+"""What decides without a judge."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -20,6 +20,9 @@ from .judges.base import Request, Unjudged
 
 K = TypeVar("K")
 
+OFFLINE = ""
+"""What decides without a judge: nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -28,6 +28,9 @@ _WORDS = {INCORRECT: "incorrect", CORRECT: "correct", UNCLEAR: "unclear"}
 _SET = ("category", "subcategory", "set_id")
 _SET_VLMEVALKIT = ("subcategory", "set_id")
 
+OFFLINE = "yes and no by their words, as VLMEvalKit reads them"
+"""What decides without a judge."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -23,6 +23,9 @@ from .judges.base import Request, Unjudged
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
 
+OFFLINE = "answers by the rules of extract_answer.py, which leave longer texts empty"
+"""What decides without a judge."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

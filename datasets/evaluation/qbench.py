@@ -22,6 +22,9 @@ from ..types import Metric, Record, Score, Scored
 from . import choice, rates
 from .judges.base import Request
 
+OFFLINE = "letters by the rule of the declaration"
+"""What decides without a judge."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
