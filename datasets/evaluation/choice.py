@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..types import DataError, Metric, Record, Score, Scored
 from . import letters, rates
 from .judges import matching
-from .judges.base import Request, Unjudged
+from .judges.base import Request, Unjudged, question_of
 
 OFFLINE = "letters by the rule of the declaration"
 """What decides without a judge."""
@@ -98,7 +98,7 @@ def match_requests(answers: Iterable[tuple[Record, str]], rule: Callable[[Record
     """Ask which option is meant, for every text that says something and in which a rule finds no letter."""
     for record, text in answers:
         if text.strip() and not rule(record, text).extracted:
-            yield matching.request(record.id, record.fields["question"], options_of(record), text)
+            yield matching.request(record.id, question_of(record), options_of(record), text)
 
 
 def options_of(record: Record) -> Mapping[str, str]:

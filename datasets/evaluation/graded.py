@@ -16,7 +16,7 @@ from typing import TypeVar
 from ..types import DataError, Metric, Record, Score, Scored
 from . import rates
 from .judges import grading
-from .judges.base import Request, Unjudged
+from .judges.base import Request, Unjudged, question_of
 
 K = TypeVar("K")
 
@@ -90,7 +90,7 @@ def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterato
     for record, text in answers:
         for run in range(1, options.runs + 1):
             if record.target is not None:
-                yield grading.request(record.id, run, record.fields["question"], str(record.target), text)
+                yield grading.request(record.id, run, question_of(record), str(record.target), text)
 
 
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:

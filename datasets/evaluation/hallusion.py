@@ -20,7 +20,7 @@ from typing import Literal
 from ..types import DataError, Metric, Record, Score, Scored
 from . import hallusion_errors, rates
 from .judges import correctness
-from .judges.base import Request, Unjudged
+from .judges.base import Request, Unjudged, question_of
 from .judges.correctness import CORRECT, DIFFERENT, INCORRECT, SAME, UNCLEAR
 from .vqa_accuracy import without_punctuation
 
@@ -116,7 +116,7 @@ def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterato
         return
     given = list(answers)
     for record, text in given:
-        yield correctness.correctness(record.id, record.fields["question"], record.meta["reference"], text)
+        yield correctness.correctness(record.id, question_of(record), record.meta["reference"], text)
     if options.attribution:
         original = {_pair(record): text for record, text in given if record.meta["figure_id"] == "0"}
         for record, text in given:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ..types import Metric, Record, Score, Scored
 from . import letters, levenshtein, numbers, rates
 from .judges import extraction
-from .judges.base import Request, Unjudged
+from .judges.base import Request, Unjudged, question_of
 
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
@@ -113,7 +113,7 @@ def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterato
     for record, text in answers:
         if extract(record, text, options.quick_extract) is None:
             meta = record.meta
-            yield extraction.request(record.id, record.fields["question"], meta["choices"], meta["answer_type"], text)
+            yield extraction.request(record.id, question_of(record), meta["choices"], meta["answer_type"], text)
 
 
 def _score(record: Record, said: str, note: str) -> Score:

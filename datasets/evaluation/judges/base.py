@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...types import DataError, Score
+from ...types import DataError, Record, Score
 
 Verdicts = Mapping[str, Mapping[str, str]]
 """What a judge said: id of the record -> part of the request -> verdict."""
@@ -120,6 +120,18 @@ class Judge(Protocol):
     @property
     def usage(self) -> Usage:
         """What was spent so far."""
+
+
+def question_of(record: Record) -> str:
+    """The question that a judge is told.
+
+    Raises:
+        DataError: the reader gave none.
+    """
+    question = record.fields.get("question")
+    if question is None:
+        raise DataError(f"record {record.id} has no field 'question': a judge cannot be asked without it")
+    return question
 
 
 def collect(verdicts: Iterable[Verdict]) -> dict[str, dict[str, str]]:
