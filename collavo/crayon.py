@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modeling.segmenters.base import PanopticMap
-from modeling.segmenters.coco import COCO_PANOPTIC, display_name
+from modeling.segmenters.coco import COCO_PANOPTIC, NUM_CLASSES, display_name
 
 MAX_INSTANCES = 20
 """Instances of a class that have a numbering query of their own; further ones take row 0, "unknown"."""
@@ -42,7 +42,7 @@ class CrayonObject:
     box: Box
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrayonPrompt:
     """What the model is told of a picture's objects.
 
@@ -70,7 +70,8 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
             pixel are left out and take no number.
         grid: side of the image token grid.
     Raises:
-        ValueError: the map has another size, a class is outside the 133, or an id is listed twice; the segment is named.
+        ValueError: the map has another size, a class is outside the 133, or an id is listed twice or below 1; the
+            segment is named.
     """
     if panoptic.id_map.shape != (grid, grid):
         raise ValueError(f"the panoptic map is {panoptic.id_map.shape}, the image tokens are ({grid}, {grid})")
@@ -79,10 +80,8 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
     objects: list[CrayonObject] = []
     seen: set[int] = set()
     for segment in panoptic.segments:
-        if not 0 <= segment.category_id < len(COCO_PANOPTIC):
-            raise ValueError(
-                f"segment {segment.id}: class {segment.category_id} is outside 0..{len(COCO_PANOPTIC) - 1}"
-            )
+        if not 0 <= segment.category_id < NUM_CLASSES:
+            raise ValueError(f"segment {segment.id}: class {segment.category_id} is outside 0..{NUM_CLASSES - 1}")
         if segment.id in seen or segment.id < 1:
             raise ValueError(f"segment {segment.id}: ids count from 1 and are listed once")
         seen.add(segment.id)
@@ -102,7 +101,8 @@ def _box(pixels: npt.NDArray[np.bool_]) -> Box:
     """Smallest box around the set pixels, in fractions of the sides."""
     rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
     height, width = pixels.shape
-    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return left / width, top / height, right / width, bottom / height
 
 
 def format_box(box: Box) -> str:

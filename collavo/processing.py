@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from .errors import CheckpointError
 from .tokenizer import load_tokenizer
 
 SETTINGS_FILE = "preprocessor_config.json"
+SETTINGS = ("image_size", "patch_size", "image_mean", "image_std")
 CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
 """CLIP's channel means (arXiv 2103.00020), on the 0..255 scale of pixels."""
 
@@ -33,6 +33,8 @@ class CoLLaVOProcessor:
         patch_size: side in pixels of a vision patch.
         image_mean: per channel, 0..255 scale.
         image_std: per channel, 0..255 scale.
+    Raises:
+        ValueError: a size or a number of these is impossible.
     """
 
     def __init__(
@@ -44,7 +46,11 @@ class CoLLaVOProcessor:
         image_std: Sequence[float] = CLIP_STD,
     ) -> None:
         self.tokenizer, self.image_size, self.patch_size = tokenizer, image_size, patch_size
-        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
+        self.image_mean, self.image_std = tuple(map(float, image_mean)), tuple(map(float, image_std))
+        if not 1 <= patch_size <= image_size:
+            raise ValueError(f"a picture of {image_size} pixels has no patches of {patch_size}")
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+            raise ValueError(f"need 3 means and 3 positive deviations, not {self.image_mean} and {self.image_std}")
 
     @property
     def grid(self) -> int:
@@ -64,26 +70,19 @@ class CoLLaVOProcessor:
         Raises:
             CheckpointError: the tokenizer or the settings are unreadable.
         """
-        settings: dict[str, Any] = {}
-        file = directory / SETTINGS_FILE
-        if file.is_file():
-            try:
-                settings = json.loads(file.read_text(encoding="utf-8"))
-                names = ("image_size", "patch_size", "image_mean", "image_std")
-                return cls(load_tokenizer(directory), **{name: settings[name] for name in names})
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{file}: not the settings of a CoLLaVO processor ({error!r})") from error
-        return cls(load_tokenizer(directory))
+        tokenizer, file = load_tokenizer(directory), directory / SETTINGS_FILE
+        if not file.is_file():
+            return cls(tokenizer)
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            return cls(tokenizer, **{name: settings[name] for name in SETTINGS})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file}: not the settings of a CoLLaVO processor ({error!r})") from error
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the tokenizer's files and the settings."""
         self.tokenizer.save_pretrained(directory)
-        settings = {
-            "image_size": self.image_size,
-            "patch_size": self.patch_size,
-            "image_mean": self.image_mean,
-            "image_std": self.image_std,
-        }
+        settings = {name: getattr(self, name) for name in SETTINGS}
         (Path(directory) / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
@@ -104,9 +103,14 @@ class CoLLaVOProcessor:
         """Normalise pictures.
 
         Args:
-            pictures: RGB, uint8 (N, H, W, 3).
-        Returns: float32 (N, 3, H, W).
+            pictures: RGB, uint8 (N, image_size, image_size, 3).
+        Returns: float32 (N, 3, image_size, image_size).
+        Raises:
+            ValueError: the pictures have another shape or type.
         """
+        wanted = (self.image_size, self.image_size, 3)
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != wanted:
+            raise ValueError(f"pictures must be uint8 (N, *{wanted}), not {pictures.dtype} {pictures.shape}")
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.image_mean, self.image_std))
         pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
         return (pixels - mean) / std

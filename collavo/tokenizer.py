@@ -8,6 +8,7 @@ SentencePiece library.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from transformers import AddedToken, PreTrainedTokenizer, PreTrainedTokenizerBas
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 
 from .errors import CheckpointError
-from .template import CHAT, DEMO, IMAGE_TAG, NO_OBJECTS, START_TAG, STOP_TAG
+from .template import CHAT, DEMO, IMAGE_TAG, START_TAG, STOP_TAG
 
 MODEL_FILE, FAST_FILE = "tokenizer.model", "tokenizer.json"
+CONFIG_FILE, SPECIAL_FILE, ADDED_FILE = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+SPECIAL_NAMES = ("unk_token", "bos_token", "eos_token", "pad_token")
 
 
-class InternLM2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]
+class InternLM2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc, unused-ignore]
     """InternLM2's tokenizer on the SentencePiece library: ``<s>`` in front, nothing behind.
 
     Args:
@@ -48,9 +51,9 @@ class InternLM2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         return int(self.sentencepiece.get_piece_size())
 
     def get_vocab(self) -> dict[str, int]:
-        """All tokens with their ids, added ones included."""
-        pieces = {self.sentencepiece.id_to_piece(index): index for index in range(self.vocab_size)}
-        return pieces | self.added_tokens_encoder
+        """All tokens with their ids, added ones included; a piece whose id an added token takes is left out."""
+        pieces = self.convert_ids_to_tokens(list(range(self.vocab_size)))
+        return {piece: index for index, piece in enumerate(pieces)} | self.added_tokens_encoder
 
     def _tokenize(self, text: str, **_: Any) -> list[str]:
         return list(self.sentencepiece.encode(text, out_type=str))
@@ -63,9 +66,11 @@ class InternLM2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join pieces to text; added tokens in between stay as they are written."""
-        text, run = "", []
+        text = ""
+        run: list[str] = []
+        added = self.added_tokens_encoder
         for token in tokens:
-            if token in self.added_tokens_encoder:
+            if token in added:
                 text += self.sentencepiece.decode(run) + token
                 run = []
             else:
@@ -92,79 +97,93 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     Args:
         directory: holds InternLM2's ``tokenizer.model`` or a fast ``tokenizer.json``, with their JSON files.
     Raises:
-        CheckpointError: neither is there, or a file is unreadable.
+        CheckpointError: neither is there, a file is unreadable, or SentencePiece is not installed.
     """
     try:
         if (directory / MODEL_FILE).is_file():
             tokenizer: PreTrainedTokenizerBase = _load_internlm2(directory)
         elif (directory / FAST_FILE).is_file():
+            for name in (FAST_FILE, CONFIG_FILE):
+                _json(directory / name)
             tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
         else:
             raise CheckpointError(f"{directory}: no tokenizer there (looked for {MODEL_FILE}, {FAST_FILE})")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{directory}: the tokenizer cannot be read ({error})") from error
-    return _prepare(tokenizer)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise CheckpointError(f"{directory}: the tokenizer's files cannot be read ({error!r})") from error
+    wrong = _prepare(tokenizer)
+    if wrong:
+        raise CheckpointError(f"{directory}: the ids of {', '.join(wrong)} are taken by other tokens of {CONFIG_FILE}")
+    return tokenizer
 
 
 def _load_internlm2(directory: Path) -> InternLM2Tokenizer:
-    """Build the tokenizer with the tokens that the JSON files beside the model add."""
-    config = _json(directory / "tokenizer_config.json")
-    special = {
-        k: _text(v) for k, v in _json(directory / "special_tokens_map.json").items() if k.endswith("_token") and v
-    }
-    tokenizer = InternLM2Tokenizer(str(directory / MODEL_FILE), **special)
-    added = {int(index): _text(token) for index, token in config.get("added_tokens_decoder", {}).items()}
-    added |= {int(index): token for token, index in _json(directory / "added_tokens.json").items()}
-    for index, token in sorted(added.items()):
-        if tokenizer.convert_tokens_to_ids(token) != index:
-            tokenizer.add_tokens(AddedToken(token, special=True, normalized=False), special_tokens=True)
-        if tokenizer.convert_tokens_to_ids(token) != index:
-            raise CheckpointError(f"{directory}: '{token}' should have id {index}, the files make it another")
-    return tokenizer
+    """Build the tokenizer with the tokens that the JSON files beside the model add, at the ids that these give."""
+    config = _json(directory / CONFIG_FILE)
+    named = {name: value for name, value in config.items() if name in SPECIAL_NAMES}
+    named |= {name: value for name, value in _json(directory / SPECIAL_FILE).items() if name in SPECIAL_NAMES}
+    added = {int(index): _added_token(token) for index, token in config.get("added_tokens_decoder", {}).items()}
+    added |= {int(index): _added_token(token) for token, index in _json(directory / ADDED_FILE).items()}
+    contents = {name: _added_token(value).content for name, value in named.items() if value is not None}
+    return InternLM2Tokenizer(str(directory / MODEL_FILE), added_tokens_decoder=added, **contents)
 
 
-def _prepare(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Left padding, a pad token, the tags as single ids, ``<image>`` as the last one where it is missing."""
+def _prepare(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Left padding, a pad token, the tags as single ids, ``<image>`` as the last one where it is missing.
+
+    Returns: tags that could not get the id that the vocabulary has for them.
+    """
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    for tag in (START_TAG, STOP_TAG, IMAGE_TAG):
-        ids = tokenizer(tag, add_special_tokens=False).input_ids
-        if tokenizer.convert_tokens_to_ids(tag) not in ids:
+    wrong = []
+    for tag in (STOP_TAG, START_TAG, IMAGE_TAG):
+        index = tokenizer.convert_tokens_to_ids(tag)
+        known = index is not None and index != tokenizer.unk_token_id
+        if not known or index not in tokenizer(tag, add_special_tokens=False).input_ids:
             tokenizer.add_tokens(AddedToken(tag, special=True, normalized=False), special_tokens=True)
-    return tokenizer
+        if known and tokenizer.convert_tokens_to_ids(tag) != index:
+            wrong.append(tag)
+    return wrong
 
 
-def _text(token: Any) -> str:
-    return str(token["content"]) if isinstance(token, dict) else str(token)
+def _added_token(token: Any) -> AddedToken:
+    """A token as the JSON files write it: its text, or a mapping of ``content`` and how to strip around it."""
+    if isinstance(token, str):
+        return AddedToken(token, special=True, normalized=False)
+    stripping = {name: bool(token.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}
+    return AddedToken(str(token["content"]), special=bool(token.get("special", True)), normalized=False, **stripping)
 
 
 def _json(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    """A JSON object from a file, {} where there is none."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} holds no JSON object")
+    return found
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A small tokenizer, made from code: whole words for what prompts are full of, single bytes for all else.
 
-    Returns: about 800 ids; any text comes back from its ids as it was. ``<image>`` is the last id.
+    Returns: some 850 ids; any text comes back from its ids as it was, in the fewest pieces that there are.
+        ``<image>`` is the last id.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<unk>", "<s>", "</s>"]
-    vocabulary = {token: index for index, token in enumerate((*special, *alphabet))}
-    merges: list[tuple[str, str]] = []
-    for word in _common_words():
-        _add_word(word.replace(" ", "Ġ"), vocabulary, merges)  # the byte-level alphabet writes a space as Ġ
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=None))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    special = ("<unk>", "<s>", "</s>")
+    pieces = dict.fromkeys((*special, *sorted(split.alphabet())))
+    for text in _common_texts():
+        pieces |= dict.fromkeys(piece for piece, _ in split.pre_tokenize_str(text))
+    # equal scores: the likeliest way to cut a word is the one with the fewest pieces
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in (START_TAG, STOP_TAG, IMAGE_TAG)]
+        [AddedToken(t, special=True, normalized=False) for t in (*special, START_TAG, STOP_TAG, IMAGE_TAG)]
     )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", vocabulary["<s>"])]
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -177,23 +196,15 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _common_words() -> list[str]:
-    """Words of the templates, class names, short answers and numbers, each with the space that precedes it."""
-    templates = (CHAT.prompt("", ""), CHAT.prompt(None, ""), DEMO.prompt("", ""), NO_OBJECTS, " The image includes")
-    asked = " Is there a an in the image? Answer the question using a single word or phrase. How many What which object"
-    answered = " Yes No yes no none one two three four five six A B C D Sure, it is left right above below of on and"
-    names = " ".join(display_name(category.name) for category in COCO_PANOPTIC)
-    text = " ".join((*templates, asked, answered, names)).replace("-", " ")
-    words = [word for word in dict.fromkeys(text.split()) if word.isascii() and word.isalpha()]
-    numbers = [f"{n:02d}" for n in range(100)]
-    return [*(f" {word}" for word in words), *("Yes", "No", "user", "assistant", "person"), *numbers]
-
-
-def _add_word(word: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
-    """Add a word and the chain of merges that builds it from its letters."""
-    built = word[0]
-    for letter in word[1:]:
-        if built + letter not in vocabulary:
-            vocabulary[built + letter] = len(vocabulary)
-            merges.append((built, letter))
-        built += letter
+def _common_texts() -> list[str]:
+    """What prompts and short answers are made of: templates, class names, numbers, common questions."""
+    names = [display_name(category.name) for category in COCO_PANOPTIC]
+    objects = ", ".join(f"(#1 {name}) [0.00, 0.00, 1.00, 1.00]" for name in names)
+    prompts = [t.prompt(told, "") for t in (CHAT, DEMO) for told in (objects, "", None)]
+    tags = "|".join(map(re.escape, (START_TAG, STOP_TAG, IMAGE_TAG)))
+    templates = [text for prompt in prompts for text in re.split(tags, prompt)]
+    asked = "Is there a an any in this image? How many people What Which color where object is in the specified box"
+    brief = "Answer the question using a single word or phrase. Answer with the letter of given choices directly"
+    short = " Yes No yes no none one two three four five six Sure, it is are left right above below of on and A B C D"
+    numbers = [f"{number:02d}" for number in range(100)]
+    return [*templates, asked, f"\n{brief}", short, *short.split(), *asked.split(), *names, *numbers]
