@@ -307,6 +307,13 @@ def test_a_judge_that_is_lost_is_not_bothered_further(server: Server, reaction: 
     assert len(server.seen) == 2
 
 
+@pytest.mark.parametrize("param", [["max_tokens"], {"max_tokens": 1}, 5, None, "messages"])
+def test_odd_refusals(server: Server, param: Any) -> None:
+    server.reactions = [raw(400, json.dumps({"error": {"message": "no", "param": param}}).encode())]
+    assert "refuses this request" in judge(server).ask([request()])[0].failure
+    assert len(server.seen) == 1
+
+
 def test_many_failures_in_a_row_end_it(server: Server) -> None:
     server.reactions = [raw(500, b"")]
     verdicts = judge(server, give_up_after=3).ask([request(f"q{k}", f"{k}?") for k in range(9)])

@@ -111,8 +111,8 @@ class Connection:
         except errors.APIConnectionError as error:
             raise TemporaryError(f"no connection to the judge: {error.__cause__ or error}") from None
         except errors.APIStatusError as error:
-            if error.status_code == 400 and error.param in settings:
-                self._unsupported.add(str(error.param))
+            if error.status_code == 400 and isinstance(error.param, str) and error.param in settings:
+                self._unsupported.add(error.param)
                 return self.send(prompt, temperature, max_tokens)
             raise _sorted(error) from None
         except (errors.APIError, ValueError) as error:

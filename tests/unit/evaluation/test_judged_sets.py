@@ -1,4 +1,4 @@
-"""MathVista, MM-Vet, Q-Bench and HallusionBench: single answers, with and without verdicts, and odd ends of the figures."""
+"""MathVista, MM-Vet, Q-Bench, HallusionBench: single answers, with and without verdicts; odd ends of the figures."""
 
 from __future__ import annotations
 
