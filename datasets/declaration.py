@@ -6,7 +6,6 @@ hold plain ``{field}`` placeholders only: the first condition moves to a reader 
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +38,7 @@ class Benchmark:
         name: the file's name, e.g. ``pope``.
         dataset: what ``DATASETS.TEST`` calls it, e.g. ``pope_test``; the name if not given.
         section: the config section whose ``TEST.*`` keys override it, e.g. ``POPE``; the upper-cased name if not given.
+        pipeline: class of ``pipeline/benchmarks.py`` that runs it; "" for the common one.
         title: for tables.
         version: raised when a score can change; the reason goes into CHANGELOG.md.
         source: paper or repository that defines the benchmark.
@@ -55,6 +55,7 @@ class Benchmark:
     name: str
     dataset: str
     section: str
+    pipeline: str = ""
     title: str
     version: int
     source: str

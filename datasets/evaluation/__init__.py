@@ -1,0 +1,67 @@
+"""Scorers: answers into verdicts and figures. A scorer is a module here; a declaration names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..declaration import Benchmark
+from ..options import build_options
+from ..registration import named_module
+from ..types import DataError, Metric, Record, Score, Scored
+from .predictions import unanswered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The outcome of scoring a benchmark.
+
+    Attributes:
+        scored: one verdict per answer, in the order given.
+        metrics: the figures.
+    """
+
+    scored: list[Scored]
+    metrics: list[Metric]
+
+
+def score(benchmark: Benchmark, record: Record, text: str) -> Score:
+    """Judge one answer by the benchmark's rule.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    module, options = _scorer(benchmark)
+    verdict: Score = module.score(record, text, options)
+    return verdict
+
+
+def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
+    """Score a benchmark; answers are already joined to their records by id.
+
+    Args:
+        benchmark: names the scorer and its options.
+        answers: records with the model's text; None for a record that could not be asked.
+    Raises:
+        DataError: unknown scorer or option, or a record that is answered twice.
+    """
+    module, options = _scorer(benchmark)
+    scored: list[Scored] = []
+    seen: set[str] = set()
+    for record, text in answers:
+        if record.id in seen:
+            raise DataError(f"benchmark {benchmark.name}: {record.id} is answered twice; each id is scored once")
+        seen.add(record.id)
+        if text is None:
+            scored.append(unanswered(record))
+        else:
+            scored.append(Scored(record=record, text=text, score=module.score(record, text, options)))
+    return Evaluation(scored=scored, metrics=module.summarize(scored, options))
+
+
+def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
+    where = f"benchmark {benchmark.name}, scorer"
+    module = named_module(__name__, __path__, benchmark.scorer, where, "summarize")
+    return module, build_options(module.Options, benchmark.scoring, where)

@@ -1,0 +1,57 @@
+"""Readers: release files into records. A reader is a module here; a declaration names it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ..declaration import Benchmark
+from ..options import build_options
+from ..types import BadRecord, DataError, Record
+
+
+def load_records(benchmark: Benchmark, roots: Sequence[Path]) -> tuple[list[Record], list[BadRecord]]:
+    """Read a benchmark.
+
+    Args:
+        benchmark: names the reader and its options.
+        roots: folders to search for its files.
+    Returns: its records in data order, and what could not be read.
+    Raises:
+        DataError: unknown reader or option, or a missing or unreadable file.
+    """
+    where = f"benchmark {benchmark.name}, data"
+    reader = named_module(__name__, __path__, benchmark.reader, where, "read")
+    options = build_options(reader.Options, benchmark.data, where)
+    records: list[Record] = []
+    bad: list[BadRecord] = []
+    for item in reader.read(roots, options):
+        (records if isinstance(item, Record) else bad).append(item)  # type: ignore[arg-type]
+    return records, bad
+
+
+def named_module(package: str, path: Sequence[str], name: str, where: str, needs: str) -> ModuleType:
+    """Import a module of a package that a declaration names.
+
+    Args:
+        package: the package's name.
+        path: its ``__path__``.
+        name: the module's name.
+        where: for messages.
+        needs: a function that the module must have to count.
+    Raises:
+        DataError: there is none; with the nearest and all there are.
+    """
+    found = {info.name for info in pkgutil.iter_modules(list(path)) if not info.ispkg}
+    if name in found:
+        module = importlib.import_module(f"{package}.{name}")
+        if hasattr(module, needs) and hasattr(module, "Options"):
+            return module
+    known = sorted(n for n in found if hasattr(importlib.import_module(f"{package}.{n}"), needs))
+    near = difflib.get_close_matches(name, known, n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    raise DataError(f"{where}: there is no '{name}'{hint} There are: {', '.join(known)}")
