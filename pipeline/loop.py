@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from datasets.dataset_mappers.picture import decode
 from datasets.types import DataError, ImageSource
 from modeling.segmenters.base import Picture
+from modeling.segmenters.errors import SegmenterError
 
 from .base import Answerer
+from .errors import RunError
 from .journal import Entry, Journal
 from .progress import Progress
 from .shard import Question, batches
@@ -21,8 +23,14 @@ from .shard import Question, batches
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
 
+SAMPLE_ERRORS = (DataError, SegmenterError)
+"""What can be wrong with one picture and not with the others."""
+
 EARLY = 32
 """Answers after which a process first looks whether they end."""
+
+HOPELESS = 100
+"""Questions after which a process ends if none of them could be asked: a folder is wrong then, not a picture."""
 
 Extract = Callable[[str, str], str]
 """From a record's id and the reply to what the scorer understands of it."""
@@ -73,7 +81,8 @@ def answer_all(
     Returns: one entry per question, for its first record.
 
     Raises:
-        DataError: ``strict``, and a picture is unreadable.
+        DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
+        RunError: none of the first questions could be asked.
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
@@ -82,7 +91,7 @@ def answer_all(
         between()
         try:
             entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
-        except DataError:
+        except SAMPLE_ERRORS:
             raise
         except Exception as error:
             raise SampleError(", ".join(question.ids[0] for question in batch)) from error
@@ -92,10 +101,16 @@ def answer_all(
 
 
 def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
-    """Show the first answer whole, and warn early where replies do not end: the prompt or template may be wrong."""
-    if len(entries) - new >= 2 * EARLY:
+    """Show the first answer whole; warn early where replies do not end (the prompt or template may be wrong).
+
+    Raises:
+        RunError: none of the first questions could be asked.
+    """
+    if len(entries) - new >= HOPELESS:
         return
     answered = [entry for entry in entries if entry.error is None]
+    if len(entries) >= HOPELESS and not answered:
+        raise RunError(f"none of the first {len(entries)} questions could be asked; the last: {entries[-1].error}")
     before = sum(entry.error is None for entry in entries[:-new])
     if not before and answered:
         progress.note(f"  first prompt:   {answered[0].prompt!r}\n  first reply:    {answered[0].text!r}")
@@ -154,7 +169,7 @@ def _answer_batch(
     """One reply, or the reason for none, per question.
 
     Raises:
-        DataError: ``strict``, and a picture is unreadable.
+        DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
     """
     results: list[Reply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
@@ -179,7 +194,7 @@ def _replies(
     try:
         replies = answerer.answer([query for _, query in queries], settings.generation)
         return [(index, reply) for (index, _), reply in zip(queries, replies, strict=True)]
-    except DataError as error:
+    except SAMPLE_ERRORS as error:
         if settings.strict:
             raise
         if len(queries) == 1:

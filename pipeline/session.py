@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from collavo.errors import CheckpointError
 from datasets.types import DataError
+from modeling.segmenters.errors import SegmenterError
 
 from .base import Answerer
 from .errors import RunError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
-USER_ERRORS = (RunError, DataError, CheckpointError)
+USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError)
 """Mistakes in settings, files and data: shown as a message, without a traceback."""
 
 

@@ -134,6 +134,37 @@ def test_a_broken_picture_is_counted_and_tried_again(
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_run_that_can_ask_nothing_ends_early(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path / "data", num_pictures=30, num_records=300)
+    for picture in (tmp_path / "data").glob("*.png"):
+        picture.unlink()
+    text = [line for line in (tmp_path / "data" / "toy.jsonl").read_text().splitlines() if "null" not in line]
+    (tmp_path / "data" / "toy.jsonl").write_text("\n".join(text))
+    assert run(tmp_path / "data", tmp_path / "run", batch_size_total=1) == 1
+    assert "none of the first 100 questions could be asked; the last: " in capsys.readouterr().err
+
+
+def test_a_missing_map_fails_its_own_question_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modeling.segmenters.errors import SegmenterError
+
+    answer = ToyEngine.answer
+
+    def without_a_map(self: ToyEngine, queries: Any, generation: Any) -> list[Any]:
+        if any(query.picture is not None and query.picture.name == "2.png" for query in queries):
+            raise SegmenterError("2.png has no panoptic map")
+        return answer(self, queries, generation)
+
+    monkeypatch.setattr(ToyEngine, "answer", without_a_map)
+    assert run(data, tmp_path / "run", batch_size_total=8) == 0
+    hit = [row["id"] for row in lines(data / "toy.jsonl") if row["image"] == "2.png"]
+    assert hit and results(tmp_path / "run")["errors"] == [
+        {"id": name, "reason": "2.png has no panoptic map"} for name in hit
+    ]
+    assert run(data, tmp_path / "strict", batch_size_total=8, strict=True) == 1
+
+
 def test_strict_ends_at_a_broken_picture_and_keeps_the_answers(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
