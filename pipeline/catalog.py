@@ -57,7 +57,7 @@ class Catalog:
             raise ConfigError(f"DATASETS.TEST names no dataset; there are: {', '.join(self.benchmarks)}")
         for name in wanted:
             if name not in self.benchmarks:
-                near = difflib.get_close_matches(name, self.benchmarks, n=2)
+                near = difflib.get_close_matches(name, self.benchmarks, n=2, cutoff=0.4)
                 hint = f"; did you mean {' or '.join(near)}?" if near else "."
                 raise ConfigError(f"DATASETS.TEST: there is no '{name}'{hint} There are: {', '.join(self.benchmarks)}")
         return [self.benchmarks[name] for name in dict.fromkeys(wanted)]

@@ -176,7 +176,7 @@ def _answer_batch(
     for index, question in enumerate(batch):
         try:
             good.append((index, _query(question, pictures)))
-        except DataError as error:
+        except (DataError, SegmenterError) as error:
             if settings.strict:
                 raise DataError(f"{question.ids[0]}: {error} (EVAL.STRICT False counts it and goes on)") from error
             results[index] = str(error)

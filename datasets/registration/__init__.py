@@ -30,7 +30,10 @@ def load_records(benchmark: Benchmark, roots: Sequence[Path]) -> tuple[list[Reco
     records: list[Record] = []
     bad: list[BadRecord] = []
     for item in reader.read(roots, options):
-        (records if isinstance(item, Record) else bad).append(item)  # type: ignore[arg-type]
+        if isinstance(item, Record):
+            records.append(item)
+        else:
+            bad.append(item)
     return records, bad
 
 

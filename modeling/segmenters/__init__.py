@@ -1,0 +1,36 @@
+"""Panoptic segmenters. A backend is a module here with a ``build`` function; ``SEGMENTER.NAME`` names it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any
+
+from .base import Segmenter
+from .errors import SegmenterError
+from .options import SegmenterConfig
+
+_NO_BACKENDS = ("base", "coco", "errors", "options")
+
+
+def backends() -> list[str]:
+    """Names of the backends; found by file name, none is imported."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name not in _NO_BACKENDS)
+
+
+def build_segmenter(config: SegmenterConfig, device: Any = "cpu") -> Segmenter:
+    """Build the segmenter that a configuration names.
+
+    Args:
+        config: see `SegmenterConfig`.
+        device: where it runs.
+    Raises:
+        SegmenterError: unknown backend, or one that cannot be built with these settings.
+    """
+    if config.NAME not in backends():
+        near = difflib.get_close_matches(config.NAME, backends(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise SegmenterError(f"SEGMENTER.NAME: no '{config.NAME}'{hint} There are: {', '.join(backends())}")
+    segmenter: Segmenter = importlib.import_module(f"{__name__}.{config.NAME}").build(config, device)
+    return segmenter

@@ -1,0 +1,57 @@
+"""From encoded bytes to the square RGB picture that the model takes.
+
+EXIF orientation is applied, any mode becomes RGB (transparency is dropped, 16-bit grey scaled to 8), and the picture is
+resized without regard to its aspect ratio, as the reference does. The interpolation is bicubic with antialiasing, CLIP's
+own; the reference resizes tensors by a setting that its public files do not show.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..types import DataError, ImageSource
+
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+
+
+def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
+    """Decode a picture and resize it.
+
+    Args:
+        source: gives the encoded bytes.
+        size: side in pixels.
+    Returns: RGB, uint8 (size, size, 3).
+    Raises:
+        DataError: missing, unreadable, truncated or dangerously large; the picture is named.
+    """
+    try:
+        data = source.read()
+    except (OSError, ValueError) as error:
+        raise DataError(f"picture {source.name}: cannot be read: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as opened:
+                upright = ImageOps.exif_transpose(opened)
+                square = _rgb(upright).resize((size, size), Image.Resampling.BICUBIC)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"picture {source.name}: too large to decode safely ({error})") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"picture {source.name}: {len(data)} bytes that are no picture of a known format") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, MemoryError) as error:
+        raise DataError(f"picture {source.name}: damaged ({type(error).__name__}: {error})") from error
+    return np.asarray(square, dtype=np.uint8)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """An 8-bit RGB version; deep grey is scaled by its own range, since Pillow would clip it to white."""
+    if image.mode not in _DEEP_MODES:
+        return image.convert("RGB")
+    values = np.asarray(image, dtype=np.float64)
+    top = 65535.0 if image.mode != "F" and values.max() > 255 else max(values.max(), 255.0)
+    return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")

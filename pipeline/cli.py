@@ -1,0 +1,203 @@
+"""The command line: what each command reads, checks and prints. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from configs.load import ConfigError
+from datasets.declaration import Benchmark
+from datasets.registration import load_records
+from datasets.roots import data_roots
+from datasets.types import DataError, ImageFile
+
+from .benchmarks import PREFIX, select_pipeline
+from .catalog import Catalog, load_catalog
+from .config import EvalConfig, load_config
+from .errors import RunError
+from .launch import is_main
+from .run import evaluate, make_plan
+
+EXAMPLES = """\
+examples:
+  lbk_entry.py list
+  lbk_entry.py validate pope_test --overrides DATASETS.ROOT /path/to/dataset
+  accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
+      --conf_files configs/collavo_step2.yaml \\
+      --overrides DATASETS.TEST pope_test POPE.TEST.BATCH_SIZE_TOTAL 20 WEIGHT True RESUME_FROM /path/to/CoLLaVO
+
+Keys, types and defaults of --overrides: lbk_entry.py eval --print-config
+"""
+PLANNED = {"train": "training comes next; this version evaluates. See CHANGELOG.md."}
+USAGE, FAILED = 2, 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors name the nearest command and reach the terminal once, not once a process."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{message}\nTry: {self.prog} --help")
+        raise SystemExit(USAGE)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name.
+    Returns: the exit code: 0; 1 where an evaluation or a validation failed; 2 for a mistake in the command line or the
+        configuration.
+    """
+    parser = _build_parser()
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command in PLANNED:
+        _complain(f"{command}: {PLANNED[command]}")
+        return USAGE
+    if command is not None and command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        _complain(f"there is no command '{command}'{hint} There are: {', '.join(COMMANDS)}")
+        return USAGE
+    args = parser.parse_args(list(arguments))
+    if args.command is None:
+        parser.print_help()
+        return USAGE
+    try:
+        return int(COMMANDS[args.command](args))
+    except (ConfigError, DataError, RunError) as error:
+        _complain(str(error))
+        return USAGE
+
+
+def _complain(message: str) -> None:
+    """Write an error, on the main process only."""
+    if is_main(os.environ):
+        sys.stderr.write(f"error: {message}\n")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lbk_entry.py",
+        description="Evaluate CoLLaVO, a vision-language model with a crayon prompt (arXiv 2402.11248).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(COMMANDS) + "}", parser_class=_Parser)
+    shared = argparse.ArgumentParser(add_help=False)
+    group = shared.add_argument_group("configuration")
+    group.add_argument(
+        "--conf_files", nargs="+", default=[], metavar="YAML", help="configuration files, later ones win (default: none)"
+    )
+    group.add_argument(
+        "--overrides", nargs="*", default=[], metavar="KEY VALUE", help="dotted keys and values (default: none)"
+    )
+    run = commands.add_parser("eval", parents=[shared], help="evaluate a checkpoint on benchmarks")
+    run.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
+    run.add_argument("--check", action="store_true", help="check the configuration without loading torch, and end")
+    commands.add_parser("list", help="benchmarks, their config sections and pipelines, and segmenters")
+    check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
+    check.add_argument("dataset", help="a name of DATASETS.TEST, see list")
+    return parser
+
+
+def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
+    catalog = load_catalog()
+    return load_config(args.conf_files, args.overrides, catalog.sections), catalog
+
+
+def _eval(args: argparse.Namespace) -> int:
+    config, catalog = _configuration(args)
+    if args.print_config:
+        sys.stdout.write(config.resolved_yaml)
+        return 0
+    check(config, catalog)
+    if args.check:
+        return 0
+    return evaluate(config, catalog)
+
+
+def check(config: EvalConfig, catalog: Catalog) -> None:
+    """Check what can be known of a run before anything is loaded.
+
+    Raises:
+        ConfigError, RunError, DataError: a dataset, pipeline, segmenter, checkpoint or folder that is not there.
+    """
+    plan = make_plan(config, catalog)
+    checkpoint = Path(config.RESUME_FROM)
+    if not (checkpoint / "config.json").is_file():
+        raise RunError(f"RESUME_FROM: {checkpoint} is no checkpoint directory (it has no config.json)")
+    for root in plan.roots:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
+    backends = segmenter_backends()
+    if config.SEGMENTER.NAME not in backends:
+        near = difflib.get_close_matches(config.SEGMENTER.NAME, backends, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"SEGMENTER.NAME: no '{config.SEGMENTER.NAME}'{hint} There are: {', '.join(backends)}")
+
+
+def segmenter_backends() -> list[str]:
+    """Names that ``SEGMENTER.NAME`` may have."""
+    from modeling.segmenters import backends
+
+    return backends()
+
+
+def _list(args: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    rows = [("DATASETS.TEST", "benchmark", "config section", "PIPELINE")]
+    for name, benchmark in catalog.benchmarks.items():
+        pipeline = type(select_pipeline(None, benchmark)).__name__
+        rows.append((name, benchmark.title, benchmark.section, pipeline))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
+    sys.stdout.write(f"\nPIPELINE may be left out, or written without {PREFIX}.\n")
+    sys.stdout.write(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
+    return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    config, catalog = _configuration(args)
+    benchmark = config.declared(catalog.select(args.dataset)[0])
+    select_pipeline(config.PIPELINE, benchmark)
+    roots = data_roots(config.DATASETS.ROOT, os.environ)
+    out = sys.stdout.write
+    out(f"{benchmark.title} ({benchmark.dataset}), version {benchmark.version}\n  source: {benchmark.source}\n")
+    out(f"  folders: {', '.join(map(str, roots))}\n")
+    try:
+        records, bad = load_records(benchmark, roots)
+    except DataError as error:
+        out(f"  MISSING: {error}\n")
+        return FAILED
+    images = {record.image.name: record.image for record in records if record.image is not None}
+    files = [image for image in images.values() if isinstance(image, ImageFile)]
+    missing = [image.path for image in files if not image.path.is_file()]
+    unreadable = [image for image in images.values() if getattr(image, "reason", None)]
+    out(f"  questions: {len(records)}, about {len(images)} pictures\n")
+    _show(out, f"  MISSING pictures: {len(missing) + len(unreadable)}", [*missing, *(i.name for i in unreadable)])
+    _show(out, f"  MALFORMED records: {len(bad)}", [f"{item.where}: {item.reason}" for item in bad])
+    if records:
+        out(f"  first question ({records[0].id}):\n{_indented(benchmark, records[0].fields)}\n")
+    complete = bool(records) and not missing and not unreadable and not bad
+    out("  complete\n" if complete else "  incomplete\n")
+    return 0 if complete else FAILED
+
+
+def _show(out: Any, title: str, items: Sequence[Any], most: int = 5) -> None:
+    """Print a title with its first items, if there are any."""
+    if items:
+        more = f"\n    and {len(items) - most} more" if len(items) > most else ""
+        out(title + "".join(f"\n    {item}" for item in items[:most]) + more + "\n")
+
+
+def _indented(benchmark: Benchmark, fields: Any) -> str:
+    return "\n".join(f"    | {line}" for line in benchmark.render(fields).split("\n"))
+
+
+COMMANDS = {"eval": _eval, "list": _list, "validate": _validate}
