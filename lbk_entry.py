@@ -1,6 +1,6 @@
-"""The entry of CoLLaVO: a command line in, one evaluation out.
+r"""The entry of CoLLaVO: a command line in, one evaluation out.
 
-    accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
+    accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \
         --conf_files configs/collavo_step2.yaml --overrides DATASETS.TEST pope_test RESUME_FROM /path/to/CoLLaVO
 
 Everything but a running evaluation answers without loading torch.

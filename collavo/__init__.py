@@ -1,0 +1,1 @@
+"""CoLLaVO: the crayon prompt, the model, its checkpoints and its generation engine."""

@@ -122,6 +122,7 @@ def read_tensors(directory: Path) -> dict[str, Any]:
     Args:
         directory: a checkpoint in either layout.
     Returns: our parameter name -> tensor, in the stored dtype.
+
     Raises:
         CheckpointError: no weights, an unreadable file, or a name that no rule covers.
     """
@@ -162,6 +163,7 @@ def read_config(directory: Path, tensors: Mapping[str, Any]) -> Any:
         tensors: its tensors under our names; the released configuration says nothing of the vision tower, the ranks
             and the tables, so their sizes are taken from here.
     Returns: a `CoLLaVOConfig`.
+
     Raises:
         CheckpointError: ``config.json`` is missing, unreadable or lacks a size.
     """

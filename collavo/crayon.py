@@ -69,6 +69,7 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
         panoptic: a map of (grid, grid); ids below 1, and ids that no segment lists, are "unknown". Segments without a
             pixel are left out and take no number.
         grid: side of the image token grid.
+
     Raises:
         ValueError: the map has another size, a class is outside the 133, or an id is listed twice or below 1; the
             segment is named.

@@ -67,6 +67,7 @@ def load_model(
         checkpoint: directory in our layout or the released one.
         device: where to put it; quantised weights go there shard by shard.
         weight: False for random weights (seed 0) of the checkpoint's sizes.
+
     Raises:
         CheckpointError: the directory is unreadable, or lacks or misfits a parameter.
     """
@@ -171,6 +172,7 @@ def load_engine(
         weight: False for random weights.
         template: the conversation's wrapper; evaluation uses the chat template.
         tie_margin: see `Engine`.
+
     Raises:
         CheckpointError: the checkpoint is unreadable.
     """

@@ -9,7 +9,7 @@ Shape legend: B rows, L text tokens, T merged tokens, P image tokens of a pictur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
 
 
 @dataclass
-class CoLLaVOOutput(ModelOutput):  # type: ignore[misc]
+class CoLLaVOOutput(ModelOutput):
     """Output of the model.
 
     Attributes:
@@ -74,7 +74,7 @@ class CrayonEmbedding(nn.Module):
         return self.projector(queries), index
 
 
-class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """The model that answers: pictures, panoptic indices and text in, logits out.
 
     Batches may mix rows with a picture and rows without; a row has at most one.
@@ -105,7 +105,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the decoder's embedding table."""
-        self.language_model.embed_tokens = value
+        self.language_model.embed_tokens = cast(nn.Embedding, value)
 
     def get_output_embeddings(self) -> nn.Module:
         """The output layer."""
@@ -113,7 +113,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the output layer."""
-        self.output = new_embeddings
+        self.output = cast(nn.Linear, new_embeddings)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Vision features in the decoder's width.
@@ -181,6 +181,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
             output_hidden_states: return every layer's input.
             return_dict: False for a tuple.
             **backend: passed to the attention backend.
+
         Raises:
             ValueError: the image tokens do not fit the pictures, or neither ids nor embeddings are given.
         """
@@ -231,8 +232,8 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         if found == pictures * tokens and int(per_row.max()) <= tokens:
             return False
         raise ValueError(
-            f"{pictures} pictures of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at most "
-            f"one in a row, or {tokens} each; found {per_row.tolist()} in the rows"
+            f"{pictures} pictures of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at "
+            f"most one in a row, or {tokens} each; found {per_row.tolist()} in the rows"
         )
 
     def _merge(

@@ -33,6 +33,7 @@ class CoLLaVOProcessor:
         patch_size: side in pixels of a vision patch.
         image_mean: per channel, 0..255 scale.
         image_std: per channel, 0..255 scale.
+
     Raises:
         ValueError: a size or a number of these is impossible.
     """
@@ -105,6 +106,7 @@ class CoLLaVOProcessor:
         Args:
             pictures: RGB, uint8 (N, image_size, image_size, 3).
         Returns: float32 (N, 3, image_size, image_size).
+
         Raises:
             ValueError: the pictures have another shape or type.
         """

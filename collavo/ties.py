@@ -8,8 +8,6 @@ which makes every answer independent of batch size, number of processes and resu
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -79,4 +77,4 @@ def _total(successors: dict[tuple[int, ...], Tensor], ids: tuple[int, ...]) -> T
     parent = successors.get(ids[:-1])
     if parent is None:  # a finished question's filler beams: they decide nothing
         return torch.tensor(float("-inf"), device=next(iter(successors.values())).device)
-    return cast(Tensor, parent[ids[-1]])
+    return parent[ids[-1]]

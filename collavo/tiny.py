@@ -24,6 +24,7 @@ def make_tiny(directory: Path, seed: int) -> bool:
         directory: made if absent; nothing happens if a complete checkpoint of this seed is there.
         seed: of the weights.
     Returns: whether anything was written.
+
     Raises:
         ValueError: the directory holds something else.
     """
@@ -70,6 +71,7 @@ def tiny_config(vocabulary: int, image_token_id: int):  # type: ignore[no-untype
         vocabulary: ids of the tokenizer, ``<image>`` being the last.
         image_token_id: the id of ``<image>``.
     Returns: a `CoLLaVOConfig`.
+
     Raises:
         ValueError: ``<image>`` is not the last id, so that the output layer would produce it.
     """

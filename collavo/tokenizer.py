@@ -53,7 +53,8 @@ class InternLM2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc, unused-igno
     def get_vocab(self) -> dict[str, int]:
         """All tokens with their ids, added ones included; a piece whose id an added token takes is left out."""
         pieces = self.convert_ids_to_tokens(list(range(self.vocab_size)))
-        return {piece: index for index, piece in enumerate(pieces)} | self.added_tokens_encoder
+        vocabulary = {str(piece): index for index, piece in enumerate(pieces)}
+        return {**vocabulary, **self.added_tokens_encoder}
 
     def _tokenize(self, text: str, **_: Any) -> list[str]:
         return list(self.sentencepiece.encode(text, out_type=str))
@@ -96,6 +97,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
     Args:
         directory: holds InternLM2's ``tokenizer.model`` or a fast ``tokenizer.json``, with their JSON files.
+
     Raises:
         CheckpointError: neither is there, a file is unreadable, or SentencePiece is not installed.
     """

@@ -30,6 +30,7 @@ def load(schema: DictConfig, conf_files: Sequence[str | Path], overrides: Sequen
         schema: made from dataclasses; it alone says which keys there are and of what type.
         conf_files: YAML files, relative to the working directory or else to the repository.
         overrides: ``KEY VALUE KEY VALUE ...`` with dotted keys.
+
     Raises:
         ConfigError: an unreadable file, an unknown key, a value of another type, or an odd count of overrides.
     """
@@ -85,9 +86,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -165,7 +168,9 @@ def _nearest(config: DictConfig, key: str) -> str:
     near = by_case or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]] if "." in key else []
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return hint + (f" {key.rpartition('.')[0]} has: {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else "")
+    return hint + (
+        f" {key.rpartition('.')[0]} has: {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else ""
+    )
 
 
 def leaves(config: DictConfig, prefix: str = "") -> list[str]:
@@ -174,9 +179,9 @@ def leaves(config: DictConfig, prefix: str = "") -> list[str]:
     for key in config:
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and OmegaConf.get_type(node) is not dict:
-            found += leaves(node, f"{prefix}{key}.")
+            found += leaves(node, prefix + str(key) + ".")
         else:
-            found.append(f"{prefix}{key}")
+            found.append(prefix + str(key))
     return found
 
 

@@ -18,9 +18,10 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build a frozen options dataclass from a mapping of a declaration.
 
     Args:
-        cls: the dataclass; fields may be str, int, float, bool, Literal, tuple[str, ...], dict[str, str], or ``X | None``.
+        cls: the dataclass; fields may be str, int, float, bool, Literal, tuple[str, ...], dict[str, str], ``X | None``.
         values: what the YAML says; a list becomes a tuple.
         where: for messages, e.g. ``benchmark pope, data``.
+
     Raises:
         DataError: an unknown or missing key, or a value of another type; the message names key, nearest names and type.
     """

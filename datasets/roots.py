@@ -16,6 +16,7 @@ def data_roots(configured: str | None, environ: Mapping[str, str]) -> tuple[Path
     Args:
         configured: ``DATASETS.ROOT``; if set, it alone counts.
         environ: the process environment; `ROOT_VARIABLES` are read from it otherwise.
+
     Raises:
         DataError: neither is set.
     """
@@ -36,6 +37,7 @@ def find(roots: Sequence[Path], *candidates: str) -> Path:
     Args:
         roots: see `data_roots`.
         candidates: paths relative to a root.
+
     Raises:
         DataError: none exists; the message lists every place that was looked at.
     """

@@ -1,0 +1,1 @@
+"""Parts that any vision-language project could use; nothing here knows CoLLaVO."""

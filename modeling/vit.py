@@ -159,4 +159,5 @@ class VisionTower(PreTrainedModel):
         x = self.pre_norm(x)
         for layer in self.layers:
             x = layer(x)
-        return x[:, 1:]
+        features: Tensor = x[:, 1:]
+        return features

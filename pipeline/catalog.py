@@ -49,6 +49,7 @@ class Catalog:
 
         Args:
             names: as in ``DATASETS.TEST``, separated by commas.
+
         Raises:
             ConfigError: no name, or an unknown one; with the nearest and all there are.
         """
@@ -86,6 +87,7 @@ def parse(values: Mapping[str, Any], where: str) -> Benchmark:
     Args:
         values: as the YAML says; ``scorer`` and ``data`` are checked further by the scorer and the reader they name.
         where: for messages.
+
     Raises:
         ConfigError: an unknown or missing key, or a value of another type.
     """
@@ -138,5 +140,8 @@ def _expected(item: Any, where: str) -> Expected:
     if not isinstance(item, dict) or set(item) != {"metric", "value", "tolerance", "from"}:
         raise ConfigError(f"{where}: each of expected takes metric, value, tolerance, from")
     return Expected(
-        metric=str(item["metric"]), value=float(item["value"]), tolerance=float(item["tolerance"]), source=str(item["from"])
+        metric=str(item["metric"]),
+        value=float(item["value"]),
+        tolerance=float(item["tolerance"]),
+        source=str(item["from"]),
     )

@@ -88,10 +88,14 @@ def _build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(COMMANDS) + "}", parser_class=_Parser)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     group = shared.add_argument_group("configuration")
     group.add_argument(
-        "--conf_files", nargs="+", default=[], metavar="YAML", help="configuration files, later ones win (default: none)"
+        "--conf_files",
+        nargs="+",
+        default=[],
+        metavar="YAML",
+        help="configuration files, later ones win (default: none)",
     )
     group.add_argument(
         "--overrides", nargs="*", default=[], metavar="KEY VALUE", help="dotted keys and values (default: none)"

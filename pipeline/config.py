@@ -1,4 +1,4 @@
-"""The configuration of an evaluation: every key, its type, its default and its meaning. Importing this loads no torch."""
+"""The configuration of an evaluation: every key, its type, default and meaning. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunConfig:
 
     Attributes:
         STRICT: end at the first unreadable record or picture, instead of counting it.
-        ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (delete them), or continue.
+        ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (delete), continue.
         LIMIT: ask only the first so many records; None for all.
         WORKERS: threads per process that decode pictures ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
@@ -143,13 +143,16 @@ def load_config(conf_files: Sequence[str | Path], overrides: Sequence[str], sect
         conf_files: YAML files; later ones win.
         overrides: ``KEY VALUE ...``, over all files.
         sections: of the declared benchmarks.
+
     Raises:
         ConfigError: an unknown key, a value of another type or outside its choices.
     """
     resolved = load(schema(sections), conf_files, overrides)
     _check(resolved, sections)
     values = {f.name: resolved[f.name] for f in fields(EvalSchema)}
-    typed = {name: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for name, v in values.items()}
+    typed: dict[str, Any] = {
+        name: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for name, v in values.items()
+    }
     own: dict[str, Any] = {name: OmegaConf.to_object(resolved[name]) for name in sections}
     return EvalConfig(**typed, sections=own, resolved_yaml=OmegaConf.to_yaml(resolved))
 
@@ -176,7 +179,10 @@ def _check(config: DictConfig, sections: Iterable[str]) -> None:
     bits, dtype = config.LLM.BITS, config.LLM.DTYPE
     if bits in (16, 32) and BITS_OF_DTYPE[dtype] != bits:
         raise ConfigError(f"LLM.BITS {bits} means no quantisation and does not go with LLM.DTYPE {dtype}")
-    least: list[tuple[str, Any, float]] = [("EVAL.LIMIT", config.EVAL.LIMIT, 1), ("EVAL.WORKERS", config.EVAL.WORKERS, 1)]
+    least: list[tuple[str, Any, float]] = [
+        ("EVAL.LIMIT", config.EVAL.LIMIT, 1),
+        ("EVAL.WORKERS", config.EVAL.WORKERS, 1),
+    ]
     least.append(("EVAL.TIMEOUT_HOURS", config.EVAL.TIMEOUT_HOURS, 0.01))
     for name in sections:
         test = config[name].TEST

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from collavo.errors import CheckpointError
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
-from modeling.segmenters.errors import SegmenterError
 
 from .base import Answerer
 from .errors import RunError

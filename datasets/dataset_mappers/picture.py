@@ -1,8 +1,8 @@
 """From encoded bytes to the square RGB picture that the model takes.
 
 EXIF orientation is applied, any mode becomes RGB (transparency is dropped, 16-bit grey scaled to 8), and the picture is
-resized without regard to its aspect ratio, as the reference does. The interpolation is bicubic with antialiasing, CLIP's
-own; the reference resizes tensors by a setting that its public files do not show.
+resized without regard to its aspect ratio, as the reference does. The interpolation is bicubic with antialiasing,
+CLIP's own; the reference resizes tensors by a setting that its public files do not show.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
         source: gives the encoded bytes.
         size: side in pixels.
     Returns: RGB, uint8 (size, size, 3).
+
     Raises:
         DataError: missing, unreadable, truncated or dangerously large; the picture is named.
     """

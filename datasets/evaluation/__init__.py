@@ -44,6 +44,7 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
     Args:
         benchmark: names the scorer and its options.
         answers: records with the model's text; None for a record that could not be asked.
+
     Raises:
         DataError: unknown scorer or option, or a record that is answered twice.
     """

@@ -65,7 +65,7 @@ def _or_zero(metric: Metric) -> Metric:
 def _distribution(answered: Sequence[Scored]) -> Metric:
     """A hundredth of the chi-square between given and right answers in each global group, averaged by group size.
 
-    Lower is better. Only answers that occur as right answers of the group are summed over; None if no question has a group.
+    Lower is better. Only answers that occur as right answers of the group are summed over; None if none has a group.
     """
     grouped = [s for s in answered if s.record.meta.get("global_group") is not None]
     total = 0.0

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import openpyxl  # type: ignore[import-untyped]
-from openpyxl.cell import WriteOnlyCell  # type: ignore[import-untyped]
-from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE  # type: ignore[import-untyped]
+import openpyxl
+from openpyxl.cell import WriteOnlyCell
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
 from ..types import DataError, Scored
 
@@ -69,7 +69,7 @@ def _mmbench(scored: Sequence[Scored], path: Path) -> None:
     book.save(path)
 
 
-def _text_cell(sheet: Any, text: str | None) -> WriteOnlyCell | None:
+def _text_cell(sheet: Any, text: str | None) -> Any:
     """A cell that stays text: no formula for "=1+1", no control characters, which the format forbids."""
     if not text:
         return None

@@ -21,6 +21,7 @@ def load_records(benchmark: Benchmark, roots: Sequence[Path]) -> tuple[list[Reco
         benchmark: names the reader and its options.
         roots: folders to search for its files.
     Returns: its records in data order, and what could not be read.
+
     Raises:
         DataError: unknown reader or option, or a missing or unreadable file.
     """
@@ -46,6 +47,7 @@ def named_module(package: str, path: Sequence[str], name: str, where: str, needs
         name: the module's name.
         where: for messages.
         needs: a function that the module must have to count.
+
     Raises:
         DataError: there is none; with the nearest and all there are.
     """

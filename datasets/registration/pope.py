@@ -1,8 +1,8 @@
 """POPE: ``coco_pope_{random,popular,adversarial}.json``, one JSON object a line, pictures of COCO val2014.
 
 Earlier users of this code have all three lists merged in one file, ``POPE/new_pope_test.json`` (a JSON list with
-``image``, ``text``, ``question_id``, ``category``; its labels stand in the three lists beside it, or as ``label`` in the
-record). It is read where the official lists are not all there to be read, or where the declaration asks for it.
+``image``, ``text``, ``question_id``, ``category``; its labels stand in the three lists beside it, or as ``label`` in
+the record). It is read where the official lists are not all there to be read, or where the declaration asks for it.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ def build_segmenter(config: SegmenterConfig, device: Any = "cpu") -> Segmenter:
     Args:
         config: see `SegmenterConfig`.
         device: where it runs.
+
     Raises:
         SegmenterError: unknown backend, or one that cannot be built with these settings.
     """

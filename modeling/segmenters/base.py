@@ -67,6 +67,7 @@ class Segmenter(Protocol):
         Args:
             pictures: of any sizes.
             size: height and width of the returned id maps, e.g. (35, 35).
+
         Returns:
             one map per picture, in order; an empty one (zeros, no segments) where nothing is found.
         """
