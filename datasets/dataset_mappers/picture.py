@@ -8,7 +8,7 @@ CLIP's own; the reference resizes tensors by a setting that its public files do 
 from __future__ import annotations
 
 import io
-import warnings
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +35,18 @@ def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
     except (OSError, ValueError) as error:
         raise DataError(f"picture {source.name}: cannot be read: {error}") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as opened:
-                upright = ImageOps.exif_transpose(opened)
-                square = _rgb(upright).resize((size, size), Image.Resampling.BICUBIC)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # Pillow itself only warns
+                raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
+            upright = ImageOps.exif_transpose(opened)
+            square = _rgb(upright).resize((size, size), Image.Resampling.BICUBIC)
+    except Image.DecompressionBombError as error:
         raise DataError(f"picture {source.name}: too large to decode safely ({error})") from error
     except UnidentifiedImageError as error:
         raise DataError(f"picture {source.name}: {len(data)} bytes that are no picture of a known format") from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, MemoryError) as error:
         raise DataError(f"picture {source.name}: damaged ({type(error).__name__}: {error})") from error
-    return np.asarray(square, dtype=np.uint8)
+    return np.array(square, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only
 
 
 def _rgb(image: Image.Image) -> Image.Image:
