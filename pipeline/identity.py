@@ -19,6 +19,9 @@ from datasets.types import ImageSource, Record
 from .errors import RunError
 from .files import write_json
 
+CODE_VERSION = 1
+"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search."""
+
 _BENCHMARK_PARTS = ("reader", "data", "prompt", "num_beams", "max_new_tokens", "scorer", "scoring", "version")
 
 
@@ -31,9 +34,13 @@ def run_parts(benchmark: Benchmark, records: Sequence[Record], engine: Mapping[s
         engine: identity of weights, compute type, template and segmenter, by name.
     """
     declared = {name: getattr(benchmark, name) for name in _BENCHMARK_PARTS}
-    return json.loads(  # type: ignore[no-any-return]
-        _canonical({"benchmark": {"name": benchmark.name, **declared}, "data": digest(records), "engine": engine})
-    )
+    parts = {
+        "benchmark": {"name": benchmark.name, **declared},
+        "data": digest(records),
+        "engine": engine,
+        "code": CODE_VERSION,
+    }
+    return json.loads(_canonical(parts))  # type: ignore[no-any-return]
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:

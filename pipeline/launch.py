@@ -54,7 +54,7 @@ def check_environment(environ: Mapping[str, str]) -> None:
         raise RunError(
             "the launch file or command names several processes, but Accelerate started one (it does so for "
             "'use_cpu: true', 'distributed_type: MULTI_CPU' and 'distributed_type: NO'). For several CPU processes use "
-            "configs/accel/cpu.yaml through 'bash run', or set ACCELERATE_USE_CPU=true with 'distributed_type: "
+            "configs/accel/cpu_accel.yaml through 'bash run', or set ACCELERATE_USE_CPU=true with 'distributed_type: "
             "MULTI_GPU' and 'use_cpu: false'; for GPUs set 'distributed_type: MULTI_GPU'. If one process is meant, say "
             "'num_processes: 1' and unset MASTER_ADDR."
         )
@@ -80,7 +80,7 @@ def check_sharding(environ: Mapping[str, str], *, has_accelerator: bool) -> None
         why = "the launch asks for the CPU (use_cpu)" if has_accelerator else "this machine has no accelerator"
         raise RunError(
             f"the launch asks for {name}, but {why}: Accelerate would silently run plain data parallel instead. "
-            "Use configs/accel/cpu.yaml here, or a machine with a GPU."
+            "Use configs/accel/cpu_accel.yaml here, or a machine with a GPU."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .base import PanopticMap, Picture
+from .options import SegmenterConfig
 
 
 class NoSegmenter:
@@ -20,6 +21,6 @@ class NoSegmenter:
         return [PanopticMap(np.zeros(size, np.int32), ()) for _ in pictures]
 
 
-def build(config: Any, device: Any = "cpu", dtype: Any = None) -> NoSegmenter:
+def build(config: SegmenterConfig, device: Any = "cpu") -> NoSegmenter:
     """Build it; it has no settings."""
     return NoSegmenter()

@@ -24,7 +24,7 @@ def requests() -> list[Request]:
     ]
 
 
-@pytest.mark.parametrize("request_", requests(), ids=lambda r: f"{r.parse}")
+@pytest.mark.parametrize("request_", requests(), ids=lambda r: r.parse.__qualname__)
 def test_prompts_hold_the_texts_as_they_are(request_: Request) -> None:
     assert "three {four}" in request_.prompt
     assert ("Is {this} 50% \\ of <it>?" in request_.prompt) != (request_.part == "same")
