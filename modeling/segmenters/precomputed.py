@@ -93,7 +93,8 @@ def _at_cell_centres(ids: np.ndarray[Any, Any], size: tuple[int, int]) -> np.nda
         np.minimum((np.arange(n) + 0.5) * length / n, length - 1).astype(int)
         for n, length in zip(size, ids.shape, strict=True)
     )
-    return ids[rows][:, columns]
+    sampled: np.ndarray[Any, Any] = ids[rows][:, columns]
+    return sampled
 
 
 def renumber(ids: np.ndarray[Any, Any], found: list[tuple[int, int]], scores: list[float] | None = None) -> PanopticMap:
