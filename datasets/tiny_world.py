@@ -210,15 +210,16 @@ def _write_panoptic(folder: Path, scenes: Sequence[Scene], names: Sequence[str])
     (folder / "panoptic_val").mkdir(parents=True)
     images, annotations = [], []
     for number, (scene, name) in enumerate(zip(scenes, names, strict=True), start=1):
-        ids = np.zeros(scene.picture.shape[:2], np.int64)
+        height, width, _ = scene.picture.shape
+        ids = np.zeros((height, width), np.int64)
         infos = []
         for index, shape in enumerate(scene.shapes):
             ids[shape.pixels] = index + 1
             infos.append(_segment_info(index + 1, shape))
         colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
         Image.fromarray(colours).save(folder / "panoptic_val" / f"{name}.png")
-        height, width = ids.shape
-        images.append({"id": number, "file_name": f"{name}.jpg", "height": height, "width": width})
+        sides = {"height": len(ids), "width": ids.shape[1]}
+        images.append({"id": number, "file_name": f"{name}.jpg", **sides})
         annotations.append({"image_id": number, "file_name": f"{name}.png", "segments_info": infos})
     categories = [{"id": i, "name": name, "isthing": int(name in THINGS)} for name, i in (THINGS | STUFF).items()]
     content = {"images": images, "annotations": annotations, "categories": categories}

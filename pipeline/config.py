@@ -43,7 +43,7 @@ class RunConfig:
 
     Attributes:
         STRICT: end at the first unreadable record or picture, instead of counting it.
-        ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (delete), continue.
+        ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (ask anew), continue.
         LIMIT: ask only the first so many records; None for all.
         WORKERS: threads per process that decode pictures ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.

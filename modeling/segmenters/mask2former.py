@@ -55,7 +55,9 @@ class Mask2FormerSegmenter:
         """See `Segmenter.segment`."""
         if not pictures:
             return []
-        inputs = self._processor(images=[picture.pixels for picture in pictures], return_tensors="pt")
+        images = [picture.pixels for picture in pictures]
+        # said outright: a picture of one or three pixels' height would be taken for one with channels first
+        inputs = self._processor(images=images, return_tensors="pt", input_data_format="channels_last")
         pixels = inputs["pixel_values"].to(self._model.device, self._model.dtype)
         outputs = self._model(pixel_values=pixels, pixel_mask=inputs["pixel_mask"].to(self._model.device))
         outputs.class_queries_logits = outputs.class_queries_logits.float()

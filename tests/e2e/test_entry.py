@@ -1,0 +1,115 @@
+"""The entry's quick commands: true, quick, without torch, without tracebacks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datasets.tiny_world import write_world
+from tests.e2e.test_pope_processes import ROOT
+
+GUARD = """
+import sys, runpy
+sys.argv[0] = "lbk_entry.py"
+code = 0
+try:
+    runpy.run_path("lbk_entry.py", run_name="__main__")
+except SystemExit as end:
+    code = end.code
+assert "torch" not in sys.modules, "torch was loaded"
+sys.exit(code)
+"""
+
+
+def entry(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", GUARD, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("world") / "data"
+    write_world(directory, seed=3, scenes=4, size=56)
+    return directory
+
+
+def test_help_lists_what_works_and_nothing_else() -> None:
+    done = entry("--help")
+    assert done.returncode == 0
+    assert "{eval,list,validate}" in done.stdout
+    assert "train" not in done.stdout
+
+
+def test_list_names_datasets_classes_and_segmenters() -> None:
+    done = entry("list")
+    assert done.returncode == 0, done.stderr
+    for name in ("pope_test", "CoLLaVOPOPEPipeline", "HALLUSIONBENCH", "mask2former", "precomputed"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evla"], "there is no command 'evla'; did you mean eval?"),
+        (["train"], "training comes next"),
+        (["eval", "--overrides", "WANDB"], "'WANDB' has no value"),
+        (["eval", "--overrides", "LLM.BITZ", "4"], "did you mean LLM.BITS"),
+        (["eval", "--overrides", "RESUME_FROM", "x"], "DATASETS.TEST names no dataset"),
+        (["eval", "--overrides", "DATASETS.TEST", "pope"], "RESUME_FROM: set it"),
+        (["eval", "--overrides", "DATASETS.TEST", "pope_tets", "RESUME_FROM", "x"], "did you mean pope_test"),
+        (["eval", "--conf_files", "nowhere.yaml"], "nowhere.yaml not found"),
+        (["eval", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["validate", "mne"], "did you mean mme"),
+    ],
+)
+def test_mistakes_give_one_message_and_exit_2(words: list[str], message: str) -> None:
+    done = entry(*words)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "collavo"}))
+    names = [
+        *("GQA", "SCIENCEQA", "TEXTVQA", "POPE", "MME", "MMBENCH", "MMVET"),
+        *("QBENCH", "MATHVISTA", "AI2D", "SEED"),
+    ]
+    names.append("HALLUSIONBENCH")
+    sizes = [word for name in names for word in (f"{name}.TEST.BATCH_SIZE_TOTAL", "6")]
+    for pipeline in ("POPEPipeline", "CoLLaVOPOPEPipeline"):
+        done = entry(
+            *("eval", "--check", "--conf_files", "configs/collavo_step2.yaml", "--overrides", "WANDB", "False"),
+            *("DATASETS.TEST", "pope_test", "PIPELINE", pipeline, *sizes, "SAVE_DIR", tmp_path / "out"),
+            *("WEIGHT", "True", "RESUME_FROM", tmp_path, "DATASETS.ROOT", world),
+        )
+        assert done.returncode == 0, done.stderr
+    wrong = ["DATASETS.TEST", "pope_test", "PIPELINE", "MMEPipeline", "RESUME_FROM", tmp_path, "DATASETS.ROOT", world]
+    done = entry("eval", "--check", "--overrides", *wrong)
+    assert done.returncode == 2
+    assert "runs the benchmark mme" in done.stderr
+
+
+def test_print_config_is_complete_yaml() -> None:
+    done = entry("eval", "--print-config", "--overrides", "POPE.TEST.NUM_BEAMS", "2")
+    assert done.returncode == 0
+    assert "NUM_BEAMS: 2" in done.stdout
+
+
+def test_validate_checks_a_folder_from_any_working_directory(world: Path) -> None:
+    done = entry("validate", "pope_test", "--overrides", "DATASETS.ROOT", world)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "about 4 pictures" in done.stdout
+    assert "| Answer the question using a single word or phrase." in done.stdout
+
+
+def test_validate_names_what_is_missing(world: Path, tmp_path: Path) -> None:
+    done = entry("validate", "pope_test", "--overrides", "DATASETS.ROOT", tmp_path)
+    assert done.returncode == 1
+    assert str(tmp_path / "POPE" / "coco_pope_random.json") in done.stdout
+    (tmp_path / "POPE").symlink_to(world / "POPE")
+    done = entry("validate", "pope_test", "--overrides", "DATASETS.ROOT", tmp_path)
+    assert done.returncode == 1
+    assert "MISSING pictures: 4" in done.stdout

@@ -1,0 +1,63 @@
+"""Decoding pictures: modes, orientation, odd sizes, and files that are no pictures."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.dataset_mappers.picture import decode
+from datasets.types import DataError, ImageFile
+
+
+def source(tmp_path: Path, image: Image.Image, name: str = "a.png", **options: object) -> ImageFile:
+    image.save(tmp_path / name, **options)  # type: ignore[arg-type]
+    return ImageFile(tmp_path / name, name)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK"])
+def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
+    name = "a.jpg" if mode == "CMYK" else "a.png"
+    pixels = decode(source(tmp_path, Image.new(mode, (20, 10)), name), 14)
+    assert pixels.shape == (14, 14, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_deep_grey_keeps_its_tones(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((8, 8), 32768, np.uint16))
+    assert abs(int(decode(source(tmp_path, deep), 4)[0, 0, 0]) - 128) <= 1
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.fromarray(np.repeat(np.array([[[250, 0, 0], [0, 0, 250]]], np.uint8), 8, 0).repeat(8, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    turned = decode(source(tmp_path, image, exif=exif), 16)
+    assert turned[8, 2, 2] > 200
+    assert turned[8, -2, 0] > 200
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
+def test_narrow_pictures(size: tuple[int, int], tmp_path: Path) -> None:
+    assert decode(source(tmp_path, Image.new("RGB", size, (9, 9, 9))), 28).max() == 9
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "no picture of a known format"), (b"hello", "no picture of a known format"), (None, "cannot be read")],
+)
+def test_what_is_no_picture_is_named(data: bytes | None, reason: str, tmp_path: Path) -> None:
+    if data is not None:
+        (tmp_path / "x.jpg").write_bytes(data)
+    with pytest.raises(DataError, match=rf"picture x\.jpg: .*{reason}"):
+        decode(ImageFile(tmp_path / "x.jpg", "x.jpg"), 14)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_truncated_pictures_are_named(format_: str, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(stream, format_)
+    (tmp_path / "cut").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
+    with pytest.raises(DataError, match="picture cut: damaged"):
+        decode(ImageFile(tmp_path / "cut", "cut"), 14)

@@ -1,0 +1,139 @@
+"""What every segmenter backend must do; a new one needs a case here."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+import modeling.segmenters.mask2former as mask2former
+from modeling.segmenters import backends, build_segmenter
+from modeling.segmenters.base import Picture, Segmenter
+from modeling.segmenters.coco import COCO_PANOPTIC
+from modeling.segmenters.errors import SegmenterError
+from modeling.segmenters.options import SegmenterConfig
+
+SIZES = [(64, 64), (1, 90), (90, 1), (200, 40)]
+
+
+def pictures() -> list[Picture]:
+    rng = np.random.default_rng(0)
+    return [Picture(rng.integers(0, 256, (*s, 3), np.uint8), f"p{i}.jpg") for i, s in enumerate(SIZES)]
+
+
+@pytest.fixture(scope="module")
+def tiny_mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Mask2Former of a few thousand weights, saved as any checkpoint is."""
+    folder = tmp_path_factory.mktemp("mask2former")
+    torch.manual_seed(0)
+    backbone = SwinConfig(
+        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = Mask2FormerConfig(
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=12,
+        id2label={i: c.name for i, c in enumerate(COCO_PANOPTIC)},
+    )  # fmt: skip
+    model = Mask2FormerForUniversalSegmentation(config)
+    torch.nn.init.normal_(model.class_predictor.weight, std=20.0)  # so that some queries are confident
+    model.save_pretrained(folder)
+    kind = getattr(mask2former.transformers, "Mask2FormerImageProcessorPil", None)
+    (kind or mask2former.transformers.Mask2FormerImageProcessor)(size={"height": 64, "width": 64}).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture
+def cases(tiny_mask2former: Path, tmp_path: Path) -> dict[str, Callable[[], SegmenterConfig]]:
+    def precomputed() -> SegmenterConfig:
+        images, annotations = [], []
+        for number, picture in enumerate(pictures()):
+            stem = Path(picture.name).stem
+            ids = np.zeros(picture.pixels.shape[:2], np.uint8)
+            ids[: (len(ids) + 1) // 2] = 9
+            Image.fromarray(np.stack([ids, ids * 0, ids * 0], -1)).save(tmp_path / f"{stem}.png")
+            images.append({"id": number, "file_name": picture.name})
+            infos = [{"id": 9, "category_id": 1}, {"id": 77, "category_id": 187}]
+            annotations.append({"image_id": number, "file_name": f"{stem}.png", "segments_info": infos})
+        categories = [{"id": c.id, "name": c.name} for c in COCO_PANOPTIC]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (tmp_path / "panoptic.json").write_text(json.dumps(content))
+        return SegmenterConfig(NAME="precomputed", PATH=str(tmp_path / "panoptic.json"), IMAGES=str(tmp_path))
+
+    return {
+        "mask2former": lambda: SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=0.02, MASK_THRESHOLD=0.02),
+        "none": lambda: SegmenterConfig(NAME="none"),
+        "precomputed": precomputed,
+    }
+
+
+def test_every_backend_has_a_case(cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
+    assert sorted(cases) == backends()
+
+
+@pytest.mark.parametrize("name", backends())
+@pytest.mark.parametrize("size", [(35, 35), (5, 8), (1, 1)])
+def test_contract(name: str, size: tuple[int, int], cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
+    segmenter: Segmenter = build_segmenter(cases[name]())
+    maps = segmenter.segment(pictures(), size)
+    assert len(maps) == len(SIZES)
+    assert segmenter.segment([], size) == []
+    for panoptic in maps:
+        assert panoptic.id_map.shape == size
+        assert panoptic.id_map.dtype == np.int32
+        assert [s.id for s in panoptic.segments] == list(range(1, len(panoptic.segments) + 1))
+        assert set(np.unique(panoptic.id_map)) - {0} == {s.id for s in panoptic.segments}
+        assert all(0 <= s.category_id < 133 and 0 <= s.score <= 1 for s in panoptic.segments)
+    alone = [segmenter.segment([picture], size)[0] for picture in reversed(pictures())][::-1]
+    assert all(np.array_equal(a.id_map, b.id_map) for a, b in zip(maps, alone, strict=True))
+    assert build_segmenter(cases[name]()).fingerprint == segmenter.fingerprint
+    if name != "none":
+        assert any(panoptic.segments for panoptic in maps), "maps that are all empty prove little"
+
+
+def test_fingerprint_follows_thresholds(tiny_mask2former: Path) -> None:
+    made = [build_segmenter(SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=t)).fingerprint for t in (0.5, 0.6)]
+    assert made[0] != made[1]
+
+
+def test_other_classes_are_refused(tiny_mask2former: Path, tmp_path: Path) -> None:
+    for file in tiny_mask2former.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["id2label"]["80"] = "flag"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SegmenterError, match="class 80 is 'flag', not 'banner'"):
+        build_segmenter(SegmenterConfig(PATH=str(tmp_path)))
+
+
+def test_what_cannot_be_built_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(SegmenterError, match="no 'mask2fromer'; did you mean mask2former"):
+        build_segmenter(SegmenterConfig(NAME="mask2fromer"))
+    with pytest.raises(SegmenterError, match="cannot be loaded"):
+        build_segmenter(SegmenterConfig(PATH=str(tmp_path)))
+    with pytest.raises(SegmenterError, match="cannot be read"):
+        build_segmenter(SegmenterConfig(NAME="precomputed", PATH=str(tmp_path / "no.json")))
+
+
+def test_precomputed_names_pictures_without_a_map(
+    cases: dict[str, Callable[[], SegmenterConfig]], tmp_path: Path
+) -> None:
+    segmenter = build_segmenter(cases["precomputed"]())
+    stranger = Picture(np.zeros((4, 4, 3), np.uint8), "stranger.jpg")
+    with pytest.raises(SegmenterError, match=r"stranger\.jpg: .*has no panoptic map"):
+        segmenter.segment([stranger], (5, 5))
+    (tmp_path / "p0.png").write_bytes(b"no picture")
+    with pytest.raises(SegmenterError, match=r"p0\.jpg: panoptic map .*p0\.png cannot be read"):
+        segmenter.segment(pictures()[:1], (5, 5))
+
+
+def test_precomputed_samples_cell_centres(cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
+    panoptic = build_segmenter(cases["precomputed"]()).segment(pictures()[:1], (4, 2))[0]
+    assert panoptic.id_map.tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
+    assert [(s.category_id, s.score) for s in panoptic.segments] == [(0, 1.0)]

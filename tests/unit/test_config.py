@@ -1,0 +1,174 @@
+"""Configuration: types, messages, precedence, inheritance; every key is read by code."""
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from configs.load import REPOSITORY, ConfigError, read_yaml
+from pipeline.catalog import load_catalog, parse
+from pipeline.config import EvalConfig, EvalSchema, load_config
+
+SECTIONS = ("POPE", "MME")
+
+
+def load(*overrides: str, files: tuple[Path, ...] = ()) -> EvalConfig:
+    return load_config(files, overrides, SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("WANDB", "True", True),
+        ("WANDB", "0", False),
+        ("WEIGHT", "false", False),
+        ("EVAL.TIMEOUT_HOURS", "1e-1", 0.1),
+        ("EVAL.LIMIT", "7", 7),
+        ("EVAL.LIMIT", "None", None),
+        ("DATASETS.ROOT", "/some/where", "/some/where"),
+        ("NAME", "1e5", "1e5"),
+    ],
+)
+def test_overrides_take_the_type_of_their_key(key: str, text: str, value: object) -> None:
+    node: Any = load(key, text)
+    for part in key.split("."):
+        node = getattr(node, part)
+    assert node == value
+    assert type(node) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("LLM.BITS", "abc"), "LLM.BITS: expected a whole number, got 'abc'"),
+        (("EVAL.LIMIT", "1.5"), "EVAL.LIMIT: expected a whole number or None, got '1.5'"),
+        (("WANDB", "maybe"), "WANDB: expected True or False, got 'maybe'"),
+        (("WEIGHT", "None"), "WEIGHT: expected True or False, got None"),
+        (("POPE.TEST.BATCH_SIZE", "3"), "unknown key POPE.TEST.BATCH_SIZE; did you mean POPE.TEST.BATCH_SIZE_TOTAL"),
+        (("pope.test.num_beams", "3"), "did you mean POPE.TEST.NUM_BEAMS?"),
+        (("POPE", "3"), "POPE is a section; set one of its keys: TEST"),
+        (("LLM.BITS.X", "3"), "unknown key LLM.BITS.X"),
+        (("WANDB",), "'WANDB' has no value"),
+        (("LLM.BITS", "5"), "LLM.BITS: 5 is not one of 4, 8, 16, 32"),
+        (
+            ("LLM.BITS", "16", "LLM.DTYPE", "fp32"),
+            "LLM.BITS 16 means no quantisation and does not go with LLM.DTYPE fp32",
+        ),
+        (("POPE.TEST.BATCH_SIZE_TOTAL", "0"), "POPE.TEST.BATCH_SIZE_TOTAL: must be at least 1, got 0"),
+        (("SEGMENTER.THRESHOLD", "1.5"), "SEGMENTER.THRESHOLD: must be between 0 and 1"),
+        (("EVAL.ON_CHANGE", "never"), "EVAL.ON_CHANGE: 'never' is not one of refuse, restart, continue"),
+    ],
+)
+def test_mistakes_are_explained(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(*overrides)
+
+
+def test_later_files_win_and_overrides_win_over_all(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("NAME: base\nSAVE_DIR: base\nEVAL: {LIMIT: 1, TIMEOUT_HOURS: 1e-1}\n")
+    (tmp_path / "a.yaml").write_text("_BASE_: base.yaml\nNAME: a\nEVAL: {LIMIT: 2}\n")
+    (tmp_path / "b.yaml").write_text("NAME: b\n")
+    config = load("EVAL.LIMIT", "3", files=(tmp_path / "a.yaml", tmp_path / "b.yaml"))
+    assert (config.NAME, config.SAVE_DIR, config.EVAL.LIMIT, config.EVAL.TIMEOUT_HOURS) == ("b", "base", 3, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("NAME: [", r"bad\.yaml:\d+: not valid YAML"),
+        ("- 1\n", r"bad\.yaml: expected a mapping of keys, found list"),
+        ("NAMME: x\n", r"bad\.yaml: unknown key NAMME; did you mean NAME"),
+        ("LLM: {BITS: many}\n", r"bad\.yaml: LLM\.BITS: expected a whole number, got 'many'"),
+        ("LLM: {BITS: true}\n", r"bad\.yaml: LLM\.BITS: expected a whole number, got True"),
+        ("NAME: a\nNAME: b\n", r"bad\.yaml:2: not valid YAML \(the key 'NAME' stands twice\)"),
+        ("_BASE_: bad.yaml\n", r"bad\.yaml: _BASE_ leads back to itself"),
+        ("_BASE_: nowhere.yaml\n", r"_BASE_ names .*nowhere\.yaml, which does not exist"),
+        ("x: !!python/object/apply:os.getcwd []\n", r"bad\.yaml:1: not valid YAML"),
+    ],
+)
+def test_files_are_explained(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(files=(tmp_path / "bad.yaml",))
+
+
+def test_a_missing_file_names_both_places() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml not found \(looked in"):
+        load(files=(Path("nowhere.yaml"),))
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_files_load_against_the_declared_sections(file: Path) -> None:
+    config = load_config([file], [], load_catalog().sections)
+    assert read_yaml(file).get("NAME", "collavo") == config.NAME
+
+
+def keys(cls: type, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name, hint in get_type_hints(cls).items():
+        found += keys(hint, f"{prefix}{name}.") if is_dataclass(hint) else [f"{prefix}{name}"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "key", [*keys(EvalSchema), "TEST.BATCH_SIZE_TOTAL", "TEST.NUM_BEAMS", "TEST.MAX_NEW_TOKENS", "TEST.PROMPT"]
+)
+def test_every_key_is_read_by_code_other_than_its_checks(key: str) -> None:
+    """Each last word is read as an attribute somewhere outside the schema and its checks."""
+    code = ""
+    for package in ("pipeline", "collavo", "modeling"):
+        for file in (REPOSITORY / package).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            code += text.split("def _check(")[0] if file.name == "config.py" else text
+    assert re.search(rf"\.{key.split('.')[-1]}\b(?!\s*:)", code), key
+
+
+def test_overrides_change_the_declaration() -> None:
+    pope = load_catalog().select("pope_test")[0]
+    changed = load("POPE.TEST.NUM_BEAMS", "1", "POPE.TEST.PROMPT", "{question}!").declared(pope)
+    assert (changed.num_beams, changed.prompt, changed.max_new_tokens) == (1, "{question}!", pope.max_new_tokens)
+    assert load().declared(pope) == pope
+
+
+GOOD: dict[str, Any] = {
+    "name": "x",
+    "version": 1,
+    "source": "s",
+    "data": {"reader": "pope"},
+    "prompt": "{question}",
+    "generate": {"num_beams": 1, "max_new_tokens": 2},
+    "scorer": {"kind": "yes_no"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"promt": "x"}, "unknown key 'promt'; did you mean prompt?"),
+        ({"version": "1"}, "version is str, expected int"),
+        ({"prompt": "{question!r}"}, "only plain {field} placeholders"),
+        ({"prompt": "{a.b}"}, "only plain {field} placeholders"),
+        ({"generate": {"num_beams": 1}}, "generate takes num_beams and max_new_tokens"),
+        ({"data": {}}, "data.reader is missing"),
+        ({"expected": {"metric": "a"}}, "each of expected takes metric, value, tolerance, from"),
+    ],
+)
+def test_declarations_are_strict(change: dict[str, Any], message: str) -> None:
+    assert parse(GOOD, "x.yaml").name == "x"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(GOOD | change, "x.yaml")
+
+
+def test_unknown_datasets_name_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean pope_test"):
+        load_catalog().select("pope")
+    with pytest.raises(ConfigError, match="names no dataset"):
+        load_catalog().select(" , ")
+
+
+def test_every_field_of_the_schema_is_documented() -> None:
+    for cls in (EvalSchema, *(f.default_factory for f in fields(EvalSchema) if callable(f.default_factory))):
+        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        assert all(f"{name}:" in (cls.__doc__ or "") for name in names), cls

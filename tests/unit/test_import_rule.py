@@ -1,0 +1,83 @@
+"""Imports point one way: lbk_entry -> trainer -> pipeline -> {collavo -> modeling, datasets}."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MAY_IMPORT = {
+    "lbk_entry": {"trainer", "pipeline", "configs"},
+    "trainer": {"pipeline", "collavo", "modeling", "datasets", "configs"},
+    "pipeline": {"collavo", "modeling", "datasets", "configs"},
+    "collavo": {"modeling"},
+    "modeling": set(),
+    "datasets": set(),
+    "configs": set(),
+}
+NO_TORCH = ("datasets", "configs")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str, bool, list[str]]]:
+    """Line, module, whether relative, and imported names of every import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, False, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or "", node.level > 0, [alias.name for alias in node.names]
+
+
+def offences(root: Path) -> list[str]:
+    found = []
+    for package, allowed in MAY_IMPORT.items():
+        files = (
+            [root / f"{package}.py"] if (root / f"{package}.py").is_file() else sorted((root / package).rglob("*.py"))
+        )
+        for file in files:
+            for line, module, relative, names in imports(ast.parse(file.read_text(encoding="utf-8"))):
+                top = module.split(".")[0]
+                where = f"{file.relative_to(root)}:{line}"
+                if "*" in names:
+                    found.append(f"{where}: imports * from {module}")
+                if relative:
+                    continue
+                if top == package:
+                    found.append(f"{where}: absolute import inside its package")
+                elif top in MAY_IMPORT and top not in allowed:
+                    found.append(f"{where}: {package} must not import {top}")
+                elif top == "torch" and package in NO_TORCH:
+                    found.append(f"{where}: {package} must not import torch")
+                elif top == "tests":
+                    found.append(f"{where}: imports tests")
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    assert offences(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "message"),
+    [
+        (
+            "datasets/a.py",
+            "import os\nfrom collavo.model import x\n",
+            "datasets/a.py:2: datasets must not import collavo",
+        ),
+        (
+            "modeling/b/c.py",
+            "def f():\n    import pipeline.run\n",
+            "modeling/b/c.py:2: modeling must not import pipeline",
+        ),
+        ("pipeline/a.py", "from trainer import t\n", "pipeline/a.py:1: pipeline must not import trainer"),
+        ("configs/load.py", "import datasets\n", "configs/load.py:1: configs must not import datasets"),
+        ("datasets/a.py", "import torch.nn\n", "datasets/a.py:1: datasets must not import torch"),
+        ("collavo/a.py", "from modeling.vit import *\n", "collavo/a.py:1: imports * from modeling.vit"),
+        ("collavo/a.py", "from collavo.model import x\n", "collavo/a.py:1: absolute import inside its package"),
+    ],
+)
+def test_an_offence_is_named_by_file_and_line(file: str, code: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(code)
+    assert offences(tmp_path) == [message]
