@@ -36,7 +36,7 @@ def tiny_mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     config = Mask2FormerConfig(
         backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
-        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=12,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=2,
         id2label={i: c.name for i, c in enumerate(COCO_PANOPTIC)},
     )  # fmt: skip
     model = Mask2FormerForUniversalSegmentation(config)
