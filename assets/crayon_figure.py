@@ -67,8 +67,8 @@ def main() -> None:
     pen.multiline_text((3 * GAP + 2 * SIDE, 2 * GAP), "\n".join(textwrap.wrap(text, 46)), "black", small, spacing=7)
     known = int((prompt.semantic > 0).sum())
     note = (
-        f"{known} of {GRID * GRID} tokens carry a semantic query\n(one of {NUM_CLASSES} classes) plus a numbering query,\n"
-        "added inside every decoder layer."
+        f"{known} of {GRID * GRID} tokens carry a semantic query\n(one of {NUM_CLASSES} classes) plus a numbering "
+        "query,\nadded inside every decoder layer."
     )
     pen.multiline_text((3 * GAP + 2 * SIDE, SIDE - GAP), note, (90, 90, 90), small, spacing=7)
     sheet.save(Path(__file__).parent / "crayon_prompt.png", optimize=True)

@@ -48,6 +48,7 @@ def make_tiny(directory: Path, seed: int) -> bool:
 
 def _write(directory: Path, seed: int) -> None:
     import torch
+    from transformers.utils import logging
 
     from .model import CoLLaVOForConditionalGeneration
     from .processing import CoLLaVOProcessor
@@ -60,6 +61,7 @@ def _write(directory: Path, seed: int) -> None:
         if parameter.dim() > 1:
             table = any(part in name for part in ("embed", "semantic", "numbering"))
             torch.nn.init.normal_(parameter, std=0.1 if table else 1.5 / parameter[0].numel() ** 0.5)
+    logging.disable_progress_bar()
     model.save_pretrained(directory)
     CoLLaVOProcessor(tokenizer, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE).save_pretrained(directory)
 
