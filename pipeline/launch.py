@@ -98,15 +98,24 @@ def start_accelerator(timeout_hours: float, log_with: str | None, environ: Mappi
         environ: the process environment.
 
     Raises:
-        RunError: see `check_sharding`.
+        RunError: see `check_sharding`; or not all launched processes joined.
     """
     import torch
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
-    check_sharding(environ, has_accelerator=torch.accelerator.is_available())
+    has_accelerator = torch.accelerator.is_available()
+    check_sharding(environ, has_accelerator=has_accelerator)
     wait = InitProcessGroupKwargs(timeout=timedelta(hours=timeout_hours))
-    return Accelerator(kwargs_handlers=[wait], log_with=log_with)
+    # without cpu=True each of several processes on a machine without GPUs takes itself for the only one
+    accelerator = Accelerator(cpu=not has_accelerator, kwargs_handlers=[wait], log_with=log_with)
+    launched = int(environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise RunError(
+            f"{launched} processes were launched, but Accelerate joined {accelerator.num_processes}: each would do all "
+            "the work. On CPUs set ACCELERATE_USE_CPU=true; on GPUs set 'distributed_type: MULTI_GPU'."
+        )
+    return accelerator
 
 
 def device_of(accelerator: Accelerator) -> torch.device:

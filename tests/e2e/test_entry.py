@@ -1,12 +1,15 @@
 """The entry's quick commands: true, quick, without torch, without tracebacks."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from collavo.tiny import make_tiny
 from datasets.tiny_world import write_world
 from tests.e2e.test_pope_processes import ROOT
 
@@ -113,3 +116,47 @@ def test_validate_names_what_is_missing(world: Path, tmp_path: Path) -> None:
     done = entry("validate", "pope_test", "--overrides", "DATASETS.ROOT", tmp_path)
     assert done.returncode == 1
     assert "MISSING pictures: 4" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    make_tiny(directory, seed=0)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("file", "processes"),
+    [("cpu_accel.yaml", 1), ("cpu_accel.yaml", 2), ("ddp_accel.yaml", 2), ("multi_node_accel.yaml", 2)],
+)
+def test_launch_files_start_the_processes_they_name(
+    file: str, processes: int, world: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """Without any variable set: Accelerate alone would start two processes that do not know of each other."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    nodes = 2 if file.startswith("multi") else 1
+    panoptic = world / "coco_panoptic"
+    running = []
+    for rank in range(nodes):
+        where = ["--machine_rank", str(rank), "--main_process_ip", "127.0.0.1"] if nodes > 1 else []
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accel/{file}"]
+        command += ["--num_processes", str(processes), "--main_process_port", port, *where, "lbk_entry.py", "eval"]
+        command += ["--conf_files", "configs/collavo_tiny.yaml", "--overrides", "RESUME_FROM", str(tiny)]
+        command += [
+            "DATASETS.ROOT",
+            str(world),
+            "SAVE_DIR",
+            str(tmp_path),
+            "SEGMENTER.IMAGES",
+            str(panoptic / "panoptic_val"),
+        ]
+        command += ["SEGMENTER.PATH", str(panoptic / "panoptic_val.json")]
+        env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")} | {"CUDA_VISIBLE_DEVICES": ""}
+        running.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1))
+    outputs = [process.communicate(timeout=240) for process in running]
+    assert [process.returncode for process in running] == [0] * nodes, outputs
+    results = json.loads((tmp_path / "pope_test" / "results.json").read_text())
+    assert f"{processes} process{'es' if processes > 1 else ''}:\n" in "".join(out + err for out, err in outputs)
+    assert len((tmp_path / "pope_test" / "predictions.jsonl").read_text().splitlines()) == results["counts"]["answered"]
