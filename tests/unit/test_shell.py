@@ -1,0 +1,101 @@
+"""The shell front: help that is true, arguments passed through, an installation that is done once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import ROOT
+
+SCRIPTS = ("run", "install", "tests/run", ".ci/run", "assets/environment.sh")
+
+
+def bash(*words: str, path: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k not in ("GPU_DEVICE", "NUM_PROCESSES", "ACCEL_CONFIG", "MAIN_PORT")}
+    env |= {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
+    if path is not None:
+        env["PATH"] = f"{path}:{env['PATH']}"
+    return subprocess.run(["bash", *words], env=env, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_syntax_and_strict_mode(script: str) -> None:
+    assert bash("-n", str(ROOT / script)).returncode == 0
+    if not script.endswith(".sh"):
+        assert "set -euo pipefail" in (ROOT / script).read_text()
+
+
+@pytest.mark.parametrize("script", ["run", "install"])
+def test_help_names_every_variable_and_option_that_is_read(script: str) -> None:
+    shown = bash(str(ROOT / script), "--help").stdout
+    text = (ROOT / script).read_text()
+    for word in (
+        "GPU_DEVICE",
+        "NUM_PROCESSES",
+        "MAIN_PORT",
+        "ACCEL_CONFIG",
+        "TORCH_SPEC",
+        "--extras",
+        "--test",
+        "--cpu",
+    ):
+        assert (word in shown) == (word in text.partition("EOT\n}")[2]) or script == "run" and word.startswith("--")
+
+
+def test_unknown_options_and_extras_are_refused() -> None:
+    done = bash(str(ROOT / "install"), "--gpu")
+    assert (done.returncode, "unknown option '--gpu'" in done.stderr) == (2, True)
+    done = bash(str(ROOT / "install"), "--extras", "flashattn")
+    assert (done.returncode, "no extra 'flashattn'" in done.stderr) == (2, True)
+    done = bash(str(ROOT / "install"), "--extras", "detectron2")
+    assert (done.returncode, "on no package index" in done.stderr) == (2, True)
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path) -> Path:
+    """A folder with an `accelerate` and a `python` that only write down how they were called."""
+    prefix = tmp_path / "prefix"
+    prefix.mkdir()
+    wanted = ["torch==2.13.0", *(ROOT / "assets" / "requirements" / "base.txt").read_text().splitlines()]
+    (prefix / "collavo_installed.txt").write_text("\n".join(wanted) + "\n")
+    python = f'case "$*" in *sys.prefix*) echo {prefix};; *version_info*) ;; *) echo "python $*";; esac'
+    for name, body in (("accelerate", 'echo "accelerate $* CUDA=${CUDA_VISIBLE_DEVICES:-}"'), ("python", python)):
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def test_arguments_pass_through_and_variables_choose(stand_ins: Path) -> None:
+    done = bash(
+        str(ROOT / "run"), "eval", "--overrides", "A B", "1e-5", path=stand_ins, NUM_PROCESSES="3", MAIN_PORT="77"
+    )
+    assert done.returncode == 0, done.stderr
+    checked, launched = done.stdout.splitlines()[-2:]
+    assert checked == f"python {ROOT}/lbk_entry.py eval --overrides A B 1e-5 --check"
+    assert launched.startswith("accelerate launch --config_file")
+    assert f"--num_processes 3 --main_process_port 77 {ROOT}/lbk_entry.py eval --overrides A B 1e-5" in launched
+
+
+def test_gpu_device_sets_devices_and_processes(stand_ins: Path) -> None:
+    (stand_ins / "nvidia-smi").write_text("#!/usr/bin/env bash\necho 'GPU 0: stand-in'\n")
+    (stand_ins / "nvidia-smi").chmod(0o755)
+    wanted = ["torch", *(ROOT / "assets" / "requirements" / "base.txt").read_text().splitlines()]
+    (stand_ins / "prefix" / "collavo_installed.txt").write_text("\n".join(wanted) + "\n")
+    done = bash(str(ROOT / "run"), "eval", path=stand_ins, GPU_DEVICE="2,5,7")
+    assert "ddp_accel.yaml --num_processes 3" in done.stdout
+    assert "CUDA=2,5,7" in done.stdout
+
+
+def test_commands_without_a_model_need_no_launcher(stand_ins: Path) -> None:
+    for words in (["list"], ["validate", "pope_test"], ["eval", "--print-config"]):
+        done = bash(str(ROOT / "run"), *words, path=stand_ins)
+        assert done.stdout.splitlines()[-1] == f"python {ROOT}/lbk_entry.py {' '.join(words)}"
+
+
+def test_a_second_installation_does_nothing(stand_ins: Path) -> None:
+    done = bash(str(ROOT / "install"), "--cpu", path=stand_ins)
+    assert (done.returncode, done.stdout) == (0, "")
+    (stand_ins / "prefix" / "collavo_installed.txt").write_text("torch==2.13.0\n")
+    assert "installing CoLLaVO's requirements" in bash(str(ROOT / "install"), "--cpu", path=stand_ins).stdout
