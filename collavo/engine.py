@@ -28,7 +28,7 @@ from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from .crayon import CrayonPrompt, crayon_prompt, object_list
 from .model import CoLLaVOForConditionalGeneration
 from .processing import CoLLaVOProcessor
-from .template import STOP_TAG, Template, reply_text
+from .template import IMAGE_TAG, STOP_TAG, Template, reply_text
 from .ties import MarginTracker
 
 TIE_MARGIN = {torch.float32: 5e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -42,7 +42,7 @@ class Query:
 
     Attributes:
         picture: what it is about, already at the model's image size; None for a text-only question.
-        question: the user's text, without object list and template.
+        question: the user's text, without object list and template; an ``<image>`` in it is left out.
     """
 
     picture: Picture | None
@@ -167,7 +167,8 @@ class Engine:
 
     def _prompt(self, key: bytes, query: Query) -> _Prompt:
         crayon = self._crayons[key] if query.picture is not None else None
-        before, after = self.template.parts(None if crayon is None else object_list(crayon.objects), query.question)
+        question = query.question.replace(IMAGE_TAG, "")  # the picture has its place; a second one would have no pixels
+        before, after = self.template.parts(None if crayon is None else object_list(crayon.objects), question)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:

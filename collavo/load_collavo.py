@@ -25,7 +25,7 @@ from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
 from .options import LLMConfig
 from .processing import CoLLaVOProcessor
-from .template import CHAT, Template
+from .template import CHAT, IMAGE_TAG, Template
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,24 @@ def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter
     return json.dumps(parts, sort_keys=True)
 
 
+def _check_processor(config: CoLLaVOConfig, processor: CoLLaVOProcessor, directory: Path) -> None:
+    """Tokenizer and picture size must be those that the weights were made with.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    image_id = processor.tokenizer.convert_tokens_to_ids(IMAGE_TAG)
+    if image_id != config.image_token_id:
+        raise CheckpointError(
+            f"{directory}: the tokenizer gives {IMAGE_TAG} the id {image_id}, the model expects {config.image_token_id}"
+        )
+    if (processor.image_size, processor.patch_size) != (config.image_size, config.vision.patch_size):
+        raise CheckpointError(
+            f"{directory}: the processor makes pictures of {processor.image_size} px in patches of {processor.patch_size}"
+            f", the model expects {config.image_size} in patches of {config.vision.patch_size}"
+        )
+
+
 def load_engine(
     llm: LLMConfig,
     checkpoint: str,
@@ -180,4 +198,5 @@ def load_engine(
     identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template)
     model = load_model(llm, directory, torch.device(device), weight=weight)
     processor = CoLLaVOProcessor.from_pretrained(directory)
+    _check_processor(model.config, processor, directory)
     return Engine(model, processor, segmenter, template, identity, tie_margin)

@@ -9,6 +9,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from collavo.engine import Engine, Generation, Query
+from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, memory_needed, resolve_attention
 from collavo.options import LLMConfig
 from collavo.template import CHAT
@@ -198,6 +199,23 @@ def test_other_types_answer(checkpoint: Path, bits: int, dtype: str) -> None:
     engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
     replies = engine.answer(queries(2), Generation(num_beams=3, max_new_tokens=3))
     assert len(replies) == 10
+
+
+def test_an_image_tag_in_a_question_is_left_out(engine: Engine) -> None:
+    picture, generation = pictures(1)[0], Generation(num_beams=1, max_new_tokens=4)
+    asked = [Query(picture, "<image>Is it a dog?"), Query(None, "What is <image> it?"), Query(picture, "Is it a dog?")]
+    replies = engine.answer(asked, generation)
+    assert replies[0] == replies[2]
+    assert "What is  it?" in replies[1].prompt
+
+
+def test_a_processor_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = (tmp_path / "preprocessor_config.json").read_text()
+    (tmp_path / "preprocessor_config.json").write_text(settings.replace('"image_size": 112', '"image_size": 126'))
+    with pytest.raises(CheckpointError, match="makes pictures of 126 px in patches of 14, the model expects 112"):
+        load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(tmp_path), HalfSegmenter())
 
 
 def test_flash_attention_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
