@@ -165,8 +165,8 @@ def _check_processor(config: CoLLaVOConfig, processor: CoLLaVOProcessor, directo
         )
     if (processor.image_size, processor.patch_size) != (config.image_size, config.vision.patch_size):
         raise CheckpointError(
-            f"{directory}: the processor makes pictures of {processor.image_size} px in patches of {processor.patch_size}"
-            f", the model expects {config.image_size} in patches of {config.vision.patch_size}"
+            f"{directory}: the processor makes pictures of {processor.image_size} px in patches of "
+            f"{processor.patch_size}, the model expects {config.image_size} in patches of {config.vision.patch_size}"
         )
 
 
