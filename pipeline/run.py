@@ -133,8 +133,8 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
         plan: see `Plan`.
         make_source: from this process's device to its engine.
 
-    Returns: the exit code: 0, 1 after an error that was shown, 130 after an interruption. Of several processes one that
-        fails alone does not return: it ends at once, so that the launcher ends the others.
+    Returns: the exit code: 0, 1 after an error that was shown, 130 after an interruption. Where several processes run
+        it does not return, except after an error on which all agree: the process ends at once.
     """
     folder: Path | None = None
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -145,7 +145,10 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
         for task in plan.tasks:
             folder = task.folder
             run_task(task, source, session)
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        # the main process is still writing when the others are done, and their end must not look like a failure
+        accelerator.wait_for_everyone()
     except AgreedError as error:
         if rank == 0:
             say(f"error: {error}")
@@ -157,7 +160,7 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
     except Exception as error:  # noqa: BLE001 - the last place that can say why this process ends
         report_failure(error, folder, rank)
         return _end(1, world)
-    return 0
+    return _end(0, world)
 
 
 def _start(plan: Plan, world: int) -> Accelerator:
@@ -179,6 +182,7 @@ def _start(plan: Plan, world: int) -> Accelerator:
 
 
 def _end(code: int, world: int) -> int:
+    """Leave without tearing the process group down: its threads can abort a process that has done its work."""
     if world > 1:
         leave(code)
     return code
