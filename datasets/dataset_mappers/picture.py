@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..types import DataError, ImageSource
 
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError,
+    RuntimeError, MemoryError, struct.error,
+)  # fmt: skip
+"""What Pillow's decoders let out on damaged bytes, seen on altered files of all common formats."""
 
 
 def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
@@ -44,7 +50,7 @@ def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
         raise DataError(f"picture {source.name}: too large to decode safely ({error})") from error
     except UnidentifiedImageError as error:
         raise DataError(f"picture {source.name}: {len(data)} bytes that are no picture of a known format") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, MemoryError) as error:
+    except _DAMAGE as error:
         raise DataError(f"picture {source.name}: damaged ({type(error).__name__}: {error})") from error
     return np.array(square, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only
 

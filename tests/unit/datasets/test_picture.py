@@ -1,5 +1,6 @@
 """Decoding pictures: modes, orientation, odd sizes, and files that are no pictures."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -61,3 +62,30 @@ def test_truncated_pictures_are_named(format_: str, tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
     with pytest.raises(DataError, match="picture cut: damaged"):
         decode(ImageFile(tmp_path / "cut", "cut"), 14)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_any_damage_is_a_data_error(tmp_path: Path) -> None:
+    """Bytes altered anywhere, also where decoders do not look out for it (orientation tags, unknown layouts)."""
+    chance = np.random.default_rng(0)
+    image, exif = Image.fromarray(chance.integers(0, 256, (24, 16, 3), np.uint8)), Image.Exif()
+    exif[0x0112] = 6
+    dds = bytearray(_encoded(image, "DDS"))
+    dds[80:84] = bytes(4)  # no pixel format at all
+    (tmp_path / "x").write_bytes(dds)
+    with pytest.raises(DataError, match="picture x: damaged"):
+        decode(ImageFile(tmp_path / "x", "x"), 14)
+    for format_ in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"):
+        whole = _encoded(image, format_, exif=exif)
+        for _ in range(60):
+            data = bytearray(whole)
+            data[chance.integers(0, min(len(data), 200))] = chance.integers(0, 256)
+            (tmp_path / "x").write_bytes(data)
+            with contextlib.suppress(DataError):
+                assert decode(ImageFile(tmp_path / "x", "x"), 14).shape == (14, 14, 3)
+
+
+def _encoded(image: Image.Image, format_: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format_, **options)  # type: ignore[arg-type]
+    return stream.getvalue()
