@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +73,8 @@ def _parse(text: str, where: str) -> Any:
             f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. "
             "Was the download cut short?"
         ) from None
+    except ValueError as error:  # a number of too many digits
+        raise DataError(f"{where}: not valid JSON: {error}") from None
     except RecursionError:
         raise DataError(f"{where}: nested too deeply to be a file of this benchmark") from None
 
@@ -100,7 +104,21 @@ def take(item: Any, key: str, kind: type[T]) -> T:
     value = item[key]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise MalformedError(f"'{key}' should be {_KINDS.get(kind, kind.__name__)}, got {value!r}")
+    if isinstance(value, str):
+        check_text(value, key)
     return value
+
+
+def check_text(text: str, key: str) -> None:
+    """Refuse what JSON can spell but no file can hold: half of a character that takes two codes.
+
+    Raises:
+        MalformedError: the text holds such a half.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedError(f"'{key}' holds half of a character at {error.start}: {text!r}") from None
 
 
 def take_optional(item: Any, key: str, kind: type[T]) -> T | None:
@@ -163,3 +181,9 @@ def place(roots: Sequence[Path], *candidates: str) -> Path:
     """First existing candidate under a root, else the first of all: a folder of pictures is only needed later."""
     places = [root / candidate for candidate in candidates for root in roots]
     return next((path for path in places if path.exists()), places[0])
+
+
+def shown(options: Mapping[str, str]) -> dict[str, str]:
+    """The options that a prompt lists: up to the first letter that is missing."""
+    present = itertools.takewhile(lambda letter: letter in options, string.ascii_uppercase)
+    return {letter: options[letter] for letter in present}

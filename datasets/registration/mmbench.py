@@ -8,17 +8,16 @@ the row that has it.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..roots import find
-from ..types import BadRecord, DataError, ImageSource, Record
+from ..types import BadRecord, DataError, Record
 from . import tsv
-from .files import MalformedError, MissingImage, build_records
+from .files import MalformedError, build_records, shown
 
 PASS_STRIDE = 1_000_000
-_LONGEST_POINTER = 64  # characters; an encoded picture is longer, the index of a row is not
 _KEPT = ("category", "l2-category", "split", "source")
 
 
@@ -42,9 +41,9 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
         DataError: the table is missing, or lacks ``index`` or ``question``.
     """
     path = find(roots, *(f"{options.root}/{file}" for file in options.files))
-    pictures: dict[str, ImageSource] = {}
+    pictures = tsv.Pictures(path)
     bad: list[BadRecord] = []
-    for item in build_records(_rows(path, bad), lambda row: _record(row, path, pictures)):
+    for item in build_records(_rows(path, bad), lambda row: _record(row, pictures)):
         yield from bad
         bad.clear()
         yield item
@@ -63,7 +62,7 @@ def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.Row]]:
         yield row.where, row
 
 
-def _record(row: tsv.Row, path: Path, pictures: dict[str, ImageSource]) -> Record:
+def _record(row: tsv.Row, pictures: tsv.Pictures) -> Record:
     cells = row.cells
     index = cells["index"].strip()
     if not (index.isascii() and index.isdigit()):
@@ -75,12 +74,12 @@ def _record(row: tsv.Row, path: Path, pictures: dict[str, ImageSource]) -> Recor
     hint = cells.get("hint", "")
     return Record(
         id=index,
-        image=_picture(row, index, path, pictures),
+        image=pictures.of(row),
         fields={
             "question": cells["question"],
             "hint": hint,
             "context": f"{hint}\n" if hint else "",
-            "options": "\n".join(f"{letter}. {text}" for letter, text in _shown(options).items()),
+            "options": "\n".join(f"{letter}. {text}" for letter, text in shown(options).items()),
         },
         target=answer,
         meta={
@@ -90,26 +89,3 @@ def _record(row: tsv.Row, path: Path, pictures: dict[str, ImageSource]) -> Recor
             **{name: cells[name] for name in _KEPT if cells.get(name)},
         },
     )
-
-
-def _shown(options: Mapping[str, str]) -> dict[str, str]:
-    """The options a prompt lists: up to the first letter that is missing."""
-    shown = {}
-    for letter in string.ascii_uppercase:
-        if letter not in options:
-            break
-        shown[letter] = options[letter]
-    return shown
-
-
-def _picture(row: tsv.Row, index: str, path: Path, pictures: dict[str, ImageSource]) -> ImageSource:
-    cell = row.cells.get("image", "").strip()
-    if not cell:
-        return MissingImage(f"row {index}", f"{row.where}: no image; the table was stripped of its pictures")
-    if len(cell) <= _LONGEST_POINTER and cell.isdigit():
-        if cell not in pictures:
-            raise MalformedError(f"the image is that of row {cell}, which does not come before")
-        return pictures[cell]
-    column = list(row.cells).index("image")
-    pictures[index] = tsv.CellImage(path, tsv.digest(cell), row.start, row.length, column)
-    return pictures[index]

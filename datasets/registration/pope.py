@@ -7,7 +7,6 @@ the record). It is read where the official lists are not all there to be read, o
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..roots import find
-from ..types import BadRecord, DataError, ImageFile, Record
+from ..types import BadRecord, ImageFile, Record
+from . import jsonl
 from .files import MalformedError, build_records, expect, place, read_json, take, take_id, take_optional
 
 _LABELS = ("yes", "no")
@@ -65,46 +65,26 @@ def _existing(roots: Sequence[Path], options: Options, name: str) -> Path | None
     return next((p for folder in options.folders for root in roots if (p := root / folder / name).is_file()), None)
 
 
-def _list_items(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tuple[str, str]]]:
+def _list_items(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tuple[str, jsonl.Line]]]:
     """Place, and split with raw line, of every line of every list; a missing list fails before anything is read."""
     paths = [
         find(roots, *(f"{folder}/{options.file.format(split=split)}" for folder in options.folders))
         for split in options.splits
     ]
     for split, path in zip(options.splits, paths, strict=True):
-        for number, line in _lines(path):
-            yield f"{path}, line {number}", (split, line)
+        for line in jsonl.lines(path):
+            yield line.where, (split, line)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a list with their numbers; blank ones are left out, a byte that is no UTF-8 spoils its line only."""
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line
-
-
-def _record(split: str, line: str, images: Path) -> Record:
+def _record(split: str, line: jsonl.Line, images: Path) -> Record:
     """One line of a list.
 
     Raises:
         MalformedError: it is no such line.
     """
-    item = _object(line)
+    item = jsonl.parse(line.content)
     label = _label(take(item, "label", str))
     return _build(split, take_id(item, "question_id"), take(item, "image", str), take(item, "text", str), label, images)
-
-
-def _object(line: str) -> Any:
-    try:
-        return json.loads(line.encode("utf-8", errors="surrogateescape").decode("utf-8"))
-    except UnicodeDecodeError:
-        raise MalformedError("not UTF-8 text") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise MalformedError(f"not a JSON object ({error})") from None
 
 
 def _label(text: str) -> str:
@@ -143,9 +123,9 @@ def _labels(lists: Mapping[str, Path | None]) -> _Labels:
     """Labels by split, picture and question; one that is asked repeatedly has them in the order of the list."""
     labels: dict[tuple[str, str, str], deque[str]] = defaultdict(deque)
     for split, path in lists.items():
-        for _, line in _lines(path) if path else ():
+        for line in jsonl.lines(path) if path else ():
             try:
-                item = _object(line)
+                item = jsonl.parse(line.content)
                 key = split, take(item, "image", str), _bare(take(item, "text", str))
                 labels[key].append(_label(take(item, "label", str)))
             except MalformedError:

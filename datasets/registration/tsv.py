@@ -6,10 +6,7 @@ Only the place of a picture in the file is kept; its bytes are read again when t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
-import hashlib
 import io
 import sys
 from collections.abc import Iterator
@@ -17,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ..types import DataError
+from ..types import DataError, ImageSource
+from .encoded import digest, from_base64
+from .files import MalformedError, MissingImage
+
+_LONGEST_POINTER = 64  # characters; an encoded picture is longer, the index of a row is not
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,7 @@ class CellImage:
         lines = (line.decode("utf-8") for line in io.BytesIO(row))
         csv.field_size_limit(sys.maxsize)
         cell = next(csv.reader(lines, delimiter="\t"))[self.column]
-        try:
-            return base64.b64decode(cell, validate=True)
-        except binascii.Error as error:
-            raise OSError(f"{self.path}: the image of the row at byte {self.start} is not base64: {error}") from None
+        return from_base64(cell, f"{self.path}: the image of the row at byte {self.start}")
 
 
 class _Lines:
@@ -121,6 +119,44 @@ def _rows(lines: _Lines, path: Path) -> Iterator[Row | tuple[str, str]]:
         start, line = lines.offset, lines.number
 
 
-def digest(cell: str) -> str:
-    """Short name of a picture by its base64 text."""
-    return hashlib.sha256(cell.encode()).hexdigest()[:16]
+class Pictures:
+    """The pictures of a table: in the cell of a row, or in that of the row whose index the cell gives.
+
+    Args:
+        path: the table.
+        column: the column of pictures.
+        key: the column of the rows' indices.
+    """
+
+    def __init__(self, path: Path, column: str = "image", key: str = "index") -> None:
+        self._path, self._column, self._key = path, column, key
+        self._known: dict[str, CellImage] = {}
+        self._all_known = False
+
+    def of(self, row: Row) -> ImageSource:
+        """The picture of a row.
+
+        Raises:
+            MalformedError: its cell gives the index of a row that has no picture.
+        """
+        cell, index = row.cells.get(self._column, "").strip(), row.cells.get(self._key, "").strip()
+        if not cell:
+            return MissingImage(
+                f"row {index}", f"{row.where}: no {self._column}; the table was stripped of its pictures"
+            )
+        if not (len(cell) <= _LONGEST_POINTER and cell.isdigit()):
+            return self._keep(row)
+        if cell not in self._known and not self._all_known:
+            for other in rows(self._path):  # it may stand further down
+                if isinstance(other, Row) and len(other.cells.get(self._column, "")) > _LONGEST_POINTER:
+                    self._keep(other)
+            self._all_known = True
+        if cell not in self._known:
+            raise MalformedError(f"the {self._column} is that of row {cell}, which has none")
+        return self._known[cell]
+
+    def _keep(self, row: Row) -> CellImage:
+        column, index = list(row.cells).index(self._column), row.cells.get(self._key, "").strip()
+        image = CellImage(self._path, digest(row.cells[self._column].strip()), row.start, row.length, column)
+        self._known.setdefault(index, image)
+        return image

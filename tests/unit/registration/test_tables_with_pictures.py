@@ -71,10 +71,11 @@ def test_equal_pictures_have_equal_names(tmp_path: Path) -> None:
 
 
 def test_later_releases_point_to_the_row_with_the_picture(tmp_path: Path) -> None:
-    table(tmp_path, row(241), row(1000241, "241"), row(2000241, "99"))
+    table(tmp_path, row(241), row(1000241, "241"), row(2000241, "99"), row(5, "6"), row(6, PICTURES[1]))
     records, bad = read(tmp_path)
-    assert records[1].image == records[0].image
-    assert "row 99, which does not come before" in bad[0].reason
+    assert [r.id for r in records] == ["241", "1000241", "5", "6"]
+    assert records[1].image == records[0].image != records[2].image == records[3].image
+    assert "row 99, which has none" in bad[0].reason
 
 
 def test_test_split_and_tables_without_pictures(tmp_path: Path) -> None:
