@@ -7,7 +7,7 @@ missing value, ``[a, b]`` a list, and what does not fit is an error that names t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,24 @@ class ConfigError(Exception):
     """A mistake in the configuration: the message names file or key and says what was expected."""
 
 
-def load(schema: DictConfig, conf_files: Sequence[str | Path], overrides: Sequence[str]) -> DictConfig:
+def load(
+    schema: DictConfig, conf_files: Sequence[str | Path], overrides: Sequence[str], apart: Collection[str] = ()
+) -> DictConfig:
     """Merge configuration files and overrides into a schema; later ones win.
 
     Args:
         schema: made from dataclasses; it alone says which keys there are and of what type.
         conf_files: YAML files, relative to the working directory or else to the repository.
         overrides: ``KEY VALUE KEY VALUE ...`` with dotted keys.
+        apart: keys of the files that somebody else reads.
 
     Raises:
         ConfigError: an unreadable file, an unknown key, a value of another type, or an odd count of overrides.
     """
     config = schema.copy()
     for file in conf_files:
-        for path, values in _with_bases(find_file(file), ()):
-            _merge(config, values, str(path))
+        for path, values in read_with_bases(find_file(file)):
+            _merge(config, {key: value for key, value in values.items() if key not in apart}, str(path))
     for key, value in pairs(overrides):
         _set(config, key, parse_value(value))
     return config
@@ -95,8 +98,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A file's values, preceded by those of the file it names under ``_BASE_`` (relative to itself)."""
+def read_with_bases(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A file's values, preceded by those of the file it names under ``_BASE_`` (relative to itself).
+
+    Args:
+        path: the file.
+        above: the files that led to it.
+
+    Raises:
+        ConfigError: a file is missing or unreadable, or leads back to itself.
+    """
     if path.resolve() in above:
         raise ConfigError(f"{path}: {BASE_KEY} leads back to itself")
     values = read_yaml(path)
@@ -104,7 +115,7 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, dic
     if base is not None:
         if not (path.parent / str(base)).is_file():
             raise ConfigError(f"{path}: {BASE_KEY} names {path.parent / str(base)}, which does not exist")
-        yield from _with_bases(path.parent / str(base), (*above, path.resolve()))
+        yield from read_with_bases(path.parent / str(base), (*above, path.resolve()))
     yield path, values
 
 

@@ -7,7 +7,7 @@ hold plain ``{field}`` placeholders only: the first condition moves to a reader 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .types import DataError
@@ -22,12 +22,14 @@ class Expected:
         value: the published value, on the scale of the table it comes from (percent for rates).
         tolerance: the difference that is not worth a remark, same scale.
         source: where it was published.
+        title: of its column in a summary of several benchmarks; the benchmark's own title if "".
     """
 
     metric: str
     value: float
     tolerance: float
     source: str
+    title: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ class Benchmark:
         max_new_tokens: longest reply in tokens.
         scorer: module of ``datasets/evaluation`` that judges the answers.
         scoring: options of the scorer (it rejects those it does not know).
+        released: what the first CoLLaVO release did otherwise, as changes of ``data``, ``scorer`` and ``prompt``;
+            empty where it kept to the official rule or had none.
+        rules: whose rules the declaration follows, ``official`` or ``released``.
         expected: published figures to set beside ours.
     """
 
@@ -66,7 +71,21 @@ class Benchmark:
     max_new_tokens: int
     scorer: str
     scoring: Mapping[str, Any] = field(default_factory=dict)
+    released: Mapping[str, Any] = field(default_factory=dict)
+    rules: str = "official"
     expected: tuple[Expected, ...] = ()
+
+    def as_released(self) -> Benchmark:
+        """The declaration as the first CoLLaVO release scored it; itself where that made no difference."""
+        if not self.released:
+            return self
+        return replace(
+            self,
+            data={**self.data, **self.released.get("data", {})},
+            scoring={**self.scoring, **self.released.get("scorer", {})},
+            prompt=self.released.get("prompt", self.prompt),
+            rules="released",
+        )
 
     def render(self, fields: Mapping[str, str]) -> str:
         """Fill the prompt template with a record's fields.

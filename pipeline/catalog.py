@@ -1,17 +1,27 @@
-"""The declared benchmarks: ``configs/benchmarks/*.yaml``, read and checked. Importing this loads no torch."""
+"""The declared benchmarks: ``configs/benchmarks/*.yaml`` and those a user's files add, read and checked. No torch."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.load import REPOSITORY, ConfigError, read_yaml
+from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
 from datasets.declaration import Benchmark, Expected
 
 FOLDER = REPOSITORY / "configs" / "benchmarks"
+ALL = "all"
+"""What ``DATASETS.TEST`` says for every declared benchmark whose files are there."""
+SECTION = "BENCHMARKS"
+"""Key of a configuration file that holds further declarations, by name."""
+READER = "tables"
+"""The reader of a declaration that names none."""
+GENERATE = {"num_beams": 3, "max_new_tokens": 128}
+"""The paper's search, for what a declaration leaves out."""
 _KEYS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "dataset": (str,),
@@ -23,10 +33,26 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "data": (dict,),
     "prompt": (str,),
     "generate": (dict,),
-    "scorer": (dict,),
+    "scorer": (dict, str),
+    "released": (dict,),
     "expected": (dict, list),
 }
-_REQUIRED = ("name", "version", "source", "data", "prompt", "generate", "scorer")
+_REQUIRED = ("name", "data", "prompt", "scorer")
+_MARKS = {"data", "prompt", "scorer"}
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A declaration before it is checked.
+
+    Attributes:
+        where: its file, for messages.
+        values: what it says.
+    """
+
+    where: str
+    values: Mapping[str, Any]
 
 
 class Catalog:
@@ -34,10 +60,12 @@ class Catalog:
 
     Args:
         benchmarks: by the name that ``DATASETS.TEST`` uses.
+        added: declarations of the user's own files among them, by name.
     """
 
-    def __init__(self, benchmarks: Mapping[str, Benchmark]) -> None:
+    def __init__(self, benchmarks: Mapping[str, Benchmark], added: Mapping[str, Mapping[str, Any]] = {}) -> None:
         self.benchmarks = dict(benchmarks)
+        self.added = dict(added)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -48,37 +76,83 @@ class Catalog:
         """Benchmarks by their dataset names.
 
         Args:
-            names: as in ``DATASETS.TEST``, separated by commas.
+            names: as in ``DATASETS.TEST``, separated by commas; ``all`` is every one.
 
         Raises:
             ConfigError: no name, or an unknown one; with the nearest and all there are.
         """
         wanted = [name.strip() for name in names.split(",") if name.strip()]
         if not wanted:
-            raise ConfigError(f"DATASETS.TEST names no dataset; there are: {', '.join(self.benchmarks)}")
+            raise ConfigError(f"DATASETS.TEST names no dataset; there are: {ALL}, {', '.join(self.benchmarks)}")
         for name in wanted:
-            if name not in self.benchmarks:
+            if name not in self.benchmarks and name != ALL:
                 near = difflib.get_close_matches(name, self.benchmarks, n=2, cutoff=0.4)
                 hint = f"; did you mean {' or '.join(near)}?" if near else "."
-                raise ConfigError(f"DATASETS.TEST: there is no '{name}'{hint} There are: {', '.join(self.benchmarks)}")
-        return [self.benchmarks[name] for name in dict.fromkeys(wanted)]
+                known = f"{ALL}, {', '.join(self.benchmarks)}"
+                raise ConfigError(f"DATASETS.TEST: there is no '{name}'{hint} There are: {known}")
+        chosen = [key for name in wanted for key in (self.benchmarks if name == ALL else (name,))]
+        return [self.benchmarks[name] for name in dict.fromkeys(chosen)]
 
 
-def load_catalog(folder: Path = FOLDER) -> Catalog:
-    """Read all declarations of a folder.
+def load_catalog(folder: Path = FOLDER, added: Iterable[Declaration] = ()) -> Catalog:
+    """Read all declarations of a folder, and add those of a user's files.
 
     Raises:
         ConfigError: a declaration is wrong, or two claim one dataset name; with its file.
     """
     benchmarks: dict[str, Benchmark] = {}
+    own: dict[str, Mapping[str, Any]] = {}
     for path in sorted(folder.glob("*.yaml")):
-        benchmark = parse(read_yaml(path), str(path))
+        benchmark = _add(benchmarks, Declaration(str(path), read_yaml(path)))
         if benchmark.name != path.stem:
             raise ConfigError(f"{path}: name is '{benchmark.name}'; it must be the file's name, '{path.stem}'")
-        if benchmark.dataset in benchmarks:
-            raise ConfigError(f"{path}: the dataset '{benchmark.dataset}' is declared twice")
-        benchmarks[benchmark.dataset] = benchmark
-    return Catalog(benchmarks)
+    for declaration in added:
+        benchmark = _add(benchmarks, declaration)
+        own[benchmark.name] = declaration.values
+    return Catalog(benchmarks, own)
+
+
+def _add(benchmarks: dict[str, Benchmark], declaration: Declaration) -> Benchmark:
+    benchmark = parse(declaration.values, declaration.where)
+    if benchmark.dataset in benchmarks:
+        raise ConfigError(f"{declaration.where}: the dataset '{benchmark.dataset}' is declared twice")
+    benchmarks[benchmark.dataset] = benchmark
+    return benchmark
+
+
+def split_files(conf_files: Sequence[str | Path]) -> tuple[list[Declaration], list[str | Path]]:
+    """Tell declarations of benchmarks from configuration files.
+
+    Args:
+        conf_files: each a configuration, which may declare benchmarks under ``BENCHMARKS``, or a declaration as it
+            stands in ``configs/benchmarks``.
+    Returns: the declarations, later ones of a name in place of earlier ones; and the configuration files.
+
+    Raises:
+        ConfigError: a file is missing or unreadable, or ``BENCHMARKS`` is no mapping of declarations.
+    """
+    declarations: dict[str, Declaration] = {}
+    others: list[str | Path] = []
+    for file in conf_files:
+        path = find_file(file)
+        content = read_yaml(path)
+        if content.keys() >= _MARKS:
+            values = {"name": path.stem, **content}
+            declarations[str(values["name"])] = Declaration(str(path), values)
+            continue
+        others.append(file)
+        for source, values in read_with_bases(path):
+            for name, declared in _section(values.get(SECTION), source).items():
+                declarations[name] = Declaration(f"{source}, {SECTION}.{name}", {"name": name, **declared})
+    return list(declarations.values()), others
+
+
+def _section(content: Any, path: Path) -> dict[str, dict[str, Any]]:
+    if content is None:
+        return {}
+    if isinstance(content, dict) and all(isinstance(v, dict) and isinstance(k, str) for k, v in content.items()):
+        return content
+    raise ConfigError(f"{path}: {SECTION} takes declarations by name: {SECTION}: {{my_benchmark: {{data: ...}}}}")
 
 
 def parse(values: Mapping[str, Any], where: str) -> Benchmark:
@@ -92,32 +166,29 @@ def parse(values: Mapping[str, Any], where: str) -> Benchmark:
         ConfigError: an unknown or missing key, or a value of another type.
     """
     _check_keys(values, where)
-    data, scorer = dict(values["data"]), dict(values["scorer"])
-    generate = values["generate"]
-    if set(generate) != {"num_beams", "max_new_tokens"} or not all(type(v) is int and v > 0 for v in generate.values()):
-        raise ConfigError(f"{where}: generate takes num_beams and max_new_tokens, both whole numbers from 1")
+    data = {"reader": READER, **values["data"]}
+    scorer = {"kind": values["scorer"]} if isinstance(values["scorer"], str) else dict(values["scorer"])
     for section, key in ((data, "reader"), (scorer, "kind")):
         if not isinstance(section.get(key), str):
             raise ConfigError(f"{where}: {'data.reader' if section is data else 'scorer.kind'} is missing")
-    for _, name, spec, conversion in string.Formatter().parse(values["prompt"]):
-        if name is not None and (not name.isidentifier() or spec or conversion):
-            raise ConfigError(f"{where}: the prompt holds {{{name}}}; only plain {{field}} placeholders are allowed")
+    generate = _generate(values.get("generate", {}), where)
     expected = values.get("expected", [])
     return Benchmark(
         name=values["name"],
         dataset=values.get("dataset", values["name"]),
-        section=values.get("section", values["name"].upper().replace("-", "_")),
+        section=values.get("section", re.sub(r"\W", "_", values["name"]).upper()),
         pipeline=values.get("pipeline", ""),
         title=values.get("title", values["name"]),
-        version=values["version"],
-        source=values["source"],
+        version=values.get("version", 1),
+        source=values.get("source", where),
         reader=data.pop("reader"),
         data=data,
-        prompt=values["prompt"],
+        prompt=_template(values["prompt"], where),
         num_beams=generate["num_beams"],
         max_new_tokens=generate["max_new_tokens"],
         scorer=scorer.pop("kind"),
         scoring=scorer,
+        released=_released(values.get("released", {}), where),
         expected=tuple(_expected(item, where) for item in (expected if isinstance(expected, list) else [expected])),
     )
 
@@ -134,14 +205,51 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
     missing = [key for key in _REQUIRED if key not in values]
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
+    for key in ("name", "dataset"):
+        name = values.get(key, values["name"])
+        if not _NAME.fullmatch(name) or name == ALL:
+            raise ConfigError(f"{where}: {key} {name!r} cannot be used; take letters, digits and . _ + -")
+
+
+def _generate(given: Mapping[str, Any], where: str) -> dict[str, int]:
+    if not set(given) <= set(GENERATE) or not all(type(v) is int and v > 0 for v in given.values()):
+        raise ConfigError(f"{where}: generate takes {' and '.join(GENERATE)}, whole numbers from 1")
+    return {**GENERATE, **given}
+
+
+def _template(prompt: str, where: str) -> str:
+    """A prompt, checked to hold plain placeholders only."""
+    try:
+        parts = list(string.Formatter().parse(prompt))
+    except ValueError as error:
+        raise ConfigError(f"{where}: the prompt is no template: {error}; write {{{{ and }}}} for braces") from None
+    for _, name, spec, conversion in parts:
+        if name is not None and (not name.isidentifier() or spec or conversion):
+            raise ConfigError(f"{where}: the prompt holds {{{name}}}; only plain {{field}} placeholders are allowed")
+    return prompt
+
+
+def _released(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    kinds = {"data": dict, "scorer": dict, "prompt": str}
+    if not set(given) <= set(kinds) or not all(isinstance(value, kinds[key]) for key, value in given.items()):
+        raise ConfigError(f"{where}: released takes data and scorer (mappings of what changes) and prompt")
+    if "prompt" in given:
+        _template(given["prompt"], where)
+    return dict(given)
 
 
 def _expected(item: Any, where: str) -> Expected:
-    if not isinstance(item, dict) or set(item) != {"metric", "value", "tolerance", "from"}:
-        raise ConfigError(f"{where}: each of expected takes metric, value, tolerance, from")
+    needed = {"metric", "value", "tolerance", "from"}
+    if not isinstance(item, dict) or not needed <= set(item) <= {*needed, "title"}:
+        raise ConfigError(f"{where}: each of expected takes metric, value, tolerance, from, and perhaps title")
+    try:
+        value, tolerance = float(item["value"]), float(item["tolerance"])
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}: value and tolerance of expected are numbers") from None
     return Expected(
         metric=str(item["metric"]),
-        value=float(item["value"]),
-        tolerance=float(item["tolerance"]),
+        value=value,
+        tolerance=tolerance,
         source=str(item["from"]),
+        title=str(item.get("title", "")),
     )

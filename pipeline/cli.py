@@ -18,15 +18,17 @@ from datasets.types import DataError, ImageFile
 
 from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
-from .config import EvalConfig, load_config
+from .config import EvalConfig, read_configuration
 from .errors import RunError
 from .launch import is_main
+from .rescore import Source, rescore
 from .run import evaluate, make_plan
 
 EXAMPLES = """\
 examples:
   lbk_entry.py list
   lbk_entry.py validate pope_test --overrides DATASETS.ROOT /path/to/dataset
+  lbk_entry.py score --predictions outputs/collavo_step2/mm-vet/predictions.jsonl
   accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
       --conf_files configs/collavo_step2.yaml \\
       --overrides DATASETS.TEST pope_test POPE.TEST.BATCH_SIZE_TOTAL 20 WEIGHT True RESUME_FROM /path/to/CoLLaVO
@@ -104,14 +106,24 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
     run.add_argument("--check", action="store_true", help="check the configuration without loading torch, and end")
     commands.add_parser("list", help="benchmarks, their config sections and pipelines, and segmenters")
+    again = commands.add_parser("score", parents=[shared], help="score answers in a file, without a model")
+    again.add_argument("dataset", nargs="?", help="a name of DATASETS.TEST (default: that of the run that wrote them)")
+    again.add_argument(
+        "--predictions",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="predictions.jsonl of a run; or JSON or JSON lines with ids and texts",
+    )
+    again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
+    again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
     check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
     check.add_argument("dataset", help="a name of DATASETS.TEST, see list")
     return parser
 
 
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
-    catalog = load_catalog()
-    return load_config(args.conf_files, args.overrides, catalog.sections), catalog
+    return read_configuration(args.conf_files, args.overrides)
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -166,6 +178,16 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _score(args: argparse.Namespace) -> int:
+    beside = args.predictions.parent / "config.yaml"
+    if not args.conf_files and beside.is_file():
+        args.conf_files = [beside]  # of the run that wrote the answers
+    config, catalog = _configuration(args)
+    return rescore(
+        config, catalog, Source(predictions=args.predictions, verdicts=args.verdicts), args.dataset, args.out
+    )
+
+
 def _validate(args: argparse.Namespace) -> int:
     config, catalog = _configuration(args)
     benchmark = config.declared(catalog.select(args.dataset)[0])
@@ -204,4 +226,4 @@ def _indented(benchmark: Benchmark, fields: Any) -> str:
     return "\n".join(f"    | {line}" for line in benchmark.render(fields).split("\n"))
 
 
-COMMANDS = {"eval": _eval, "list": _list, "validate": _validate}
+COMMANDS = {"eval": _eval, "score": _score, "list": _list, "validate": _validate}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from collavo.options import LLMConfig
@@ -14,11 +15,15 @@ from configs.load import ConfigError, load
 from datasets.declaration import Benchmark
 from modeling.segmenters.options import SegmenterConfig
 
+from .catalog import SECTION, Catalog, load_catalog, split_files
+
 CHOICES = {
     "LLM.BITS": (4, 8, 16, 32),
     "LLM.DTYPE": ("bf16", "fp16", "fp32"),
     "LLM.ATTENTION": ("auto", "eager", "sdpa", "flash_attention_2"),
     "EVAL.ON_CHANGE": ("refuse", "restart", "continue"),
+    "SCORING": ("official", "released"),
+    "JUDGE.USE": ("auto", "always", "never"),
 }
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
 
@@ -54,6 +59,46 @@ class RunConfig:
     LIMIT: int | None = None
     WORKERS: int = 2
     TIMEOUT_HOURS: float = 24.0
+
+
+@dataclass
+class JudgeConfig:
+    """The language model that helps to score MM-Vet, MathVista and the like, over the OpenAI chat protocol.
+
+    What is None comes from the environment (``COLLAVO_JUDGE_MODEL``, ...), else it is the default of
+    `datasets.evaluation.judges.options.JudgeOptions`. The key itself is only ever taken from the environment.
+
+    Attributes:
+        USE: auto: where a key or a BASE_URL is set; always: nothing starts without; never: by the offline rules.
+        MODEL: its name on the server.
+        BASE_URL: of the server, ending in /v1; None for OpenAI's own.
+        KEY_VARIABLE: environment variable that holds the key.
+        TEMPERATURE: of the first try.
+        CONCURRENCY: requests that are under way at a time.
+        TIMEOUT: seconds to wait for the server to go on.
+        ATTEMPTS: how often a request is tried before its sample stays unscored.
+        BACKOFF: seconds before the second try, doubled each time.
+        GIVE_UP_AFTER: requests that fail in a row before the rest is not tried.
+        MAX_TOKENS: longest reply in tokens, instead of what each request allows.
+        PRICE_INPUT: US dollars per million tokens sent, to report the cost.
+        PRICE_OUTPUT: US dollars per million tokens received.
+        CACHE: folder of replies; what is found there is not asked again.
+    """
+
+    USE: str = "auto"
+    MODEL: str | None = None
+    BASE_URL: str | None = None
+    KEY_VARIABLE: str | None = None
+    TEMPERATURE: float | None = None
+    CONCURRENCY: int | None = None
+    TIMEOUT: float | None = None
+    ATTEMPTS: int | None = None
+    BACKOFF: float | None = None
+    GIVE_UP_AFTER: int | None = None
+    MAX_TOKENS: int | None = None
+    PRICE_INPUT: float | None = None
+    PRICE_OUTPUT: float | None = None
+    CACHE: str = "outputs/judge_cache"
 
 
 @dataclass
@@ -99,6 +144,9 @@ class EvalSchema:
         LLM: see `collavo.options.LLMConfig`.
         SEGMENTER: see `modeling.segmenters.options.SegmenterConfig`.
         EVAL: see `RunConfig`.
+        SCORING: official: by the rules of the benchmarks' authors; released: as the first CoLLaVO release scored, where
+            that differs, to compare with the paper's table.
+        JUDGE: see `JudgeConfig`.
     """
 
     NAME: str = "collavo"
@@ -111,6 +159,8 @@ class EvalSchema:
     LLM: LLMConfig = field(default_factory=LLMConfig)
     SEGMENTER: SegmenterConfig = field(default_factory=SegmenterConfig)
     EVAL: RunConfig = field(default_factory=RunConfig)
+    SCORING: str = "official"
+    JUDGE: JudgeConfig = field(default_factory=JudgeConfig)
 
 
 @dataclass
@@ -127,6 +177,8 @@ class EvalConfig(EvalSchema):
 
     def declared(self, benchmark: Benchmark) -> Benchmark:
         """A declaration with this configuration's overrides."""
+        if self.SCORING == "released":
+            benchmark = benchmark.as_released()
         test = self.sections[benchmark.section].TEST
         changes: dict[str, Any] = {
             "num_beams": test.NUM_BEAMS,
@@ -134,6 +186,25 @@ class EvalConfig(EvalSchema):
             "prompt": test.PROMPT,
         }
         return replace(benchmark, **{name: value for name, value in changes.items() if value is not None})
+
+
+def read_configuration(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> tuple[EvalConfig, Catalog]:
+    """Read an evaluation's configuration and the benchmarks that it may name, those that its files declare included.
+
+    Args:
+        conf_files: YAML files; later ones win. One that is a declaration of a benchmark adds that benchmark.
+        overrides: ``KEY VALUE ...``, over all files.
+
+    Raises:
+        ConfigError: see `load_config` and ``pipeline/catalog.py``.
+    """
+    declarations, others = split_files(conf_files)
+    catalog = load_catalog(added=declarations)
+    config = load_config(others, overrides, catalog.sections)
+    if catalog.added:
+        added = yaml.safe_dump({SECTION: {name: dict(v) for name, v in catalog.added.items()}}, allow_unicode=True)
+        config = replace(config, resolved_yaml=config.resolved_yaml + added)
+    return config, catalog
 
 
 def load_config(conf_files: Sequence[str | Path], overrides: Sequence[str], sections: Iterable[str]) -> EvalConfig:
@@ -147,7 +218,8 @@ def load_config(conf_files: Sequence[str | Path], overrides: Sequence[str], sect
     Raises:
         ConfigError: an unknown key, a value of another type or outside its choices.
     """
-    resolved = load(schema(sections), conf_files, overrides)
+    sections = tuple(sections)
+    resolved = load(schema(sections), conf_files, overrides, apart=(SECTION,))
     _check(resolved, sections)
     values = {f.name: resolved[f.name] for f in fields(EvalSchema)}
     typed: dict[str, Any] = {
@@ -162,6 +234,10 @@ def schema(sections: Iterable[str]) -> DictConfig:
     config: DictConfig = OmegaConf.structured(EvalSchema)
     with open_dict(config):
         for name in sections:
+            if name in EvalSchema.__dataclass_fields__ or name == SECTION:
+                raise ConfigError(
+                    f"a benchmark's section cannot be called {name}, the configuration has a key like that"
+                )
             config[name] = OmegaConf.structured(BenchmarkSection)
     return config
 

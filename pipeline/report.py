@@ -49,9 +49,9 @@ def csv_table(metrics: Sequence[Mapping[str, Any]]) -> str:
 def markdown(results: Mapping[str, Any]) -> str:
     """The results as a Markdown page."""
     number = results["counts"]
-    lines = [f"# {results['title']}", "", *_pipe_table(_HEADER, _rows(results["metrics"])), ""]
+    lines = [f"# {results['title']}", "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
     if results["expected"]:
-        lines += [*_pipe_table(_EXPECTED_HEADER, _expected_rows(results["expected"])), ""]
+        lines += [*pipe_table(_EXPECTED_HEADER, _expected_rows(results["expected"])), ""]
     lines += [f"- {sentence}" for sentence in warnings(results)]
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in number.items()]
     asked = results["asked"]
@@ -59,18 +59,28 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"- asked with {asked['num_beams']} beam{'s' if asked['num_beams'] > 1 else ''}, at most "
         f"{asked['max_new_tokens']} tokens, prompt {asked['prompt']!r}",
         f"- scorer {asked['scorer']}, version {asked['version']} of the benchmark, after {asked['source']}",
-        f"- {results['seconds']['this_session']} s in the last session; devices: {', '.join(results['devices'])}",
-        "",
+        f"- {rules_in_words(results)}",
     ]
-    return "\n".join(lines)
+    if "seconds" in results:
+        lines.append(
+            f"- {results['seconds']['this_session']} s in the last session; devices: {', '.join(results['devices'])}"
+        )
+    return "\n".join([*lines, ""])
+
+
+def rules_in_words(results: Mapping[str, Any]) -> str:
+    """By whose rules the scores were made, and what decided."""
+    kind = "official rules" if results["asked"]["rules"] == "official" else "rules of the first CoLLaVO release"
+    decided = results["judged"]["decided_by"]
+    return f"{kind}; {decided}" if decided else kind
 
 
 def plain_table(results: Mapping[str, Any]) -> str:
     """The results for the terminal, columns aligned."""
-    tables = [_aligned([_HEADER, *_rows(results["metrics"])])]
+    tables = [aligned([_HEADER, *_rows(results["metrics"])])]
     if results["expected"]:
-        tables.append(_aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
-    return "\n\n".join([results["title"], *tables])
+        tables.append(aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
+    return "\n\n".join([f"{results['title']} ({rules_in_words(results)})", *tables])
 
 
 _HEADER = ("group", "metric", "value", "95 % interval", "num")
@@ -78,7 +88,7 @@ _EXPECTED_HEADER = ("published", "value", "ours", "difference", "source")
 
 
 def _rows(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    return [(m["group"] or "all", m["name"], _shown(m), _interval(m), str(m["num"])) for m in metrics]
+    return [(m["group"] or "all", m["name"], shown(m), _interval(m), str(m["num"])) for m in metrics]
 
 
 def _expected_rows(expected: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -91,12 +101,12 @@ def _expected_rows(expected: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...
     return rows
 
 
-def _shown(metric: Mapping[str, Any]) -> str:
+def shown(metric: Mapping[str, Any], digits: int = 2) -> str:
     """A value as tables show it: a rate in percent, a count whole."""
     value = metric["value"]
     if value is None:
         return "undefined"
-    return str(value) if metric["kind"] == "count" else f"{value * _scale(metric):.2f}"
+    return str(value) if metric["kind"] == "count" else f"{value * _scale(metric):.{digits}f}"
 
 
 def _interval(metric: Mapping[str, Any]) -> str:
@@ -113,12 +123,14 @@ def _scale(metric: Mapping[str, Any]) -> float:
     return 100.0 if metric["kind"] == "rate" else 1.0
 
 
-def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     cells = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal; the first row is its header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

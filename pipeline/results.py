@@ -7,7 +7,7 @@ picture) reaches the scorer as unanswered, is counted, and is never given an ans
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from datasets.declaration import Benchmark, Expected
@@ -18,6 +18,7 @@ from .base import BenchmarkPipeline
 from .errors import RunError
 from .files import json_line
 from .journal import Entry
+from .judging import Judgement
 from .shard import Question, QuestionKey
 
 NAMED_IDS = 10
@@ -33,16 +34,16 @@ class Answered:
     Attributes:
         records: in data order.
         bad: what could not be read from the release files.
-        num_questions: distinct ones.
         entries: by record id.
         evaluation: of all records, in data order.
+        judgement: what decided about the answers.
     """
 
     records: Sequence[Record]
     bad: Sequence[BadRecord]
-    num_questions: int
     entries: Mapping[str, Entry]
     evaluation: Evaluation
+    judgement: Judgement = field(default_factory=Judgement)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,24 +90,8 @@ def join(
     return by_id
 
 
-def judge(
-    pipeline: BenchmarkPipeline,
-    records: Sequence[Record],
-    bad: Sequence[BadRecord],
-    questions: Sequence[Question],
-    answers: Mapping[QuestionKey, Entry],
-) -> Answered:
-    """Join and score.
-
-    Raises:
-        RunError: see `join`.
-    """
-    entries = join(records, questions, answers)
-    evaluation = pipeline.evaluate((record, _text(entries[record.id])) for record in records)
-    return Answered(records=records, bad=bad, num_questions=len(questions), entries=entries, evaluation=evaluation)
-
-
-def _text(entry: Entry) -> str | None:
+def text_of(entry: Entry) -> str | None:
+    """The reply; None where there is none."""
     return entry.text if entry.error is None else None
 
 
@@ -120,9 +105,10 @@ def predictions(answered: Answered) -> bytes:
             {
                 "id": scored.record.id,
                 "prompt": entry.prompt if given else None,
-                "text": _text(entry),
+                "text": text_of(entry),
                 "extracted": scored.score.extracted if given else None,
                 "score": scored.score.value if given else None,
+                "finished": entry.finished if given else None,
                 "error": entry.error,
             }
         )
@@ -135,7 +121,7 @@ def counts(answered: Answered) -> dict[str, int]:
     return {
         "records": len(answered.records),
         "answered": len(given),
-        "distinct_questions": answered.num_questions,
+        "distinct_questions": len({entry.key for entry in answered.entries.values()}),
         "pictures": len({record.image.name for record in answered.records if record.image is not None}),
         "bad_records": len(answered.bad),
         "errors": len(answered.records) - len(given),
@@ -176,6 +162,7 @@ def compare(expected: Expected, metrics: Sequence[Metric]) -> dict[str, Any]:
     difference = None if got is None else got - expected.value
     return {
         "metric": expected.metric,
+        "title": expected.title,
         "published": expected.value,
         "got": got,
         "difference": difference,
@@ -186,18 +173,17 @@ def compare(expected: Expected, metrics: Sequence[Metric]) -> dict[str, Any]:
 
 
 def summary(
-    pipeline: BenchmarkPipeline, answered: Answered, effort: Effort, about: Mapping[str, Any]
+    pipeline: BenchmarkPipeline, answered: Answered, effort: Effort | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that ``results.json`` holds.
 
     Args:
         pipeline: that ran.
-        answered: see `judge`.
-        effort: see `Effort`.
+        answered: see `Answered`.
+        effort: see `Effort`; None where nothing was asked, only scored.
         about: identity, configuration hash, commit, versions; copied as it is.
     """
     benchmark, metrics = pipeline.declaration, answered.evaluation.metrics
-    once = {entry.key: entry for entry in answered.entries.values()}.values()
     return {
         "benchmark": benchmark.name,
         "title": benchmark.title,
@@ -214,6 +200,15 @@ def summary(
             if answered.entries[record.id].error is not None
         ],
         "asked": _asked(benchmark),
+        "judged": answered.judgement.described(),
+        **({} if effort is None else _effort(answered, effort)),
+        **about,
+    }
+
+
+def _effort(answered: Answered, effort: Effort) -> dict[str, Any]:
+    once = {entry.key: entry for entry in answered.entries.values()}.values()
+    return {
         "seconds": {
             "this_session": round(effort.seconds, 3),
             "answering_all_sessions_and_processes": round(sum(entry.seconds for entry in once), 3),
@@ -223,7 +218,6 @@ def summary(
         "generated_tokens": sum(entry.num_tokens for entry in once),
         "processes": effort.processes,
         "devices": list(effort.devices),
-        **about,
     }
 
 
@@ -233,6 +227,7 @@ def _asked(benchmark: Benchmark) -> dict[str, Any]:
         "prompt": benchmark.prompt,
         "num_beams": benchmark.num_beams,
         "max_new_tokens": benchmark.max_new_tokens,
+        "rules": benchmark.rules,
         "scorer": benchmark.scorer,
         "scoring": dict(benchmark.scoring),
         "version": benchmark.version,
@@ -250,7 +245,10 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "(results.json lists them)"
         )
     if number["unscored"]:
-        found.append(f"{number['unscored']} answers could not be judged and are left out of the scores")
+        why = results["judged"]["decided_by"] or "the rules, or answers that the release withholds"
+        found.append(f"{number['unscored']} of {number['answered']} answers have no score ({why})")
+    if failed := results["judged"].get("without_verdict"):
+        found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {failed[0]['reason']}")
     if number["unfinished"] > MANY_UNFINISHED * number["answered"]:
         found.append(
             f"{number['unfinished']} of {number['answered']} replies did not end within "

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from .about import git_commit, versions
 from .benchmarks import select_pipeline
 from .engines import ConfiguredEngine
 from .errors import RunError
+from .judging import make_judge, needs_judge
+from .judging import options_of as judge_options
 from .launch import (
     LauncherWatch,
     check_environment,
@@ -29,13 +31,17 @@ from .launch import (
     sharding_asked,
     start_accelerator,
 )
-from .progress import say
+from .progress import say, warn
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
-from .task import Task, run_task
+from .summary import show_summary
+from .task import Loaded, Task, load_tasks, run_task
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+
+    from datasets.evaluation.judges.base import Judge
+    from datasets.evaluation.judges.options import JudgeOptions
 
     from .catalog import Catalog
     from .config import EvalConfig
@@ -54,6 +60,7 @@ class Plan:
         roots: dataset folders.
         options: see `Options`.
         save_dir: where the tracker writes.
+        judge: whom to ask where a benchmark needs a judge; None for nobody.
         timeout_hours: how long a process waits for the others.
         wandb: whether metrics also go to Weights & Biases.
         config_yaml: the resolved configuration.
@@ -66,6 +73,7 @@ class Plan:
     roots: Sequence[Path]
     options: Options
     save_dir: Path
+    judge: JudgeOptions | None = None
     timeout_hours: float
     wandb: bool
     config_yaml: str
@@ -97,16 +105,19 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
     Raises:
         ConfigError: an unknown dataset.
         RunError: a pipeline class that does not exist or belongs to another benchmark, or no checkpoint.
-        DataError: no dataset folder is known.
+        DataError: no dataset folder is known, or no judge where one must be.
     """
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the checkpoint's directory")
     save_dir = Path(config.SAVE_DIR).expanduser()
+    names = [name.strip() for name in config.DATASETS.TEST.split(",")]
     tasks = []
     for benchmark in catalog.select(config.DATASETS.TEST):
         pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
         size = config.sections[benchmark.section].TEST.BATCH_SIZE_TOTAL
-        tasks.append(Task(pipeline=pipeline, batch_size_total=size, folder=save_dir / benchmark.dataset))
+        folder, optional = save_dir / benchmark.dataset, benchmark.dataset not in names
+        tasks.append(Task(pipeline=pipeline, batch_size_total=size, folder=folder, optional=optional))
+    judged = any(needs_judge(task.pipeline.declaration) for task in tasks)
     return Plan(
         name=config.NAME,
         tasks=tasks,
@@ -118,6 +129,7 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
             workers=config.EVAL.WORKERS,
         ),
         save_dir=save_dir,
+        judge=judge_options(config.JUDGE, os.environ) if judged else None,
         timeout_hours=config.EVAL.TIMEOUT_HOURS,
         wandb=config.WANDB,
         config_yaml=config.resolved_yaml,
@@ -142,9 +154,17 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
         accelerator = _start(plan, world)
         session = _session(plan, accelerator)
         source = make_source(device_of(accelerator))
-        for task in plan.tasks:
-            folder = task.folder
-            run_task(task, source, session)
+        found, missing = load_tasks(plan.tasks, session)
+        if session.is_main:
+            for name, why in missing.items():
+                warn(f"{name} is left out: {why}")
+        session = _with_judge(plan, session, found)
+        results = []
+        for loaded in found:
+            folder = loaded.task.folder
+            results.append(run_task(loaded, source, session))
+        if session.is_main and len(plan.tasks) > 1:
+            show_summary(results, missing, plan.save_dir)
         for tracker in accelerator.trackers:
             tracker.finish()
         # the main process is still writing when the others are done, and their end must not look like a failure
@@ -210,6 +230,20 @@ def _session(plan: Plan, accelerator: Accelerator) -> Session:
     if plan.wandb:
         session.agree(lambda: _start_wandb(plan, accelerator))
     return session
+
+
+def _with_judge(plan: Plan, session: Session, found: Sequence[Loaded]) -> Session:
+    """Reach the judge before anything is asked, if a benchmark needs one; on the main process.
+
+    Raises:
+        AgreedError: it cannot be used.
+    """
+    options = plan.judge
+    if options is None or not any(needs_judge(loaded.task.pipeline.declaration) for loaded in found):
+        return session
+    judges: list[Judge] = []
+    session.agree(lambda: judges.append(make_judge(options, os.environ)) if session.is_main else None)
+    return replace(session, judge=judges[0]) if judges else session
 
 
 def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:

@@ -22,6 +22,8 @@ from .progress import say
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from datasets.evaluation.judges.base import Judge
+
 T = TypeVar("T")
 USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError)
 """Mistakes in settings, files and data: shown as a message, without a traceback."""
@@ -74,6 +76,7 @@ class Session:
         config_yaml: the resolved configuration, saved beside every result.
         between: called before every batch; raises to end the loop.
         tracked: whether metrics also go to the accelerator's tracker.
+        judge: helps to score, on the main process; None where there is none.
     """
 
     accelerator: Accelerator
@@ -84,6 +87,7 @@ class Session:
     config_yaml: str
     between: Callable[[], None] = lambda: None
     tracked: bool = False
+    judge: Judge | None = None
 
     @property
     def rank(self) -> int:

@@ -10,20 +10,24 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from datasets.declaration import Benchmark
+from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
 from .base import BenchmarkPipeline
 from .files import write_text
 from .identity import Identity, run_parts, settle
 from .journal import Entry, Journal, read_folder, usable_answers
+from .judging import score
 from .loop import LoopSettings, answer_all
 from .progress import Progress, duration, say, warn
 from .report import PREDICTIONS, RESULTS, plain_table, remove_results, write_results
-from .results import Effort, flat, judge, listed, predictions, summary, warnings
+from .results import Answered, Effort, flat, join, listed, predictions, summary, text_of, warnings
 from .session import AgreedError, EngineSource, Session
 from .shard import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
 
@@ -36,11 +40,33 @@ class Task:
         pipeline: with the declaration as the configuration has it.
         batch_size_total: questions answered at a time by all processes together.
         folder: where its journal and results go.
+        optional: whether the run goes on without it where its files are missing (``all``).
     """
 
     pipeline: BenchmarkPipeline
     batch_size_total: int
     folder: Path
+    optional: bool = False
+
+    @property
+    def dataset(self) -> str:
+        """What ``DATASETS.TEST`` calls it."""
+        return self.pipeline.declaration.dataset
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A task with what its files hold.
+
+    Attributes:
+        task: see `Task`.
+        records: in data order.
+        bad: what could not be read.
+    """
+
+    task: Task
+    records: list[Record]
+    bad: list[BadRecord]
 
 
 @dataclass(frozen=True)
@@ -61,8 +87,54 @@ class _Start:
     entries: list[Entry]
 
 
-def run_task(task: Task, source: EngineSource, session: Session) -> None:
-    """Run one benchmark from its files to its results. All processes must call it.
+def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], dict[str, str]]:
+    """Read the files of all benchmarks before anything is asked. All processes must call it.
+
+    Returns: the benchmarks that can be run, and why optional ones cannot, by dataset name.
+
+    Raises:
+        AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all.
+    """
+    found: list[Loaded | str] = []
+    shares = session.agree(lambda: _load_all(tasks, session, found))
+    missing = {name: why for share in shares for name, why in share.items()}
+    loaded = [item for item in found if isinstance(item, Loaded) and item.task.dataset not in missing]
+    if not loaded:
+        raise AgreedError("no benchmark has its files:\n" + "\n".join(f"{n}: {why}" for n, why in missing.items()))
+    return loaded, missing
+
+
+def _load_all(tasks: Sequence[Task], session: Session, found: list[Loaded | str]) -> dict[str, str]:
+    """Read all benchmarks into ``found``; returns why some cannot be run here."""
+    found += [_load(task, session) for task in tasks]
+    return {task.dataset: item for task, item in zip(tasks, found, strict=True) if isinstance(item, str)}
+
+
+def _load(task: Task, session: Session) -> Loaded | str:
+    """Read a benchmark's files.
+
+    Returns: what they hold, or why an optional one cannot be run.
+
+    Raises:
+        DataError: they are missing or unreadable, hold nothing, or (``strict``) a record is malformed.
+    """
+    try:
+        records, bad = task.pipeline.load(session.roots)
+    except DataError as error:
+        if task.optional:
+            return str(error)
+        raise
+    if bad and session.options.strict:
+        raise DataError(f"{bad[0].where}: {bad[0].reason} (EVAL.STRICT False counts it and goes on)")
+    if not records:
+        raise DataError(f"{task.dataset}: the files hold no record" + (f": {bad[0]}" if bad else ""))
+    return Loaded(task, records, bad)
+
+
+def run_task(loaded: Loaded, source: EngineSource, session: Session) -> dict[str, Any]:
+    """Run one benchmark from its records to its results. All processes must call it.
+
+    Returns: the results on the main process; on others, nothing.
 
     Raises:
         AgreedError: it cannot start; every process raises the same.
@@ -71,8 +143,9 @@ def run_task(task: Task, source: EngineSource, session: Session) -> None:
         RunError: the answers are incomplete.
     """
     begun = time.monotonic()
+    task = loaded.task
     data: list[_Data] = []
-    starts = session.agree(lambda: _prepare(task, source, session, data))
+    starts = session.agree(lambda: _prepare(loaded, source, session, data))
     identity = starts[0].identity
     if identity is None or len({start.digest for start in starts}) > 1:
         odd = [str(rank) for rank, start in enumerate(starts) if start.digest != starts[0].digest]
@@ -86,23 +159,20 @@ def run_task(task: Task, source: EngineSource, session: Session) -> None:
         effort = Effort(
             seconds=time.monotonic() - begun, answered=len(new), processes=session.world, devices=session.devices
         )
-        _finish(task, session, data[0], {**answers, **new}, effort, identity)
+        return _finish(task, session, data[0], {**answers, **new}, effort, identity)
+    return {}
 
 
-def _prepare(task: Task, source: EngineSource, session: Session, data: list[_Data]) -> _Start:
-    """Read the benchmark (into ``data``) and what has been answered; the main process settles the identity.
+def _prepare(loaded: Loaded, source: EngineSource, session: Session, data: list[_Data]) -> _Start:
+    """Word the questions (into ``data``) and find what has been answered; the main process settles the identity.
 
     Raises:
         DataError, RunError, CheckpointError: see ``session.py``, `USER_ERRORS`.
     """
-    records, bad = task.pipeline.load(session.roots)
-    if bad and session.options.strict:
-        raise DataError(f"{bad[0].where}: {bad[0].reason} (EVAL.STRICT False counts it and goes on)")
-    if not records:
-        raise DataError(f"{task.pipeline.declaration.name}: the files hold no record" + (f": {bad[0]}" if bad else ""))
+    task, records = loaded.task, loaded.records
     asked = records if session.options.limit is None else records[: session.options.limit]
     questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
-    data.append(_Data(asked, bad, questions))
+    data.append(_Data(asked, loaded.bad, questions))
     identity = _settle(task, source, session, records) if session.is_main else None
     wanted = {question.key for question in questions}
     visible = read_folder(task.folder / "journal") if session.accelerator.is_local_main_process else ()
@@ -129,7 +199,7 @@ def _answer_share(
     run: str,
 ) -> list[Entry]:
     """Answer this process's part of what is left; the model is loaded only if there is such a part."""
-    name = task.pipeline.declaration.dataset
+    name = task.dataset
     left = [question for question in data.questions if question.key not in answers]
     share = divide(left, session.world)[session.rank]
     size = batch_size_per_process(task.batch_size_total, session.world)
@@ -191,9 +261,12 @@ def _finish(
     answers: dict[QuestionKey, Entry],
     effort: Effort,
     identity: Identity,
-) -> None:
+) -> dict[str, Any]:
     """Score, write, and show."""
-    answered = judge(task.pipeline, data.records, data.bad, data.questions, answers)
+    entries = join(data.records, data.questions, answers)
+    texts = [(record, text_of(entries[record.id])) for record in data.records]
+    evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
+    answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
     about = {
         "limit": session.options.limit,
         "fingerprint": identity.fingerprint,
@@ -201,11 +274,26 @@ def _finish(
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)
-    write_results(task.folder, predictions(answered), results)
+    publish(task.folder, answered, task.pipeline.declaration, results)
+    session.track(flat(results["scores"], task.pipeline.declaration.name))
+    return results
+
+
+def publish(folder: Path, answered: Answered, benchmark: Benchmark, results: Mapping[str, Any]) -> None:
+    """Write a benchmark's results and the file for its server, and show them.
+
+    Args:
+        folder: where they go.
+        answered: see `Answered`.
+        benchmark: the declaration.
+        results: see `pipeline.results.summary`.
+    """
+    write_results(folder, predictions(answered), results)
+    shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
+    if benchmark.scorer in SUBMISSIONS:
+        shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
     for sentence in warnings(results):
         warn(sentence)
-    sys.stdout.write(
-        f"\n{plain_table(results)}\n\npredictions: {task.folder / PREDICTIONS}\nresults:     {task.folder / RESULTS}\n"
-    )
+    files = "".join(f"\n{label + ':':<13}{file}" for label, file in shown)
+    sys.stdout.write(f"\n{plain_table(results)}\n{files}\n")
     sys.stdout.flush()
-    session.track(flat(results["scores"], task.pipeline.declaration.name))

@@ -6,24 +6,27 @@ scorers know which.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from ..types import Record, Score, Scored
 
+T = TypeVar("T")
 
-def join(records: Sequence[Record], predictions: Mapping[str, str]) -> Iterator[tuple[Record, str | None]]:
+
+def join(records: Sequence[Record], predictions: Mapping[str, T]) -> Iterator[tuple[Record, T | None]]:
     """Pair every record with its answer, in the order of the records.
 
     Args:
         records: the benchmark.
-        predictions: id -> text. Where a release repeats an id (``meta["release_id"]``), the answer serves all of its
+        predictions: id -> answer. Where a release repeats an id (``meta["release_id"]``), the answer serves all of its
             records that have none of their own.
     """
     for record in records:
         yield record, predictions.get(record.id, predictions.get(str(record.meta.get("release_id", record.id))))
 
 
-def unknown(records: Sequence[Record], predictions: Mapping[str, str]) -> list[str]:
+def unknown(records: Sequence[Record], predictions: Iterable[str]) -> list[str]:
     """Ids of answers that no record has, in the order of the answers."""
     known = {record.id for record in records} | {str(r.meta["release_id"]) for r in records if "release_id" in r.meta}
     return [key for key in predictions if key not in known]

@@ -34,9 +34,9 @@ def write_submission(scorer: str, scored: Sequence[Scored], folder: Path) -> Pat
     Raises:
         DataError: there is no server format for this scorer.
     """
-    if scorer not in _WRITERS:
-        raise DataError(f"no submission format for scorer '{scorer}'; there is one for: {', '.join(_WRITERS)}")
-    name, write = _WRITERS[scorer]
+    if scorer not in SUBMISSIONS:
+        raise DataError(f"no submission format for scorer '{scorer}'; there is one for: {', '.join(SUBMISSIONS)}")
+    name, write = SUBMISSIONS[scorer]
     folder.mkdir(parents=True, exist_ok=True)
     write(scored, folder / name)
     return folder / name
@@ -83,8 +83,9 @@ def _number(key: str) -> int | str:
     return int(key) if key.isascii() and key.isdigit() else key
 
 
-_WRITERS: dict[str, tuple[str, Callable[[Sequence[Scored], Path], None]]] = {
+SUBMISSIONS: dict[str, tuple[str, Callable[[Sequence[Scored], Path], None]]] = {
     "gqa": ("gqa_predictions.json", _gqa),
     "vqa_accuracy": ("textvqa_submission.json", _textvqa),
     "circular": ("mmbench_submission.xlsx", _mmbench),
 }
+"""Scorers whose benchmarks have a server: the file's name, and what writes it."""

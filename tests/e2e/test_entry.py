@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_what_works_and_nothing_else() -> None:
     done = entry("--help")
     assert done.returncode == 0
-    assert "{eval,list,validate}" in done.stdout
+    assert "{eval,score,list,validate}" in done.stdout
     assert "train" not in done.stdout
 
 

@@ -48,7 +48,7 @@ DECLARATION = Benchmark(
     prompt="{question}\nAnswer briefly.",
     num_beams=1,
     max_new_tokens=5,
-    scorer="toy",
+    scorer="exact_match",
 )
 
 

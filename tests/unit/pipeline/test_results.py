@@ -84,7 +84,8 @@ def test_values_by_group_and_for_a_tracker() -> None:
 
 def test_tables_show_percent_counts_and_undefined() -> None:
     metrics = [vars(metric) for metric in METRICS]
-    shown = plain_table({"title": "Toy", "metrics": metrics, "expected": []})
+    about = {"asked": {"rules": "official"}, "judged": {"decided_by": ""}}
+    shown = plain_table({"title": "Toy", "metrics": metrics, "expected": [], **about})
     cells = [line.split() for line in shown.splitlines()[3:]]
     assert cells[1] == ["random", "accuracy", "85.00", "65.40", "to", "100.00", "10"]
     assert (

@@ -46,6 +46,7 @@ def test_predictions_are_the_engines_replies_in_data_order(data: Path, tmp_path:
             "text": text,
             "extracted": text[0],
             "score": float(int(text[0], 16) % 2 == 0),
+            "finished": True,
             "error": None,
         }
 

@@ -1,0 +1,144 @@
+"""Answers from a file: those of a finished run of ours, or of anybody, by the ids of the benchmark's records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.evaluation.predictions import join, unknown
+from datasets.types import DataError, Record
+
+from .journal import Entry
+from .results import listed
+
+IDS = ("id", "question_id", "questionId", "pid", "index")
+"""Names under which a file may give the id, in the order in which they are looked for."""
+TEXTS = ("text", "response", "prediction", "pred", "output", "answer")
+"""Names under which it may give the model's text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """An answer of a file.
+
+    Attributes:
+        text: of the model; None where it has none.
+        prompt: that was asked; "" if the file does not say.
+        finished: whether the text ended by itself, as far as the file says.
+        error: why there is no text.
+    """
+
+    text: str | None
+    prompt: str = ""
+    finished: bool = True
+    error: str | None = None
+
+
+def read_predictions(path: Path) -> dict[str, Given]:
+    """Read answers by id.
+
+    Read are ``predictions.jsonl`` of a run; JSON lines or a JSON list of objects with an id (`IDS`) and a text
+    (`TEXTS`); and a JSON object from ids to texts, or to objects with a text.
+
+    Raises:
+        DataError: the file is unreadable or of another form, or gives two answers to an id; with the place.
+    """
+    found: dict[str, Given] = {}
+    for where, key, value in _items(path):
+        if key in found:
+            raise DataError(f"{where}: a second answer to {key}; each id is answered once")
+        found[key] = _given(value, where)
+    if not found:
+        raise DataError(f"{path}: holds no answers")
+    return found
+
+
+def _items(path: Path) -> Iterator[tuple[str, str, Any]]:
+    """Place, id and value of every answer."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if path.suffix == ".json" and "\n{" not in text.strip():
+            raise DataError(f"{path}: not valid JSON: {error}") from None
+        yield from _of_list(_lines(path, text))
+        return
+    if isinstance(content, dict) and not (set(content) & set(IDS) and set(content) & set(TEXTS)):
+        yield from ((f"{path}, {key}", str(key), value) for key, value in content.items())
+    else:
+        items = content if isinstance(content, list) else [content]
+        yield from _of_list((f"{path}, entry {n}", item) for n, item in enumerate(items, start=1))
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"{path}, line {number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: not JSON: {error}") from None
+
+
+def _of_list(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, str, Any]]:
+    for where, item in items:
+        key = next((item[name] for name in IDS if name in item), None) if isinstance(item, dict) else None
+        if isinstance(key, bool) or not isinstance(key, (str, int)):
+            raise DataError(f"{where}: expected an object with an id under one of {', '.join(IDS)}")
+        yield where, str(key), item
+
+
+def _given(value: Any, where: str) -> Given:
+    if not isinstance(value, dict):
+        value = {"text": value}
+    name = next((name for name in TEXTS if name in value), None)
+    text = None if name is None else value[name]
+    if name is None or not isinstance(text, (str, int, float, type(None))) or isinstance(text, bool):
+        raise DataError(f"{where}: expected the model's text, or an object with it under one of {', '.join(TEXTS)}")
+    prompt, error = value.get("prompt"), value.get("error")
+    return Given(
+        text=None if text is None else str(text),
+        prompt=prompt if isinstance(prompt, str) else "",
+        finished=value.get("finished") is not False,
+        error=error if isinstance(error, str) else None,
+    )
+
+
+def entries_of(records: Sequence[Record], given: Mapping[str, Given], path: Path) -> tuple[dict[str, Entry], list[str]]:
+    """Give every record its answer.
+
+    Args:
+        records: of the benchmark.
+        given: see `read_predictions`.
+        path: their file, for messages.
+    Returns: an entry for every record, and the ids of answers that no record has.
+
+    Raises:
+        DataError: no answer belongs to any record.
+    """
+    stray = unknown(records, given)
+    if len(stray) == len(given):
+        some = listed([record.id for record in records[:3]])
+        raise DataError(
+            f"{path}: none of its ids ({listed(stray[:3])}) is one of the benchmark's, which are like {some}"
+        )
+    return {record.id: _entry(record, answer) for record, answer in join(records, given)}, stray
+
+
+def _entry(record: Record, answer: Given | None) -> Entry:
+    answer = answer or Given(text=None, error="no prediction in the file")
+    return Entry(
+        run="",
+        id=record.id,
+        image=None if record.image is None else record.image.name,
+        question=record.fields.get("question", ""),
+        prompt=answer.prompt,
+        text=answer.text or "",
+        finished=answer.finished,
+        error=(answer.error or "no text in the file") if answer.text is None else None,
+    )

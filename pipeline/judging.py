@@ -1,0 +1,173 @@
+"""Which judge a run has, and scores with its help: asked before anything is answered, used after, kept on disk."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.declaration import Benchmark
+from datasets.evaluation import Evaluation
+from datasets.evaluation.judges.base import Judge, JudgeError, Usage, Verdict, Verdicts, collect
+from datasets.evaluation.judges.chat import ChatJudge
+from datasets.evaluation.judges.options import JudgeOptions, is_configured, judge_options
+from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
+from datasets.evaluation.judging import evaluate_judged, judge_requests, method, uses_judge
+from datasets.types import Record
+
+from .base import BenchmarkPipeline
+from .config import JudgeConfig
+from .progress import say
+
+VERDICTS = "verdicts.jsonl"
+"""File of a run's folder that keeps what the judge said."""
+ANNOUNCED = 50
+"""Verdicts after which a word is said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What decided about a benchmark's answers.
+
+    Attributes:
+        decided_by: in words; "" where rules alone ever decide.
+        usage: what a judge cost in this session; None if none was asked.
+        failed: requests that have no verdict, with the reason.
+        asked_on: date, ISO; "" if none was asked.
+    """
+
+    decided_by: str = ""
+    usage: Usage | None = None
+    failed: Sequence[Verdict] = ()
+    asked_on: str = ""
+
+    def described(self) -> dict[str, Any]:
+        """For ``results.json``."""
+        if self.usage is None:
+            return {"decided_by": self.decided_by}
+        usage = vars(self.usage)
+        failed = [{"id": v.record, "part": v.part, "reason": v.failure} for v in self.failed]
+        return {"decided_by": self.decided_by, "asked_on": self.asked_on, "usage": usage, "without_verdict": failed}
+
+
+def needs_judge(benchmark: Benchmark) -> bool:
+    """Whether a judge has a part in a benchmark's rules; it had none in those of the first CoLLaVO release.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    return benchmark.rules != "released" and uses_judge(benchmark)
+
+
+def options_of(config: JudgeConfig, environ: Mapping[str, str]) -> JudgeOptions | None:
+    """The judge that a configuration asks for; None for none.
+
+    Raises:
+        JudgeError: one is asked for and nothing says whom, or a setting is out of range.
+        DataError: a setting is of another type.
+    """
+    if config.USE == "never":
+        return None
+    given = {
+        "model": config.MODEL,
+        "base_url": config.BASE_URL,
+        "key_variable": config.KEY_VARIABLE,
+        "temperature": config.TEMPERATURE,
+        "concurrency": config.CONCURRENCY,
+        "timeout": config.TIMEOUT,
+        "attempts": config.ATTEMPTS,
+        "backoff": config.BACKOFF,
+        "give_up_after": config.GIVE_UP_AFTER,
+        "max_tokens": config.MAX_TOKENS,
+        "price_input": config.PRICE_INPUT,
+        "price_output": config.PRICE_OUTPUT,
+        "cache": config.CACHE,
+    }
+    options = judge_options(given, environ)
+    if is_configured(options, environ):
+        return options
+    if config.USE == "always":
+        raise JudgeError(
+            f"JUDGE.USE always: nobody is there to be asked; put a key into the environment variable "
+            f"{options.key_variable}, or set JUDGE.BASE_URL to a server that speaks the OpenAI chat protocol"
+        )
+    return None
+
+
+def make_judge(options: JudgeOptions, environ: Mapping[str, str]) -> Judge:
+    """Connect to a judge and let it prove that it answers.
+
+    Raises:
+        JudgeError: it cannot be used as configured.
+    """
+    judge = ChatJudge(options, environ, progress=_announce)
+    answers_as = judge.probe()
+    say(f"judge: {judge.name}, answering as {answers_as}; its replies are kept in {options.cache}")
+    return judge
+
+
+def _announce(done: int, total: int) -> None:
+    if done % ANNOUNCED == 0 or done == total:
+        say(f"  {done} of {total} verdicts")
+
+
+def score(
+    pipeline: BenchmarkPipeline,
+    answers: Sequence[tuple[Record, str | None]],
+    judge: Judge | None,
+    folder: Path,
+    recorded: Path | None = None,
+) -> tuple[Evaluation, Judgement]:
+    """Score a benchmark's answers: by its rules alone, with recorded verdicts, or with a judge that is asked now.
+
+    Args:
+        pipeline: of the benchmark.
+        answers: every record with the model's text; None for one that has none.
+        judge: to be asked where the benchmark has a use for it.
+        folder: where the verdicts are kept.
+        recorded: file of verdicts to use instead of asking.
+
+    Raises:
+        DataError: the benchmark has no use for recorded verdicts, or the file is unreadable.
+        JudgeError: the judge's replies cannot be kept.
+    """
+    benchmark = pipeline.declaration
+    if recorded is not None:
+        verdicts = read_verdicts(recorded)
+        return evaluate_judged(benchmark, answers, verdicts), Judgement(decided_by=f"verdicts of {recorded}")
+    if not needs_judge(benchmark):
+        return pipeline.evaluate(answers), Judgement()
+    if judge is None:
+        return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
+    requests = judge_requests(benchmark, [(record, text) for record, text in answers if text is not None])
+    if requests:
+        say(f"{benchmark.dataset}: asking the judge {judge.name} {len(requests)} times")
+    before = judge.usage
+    said = judge.ask(requests)
+    usage = _since(before, judge.usage)
+    write_verdicts(folder / VERDICTS, said, judge.name)
+    if requests:
+        say(f"{benchmark.dataset}: {usage.describe()}")
+    found: Verdicts = collect(said)
+    judgement = Judgement(
+        decided_by=method(benchmark, judge.name),
+        usage=usage,
+        failed=[verdict for verdict in said if verdict.value is None],
+        asked_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+    return evaluate_judged(benchmark, answers, found), judgement
+
+
+def _since(before: Usage, now: Usage) -> Usage:
+    """What was spent between two moments."""
+    cost = None if now.cost is None else now.cost - (before.cost or 0.0)
+    return Usage(
+        asked=now.asked - before.asked,
+        cached=now.cached - before.cached,
+        failed=now.failed - before.failed,
+        input_tokens=now.input_tokens - before.input_tokens,
+        output_tokens=now.output_tokens - before.output_tokens,
+        cost=cost,
+    )

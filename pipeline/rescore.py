@@ -1,0 +1,140 @@
+"""``score``: the scores of answers that a file holds, without a model; by rules, recorded verdicts, or a judge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.load import ConfigError
+from datasets.declaration import Benchmark
+from datasets.evaluation.judges.base import Judge
+from datasets.roots import data_roots
+from datasets.types import BadRecord, Record
+
+from .about import git_commit, versions
+from .base import BenchmarkPipeline
+from .benchmarks import select_pipeline
+from .catalog import Catalog
+from .config import EvalConfig
+from .given import entries_of, read_predictions
+from .judging import make_judge, needs_judge, options_of, score
+from .progress import warn
+from .results import Answered, listed, summary, text_of
+from .task import publish
+
+FOLDER = "score"
+"""Folder beside the predictions in which new scores go, if no other is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is to be scored.
+
+    Attributes:
+        predictions: file of answers, see ``pipeline/given.py``.
+        verdicts: file of a judge's verdicts to use instead of asking one; None for none.
+    """
+
+    predictions: Path
+    verdicts: Path | None = None
+
+
+def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str | None, out: Path | None) -> int:
+    """Score a file of answers, write the results and show them.
+
+    Args:
+        config: resolved; says how the benchmark is scored, where its files are, and who judges.
+        catalog: of the declared benchmarks.
+        source: see `Source`.
+        dataset: name of the benchmark; None for what the configuration or the folder of the predictions says.
+        out: folder of the results; None for one beside the predictions.
+
+    Returns: the exit code.
+
+    Raises:
+        ConfigError: no such benchmark.
+        DataError, RunError: a file is missing or unreadable, or the judge cannot be used.
+    """
+    benchmark = named(config, catalog, source.predictions, dataset)
+    pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
+    records, bad = pipeline.load(data_roots(config.DATASETS.ROOT, os.environ))
+    options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
+    judge = None if options is None else make_judge(options, os.environ)
+    folder = out or source.predictions.parent / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    answered, stray = score_file(pipeline, records, bad, source, judge, folder)
+    if stray:
+        warn(
+            f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
+        )
+    about = {
+        "limit": None,
+        "predictions": str(source.predictions),
+        "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        "git_commit": git_commit(),
+        "versions": versions(),
+    }
+    publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
+    return 0
+
+
+def score_file(
+    pipeline: BenchmarkPipeline,
+    records: list[Record],
+    bad: list[BadRecord],
+    source: Source,
+    judge: Judge | None,
+    folder: Path,
+) -> tuple[Answered, list[str]]:
+    """Score a file of answers to a benchmark's records.
+
+    Args:
+        pipeline: of the benchmark.
+        records: its records.
+        bad: what could not be read of it.
+        source: see `Source`.
+        judge: to be asked where the benchmark needs one; None for none.
+        folder: where its verdicts are kept.
+    Returns: the scores, and the ids of answers that no record has.
+
+    Raises:
+        DataError: a file is unreadable, or belongs to another benchmark.
+    """
+    entries, stray = entries_of(records, read_predictions(source.predictions), source.predictions)
+    texts = [(record, text_of(entries[record.id])) for record in records]
+    evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts)
+    answered = Answered(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
+    return answered, stray
+
+
+def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str | None) -> Benchmark:
+    """The benchmark that a file of answers belongs to.
+
+    Raises:
+        ConfigError: none is named, several are, or there is no such one.
+    """
+    name = dataset or _of_run(predictions.parent) or config.DATASETS.TEST
+    if not name:
+        raise ConfigError(
+            f"which benchmark do the answers in {predictions} belong to? Name it: "
+            f"lbk_entry.py score pope_test --predictions {predictions}"
+        )
+    chosen = catalog.select(name)
+    if len(chosen) > 1:
+        raise ConfigError(f"{predictions} belongs to one benchmark, but {name} names {len(chosen)}")
+    return chosen[0]
+
+
+def _of_run(folder: Path) -> str:
+    """The dataset of a run by what it left beside its predictions; "" if it is no run's folder."""
+    try:
+        content: Any = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    name = content.get("dataset") if isinstance(content, Mapping) else None
+    return name if isinstance(name, str) else ""

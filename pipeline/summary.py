@@ -1,0 +1,112 @@
+"""The table at the end of a run over several benchmarks: the published figures, ours, and the difference."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .files import write_text
+from .report import aligned, pipe_table, rules_in_words, shown
+
+WIDTH = 110
+"""Characters of a line on the terminal, from which the table goes on below itself."""
+MARKDOWN, TABLE = "summary.md", "summary.csv"
+ROWS = ("", "CoLLaVO-7B, published", "this run", "difference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One figure of a benchmark.
+
+    Attributes:
+        title: of the benchmark, or of the figure where it has several.
+        published: as published; "" where nothing is.
+        ours: of this run, or why there is none.
+        difference: ours minus the published one; "" where either is missing.
+    """
+
+    title: str
+    published: str
+    ours: str
+    difference: str = ""
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """From top to bottom."""
+        return self.title, self.published, self.ours, self.difference
+
+
+def show_summary(results: Sequence[Mapping[str, Any]], missing: Mapping[str, str], folder: Path) -> None:
+    """Write ``summary.md`` and ``summary.csv``, and show the table.
+
+    Args:
+        results: of every benchmark that ran, as in its ``results.json``.
+        missing: dataset -> why it could not be run.
+        folder: where the files go.
+    """
+    columns = [column for result in results for column in columns_of(result)]
+    write_text(folder / MARKDOWN, markdown(columns, results, missing))
+    write_text(folder / TABLE, _csv(columns))
+    left_out = f"\nleft out, their files are missing: {', '.join(missing)}\n" if missing else ""
+    sys.stdout.write(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
+    sys.stdout.flush()
+
+
+def columns_of(result: Mapping[str, Any]) -> Iterator[Column]:
+    """A benchmark's columns: the figures that were published, or else its first one."""
+    for row in result["expected"]:
+        ours = _not_scored(result) if row["got"] is None else f"{row['got']:.1f}"
+        difference = "" if row["difference"] is None else f"{row['difference']:+.1f}"
+        title = row["title"] or result["title"]
+        yield Column(title=title, published=f"{row['published']:.1f}", ours=ours, difference=difference)
+    if not result["expected"]:
+        first = result["metrics"][0]
+        ours = _not_scored(result) if first["value"] is None else shown(first, digits=1)
+        yield Column(title=result["title"], published="", ours=ours)
+
+
+def _not_scored(result: Mapping[str, Any]) -> str:
+    return "no judge" if result["judged"]["decided_by"].startswith("no judge") else "undefined"
+
+
+def plain(columns: Sequence[Column]) -> str:
+    """The table for a terminal, cut into blocks that fit its width."""
+    blocks: list[list[Column]] = [[]]
+    used = len(max(ROWS, key=len))
+    for column in columns:
+        width = max(map(len, column.cells)) + 2
+        if blocks[-1] and used + width > WIDTH:
+            blocks.append([])
+            used = len(max(ROWS, key=len))
+        blocks[-1].append(column)
+        used += width
+    return "\n\n".join(aligned(list(_lines(block))) for block in blocks)
+
+
+def markdown(columns: Sequence[Column], results: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+    """The table as a Markdown page, with what is behind each column."""
+    header, *rows = _lines(columns)
+    lines = ["# Summary", "", *pipe_table(header, rows), ""]
+    for result in results:
+        number = result["counts"]
+        lines.append(
+            f"- {result['title']} (`{result['dataset']}`): {number['answered']} of {number['records']} records "
+            f"answered, {rules_in_words(result)}"
+        )
+    lines += [f"- `{name}` is left out: {' '.join(why.split())}" for name, why in missing.items()]
+    return "\n".join([*lines, ""])
+
+
+def _lines(columns: Sequence[Column]) -> Iterator[tuple[str, ...]]:
+    yield from zip(ROWS, *(column.cells for column in columns), strict=True)
+
+
+def _csv(columns: Sequence[Column]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(_lines(columns))
+    return stream.getvalue()
