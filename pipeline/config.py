@@ -202,7 +202,9 @@ def read_configuration(conf_files: Sequence[str | Path], overrides: Sequence[str
     catalog = load_catalog(added=declarations)
     config = load_config(others, overrides, catalog.sections)
     if catalog.added:
-        added = yaml.safe_dump({SECTION: {name: dict(v) for name, v in catalog.added.items()}}, allow_unicode=True)
+        added = yaml.safe_dump(
+            {SECTION: {name: dict(v) for name, v in catalog.added.items()}}, allow_unicode=True, sort_keys=False
+        )
         config = replace(config, resolved_yaml=config.resolved_yaml + added)
     return config, catalog
 

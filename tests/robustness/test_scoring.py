@@ -1,0 +1,200 @@
+"""Scores of answers in files, and a judge's part in a run: what is used is said, and nothing is lost or paid twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from datasets.evaluation.judges.options import JudgeOptions
+from pipeline.base import BenchmarkPipeline
+from pipeline.catalog import load_catalog
+from pipeline.cli import main
+from pipeline.run import run_plan
+from pipeline.task import Task
+from tests.robustness.judge_server import Server, raw, refusal, says, serving
+from tests.robustness.toy import ToyEngine, ToySource, make_plan
+
+QUESTIONS = {
+    "v1_0": {"question": "What is x?", "answer": "-1<AND>-5", "capability": ["ocr", "math"]},
+    "v1_1": {"question": "Which fruit?", "answer": "apple", "capability": ["rec"]},
+    "v1_2": {"question": "Which colour?", "answer": "red", "capability": ["rec"]},
+}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a small MM-Vet and answers to two of its questions, without any judge in the environment."""
+    folder = tmp_path / "data" / "mm-vet"
+    (folder / "images").mkdir(parents=True)
+    content = {key: {"imagename": f"{key}.png", "imagesource": "made", **item} for key, item in QUESTIONS.items()}
+    (folder / "mm-vet.json").write_text(json.dumps(content))
+    for key in QUESTIONS:
+        Image.new("RGB", (30, 20), "red").save(folder / "images" / f"{key}.png")
+    (tmp_path / "answers.json").write_text(json.dumps({"v1_1": "an apple", "v1_2": "blue"}))
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "COLLAVO_JUDGE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def score(*words: str, dataset: str = "mm-vet", answers: str = "answers.json") -> int:
+    return main(["score", dataset, "--predictions", answers, *words, "--overrides", "DATASETS.ROOT", "data"])
+
+
+def results(folder: str | Path = "score") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(folder, "results.json").read_text())
+    return content
+
+
+def asking(server: Server, *more: str) -> list[str]:
+    return ["--overrides", "DATASETS.ROOT", "data", "JUDGE.BASE_URL", server.url, "JUDGE.BACKOFF", "0.01", *more]
+
+
+def test_without_a_judge_nothing_is_made_up(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score() == 0
+    found = results()
+    assert found["scores"]["all"]["total"] is None
+    assert found["judged"] == {"decided_by": "no judge, and nothing decides without one: not scored"}
+    assert "not scored" in capsys.readouterr().out
+
+
+def test_a_judge_may_be_demanded(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--predictions", "answers.json", "--overrides", "DATASETS.ROOT", "data", "JUDGE.USE", "always"]
+    assert main(["score", "mm-vet", *words]) == 2
+    assert "environment variable OPENAI_API_KEY, or set JUDGE.BASE_URL" in capsys.readouterr().err
+
+
+def test_judging_a_file_and_doing_it_again(
+    here: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    server.reactions = [says("ready"), says("1.0"), raw(503, b""), raw(200, b"{"), says("0.0")]
+    words = ["score", "mm-vet", "--predictions", "answers.json"]
+    prices = ["JUDGE.PRICE_INPUT", "10", "JUDGE.PRICE_OUTPUT", "50", "JUDGE.CONCURRENCY", "1"]
+    assert main([*words, *asking(server, *prices)]) == 0
+    found = results()
+    assert found["scores"]["all"]["total"] == 50.0
+    assert found["judged"]["decided_by"].startswith("judge: gpt-4-0613 at http://127.0.0.1")
+    # the probe and two verdicts; what failed on the way sent no usable reply
+    assert found["judged"]["usage"]["input_tokens"] == 200
+    assert found["judged"]["usage"]["cost"] == pytest.approx(2 * (100 * 10 + 2 * 50) / 1e6)
+    assert found["counts"]["unscored"] == 0
+    assert "2 replies, 0 from the cache, 0 without a verdict" in capsys.readouterr().err
+    verdicts = [json.loads(line) for line in Path("score/verdicts.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["verdict"]) for row in verdicts] == [("v1_1", "1.0"), ("v1_2", "0.0")]
+    assert "secret" not in "".join(p.read_text() for p in here.rglob("*") if p.is_file() and p.suffix != ".png")
+    sent = len(server.seen)
+    assert main([*words, "--out", "again", *asking(server, *prices)]) == 0
+    assert len(server.seen) == sent + 1  # the probe alone
+    assert results("again")["scores"] == found["scores"]
+    assert results("again")["judged"]["usage"]["cached"] == 2
+    assert main([*words, "--out", "recorded", "--verdicts", "score/verdicts.jsonl"] + asking(server)[:3]) == 0
+    assert len(server.seen) == sent + 1
+    assert results("recorded")["scores"] == found["scores"]
+
+
+def test_a_judge_that_fails_leaves_samples_unscored_and_says_so(
+    here: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reactions = [says("ready"), says("1.0"), says("no idea")]
+    more = asking(server, "JUDGE.CONCURRENCY", "1", "JUDGE.ATTEMPTS", "2")
+    assert main(["score", "mm-vet", "--predictions", "answers.json", *more]) == 0
+    found = results()
+    assert found["scores"]["all"]["total"] is None or found["metrics"][0]["num"] < 2
+    assert [row["id"] for row in found["judged"]["without_verdict"]] == ["v1_2"]
+    shown = capsys.readouterr().err
+    assert "the judge gave no verdict on 1 requests" in shown
+    assert "no idea" in shown
+
+
+def test_a_judge_that_refuses_the_key_stops_before_anything_is_scored(
+    here: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reactions = [refusal(401)]
+    assert main(["score", "mm-vet", "--predictions", "answers.json", *asking(server)]) == 2
+    assert "is the key right?" in capsys.readouterr().err
+    assert not Path("score").exists()
+
+
+def plan_of(here: Path, save: Path, judge: JudgeOptions | None) -> Any:
+    pipeline = BenchmarkPipeline(load_catalog().benchmarks["mm-vet"])
+    task = Task(pipeline=pipeline, batch_size_total=2, folder=save / "mm-vet")
+    return replace(make_plan(here / "data", save), tasks=[task], judge=judge)
+
+
+def test_a_run_reaches_its_judge_before_it_asks_the_model(here: Path, server: Server) -> None:
+    server.reactions = [refusal(401)]
+    source = ToySource(ToyEngine())
+    options = JudgeOptions(base_url=server.url, cache=str(here / "cache"))
+    assert run_plan(plan_of(here, here / "run", options), lambda _: source) == 1
+    assert source.loads == 0
+
+
+def test_a_run_is_judged_and_can_be_judged_later(here: Path, server: Server) -> None:
+    server.reactions = [says("ready"), says("0.5")]
+    options = JudgeOptions(base_url=server.url, cache=str(here / "cache"))
+    assert run_plan(plan_of(here, here / "run", options), lambda _: ToySource(ToyEngine())) == 0
+    judged = results(here / "run" / "mm-vet")
+    assert judged["scores"]["all"]["total"] == pytest.approx(50.0)
+    assert run_plan(plan_of(here, here / "plain", None), lambda _: ToySource(ToyEngine())) == 0
+    plain = here / "plain" / "mm-vet"
+    assert results(plain)["scores"]["all"]["total"] is None
+    (plain / "config.yaml").write_text("DATASETS: {ROOT: data}\n")
+    words = ["score", "--predictions", str(plain / "predictions.jsonl"), "--overrides", "JUDGE.BASE_URL", server.url]
+    assert main(words) == 0  # the benchmark and where its files lie follow from the run's own folder
+    assert results(plain / "score")["scores"] == judged["scores"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "holds no answers"),
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ('{"id": "v1_1", "text": "a"}\n{"id": ', "line 2: not JSON"),
+        ('[{"text": "x"}]', "entry 1: expected an object with an id under one of id, question_id"),
+        ('[{"id": "v1_1"}]', "entry 1: expected the model's text"),
+        ('[{"id": "v1_1", "text": "a"}, {"id": "v1_1", "text": "b"}]', "entry 2: a second answer to v1_1"),
+        ('{"q9": "x"}', "none of its ids (q9) is one of the benchmark's, which are like v1_0, v1_1, v1_2"),
+        ('{"v1_1": ["x"]}', "answers.json, v1_1: expected the model's text"),
+    ],
+)
+def test_files_of_answers_are_explained(
+    here: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("answers.json").write_text(content)
+    assert score() == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"question_id": "v1_1", "answer": "x"}, {"question_id": "v1_2", "answer": null}]',
+        '{"id": "v1_1", "prompt": "p", "text": "x", "error": null}\n{"id": "v1_2", "text": null, "error": "gone"}\n',
+        '{"v1_1": {"response": "x", "answer": "gold"}, "v1_2": null}',
+    ],
+)
+def test_forms_of_answers(here: Path, content: str) -> None:
+    Path("answers.json").write_text(content)
+    assert score() == 0
+    rows = [json.loads(line) for line in Path("score/predictions.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == [("v1_0", None), ("v1_1", "x"), ("v1_2", None)]
+    assert results()["counts"]["answered"] == 1
+
+
+def test_a_file_without_a_benchmark_is_explained(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--predictions", "answers.json"]) == 2
+    assert "Name it: lbk_entry.py score pope_test --predictions answers.json" in capsys.readouterr().err
