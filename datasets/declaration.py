@@ -87,8 +87,12 @@ class Benchmark:
             rules="released",
         )
 
-    def render(self, fields: Mapping[str, str]) -> str:
+    def render(self, fields: Mapping[str, str], absent: Mapping[str, str] | None = None) -> str:
         """Fill the prompt template with a record's fields.
+
+        Args:
+            fields: name -> text.
+            absent: fields that the record would have if some file were there -> which file.
 
         Raises:
             DataError: the template names a field that the record does not have.
@@ -96,6 +100,11 @@ class Benchmark:
         try:
             return self.prompt.format_map(dict(fields))
         except KeyError as error:
+            if absent and error.args[0] in absent:
+                raise DataError(
+                    f"benchmark {self.name}: the prompt names {{{error.args[0]}}}, which {absent[error.args[0]]}; or "
+                    f"word the prompt without it ({self.section}.TEST.PROMPT)"
+                ) from None
             raise DataError(
                 f"benchmark {self.name}: the prompt names {{{error.args[0]}}}, a record has only: "
                 f"{', '.join(sorted(fields))}"

@@ -60,7 +60,8 @@ class Record:
         fields: what the prompt template may name: ``question``, ``hint``, ``options``, ...
         target: what the scorer compares with: a label, a list of answers, a letter; None where it is withheld.
         group: the split or category that scores are reported by; "" if there is one group only.
-        meta: anything else the scorer needs, with the release's own names.
+        meta: anything else the scorer needs, with the release's own names; ``absent`` says which file would give a
+            field that the record lacks.
     """
 
     id: str

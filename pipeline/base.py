@@ -61,7 +61,7 @@ class BenchmarkPipeline:
         Raises:
             DataError: the declaration's prompt names a field that the record lacks.
         """
-        return self.declaration.render(record.fields)
+        return self.declaration.render(record.fields, record.meta.get("absent"))
 
     def score(self, record: Record, text: str) -> Score:
         """Judge one reply."""

@@ -8,13 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from configs.load import ConfigError
-from datasets.declaration import Benchmark
-from datasets.registration import load_records
 from datasets.roots import data_roots
-from datasets.types import DataError, ImageFile
+from datasets.types import DataError
 
 from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
@@ -23,6 +21,7 @@ from .errors import RunError
 from .launch import is_main
 from .rescore import Source, rescore
 from .run import evaluate, make_plan
+from .validate import validate
 
 EXAMPLES = """\
 examples:
@@ -118,7 +117,7 @@ def _build_parser() -> argparse.ArgumentParser:
     again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
     again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
     check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
-    check.add_argument("dataset", help="a name of DATASETS.TEST, see list")
+    check.add_argument("dataset", help="names as in DATASETS.TEST, separated by commas, or all; see list")
     return parser
 
 
@@ -190,40 +189,15 @@ def _score(args: argparse.Namespace) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     config, catalog = _configuration(args)
-    benchmark = config.declared(catalog.select(args.dataset)[0])
-    select_pipeline(config.PIPELINE, benchmark)
+    chosen = catalog.select(args.dataset)
+    pipelines = [select_pipeline(config.PIPELINE, config.declared(benchmark)) for benchmark in chosen]
     roots = data_roots(config.DATASETS.ROOT, os.environ)
-    out = sys.stdout.write
-    out(f"{benchmark.title} ({benchmark.dataset}), version {benchmark.version}\n  source: {benchmark.source}\n")
-    out(f"  folders: {', '.join(map(str, roots))}\n")
-    try:
-        records, bad = load_records(benchmark, roots)
-    except DataError as error:
-        out(f"  MISSING: {error}\n")
-        return FAILED
-    images = {record.image.name: record.image for record in records if record.image is not None}
-    files = [image for image in images.values() if isinstance(image, ImageFile)]
-    missing = [image.path for image in files if not image.path.is_file()]
-    unreadable = [image for image in images.values() if getattr(image, "reason", None)]
-    out(f"  questions: {len(records)}, about {len(images)} pictures\n")
-    _show(out, f"  MISSING pictures: {len(missing) + len(unreadable)}", [*missing, *(i.name for i in unreadable)])
-    _show(out, f"  MALFORMED records: {len(bad)}", [f"{item.where}: {item.reason}" for item in bad])
-    if records:
-        out(f"  first question ({records[0].id}):\n{_indented(benchmark, records[0].fields)}\n")
-    complete = bool(records) and not missing and not unreadable and not bad
-    out("  complete\n" if complete else "  incomplete\n")
-    return 0 if complete else FAILED
-
-
-def _show(out: Any, title: str, items: Sequence[Any], most: int = 5) -> None:
-    """Print a title with its first items, if there are any."""
-    if items:
-        more = f"\n    and {len(items) - most} more" if len(items) > most else ""
-        out(title + "".join(f"\n    {item}" for item in items[:most]) + more + "\n")
-
-
-def _indented(benchmark: Benchmark, fields: Any) -> str:
-    return "\n".join(f"    | {line}" for line in benchmark.render(fields).split("\n"))
+    complete = [validate(pipeline, roots) for pipeline in pipelines]
+    if len(complete) > 1:
+        lacking = [p.declaration.dataset for p, whole in zip(pipelines, complete, strict=True) if not whole]
+        listed = f"; incomplete: {', '.join(lacking)}" if lacking else ""
+        sys.stdout.write(f"{sum(complete)} of {len(complete)} benchmarks are complete{listed}\n")
+    return 0 if all(complete) else FAILED
 
 
 COMMANDS = {"eval": _eval, "score": _score, "list": _list, "validate": _validate}

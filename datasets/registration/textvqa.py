@@ -6,7 +6,7 @@ either, records have no ``ocr`` field: answers can be scored, and a prompt that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,14 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     images = place(roots, f"{options.root}/{options.images}")
     tokens = _tokens(roots, options)
     items = ((f"{path}, data[{index}]", item) for index, item in enumerate(questions))
-    return build_records(items, lambda item: _record(item, images, tokens))
+    places = " or ".join(f"{options.root}/{name}" for name in options.ocr)
+    absent = {} if tokens else {"absent": {"ocr": f"comes from a file that is not there: {places}"}}
+    return build_records(items, lambda item: _record(item, images, tokens, absent))
 
 
-def _record(item: Any, images: Path, tokens: Callable[[str, str], str | None] | None) -> Record:
+def _record(
+    item: Any, images: Path, tokens: Callable[[str, str], str | None] | None, meta: Mapping[str, Any]
+) -> Record:
     question, image = take(item, "question", str), take(item, "image_id", str)
     fields = {"question": question[:1].upper() + question[1:]}
     ocr = tokens(image, question) if tokens else None
@@ -77,6 +81,7 @@ def _record(item: Any, images: Path, tokens: Callable[[str, str], str | None] | 
         image=image_file(images, f"{image}.jpg"),
         fields=fields,
         target=None if answers is None else [str(answer) for answer in answers],
+        meta=meta,
     )
 
 

@@ -104,7 +104,7 @@ def test_print_config_is_complete_yaml() -> None:
 def test_validate_checks_a_folder_from_any_working_directory(world: Path) -> None:
     done = entry("validate", "pope_test", "--overrides", "DATASETS.ROOT", world)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "about 4 pictures" in done.stdout
+    assert "pictures: 4, questions without one: 0" in done.stdout
     assert "| Answer the question using a single word or phrase." in done.stdout
 
 
