@@ -1,0 +1,105 @@
+"""What passes between training files, the builder of instructions and the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ..types import BadRecord, ImageFile, ImageSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One exchange of a conversation.
+
+    Attributes:
+        question: the user's text, without template and object list.
+        answer: the reply to be learned, without the end tag.
+    """
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One conversation to train on.
+
+    Attributes:
+        id: unique in its source; the messages of the trainer name it.
+        image: the picture, or None for a text-only conversation.
+        turns: at least one.
+        source: where it comes from: the file's name, or the kind of instruction.
+        with_objects: whether the first user turn tells the picture's objects, as evaluation does. Crayon instructions
+            ask for just these objects: their prompt must not hold the list, or it would give the answer away.
+    """
+
+    id: str
+    image: ImageSource | None
+    turns: tuple[Turn, ...]
+    source: str
+    with_objects: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what no trainer could use.
+
+        Raises:
+            ValueError: there is no turn, or an object list is wanted without a picture.
+        """
+        if not self.turns:
+            raise ValueError(f"sample {self.id} of {self.source} has no turn")
+        if self.with_objects and self.image is None:
+            raise ValueError(f"sample {self.id} of {self.source} has no picture whose objects could be told")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingPicture(BadRecord):
+    """A record whose picture is not on this machine; otherwise it may be sound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What a file gave.
+
+    Attributes:
+        samples: in the order of the file.
+        bad: malformed records, those without their picture included.
+        num_missing: how many of ``bad`` lack only their picture.
+        num_renamed: samples whose picture was found under another suffix than the file names.
+    """
+
+    samples: tuple[Sample, ...]
+    bad: tuple[BadRecord, ...]
+    num_missing: int
+    num_renamed: int
+
+    def summary(self) -> str:
+        """One line for the log: what is used, what is not, and why."""
+        malformed = len(self.bad) - self.num_missing
+        parts = [f"{len(self.samples)} samples"]
+        parts += [f"{malformed} malformed records skipped"] if malformed else []
+        parts += [f"{self.num_missing} skipped, their pictures are missing"] if self.num_missing else []
+        parts += [f"{self.num_renamed} pictures found under another suffix"] if self.num_renamed else []
+        return "; ".join(parts)
+
+
+def gather(items: Iterable[Sample | BadRecord]) -> Gathered:
+    """Read to the end, and count what was skipped or found under another suffix."""
+    samples: list[Sample] = []
+    bad: list[BadRecord] = []
+    for item in items:
+        if isinstance(item, Sample):
+            samples.append(item)
+        else:
+            bad.append(item)
+    return Gathered(
+        samples=tuple(samples),
+        bad=tuple(bad),
+        num_missing=sum(isinstance(item, MissingPicture) for item in bad),
+        num_renamed=sum(_renamed(sample.image) for sample in samples),
+    )
+
+
+def _renamed(image: ImageSource | None) -> bool:
+    return isinstance(image, ImageFile) and image.path.suffix != PurePosixPath(image.name).suffix

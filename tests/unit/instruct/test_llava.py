@@ -1,0 +1,204 @@
+"""Conversations as LLaVA and ShareGPT4V release them, odd records, and pictures under other suffixes or missing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets.instruct.llava import PictureBelow, read_conversations
+from datasets.instruct.types import MissingPicture, Sample, Turn, gather
+from datasets.types import BadRecord, DataError, ImageFile
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+
+
+def record(*texts: str, image: Any = "coco/train2017/000000000009.jpg", **more: Any) -> dict[str, Any]:
+    found = {"id": "000000000009", "image": image, "conversations": said(*texts), **more}
+    return {key: value for key, value in found.items() if value is not ...}
+
+
+def read(tmp_path: Path, items: list[Any], *roots: Path, check: bool = False) -> list[Sample | BadRecord]:
+    path = tmp_path / "llava_v1_5_mix665k.json"
+    path.write_text(json.dumps(items))
+    return list(read_conversations(path, roots or (tmp_path,), check))
+
+
+def one(tmp_path: Path, item: Any) -> Sample | BadRecord:
+    (found,) = read(tmp_path, [item])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first", "question"),
+    [
+        ("<image>\nWhat is it?", "What is it?"),
+        ("What is it?\n<image>", "What is it?"),
+        ("What is it?", "What is it?"),
+        ("<image>\n What  is\nit?\nAnswer briefly.\n", "What  is\nit?\nAnswer briefly.\n"),
+        ("See <image> here.", "See here."),
+    ],
+)
+def test_the_tag_is_taken_out_of_the_first_question(first: str, question: str, tmp_path: Path) -> None:
+    sample = one(tmp_path, record(first, "A dog.", "Why?", " So.\n"))
+    assert isinstance(sample, Sample)
+    assert sample.turns == (Turn(question=question, answer="A dog."), Turn(question="Why?", answer=" So.\n"))
+    assert sample.with_objects
+    assert sample.image == PictureBelow((tmp_path,), "coco/train2017/000000000009.jpg")
+    assert sample.source == "llava_v1_5_mix665k.json"
+
+
+@pytest.mark.parametrize("image", [..., None])
+def test_text_only_records_have_no_picture(image: Any, tmp_path: Path) -> None:
+    sample = one(tmp_path, record(" Hello", "Hi", image=image, id="wgByO4Y_0", model=""))
+    assert isinstance(sample, Sample)
+    assert (sample.image, sample.with_objects) == (None, False)
+    assert sample.turns == (Turn(question=" Hello", answer="Hi"),)
+
+
+def test_repeated_and_numeric_ids_are_as_released(tmp_path: Path) -> None:
+    items = [record("<image>\na?", "b"), record("<image>\nc?", "d"), record("<image>\ne?", "f", id=2331)]
+    samples = read(tmp_path, items)
+    assert [sample.id for sample in samples if isinstance(sample, Sample)] == [
+        "000000000009@0",
+        "000000000009@1",
+        "2331@2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (record("a", "b", conversations=said("a", "b")[::-1]), "message 0: expected 'human' to speak, got 'gpt'"),
+        (record("a", "b", conversations=said("a", "b")[:1] * 2), "message 1: expected 'gpt' to speak, got 'human'"),
+        (record("a", "b", "c"), "in pairs, got 3 messages"),
+        (record(), "in pairs, got 0 messages"),
+        (record("a", ""), "message 1 is empty"),
+        (record("a", " \n"), "message 1 is empty"),
+        (record("<image>\n", "b"), "message 0 is empty"),
+        (record("<image>", "b", "", "d"), "message 0 is empty"),
+        (record("a", "b", conversations=[{"from": "system", "value": "x"}, *said("a")]), "got 'system'"),
+        (record("a", "b", conversations=[{"from": "human"}, *said("a")]), "lacks 'value'; it has: from"),
+        (
+            record("a", "b", conversations=[{"from": "human", "value": 3}, *said("a")]),
+            "'value' should be a text, got 3",
+        ),
+        (record("a", "b", conversations=["a", "b"]), "expected an object with 'from', got str"),
+        (record("a", "b", conversations="ab"), "'conversations' should be a list"),
+        (record("a", "b", conversations=...), "lacks 'conversations'; it has: id, image"),
+        (record("a", "b", id=...), "lacks 'id'"),
+        (record("a", "b", id=["x"]), "'id' should be a text or a whole number"),
+        (record("a", "b", id=True), "'id' should be a text or a whole number"),
+        (record("a", "b", image=["1.jpg", "2.jpg"]), "'image' lists 2 pictures, a conversation can have one"),
+        (record("a", "b", image=7), "'image' should be a text, got 7"),
+        (record("a", "b", image=""), "should be the path of a picture"),
+        (record("a", "b", image="."), "should be the path of a picture"),
+        (record("a", "b", image="../1.jpg"), "expected the name of a picture below"),
+        (record("a", "b", image="/etc/1.jpg"), "expected the name of a picture below"),
+        (record("<image>\na", "b", image=...), "message 0: <image> may stand once"),
+        (record("<image>\na <image>", "b"), "message 0: <image> may stand once"),
+        (record("a", "b", "<image>\nc", "d"), "message 2: <image> may stand once"),
+        (record("a", "see <image>"), "message 1: <image> may stand once"),
+        (record("a", "\ud800"), "'value' holds half of a character"),
+        ("text", "expected an object with 'conversations', got str"),
+        (None, "expected an object"),
+    ],
+)
+def test_odd_records_are_reported_and_left_out(item: Any, reason: str, tmp_path: Path) -> None:
+    good = record("a", "b")
+    first, bad, last = read(tmp_path, [good, item, good])
+    assert isinstance(bad, BadRecord)
+    assert not isinstance(bad, MissingPicture)
+    assert bad.where == f"{tmp_path / 'llava_v1_5_mix665k.json'}, record 1"
+    assert reason in bad.reason
+    assert isinstance(first, Sample)
+    assert isinstance(last, Sample)
+
+
+@given(
+    st.lists(
+        st.recursive(
+            st.sampled_from(
+                ["id", "image", "conversations", "from", "value", "human", "gpt", "<image>", "a.jpg", "", 1]
+            )
+            | st.none()
+            | st.text(max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["id", "image", "conversations", "from", "value"]) | st.text(max_size=2), inner
+                )
+            ),
+            max_leaves=10,
+        ),
+        max_size=5,
+    )
+)
+def test_every_record_gives_a_sample_or_a_reason(tmp_path_factory: pytest.TempPathFactory, items: list[Any]) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    found = read(folder, items, check=True)
+    assert len(found) == len(items)
+
+
+def test_pictures_are_searched_under_all_roots_and_suffixes(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    names = [f"ocr_vqa/images/{stem}.jpg" for stem in ("exact", "gif", "png", "none")]
+    for root, file in ((there, "exact.jpg"), (here, "exact.png"), (here, "gif.gif"), (there, "png.png")):
+        (root / "ocr_vqa/images").mkdir(parents=True, exist_ok=True)
+        (root / "ocr_vqa/images" / file).write_bytes(file.encode())
+    items = [record("<image>\na", "b", image=name) for name in names] + [record("a", "b", image=...), "bad"]
+    gathered = gather(read(tmp_path, items, here, there, check=True))
+    wanted = [there / "ocr_vqa/images/exact.jpg", here / "ocr_vqa/images/gif.gif", there / "ocr_vqa/images/png.png"]
+    assert [sample.image for sample in gathered.samples] == [
+        *map(ImageFile, wanted, names),
+        None,
+    ]
+    missing, malformed = gathered.bad
+    assert isinstance(missing, MissingPicture)
+    assert missing.where.endswith("record 3")
+    for place in (here / names[3], there / names[3], ".png"):
+        assert str(place) in missing.reason
+    assert not isinstance(malformed, MissingPicture)
+    assert (gathered.num_missing, gathered.num_renamed) == (1, 2)
+    assert gathered.summary() == (
+        "4 samples; 1 malformed records skipped; 1 skipped, their pictures are missing; "
+        "2 pictures found under another suffix"
+    )
+
+
+def test_unchecked_pictures_are_searched_when_they_are_read(tmp_path: Path) -> None:
+    sample = one(tmp_path, record("<image>\na", "b", image="a/b.jpg"))
+    assert isinstance(sample, Sample)
+    assert sample.image is not None
+    with pytest.raises(FileNotFoundError, match=r"b.jpg, also as .*\.gif"):
+        sample.image.read()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b.gif").write_bytes(b"gif")
+    assert sample.image.read() == b"gif"
+    (tmp_path / "a/b.jpg").write_bytes(b"jpg")
+    assert (sample.image.read(), sample.image.name) == (b"jpg", "a/b.jpg")
+
+
+def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": []}')
+    with pytest.raises(DataError, match=r"expected \[, got \{"):
+        gather(read_conversations(tmp_path / "a.json", [tmp_path], False))
+
+
+def test_pictures_need_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([record("a", "b")]))
+    with pytest.raises(DataError, match="no folder of pictures is given"):
+        gather(read_conversations(tmp_path / "a.json", [], False))
+
+
+def test_a_sample_needs_turns_and_a_picture_for_its_objects() -> None:
+    turn = Turn(question="a", answer="b")
+    with pytest.raises(ValueError, match="sample x of y has no turn"):
+        Sample(id="x", image=None, turns=(), source="y", with_objects=False)
+    with pytest.raises(ValueError, match="sample x of y has no picture"):
+        Sample(id="x", image=None, turns=(turn,), source="y", with_objects=True)
