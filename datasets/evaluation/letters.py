@@ -3,8 +3,8 @@
 Every rule takes the raw text and the options (letter -> text, in order) and returns a letter, or "" where it finds
 none. The official rules keep their flaws on purpose; `lenient` is what a human reader would have understood, and its
 accuracy is reported beside the official one. Rules: shared facts of the release scripts of LLaVA (ScienceQA),
-VLMEvalKit (MMBench), lmms-eval (AI2D) and the SEED-Bench leaderboard; ``_released`` is what the first CoLLaVO release
-did.
+VLMEvalKit (MMBench), MMStar, lmms-eval (AI2D) and the SEED-Bench leaderboard; ``_released`` is what the first CoLLaVO
+release did.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _SENTENCE = re.compile(r"The answer is ([A-Z]).")
 _VERBOSE = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
 _LAST_TOKENS = 4
 _LEADING_CAPITAL = re.compile(r"\s*([A-Z])\.")
+_OPENING = re.compile(r"(?:\(|option |the answer is )(.)")
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -108,6 +109,14 @@ def mmbench(text: str, options: Options) -> str:
         return ""
     quoted = [letter for letter, option in options.items() if option.lower() in text.lower()]
     return quoted[0] if len(quoted) == 1 else ""
+
+
+def mmstar(text: str, options: Options) -> str:
+    """The first character, or that after "(", "option " or "the answer is ", whatever the case; nothing further on."""
+    said = text.lower().strip().replace("\n", " ")
+    opening = _OPENING.match(said)
+    letters = (said[:1].upper(), opening[1].upper() if opening else "")
+    return next((letter for letter in letters if letter in options), "")
 
 
 # --- the robust rule ------------------------------------------------------------------------------------------------
@@ -209,5 +218,6 @@ RULES: dict[str, Rule] = {
     "ai2d_released": ai2d_released,
     "ai2d_released_offline": ai2d_released_offline,
     "mmbench": mmbench,
+    "mmstar": mmstar,
     "lenient": lenient,
 }

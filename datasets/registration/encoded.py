@@ -9,11 +9,18 @@ import re
 from dataclasses import dataclass
 
 _DATA_URI = re.compile(r"\s*data:[\w.+/-]*(?:;[\w=.+-]*)*;base64,")
+_PLAIN = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+_LONGEST_NAME = 4096
 
 
 def digest(cell: str | bytes) -> str:
     """Short name of a picture by its encoded content, so that equal names mean equal pictures."""
     return hashlib.sha256(cell.encode("utf-8", "surrogatepass") if isinstance(cell, str) else cell).hexdigest()[:16]
+
+
+def is_base64(text: str) -> bool:
+    """Whether a text is a picture, not the name of its file: that is not so long, or has a period."""
+    return bool(_DATA_URI.match(text)) or len(text) > _LONGEST_NAME or bool(_PLAIN.fullmatch(text))
 
 
 def from_base64(text: str, where: str) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..types import DataError
+from .cells import single
 from .encoded import from_base64
 from .files import MalformedError
 
@@ -39,7 +40,7 @@ class LineImage:
         name: digest of its text.
         start: first byte of the line.
         length: bytes of the line.
-        key: where it stands in the line's object.
+        key: where it stands in the line's object, perhaps in a list or object of its own.
     """
 
     path: Path
@@ -55,9 +56,11 @@ class LineImage:
             content = file.read(self.length)
         where = f"{self.path}: the picture of the line at byte {self.start}"
         try:
-            text = parse(content)[self.key]
+            text = single(parse(content)[self.key])
         except (MalformedError, KeyError, TypeError) as error:
             raise OSError(f"{where} is gone, the file has changed: {error}") from None
+        if not isinstance(text, str):
+            raise OSError(f"{where} is gone, the file has changed")
         return from_base64(text, where)
 
 

@@ -1,7 +1,7 @@
 """Tables in parquet, as the Hugging Face hub has them: rows without their pictures, and pictures one by one.
 
-A picture column holds either the encoded bytes or an object with ``bytes`` and ``path``. It is not read with the rows;
-a `ParquetImage` reads the row group of its row when the picture is needed.
+A picture column holds the encoded bytes, base64, an object with ``bytes`` and ``path``, or a list of one. Rows need
+not be read with it; a `ParquetImage` reads the row group of its row when the picture is needed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..types import DataError
+from .encoded import from_base64
+
+_BATCH = 256  # rows made into Python values at a time; with their pictures they take twice the memory
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class ParquetImage:
         except pa.ArrowException as error:
             raise OSError(f"{self.path}: picture {self.name} cannot be read: {error}") from None
         cell = table.column(self.column)[self.row].as_py()
+        cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
         content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if isinstance(content, str):
+            return from_base64(content, f"{self.path}: picture {self.name}")
         if not isinstance(content, bytes):
             raise OSError(f"{self.path}: the table has no bytes for picture {self.name}")
         return content
@@ -80,7 +86,8 @@ def rows(path: Path, pictures: Sequence[str]) -> Iterator[Row]:
         table = pq.ParquetFile(path)
         columns = [name for name in table.schema_arrow.names if name not in pictures]
         for group in range(table.num_row_groups):
-            for index, cells in enumerate(table.read_row_group(group, columns=columns).to_pylist()):
+            batches = table.read_row_group(group, columns=columns).to_batches(max_chunksize=_BATCH)
+            for index, cells in enumerate(row for batch in batches for row in batch.to_pylist()):
                 yield Row(f"{path}, row {number}", cells, group, index)
                 number += 1
     except (OSError, pa.ArrowException) as error:

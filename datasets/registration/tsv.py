@@ -1,4 +1,4 @@
-"""Tables of tab-separated values with base64 pictures in their cells, read as a stream.
+"""Tables of values separated by tabs or commas, with base64 pictures in their cells, read as a stream.
 
 Only the place of a picture in the file is kept; its bytes are read again when the picture is needed. Cells are text:
 "None", "nan" and "NA" stay what they are, and an empty cell is an absent value.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..types import DataError, ImageSource
+from .cells import single
 from .encoded import digest, from_base64
 from .files import MalformedError, MissingImage
 
@@ -48,6 +49,7 @@ class CellImage:
         start: first byte of its row.
         length: bytes of its row.
         column: index of its cell.
+        delimiter: what separates cells.
     """
 
     path: Path
@@ -55,17 +57,22 @@ class CellImage:
     start: int
     length: int
     column: int
+    delimiter: str = "\t"
 
     def read(self) -> bytes:
         """See `ImageSource.read`."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             row = file.read(self.length)
+        where = f"{self.path}: the image of the row at byte {self.start}"
         # Lines end where they end for the table, at "\n"; str.splitlines would also break cells at other separators.
         lines = (line.decode("utf-8") for line in io.BytesIO(row))
         csv.field_size_limit(sys.maxsize)
-        cell = next(csv.reader(lines, delimiter="\t"))[self.column]
-        return from_base64(cell, f"{self.path}: the image of the row at byte {self.start}")
+        cell = next(csv.reader(lines, delimiter=self.delimiter))[self.column]
+        try:
+            return from_base64(str(single(cell)), where)
+        except MalformedError as error:
+            raise OSError(f"{where}: {error}") from None
 
 
 class _Lines:
@@ -85,8 +92,12 @@ class _Lines:
                 raise DataError(f"{self._path}, line {self.number}: not UTF-8: {error.reason}") from None
 
 
-def rows(path: Path) -> Iterator[Row | tuple[str, str]]:
+def rows(path: Path, delimiter: str = "\t") -> Iterator[Row | tuple[str, str]]:
     """Read a table row by row.
+
+    Args:
+        path: the table.
+        delimiter: what separates cells.
 
     Yields:
         a row; or, for a row with another number of cells than the header, its place and what is wrong.
@@ -97,15 +108,18 @@ def rows(path: Path) -> Iterator[Row | tuple[str, str]]:
     csv.field_size_limit(sys.maxsize)
     try:
         with path.open("rb") as file:
-            yield from _rows(_Lines(file, path), path)
+            yield from _rows(_Lines(file, path), path, delimiter)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     except csv.Error as error:
-        raise DataError(f"{path}: not a table of tab-separated values: {error}. Was the download cut short?") from None
+        kind = "comma" if delimiter == "," else "tab"
+        raise DataError(
+            f"{path}: not a table of {kind}-separated values: {error}. Was the download cut short?"
+        ) from None
 
 
-def _rows(lines: _Lines, path: Path) -> Iterator[Row | tuple[str, str]]:
-    reader = csv.reader(iter(lines), delimiter="\t", strict=True)
+def _rows(lines: _Lines, path: Path, delimiter: str) -> Iterator[Row | tuple[str, str]]:
+    reader = csv.reader(iter(lines), delimiter=delimiter, strict=True)
     header = next(reader, None)
     if not header:
         raise DataError(f"{path}: empty; expected a header line with the names of the columns")
@@ -126,10 +140,11 @@ class Pictures:
         path: the table.
         column: the column of pictures.
         key: the column of the rows' indices.
+        delimiter: what separates cells.
     """
 
-    def __init__(self, path: Path, column: str = "image", key: str = "index") -> None:
-        self._path, self._column, self._key = path, column, key
+    def __init__(self, path: Path, column: str = "image", key: str = "index", delimiter: str = "\t") -> None:
+        self._path, self._column, self._key, self._delimiter = path, column, key, delimiter
         self._known: dict[str, CellImage] = {}
         self._all_known = False
 
@@ -147,7 +162,7 @@ class Pictures:
         if not (len(cell) <= _LONGEST_POINTER and cell.isdigit()):
             return self._keep(row)
         if cell not in self._known and not self._all_known:
-            for other in rows(self._path):  # it may stand further down
+            for other in rows(self._path, self._delimiter):  # it may stand further down
                 if isinstance(other, Row) and len(other.cells.get(self._column, "")) > _LONGEST_POINTER:
                     self._keep(other)
             self._all_known = True
@@ -157,6 +172,7 @@ class Pictures:
 
     def _keep(self, row: Row) -> CellImage:
         column, index = list(row.cells).index(self._column), row.cells.get(self._key, "").strip()
-        image = CellImage(self._path, digest(row.cells[self._column].strip()), row.start, row.length, column)
+        name = digest(row.cells[self._column].strip())
+        image = CellImage(self._path, name, row.start, row.length, column, self._delimiter)
         self._known.setdefault(index, image)
         return image

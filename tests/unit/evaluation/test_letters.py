@@ -11,6 +11,7 @@ from datasets.evaluation.letters import (
     first_letter,
     lenient,
     mmbench,
+    mmstar,
     scienceqa,
     scienceqa_released,
     seed,
@@ -155,6 +156,24 @@ def test_released_scienceqa_strips_first() -> None:
 )
 def test_mmbench_equals_exact_matching(text: str, letter: str) -> None:
     assert mmbench(text, PETS) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        (" b\n", "B"),
+        ("Because it is so", "B"),  # the first character counts, whatever it begins
+        ("(C) a dog", "C"),
+        ("Option d.", "D"),
+        ("The answer\nis a", "A"),
+        ("It is B", ""),
+        ("(", ""),
+        ("option  B", ""),
+        ("", ""),
+    ],
+)
+def test_mmstar_looks_at_the_opening_only(text: str, letter: str) -> None:
+    assert mmstar(text, PETS) == letter
 
 
 def test_seed_wants_the_letter_alone() -> None:

@@ -1,0 +1,191 @@
+"""Values of a table's cells, whatever its format: texts, lists, options, answers and the one picture of a question.
+
+The same question reads the same from every format: a number is the text it is written with, a list may stand as JSON
+(or as Python writes it) in a cell of text, and a missing value is None, an empty text, an empty list or not-a-number.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import math
+import reprlib
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .files import MalformedError, check_text
+
+CHOICES = ("letter", "index", "option")
+"""Ways to write an answer that is one of the question's options."""
+_YES_NO = {"yes": "yes", "y": "yes", "true": "yes", "1": "yes", "no": "no", "n": "no", "false": "no", "0": "no"}
+_EXACT = 2**53  # beyond it floats skip whole numbers
+
+
+def absent(value: Any) -> bool:
+    """Whether a cell holds nothing; not-a-number is how tables hold a missing number."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or value in ("", b"", [], ())
+
+
+def as_text(value: Any, column: str) -> str:
+    """A text or a number as text; a whole number has no decimal point, even where missing ones made it a float.
+
+    Raises:
+        MalformedError: it is anything else.
+    """
+    if isinstance(value, str):
+        check_text(value, column)
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return str(int(value))
+    if isinstance(value, (int, float)):
+        return str(value)
+    hint = "; for a list say data.answer: list" if isinstance(value, list) else ""
+    raise MalformedError(f"'{column}' should be a text or a number, got {reprlib.repr(value)}{hint}")
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """A list, be it one already or written as JSON or Python in a text; None if it is no list."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    text = value.strip() if isinstance(value, str) and value.lstrip().startswith("[") else ""
+    if not text.endswith("]"):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            parsed = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return parsed if isinstance(parsed, list) else None
+    return None
+
+
+def single(cell: Any) -> Any:
+    """The one picture of a cell: base64 or a file name as text, bytes, or None.
+
+    Args:
+        cell: one of these, a list of at most one of these, or an object with ``bytes`` and ``path``.
+
+    Raises:
+        MalformedError: there are several.
+    """
+    items = as_list(cell)
+    if items is not None:
+        if len(items) > 1:
+            raise MalformedError(f"has {len(items)} pictures; one picture for each question is supported")
+        return single(items[0]) if items else None
+    if isinstance(cell, Mapping):
+        return cell.get("path") if absent(cell.get("bytes")) else cell["bytes"]
+    return None if absent(cell) else cell
+
+
+def options_of(cells: Mapping[str, Any], column: str) -> dict[str, str]:
+    """A question's options, letter -> text, without empty ones.
+
+    Args:
+        cells: of the question.
+        column: a list of texts, or an object of them by letter; where there is none, columns A, B, C, ... are taken.
+
+    Raises:
+        MalformedError: the options are something else, or there are more than letters.
+    """
+    if column in cells:
+        given = _by_letter(cells[column], column)
+    else:
+        given = {letter: cells[letter] for letter in itertools.takewhile(cells.__contains__, string.ascii_uppercase)}
+    return {letter: as_text(text, f"{column} {letter}") for letter, text in given.items() if not absent(text)}
+
+
+def _by_letter(value: Any, column: str) -> Mapping[str, Any]:
+    if absent(value):
+        return {}
+    if isinstance(value, Mapping) and set(value) <= set(string.ascii_uppercase):
+        return value
+    items = as_list(value)
+    if items is None or len(items) > len(string.ascii_uppercase):
+        raise MalformedError(f"'{column}' should be a list of up to 26 options, got {reprlib.repr(value)}")
+    return dict(zip(string.ascii_uppercase, items, strict=False))
+
+
+def target_of(value: Any, kind: str, options: Mapping[str, str], column: str) -> Any:
+    """What a scorer compares with; None where the answer is withheld.
+
+    Args:
+        value: the cell of the answer.
+        kind: how it is written; "" is a letter where the question has options, else a text.
+        options: of the question, letter -> text.
+        column: for messages.
+
+    Raises:
+        MalformedError: it is not written like that, or is none of the options.
+    """
+    if absent(value) or as_list(value) == []:
+        return None
+    return _READERS[kind or ("letter" if options else "text")](value, options, column)
+
+
+def _text(value: Any, options: Mapping[str, str], column: str) -> str:
+    return as_text(value, column)
+
+
+def _yes_no(value: Any, options: Mapping[str, str], column: str) -> str:
+    said = _YES_NO.get(as_text(value, column).strip().rstrip(".").lower())
+    if said is None:
+        raise MalformedError(f"'{column}' should be yes or no, got {reprlib.repr(value)}")
+    return said
+
+
+def _letter(value: Any, options: Mapping[str, str], column: str) -> str:
+    return _chosen(as_text(value, column).strip().strip("().").upper(), value, options, column)
+
+
+def _index(value: Any, options: Mapping[str, str], column: str) -> str:
+    text = as_text(value, column).strip()
+    index = int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else len(string.ascii_uppercase)
+    return _chosen(string.ascii_uppercase[index : index + 1], value, options, column)
+
+
+def _option(value: Any, options: Mapping[str, str], column: str) -> str:
+    wanted = as_text(value, column).strip()
+    matching = [letter for letter, text in options.items() if text.strip() == wanted]
+    if len(matching) > 1:
+        raise MalformedError(f"'{column}' is the text of several options: {', '.join(matching)}")
+    return _chosen("".join(matching), value, options, column)
+
+
+def _chosen(letter: str, value: Any, options: Mapping[str, str], column: str) -> str:
+    """A letter that is one of the options."""
+    if letter in options:
+        return letter
+    listed = ", ".join(options) or "(there are none)"
+    raise MalformedError(
+        f"'{column}' {reprlib.repr(value)} is none of the options {listed}; data.answer says how answers are written"
+    )
+
+
+def _list(value: Any, options: Mapping[str, str], column: str) -> list[str]:
+    items = as_list(value)
+    if items is None:
+        raise MalformedError(f"'{column}' should be a list of accepted answers, got {reprlib.repr(value)}")
+    return [as_text(item, column) for item in items]
+
+
+def _box(value: Any, options: Mapping[str, str], column: str) -> list[float]:
+    numbers: Sequence[Any] = as_list(value) or ()
+    if len(numbers) != 4 or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+        raise MalformedError(f"'{column}' should be a list of four numbers, got {reprlib.repr(value)}")
+    return [float(n) for n in numbers]
+
+
+_READERS: dict[str, Callable[[Any, Mapping[str, str], str], Any]] = {
+    "text": _text,
+    "yes_no": _yes_no,
+    "letter": _letter,
+    "index": _index,
+    "option": _option,
+    "list": _list,
+    "box": _box,
+}

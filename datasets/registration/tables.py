@@ -1,0 +1,202 @@
+"""Any benchmark whose questions stand in records with named columns: what a declaration says is all there is to it.
+
+Files are JSON, JSON lines, tables with tabs or commas, or parquet; VLMEvalKit's tables (``index``, ``question``,
+``hint``, ``A``, ``B``, ..., ``answer``, ``image``) need no word about their columns. ``Options`` says what can be
+declared.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..roots import find
+from ..types import BadRecord, DataError, Record
+from .cells import CHOICES, absent, as_text, options_of, target_of
+from .files import MalformedError, build_records, place, shown
+from .table_files import Entry, Item, check_format, entries
+from .table_pictures import Gallery
+
+_COLUMNS = ("id", "question", "image", "answer", "options", "group", "hint")
+_IDS = ("index", "question_id", "id")
+_IMAGES = ("image", "image_path")
+_SPLIT = "{split}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to read, and how.
+
+    Attributes:
+        file: the file of records; ``{split}`` stands for a split's name.
+        splits: the splits to read; each is the group of its records and leads their ids.
+        format: json, jsonl, tsv, csv or parquet, where the file's suffix does not tell.
+        records: dotted path to the list or object of records in JSON; the keys of an object are ids.
+        images: folder of the pictures where records hold file names (also with ``{split}``); that of the file if "".
+        columns: our names -> theirs, for ``id``, ``question``, ``image``, ``answer``, ``options``, ``group``, ``hint``.
+            What is left out is looked for under our own name, ``id`` as ``index``, ``question_id`` and ``id``, else
+            as the key or number of the record; ``image`` also as ``image_path``; and options as A, B, C, ...
+        answer: how answers are written. Options are chosen by letter, by index from 0 or by their own text; "" is a
+            letter where a question has options, else a text.
+        keep: columns for the scorer to report by or use, under their names in a record's ``meta``.
+    """
+
+    file: str
+    splits: tuple[str, ...] = ()
+    format: Literal["", "json", "jsonl", "tsv", "csv", "parquet"] = ""
+    records: str = ""
+    images: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    answer: Literal["", "text", "yes_no", "letter", "index", "option", "list", "box"] = ""
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if bool(self.splits) != (_SPLIT in self.file):
+            raise DataError(f"data.file takes {_SPLIT} where data.splits lists them, and only there: {self.file!r}")
+        if self.records and check_format(self.file, self.format) != "json":
+            raise DataError(f"data.records is for files of JSON; {self.file!r} is read from its first line")
+        for name in self.columns:
+            if name not in _COLUMNS:
+                near = difflib.get_close_matches(name, _COLUMNS, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ";"
+                raise DataError(f"data.columns: unknown '{name}'{hint} it takes {', '.join(_COLUMNS)}: ours: theirs")
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """Read every record of every split, in order.
+
+    Raises:
+        DataError: a file is missing or of another format, or has no column that the declaration names.
+    """
+    tables = [_Table(split, roots, options) for split in options.splits or ("",)]
+    yield from build_records((item for table in tables for item in table.items()), lambda build: build())
+    _check_columns(tables, options)
+
+
+class _Table:
+    """One file: builds its records and remembers what columns they have."""
+
+    def __init__(self, split: str, roots: Sequence[Path], options: Options) -> None:
+        self.path = find(roots, options.file.replace(_SPLIT, split))
+        self._format = check_format(self.path.name, options.format)
+        folder = place(roots, options.images.replace(_SPLIT, split)) if options.images else self.path.parent
+        columns = (options.columns["image"],) if "image" in options.columns else _IMAGES
+        self._gallery = Gallery(columns, folder, not options.images, self._entries)
+        self._split, self._options = split, options
+        self._id_column: str | None = options.columns.get("id")
+        self.columns: dict[str, None] = {}
+        self.has_options = False
+        self.fault = ""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether records may stand deeper in the file."""
+        return self._format == "json" and not self._options.records
+
+    def _entries(self) -> Iterator[Item]:
+        return entries(self.path, self._format, self._options.records)
+
+    def items(self) -> Iterator[tuple[str, Callable[[], Record]]]:
+        """Place of every record and a function that builds it."""
+        for position, (where, entry) in enumerate(self._entries()):
+            if isinstance(entry, Entry):
+                self._learn(entry)
+            else:
+                self.fault = self.fault or f". The first one, {where}: {entry}"
+            yield where, functools.partial(self._record, where, entry, position)
+
+    def _learn(self, entry: Entry) -> None:
+        if not self.columns and entry.key is None and self._id_column is None:
+            self._id_column = next((name for name in _IDS if name in entry.cells), None)
+        self.columns.update(dict.fromkeys(entry.cells))
+
+    def _column(self, name: str) -> str:
+        return self._options.columns.get(name, name)
+
+    def _record(self, where: str, entry: Entry | MalformedError, position: int) -> Record:
+        if isinstance(entry, MalformedError):
+            raise entry
+        cells, name = entry.cells, self._id(entry, position)
+        choices = options_of(cells, self._column("options"))
+        self.has_options = self.has_options or bool(choices)
+        answer = self._column("answer")
+        return Record(
+            id=f"{self._split}/{name}" if self._split else name,
+            image=self._gallery.of(where, entry, self._index(cells)),
+            fields=self._fields(cells, choices),
+            target=target_of(cells.get(answer), self._options.answer, choices, answer),
+            group=self._group(cells),
+            meta={
+                **{column: cells[column] for column in self._options.keep if not absent(cells.get(column))},
+                **({"options": choices} if choices else {}),
+            },
+        )
+
+    def _id(self, entry: Entry, position: int) -> str:
+        if self._id_column is None:
+            return str(position) if entry.key is None else entry.key
+        return _needed(entry.cells, self._id_column).strip()
+
+    def _index(self, cells: Mapping[str, Any]) -> str:
+        """The column that rows are pointed to by."""
+        return _IDS[0] if _IDS[0] in cells else self._id_column or ""
+
+    def _group(self, cells: Mapping[str, Any]) -> str:
+        """The declared column, else the split, else a column of that name."""
+        if self._split and "group" not in self._options.columns:
+            return self._split
+        value = cells.get(column := self._column("group"))
+        return "" if absent(value) else as_text(value, column)
+
+    def _fields(self, cells: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
+        """What the prompt may name: every column of texts or numbers, and ours."""
+        named = {
+            column: "" if absent(value) else as_text(value, column)
+            for column, value in cells.items()
+            if absent(value) or isinstance(value, (str, int, float))
+        }
+        for column in (*_IMAGES, self._column("image")):
+            named.pop(column, None)  # a picture is no text, and long
+        named["question"] = _needed(cells, self._column("question"))
+        hint = named["hint"] = named.get(self._column("hint"), "")
+        if hint or "context" not in named:
+            named["context"] = f"{hint}\n" if hint else ""
+        if choices or "options" not in named:
+            named["options"] = "\n".join(f"{letter}. {text}" for letter, text in shown(choices).items())
+        return named
+
+
+def _needed(cells: Mapping[str, Any], column: str) -> str:
+    """A text or number that must be there."""
+    if column not in cells:
+        raise MalformedError(f"lacks '{column}'; it has: {', '.join(cells) or 'nothing'}")
+    if absent(cells[column]) or not (text := as_text(cells[column], column)).strip():
+        raise MalformedError(f"'{column}' is empty")
+    return text
+
+
+def _check_columns(tables: Sequence[_Table], options: Options) -> None:
+    """Refuse a declaration that names a column which no record of no file has."""
+    paths, columns = ", ".join(str(table.path) for table in tables), [c for table in tables for c in table.columns]
+    if not columns:
+        faults = "".join(table.fault for table in tables)
+        raise DataError(f"{paths}: no records that can be read{faults}")
+    named = {f"data.columns.{name}": column for name, column in {"question": "question", **options.columns}.items()}
+    named.update({f"data.keep[{number}]": column for number, column in enumerate(options.keep)})
+    known = ", ".join(dict.fromkeys(columns))
+    for key, column in named.items():
+        if column not in columns:
+            near = difflib.get_close_matches(column, columns, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            deeper = ". If records stand deeper in the file, data.records says where" if tables[0].is_json else ""
+            raise DataError(f"{key}: no record of {paths} has '{column}'{hint} There are: {known}{deeper}")
+    if options.answer in CHOICES and not any(table.has_options for table in tables):
+        raise DataError(
+            f"data.answer: '{options.answer}' is one of a question's options, but {paths} has none. Name their column "
+            f"in data.columns.options, or have them in columns A, B, C, ... There are: {known}"
+        )
