@@ -12,6 +12,7 @@ import json
 import math
 import reprlib
 import string
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ def as_list(value: Any) -> list[Any] | None:
         return None
     for parse in (json.loads, ast.literal_eval):
         try:
-            parsed = parse(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Python's remarks on backslashes in texts that are not its own
+                parsed = parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         return parsed if isinstance(parsed, list) else None

@@ -42,9 +42,9 @@ class ParquetImage:
         """See `ImageSource.read`."""
         try:
             table = pq.ParquetFile(self.path).read_row_group(self.group, columns=[self.column])
-        except pa.ArrowException as error:
+            cell = table.column(self.column)[self.row].as_py()
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise OSError(f"{self.path}: picture {self.name} cannot be read: {error}") from None
-        cell = table.column(self.column)[self.row].as_py()
         cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if isinstance(content, str):
@@ -90,5 +90,5 @@ def rows(path: Path, pictures: Sequence[str]) -> Iterator[Row]:
             for index, cells in enumerate(row for batch in batches for row in batch.to_pylist()):
                 yield Row(f"{path}, row {number}", cells, group, index)
                 number += 1
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable parquet table: {error}. Was the download cut short?") from None

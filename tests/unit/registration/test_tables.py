@@ -108,6 +108,29 @@ def test_every_format_gives_the_same_records(rows: list[dict[str, Any]], data: s
             assert len({r.image.name for r in records if r.image}) == len({row["image"] for row in rows})
 
 
+@settings(max_examples=100)
+@given(st.sampled_from(sorted(WRITERS)), st.lists(ROW, min_size=1, max_size=2), st.data())
+def test_a_spoilt_file_never_ends_in_another_error(name: str, rows: list[dict[str, Any]], data: st.DataObject) -> None:
+    content = bytearray(WRITERS[name](rows))
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(content)))
+        content[start : start + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=4))
+    with tempfile.TemporaryDirectory() as folder:
+        put(Path(folder), f"rows.{name}", bytes(content))
+        try:
+            records, bad = load(Path(folder), file=f"rows.{name}", answer=data.draw(st.sampled_from(["text", "index"])))
+        except DataError as error:
+            assert f"rows.{name}" in str(error)
+            return
+        assert records or bad
+        for record in records:
+            if record.image is not None:
+                try:
+                    assert isinstance(record.image.read(), bytes)
+                except OSError:
+                    continue
+
+
 def kit(index: int | str, image: str = PICTURES[0], **changes: str) -> dict[str, str]:
     row = {"index": str(index), "question": "What?", "hint": "", "A": "one", "B": "None", "C": "", "D": "four"}
     return {**row, "answer": "B", "category": "ocr", "image": image, "l2-category": "text", **changes}
