@@ -1,0 +1,101 @@
+"""The pictures of COCO panoptic annotations (``panoptic_train2017.json``) with the classes that they are said to show.
+
+The maps themselves are read by the segmenter backend that reads them for evaluation too. Only names are kept here, not
+the segments, and the file is read as a stream.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..registration.files import MalformedError, image_file, take
+from ..types import BadRecord, DataError, ImageFile
+from .stream import stream_arrays
+from .types import MissingPicture
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PanopticPicture:
+    """A picture that has a panoptic map.
+
+    Attributes:
+        image: the picture; maps are looked up by the stem of its name.
+        categories: official names of all classes annotated in it, however small, each once.
+    """
+
+    image: ImageFile
+    categories: tuple[str, ...]
+
+
+def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[PanopticPicture | BadRecord]:
+    """List the annotated pictures.
+
+    Args:
+        path: the JSON file, in COCO's panoptic layout.
+        images: folder of the pictures.
+        check_images: report pictures that are not there as `MissingPicture`.
+
+    Yields:
+        In the order of the annotations; malformed ones, and repeated pictures, as `BadRecord`.
+
+    Raises:
+        DataError: the file is unreadable or no COCO panoptic JSON.
+    """
+    names: dict[int, str] = {}
+    categories: dict[int, str] = {}
+    annotated: list[tuple[str, int, tuple[int, ...]]] = []
+    bad: list[BadRecord] = []
+    for key, index, item in stream_arrays(path):
+        where = f"{path}, {key} {index}"
+        try:
+            if key == "images":
+                names[take(item, "id", int)] = take(item, "file_name", str)
+            elif key == "categories":
+                categories[take(item, "id", int)] = take(item, "name", str)
+            elif key == "annotations":
+                annotated.append((where, take(item, "image_id", int), _classes(item)))
+        except MalformedError as error:
+            bad.append(BadRecord(where=where, reason=str(error)))
+    if not (names and categories and annotated):
+        raise DataError(f"{path}: no COCO panoptic JSON, it needs filled lists of images, annotations and categories")
+    yield from bad
+    seen: set[int] = set()
+    for where, image_id, shown in annotated:
+        try:
+            picture = _picture(image_id, shown, names, categories, images)
+            if image_id in seen:
+                raise MalformedError(f"repeats image {image_id}")
+        except MalformedError as error:
+            yield BadRecord(where=where, reason=str(error))
+            continue
+        seen.add(image_id)
+        if check_images and not os.path.isfile(picture.image.path):
+            yield MissingPicture(where=where, reason=f"the picture is missing; looked for {picture.image.path}")
+        else:
+            yield picture
+
+
+def _classes(annotation: Any) -> tuple[int, ...]:
+    return tuple(sorted({take(item, "category_id", int) for item in take(annotation, "segments_info", list)}))
+
+
+def _picture(
+    image_id: int, shown: tuple[int, ...], names: dict[int, str], categories: dict[int, str], images: Path
+) -> PanopticPicture:
+    """Put names for numbers.
+
+    Raises:
+        MalformedError: the file does not list the picture or a class.
+    """
+    if image_id not in names:
+        raise MalformedError(f"image {image_id} is not among the file's images")
+    unknown = [number for number in shown if number not in categories]
+    if unknown:
+        raise MalformedError(f"classes {unknown} are not among the file's categories")
+    return PanopticPicture(
+        image=image_file(images, names[image_id]), categories=tuple(categories[number] for number in shown)
+    )
