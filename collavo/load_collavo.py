@@ -18,7 +18,8 @@ import torch
 from modeling.quantize import modules_to_keep, quantization_config, weight_bytes
 from modeling.segmenters.base import Segmenter
 
-from .checkpoint import fingerprint, read_config, read_tensors
+from .adapters import CRAYON_PAIR
+from .checkpoint import read_config, read_tensors
 from .config import CoLLaVOConfig
 from .engine import Engine
 from .errors import CheckpointError
@@ -26,6 +27,8 @@ from .model import CoLLaVOForConditionalGeneration
 from .options import LLMConfig
 from .processing import CoLLaVOProcessor
 from .template import CHAT, IMAGE_TAG, Template
+from .trained import apply as apply_training
+from .trained import foundation, identity_of, is_trained
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +61,26 @@ def resolve_attention(choice: str, dtype: torch.dtype, device: torch.device) -> 
 
 
 def load_model(
-    llm: LLMConfig, checkpoint: Path, device: torch.device, *, weight: bool = True
+    llm: LLMConfig, checkpoint: Path, device: torch.device, *, weight: bool = True, trainable: bool = False
 ) -> CoLLaVOForConditionalGeneration:
     """Load a model in evaluation mode.
 
     Args:
         llm: bits, compute type, attention backend.
-        checkpoint: directory in our layout or the released one.
+        checkpoint: directory in our layout or the released one, or what a training left.
         device: where to put it; quantised weights go there shard by shard.
         weight: False for random weights (seed 0) of the checkpoint's sizes.
+        trainable: keep the crayon prompt's parameters out of the quantisation.
 
     Raises:
         CheckpointError: the directory is unreadable, or lacks or misfits a parameter.
     """
+    if weight and is_trained(checkpoint):
+        model = load_model(llm, foundation(checkpoint), device, trainable=True)
+        apply_training(checkpoint, model)
+        model.eval()
+        return model
+    checkpoint = foundation(checkpoint)
     dtype = DTYPES[llm.DTYPE]
     tensors = read_tensors(checkpoint)
     config = read_config(checkpoint, tensors)
@@ -81,6 +91,8 @@ def load_model(
     blank = _blank(config)
     _check_parameters(blank, tensors, checkpoint)
     keep = modules_to_keep(blank, NOT_QUANTISED)
+    if trainable:
+        keep += [name for name, _ in blank.named_modules() if name.startswith("crayon.") or name.endswith(CRAYON_PAIR)]
     model = CoLLaVOForConditionalGeneration.from_pretrained(
         None,
         config=config,
@@ -127,7 +139,8 @@ def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:
     Raises:
         CheckpointError: the directory is unreadable.
     """
-    config = read_config(checkpoint, read_tensors(checkpoint))
+    whole = foundation(checkpoint)
+    config = read_config(whole, read_tensors(whole))
     return weight_bytes(_blank(config), llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
 
 
@@ -142,7 +155,7 @@ def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter
         template: the conversation's wrapper.
     """
     parts = {
-        "checkpoint": fingerprint(checkpoint),
+        "checkpoint": identity_of(checkpoint),
         "weight": weight,
         "bits": llm.BITS,
         "dtype": llm.DTYPE,
@@ -197,6 +210,6 @@ def load_engine(
     directory = Path(checkpoint)
     identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template)
     model = load_model(llm, directory, torch.device(device), weight=weight)
-    processor = CoLLaVOProcessor.from_pretrained(directory)
+    processor = CoLLaVOProcessor.from_pretrained(foundation(directory))
     _check_processor(model.config, processor, directory)
     return Engine(model, processor, segmenter, template, identity, tie_margin)

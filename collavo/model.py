@@ -159,6 +159,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        num_items_in_batch: int | Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **backend: Any,
@@ -178,6 +179,8 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels: int64 (B, L), -100 where no loss is wanted.
             use_cache: return a cache.
             logits_to_keep: compute logits for so many last positions only; 0 for all.
+            num_items_in_batch: with labels: the loss is the sum over labelled tokens divided by this number, and logits
+                are computed for those tokens only, (labelled tokens, vocabulary); a batch may be in several pieces.
             output_hidden_states: return every layer's input.
             return_dict: False for a tuple.
             **backend: passed to the attention backend.
@@ -209,9 +212,15 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             output_hidden_states=bool(output_hidden_states),
             **backend,
         )
-        logits = self.output(decoded.last_hidden_state[:, -logits_to_keep if logits_to_keep else None :])
+        hidden = decoded.last_hidden_state
+        if labels is not None and num_items_in_batch is not None:
+            logits = self.output(hidden[:, :-1][labels[:, 1:] != IGNORE_INDEX])
+            loss: Tensor | None = _summed_loss(logits, labels) / num_items_in_batch
+        else:
+            logits = self.output(hidden[:, -logits_to_keep if logits_to_keep else None :])
+            loss = None if labels is None else _loss(logits, labels)
         output = CoLLaVOOutput(
-            loss=None if labels is None else _loss(logits, labels),
+            loss=loss,
             logits=logits,
             past_key_values=decoded.cache,
             hidden_states=decoded.hidden_states,
@@ -315,3 +324,10 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of the next token over labelled positions, in float32."""
     shifted = labels[:, 1:].flatten().to(logits.device)
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), shifted, ignore_index=IGNORE_INDEX)
+
+
+def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the cross-entropies of the labelled tokens (logits are theirs, in order), in float32."""
+    targets = labels[:, 1:]
+    targets = targets[targets != IGNORE_INDEX].to(logits.device)
+    return F.cross_entropy(logits.float(), targets, reduction="sum")

@@ -87,6 +87,12 @@ class CoLLaVOHallusionPipeline(BenchmarkPipeline):
     benchmark = "hallusionbench"
 
 
+class CoLLaVOChartQAPipeline(BenchmarkPipeline):
+    """ChartQA: questions about charts, numbers within five percent."""
+
+    benchmark = "chartqa"
+
+
 def pipeline_classes() -> dict[str, type[BenchmarkPipeline]]:
     """All named pipeline classes, by name."""
     found = {
@@ -114,7 +120,7 @@ def select_pipeline(name: str | None, declaration: Benchmark) -> BenchmarkPipeli
     if chosen is None:
         near = difflib.get_close_matches(wanted, classes, n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        where = "PIPELINE" if name else f"configs/benchmarks/{declaration.name}.yaml, pipeline"
+        where = "PIPELINE" if name else f"benchmark {declaration.name}, pipeline"
         raise RunError(f"{where}: there is no '{wanted}'{hint} There are: {', '.join(classes)}")
     if chosen.__name__ != own and chosen.benchmark not in ("", declaration.name):
         raise RunError(

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from collavo.errors import CheckpointError
+from collavo.trained import is_trained
 from configs.load import ConfigError
 from datasets.roots import data_roots
 from datasets.types import DataError
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE
     try:
         return int(COMMANDS[args.command](args))
-    except (ConfigError, DataError, RunError) as error:
+    except (ConfigError, DataError, RunError, CheckpointError) as error:
         _complain(str(error))
         return USAGE
 
@@ -144,7 +146,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     """
     plan = make_plan(config, catalog)
     checkpoint = Path(config.RESUME_FROM)
-    if not (checkpoint / "config.json").is_file():
+    if not is_trained(checkpoint) and not (checkpoint / "config.json").is_file():
         raise RunError(f"RESUME_FROM: {checkpoint} is no checkpoint directory (it has no config.json)")
     for root in plan.roots:
         if not root.is_dir():

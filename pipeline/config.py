@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -168,9 +168,12 @@ class EvalConfig(EvalSchema):
     """A resolved configuration.
 
     Attributes:
+        SCHEMA: the class of its keys.
         sections: section name -> a benchmark's own settings.
         resolved_yaml: all of it as YAML, to be saved beside results.
     """
+
+    SCHEMA: ClassVar[type[EvalSchema]] = EvalSchema
 
     sections: dict[str, BenchmarkSection] = field(default_factory=dict)
     resolved_yaml: str = ""
@@ -188,19 +191,27 @@ class EvalConfig(EvalSchema):
         return replace(benchmark, **{name: value for name, value in changes.items() if value is not None})
 
 
-def read_configuration(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> tuple[EvalConfig, Catalog]:
-    """Read an evaluation's configuration and the benchmarks that it may name, those that its files declare included.
+C = TypeVar("C", bound=EvalConfig)
+
+
+def read_configuration(
+    conf_files: Sequence[str | Path],
+    overrides: Sequence[str],
+    kind: type[C] = EvalConfig,  # type: ignore[assignment]  # a default of a generic argument
+) -> tuple[C, Catalog]:
+    """Read a configuration and the benchmarks that it may name, those that its files declare included.
 
     Args:
         conf_files: YAML files; later ones win. One that is a declaration of a benchmark adds that benchmark.
         overrides: ``KEY VALUE ...``, over all files.
+        kind: `EvalConfig`, or a class made from it with more keys.
 
     Raises:
         ConfigError: see `load_config` and ``pipeline/catalog.py``.
     """
     declarations, others = split_files(conf_files)
     catalog = load_catalog(added=declarations)
-    config = load_config(others, overrides, catalog.sections)
+    config = load_config(others, overrides, catalog.sections, kind)
     if catalog.added:
         added = yaml.safe_dump(
             {SECTION: {name: dict(v) for name, v in catalog.added.items()}}, allow_unicode=True, sort_keys=False
@@ -209,34 +220,40 @@ def read_configuration(conf_files: Sequence[str | Path], overrides: Sequence[str
     return config, catalog
 
 
-def load_config(conf_files: Sequence[str | Path], overrides: Sequence[str], sections: Iterable[str]) -> EvalConfig:
-    """Read an evaluation's configuration.
+def load_config(
+    conf_files: Sequence[str | Path],
+    overrides: Sequence[str],
+    sections: Iterable[str],
+    kind: type[C] = EvalConfig,  # type: ignore[assignment]  # a default of a generic argument
+) -> C:
+    """Read a configuration.
 
     Args:
         conf_files: YAML files; later ones win.
         overrides: ``KEY VALUE ...``, over all files.
         sections: of the declared benchmarks.
+        kind: `EvalConfig`, or a class made from it with more keys.
 
     Raises:
         ConfigError: an unknown key, a value of another type or outside its choices.
     """
     sections = tuple(sections)
-    resolved = load(schema(sections), conf_files, overrides, apart=(SECTION,))
+    resolved = load(_schema(kind.SCHEMA, sections), conf_files, overrides, apart=(SECTION,))
     _check(resolved, sections)
-    values = {f.name: resolved[f.name] for f in fields(EvalSchema)}
+    values = {f.name: resolved[f.name] for f in fields(kind.SCHEMA)}
     typed: dict[str, Any] = {
         name: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for name, v in values.items()
     }
     own: dict[str, Any] = {name: OmegaConf.to_object(resolved[name]) for name in sections}
-    return EvalConfig(**typed, sections=own, resolved_yaml=OmegaConf.to_yaml(resolved))
+    return kind(**typed, sections=own, resolved_yaml=OmegaConf.to_yaml(resolved))
 
 
-def schema(sections: Iterable[str]) -> DictConfig:
+def _schema(keys: type[EvalSchema], sections: Iterable[str]) -> DictConfig:
     """Keys and types of a configuration with these benchmark sections."""
-    config: DictConfig = OmegaConf.structured(EvalSchema)
+    config: DictConfig = OmegaConf.structured(keys)
     with open_dict(config):
         for name in sections:
-            if name in EvalSchema.__dataclass_fields__ or name == SECTION:
+            if name in {f.name for f in fields(keys)} or name == SECTION:
                 raise ConfigError(
                     f"a benchmark's section cannot be called {name}, the configuration has a key like that"
                 )

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import RunError
@@ -18,6 +19,7 @@ from .errors import RunError
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import KwargsHandler
 
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -89,13 +91,21 @@ def is_main(environ: Mapping[str, str]) -> bool:
     return environ.get("RANK", "0") == "0"
 
 
-def start_accelerator(timeout_hours: float, log_with: str | None, environ: Mapping[str, str]) -> Accelerator:
+def start_accelerator(
+    timeout_hours: float,
+    log_with: str | list[str] | None,
+    environ: Mapping[str, str],
+    handlers: Sequence[KwargsHandler] = (),
+    folder: Path | None = None,
+) -> Accelerator:
     """Join the processes.
 
     Args:
         timeout_hours: how long a process waits for the others before it gives up.
-        log_with: name of a tracker, or None.
+        log_with: names of trackers, or None.
         environ: the process environment.
+        handlers: further settings of Accelerate.
+        folder: where trackers write.
 
     Raises:
         RunError: see `check_sharding`; or not all launched processes joined.
@@ -108,7 +118,9 @@ def start_accelerator(timeout_hours: float, log_with: str | None, environ: Mappi
     check_sharding(environ, has_accelerator=has_accelerator)
     wait = InitProcessGroupKwargs(timeout=timedelta(hours=timeout_hours))
     # without cpu=True each of several processes on a machine without GPUs takes itself for the only one
-    accelerator = Accelerator(cpu=not has_accelerator, kwargs_handlers=[wait], log_with=log_with)
+    accelerator = Accelerator(
+        cpu=not has_accelerator, kwargs_handlers=[wait, *handlers], log_with=log_with, project_dir=folder
+    )
     launched = int(environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise RunError(

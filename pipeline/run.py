@@ -34,7 +34,7 @@ from .launch import (
 from .progress import say, warn
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
 from .summary import show_summary
-from .task import Loaded, Task, load_tasks, run_task
+from .task import Task, load_tasks, run_task
 
 if TYPE_CHECKING:
     import torch
@@ -148,39 +148,80 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
     Returns: the exit code: 0, 1 after an error that was shown, 130 after an interruption. Where several processes run
         it does not return, except after an error on which all agree: the process ends at once.
     """
-    folder: Path | None = None
+
+    def work(folders: list[Path]) -> None:
+        accelerator = _start(plan, int(os.environ.get("WORLD_SIZE", "1")))
+        session = with_judge(plan, make_session(plan, accelerator))
+        run_tasks(plan, make_source(device_of(accelerator)), session, lambda task: folders.append(task.folder))
+        finish(accelerator)
+
+    return guarded(work, "interrupted; the answers so far are kept, and the same command goes on from there")
+
+
+def finish(accelerator: Accelerator) -> None:
+    """Close trackers and let no process end before the main one has written everything: it would look like a failure.
+
+    All processes must call it.
+    """
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.wait_for_everyone()
+
+
+def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
+    """Do a process's work, and end as a process of several must.
+
+    Args:
+        work: may add folders to the list it is given: the last one gets the log of an unexpected error.
+        interrupted: what to say after Ctrl-C.
+
+    Returns: the exit code, see `run_plan`.
+    """
+    folders: list[Path] = []
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        accelerator = _start(plan, world)
-        session = _session(plan, accelerator)
-        source = make_source(device_of(accelerator))
-        found, missing = load_tasks(plan.tasks, session)
-        if session.is_main:
-            for name, why in missing.items():
-                warn(f"{name} is left out: {why}")
-        session = _with_judge(plan, session, found)
-        results = []
-        for loaded in found:
-            folder = loaded.task.folder
-            results.append(run_task(loaded, source, session))
-        if session.is_main and len(plan.tasks) > 1:
-            show_summary(results, missing, plan.save_dir)
-        for tracker in accelerator.trackers:
-            tracker.finish()
-        # the main process is still writing when the others are done, and their end must not look like a failure
-        accelerator.wait_for_everyone()
+        work(folders)
     except AgreedError as error:
         if rank == 0:
             say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         if rank == 0:
-            say("interrupted; the answers so far are kept, and the same command goes on from there")
+            say(interrupted)
         return _end(INTERRUPTED, world)
     except Exception as error:  # noqa: BLE001 - the last place that can say why this process ends
-        report_failure(error, folder, rank)
+        report_failure(error, folders[-1] if folders else None, rank)
         return _end(1, world)
     return _end(0, world)
+
+
+def run_tasks(
+    plan: Plan, source: EngineSource, session: Session, begins: Callable[[Task], None] = lambda task: None
+) -> list[dict[str, Any]]:
+    """Run every task of a plan with one engine. All processes must call it.
+
+    Args:
+        plan: see `Plan`.
+        source: of the engine.
+        session: of this process.
+        begins: called before every task.
+    Returns: the results of each on the main process, in order.
+
+    Raises:
+        AgreedError: files are missing, or a task cannot start.
+        DataError, RunError, SampleError: see `run_task`.
+    """
+    found, missing = load_tasks(plan.tasks, session)
+    if session.is_main:
+        for name, why in missing.items():
+            warn(f"{name} is left out: {why}")
+    results = []
+    for loaded in found:
+        begins(loaded.task)
+        results.append(run_task(loaded, source, session))
+    if session.is_main and len(plan.tasks) > 1:
+        show_summary(results, missing, plan.save_dir)
+    return results
 
 
 def _start(plan: Plan, world: int) -> Accelerator:
@@ -208,8 +249,12 @@ def _end(code: int, world: int) -> int:
     return code
 
 
-def _session(plan: Plan, accelerator: Accelerator) -> Session:
-    """What this process knows of the run; says the layout."""
+def make_session(plan: Plan, accelerator: Accelerator) -> Session:
+    """What this process knows of the run; says the layout. All processes must call it.
+
+    Raises:
+        AgreedError: the tracker cannot be started.
+    """
     from accelerate.utils import gather_object
 
     places = list(gather_object([place(accelerator)]))
@@ -232,14 +277,14 @@ def _session(plan: Plan, accelerator: Accelerator) -> Session:
     return session
 
 
-def _with_judge(plan: Plan, session: Session, found: Sequence[Loaded]) -> Session:
+def with_judge(plan: Plan, session: Session) -> Session:
     """Reach the judge before anything is asked, if a benchmark needs one; on the main process.
 
     Raises:
         AgreedError: it cannot be used.
     """
     options = plan.judge
-    if options is None or not any(needs_judge(loaded.task.pipeline.declaration) for loaded in found):
+    if options is None:
         return session
     judges: list[Judge] = []
     session.agree(lambda: judges.append(make_judge(options, os.environ)) if session.is_main else None)

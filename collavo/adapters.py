@@ -1,0 +1,145 @@
+"""What training changes: the crayon prompt's parameters, and the two LoRA sets of Dual QLoRA.
+
+Source: CoLLaVO (arXiv 2402.11248), section 3.3: the decoder's linears carry two LoRA sets (r = alpha = 64) on 4-bit
+weights; both act in every forward pass, and a step trains only the set that its data belongs to.
+
+The set at rest must not move, not even by momentum or weight decay: its parameters need no gradient in that step, so
+their gradients are None and AdamW passes them by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+from .model import CoLLaVOForConditionalGeneration
+
+IMAGE_CIT, VL_CIT = "image_cit", "vl_cit"
+"""Names of the two sets: object-level crayon instructions, and visual instructions."""
+LINEARS = r"language_model\.layers\.\d+\.(attention|mlp)\.(wqkv|wo|w1|w2|w3)\.base"
+"""The linears that carry LoRA, as a pattern over module names: every linear of the decoder."""
+CRAYON_PAIR = (".crayon_a", ".crayon_b")
+"""Ends of the names of the low-rank pairs that bring the crayon prompt into the decoder."""
+
+
+def crayon_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of the crayon prompt: queries, their MLP, and the low-rank pairs that bring it into the decoder."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith("crayon.") or name.removesuffix(".weight").endswith(CRAYON_PAIR)
+    }
+
+
+class Adapters:
+    """The LoRA sets on a model's decoder.
+
+    Args:
+        model: gets the sets in place; its forward pass then includes all of them.
+        names: of the sets; none for a stage without.
+        rank: of every pair.
+        alpha: scale times rank.
+        dropout: before the A matrices, in training.
+    """
+
+    def __init__(
+        self,
+        model: CoLLaVOForConditionalGeneration,
+        names: Sequence[str],
+        *,
+        rank: int = 64,
+        alpha: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        self.names = tuple(names)
+        self._peft: PeftModel | None = None
+        for name in names:
+            settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LINEARS, bias="none")
+            if self._peft is None:
+                self._peft = PeftModel(model, settings, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, settings)
+        self._activate()
+
+    def _activate(self) -> None:
+        """Let all sets act."""
+        if self._peft is not None:
+            self._peft.base_model.set_adapter(list(self.names))  # type: ignore[operator]
+
+    def parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """The parameters of one set, by their names in the model."""
+        return dict(self._named(name))
+
+    def _named(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        if self._peft is not None:
+            for key, parameter in self._peft.get_base_model().named_parameters():
+                if f".lora_A.{name}." in key or f".lora_B.{name}." in key:
+                    yield key, parameter
+
+    def merge(self) -> None:
+        """Add all sets to the base weights, and take them off."""
+        if self._peft is not None:
+            self._peft.merge_and_unload(adapter_names=list(self.names))
+            self._peft, self.names = None, ()
+
+    def save(self, folder: Path) -> None:
+        """Write one PEFT folder per set: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+        Args:
+            folder: gets a folder named after each set.
+        """
+        if self._peft is not None:
+            self._peft.save_pretrained(str(folder), selected_adapters=list(self.names))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: a set is missing, or misfits the model.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        for name in self.names:
+            file = folder / name / "adapter_model.safetensors"
+            try:
+                tensors = load_file(file)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{file}: not a readable LoRA set ({error})") from error
+            self._fill(name, tensors, file)
+
+    def _fill(self, name: str, tensors: dict[str, Tensor], file: Path) -> None:
+        wanted = {_peft_key(key, name): parameter for key, parameter in self._named(name)}
+        odd = sorted(set(wanted) ^ set(tensors))
+        odd += [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
+        if odd:
+            raise CheckpointError(f"{file}: does not fit this model at {', '.join(odd[:3])}")
+        for key, parameter in wanted.items():
+            parameter.data.copy_(tensors[key])
+
+
+def _peft_key(key: str, name: str) -> str:
+    """The name under which PEFT saves a parameter of the model."""
+    return f"base_model.model.{key.replace(f'.{name}.weight', '.weight')}"
+
+
+def merge(model: CoLLaVOForConditionalGeneration, adapters: Adapters) -> None:
+    """Add all sets to the base weights, and take them off.
+
+    Args:
+        model: that carries them; not quantised.
+        adapters: its sets.
+
+    Raises:
+        ValueError: the base weights are quantised, so that the sum could not be kept exactly.
+    """
+    quantised = [name for name, p in model.named_parameters() if not p.is_floating_point()]
+    if quantised:
+        raise ValueError(
+            f"adapters cannot be merged into quantised weights ({quantised[0]}): load with LLM.BITS 16 or 32"
+        )
+    adapters.merge()

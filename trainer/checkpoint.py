@@ -1,0 +1,133 @@
+"""Checkpoints of a training: what it trained, and all that is needed to go on as if nothing had happened.
+
+SAVE_DIR/checkpoints/step-00000500/
+    crayon.safetensors                the crayon prompt's parameters
+    image_cit/, vl_cit/               the LoRA sets, as PEFT writes them
+    optimizer.safetensors             AdamW's moments and counts, by the names of the parameters
+    random.safetensors                state of every process's generators
+    state.json                        step, the checkpoint it started from, what was trained and how
+
+A checkpoint appears whole or not at all. The learning rate and the order of the data follow from step and seed alone,
+so they have no state of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from collavo.adapters import Adapters
+from collavo.errors import CheckpointError
+from collavo.trained import CRAYON, State, read_file, write_state
+
+FOLDER, OPTIMIZER, RANDOM = "checkpoints", "optimizer.safetensors", "random.safetensors"
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def folder_of(save_dir: Path, step: int) -> Path:
+    """The folder of a step's checkpoint."""
+    return save_dir / FOLDER / f"step-{step:08d}"
+
+
+def newest(save_dir: Path) -> Path | None:
+    """The newest whole checkpoint of a training; None if there is none."""
+    found = [path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name)]
+    return max(found, key=lambda path: path.name, default=None)
+
+
+def save(
+    save_dir: Path,
+    state: State,
+    crayon: Mapping[str, nn.Parameter],
+    adapters: Adapters,
+    optimizer: Mapping[str, Tensor],
+    random: Sequence[Mapping[str, Tensor]],
+    keep: int,
+) -> Path:
+    """Write a checkpoint, then remove those that are no longer kept.
+
+    Args:
+        save_dir: of the training.
+        state: see `State`.
+        crayon: the crayon prompt's parameters.
+        adapters: the LoRA sets.
+        optimizer: see `optimizer_tensors`.
+        random: see `random_state`, one of each process.
+        keep: how many checkpoints remain, the new one included.
+    Returns: its folder.
+    """
+    target = folder_of(save_dir, state.step)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, partial / CRAYON)
+    adapters.save(partial)
+    save_file(dict(optimizer), partial / OPTIMIZER)
+    states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
+    save_file(states, partial / RANDOM)
+    write_state(partial, state)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+    whole = sorted(path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name))
+    for old in whole[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
+    """An optimiser's state by the names of its parameters.
+
+    Args:
+        optimizer: AdamW or another one whose state is made of tensors.
+        names: ``id(parameter)`` -> name.
+    """
+    return {
+        f"{names[id(parameter)]}/{key}": value.detach().contiguous().cpu()
+        for parameter, held in optimizer.state.items()
+        for key, value in held.items()
+    }
+
+
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Give an optimiser the state that `optimizer_tensors` took.
+
+    Raises:
+        CheckpointError: the file is unreadable, or has the state of a parameter that is not trained here.
+    """
+    for key, tensor in read_file(folder / OPTIMIZER).items():
+        name, _, part = key.rpartition("/")
+        if name not in parameters:
+            raise CheckpointError(f"{folder / OPTIMIZER}: {name} is not trained here")
+        parameter = parameters[name]
+        # AdamW keeps its count on the CPU, and everything else beside the parameter
+        where = torch.device("cpu") if part == "step" else parameter.device
+        optimizer.state[parameter][part] = tensor.to(where)
+
+
+def random_state() -> dict[str, Tensor]:
+    """State of this process's generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def load_random(folder: Path, rank: int) -> bool:
+    """Restore this process's generators.
+
+    Returns: False where the checkpoint has no state for this process, since fewer ran then.
+    """
+    states = read_file(folder / RANDOM)
+    if f"{rank}.cpu" not in states:
+        return False
+    torch.set_rng_state(states[f"{rank}.cpu"])
+    if torch.cuda.is_available() and f"{rank}.cuda" in states:
+        torch.cuda.set_rng_state(states[f"{rank}.cuda"])
+    return True

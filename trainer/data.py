@@ -1,0 +1,262 @@
+"""The data of a training: sources of samples, their order, and the batches that the loop takes.
+
+A step's samples follow from seed and step alone; every process prepares only its own share, some steps ahead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from collavo.adapters import IMAGE_CIT, VL_CIT
+from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
+from collavo.model import IGNORE_INDEX
+from collavo.processing import CoLLaVOProcessor
+from collavo.template import CHAT
+from collavo.training_inputs import ConversationError, training_inputs
+from datasets.dataset_mappers.picture import decode
+from datasets.instruct.crayon_instructions import Kind
+from datasets.instruct.order import DataOrder, adapter_of, adapter_step, share
+from datasets.instruct.panoptic import PanopticPicture
+from datasets.instruct.types import Sample
+from datasets.types import DataError, ImageSource
+from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.errors import SegmenterError
+from pipeline.progress import warn
+
+from .batches import Batch, Example, collate
+from .instructions import ALL_NAMES, crayon_sample
+from .maps import MapCache, spoil
+from .parameters import CRAYON
+
+Int64Array = npt.NDArray[np.int64]
+CHARACTERS_PER_TOKEN = 4
+"""Rough, to sort by length; nothing else depends on it."""
+SAMPLE_ERRORS = (DataError, SegmenterError, ConversationError)
+"""What can be wrong with one sample and not with the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How samples become examples.
+
+    Attributes:
+        processor: of the model.
+        max_length: longest row in tokens, image tokens counted.
+        seed: of the run.
+        spoil: see `trainer.maps.spoil`.
+        classes: what a spoiled object may be taken for.
+        crayon: which queries the model sees.
+        objects: whether prompts may tell the object list.
+    """
+
+    processor: CoLLaVOProcessor
+    max_length: int
+    seed: int
+    spoil: float = 0.0
+    classes: Sequence[int] = ()
+    crayon: str = "both"
+    objects: bool = True
+
+    def picture(self, image: ImageSource, maps: MapCache, *key: int) -> tuple[Picture, CrayonPrompt, CrayonPrompt]:
+        """A picture, what is truly in it, and what the model is told.
+
+        Args:
+            image: the picture.
+            maps: of the source.
+            *key: numbers that the errors are drawn from.
+
+        Raises:
+            DataError, SegmenterError: the picture is unreadable, or has no map.
+        """
+        decoded = Picture(decode(image, self.processor.image_size), image.name)
+        panoptic: PanopticMap = maps.of(decoded)
+        true = crayon_prompt(panoptic, self.processor.grid)
+        if not self.spoil:
+            return decoded, true, true
+        rng = np.random.default_rng([self.seed, *key])
+        return decoded, true, crayon_prompt(spoil(panoptic, self.spoil, self.classes, rng), self.processor.grid)
+
+    def example(self, sample: Sample, picture: Picture | None, crayon: CrayonPrompt | None) -> Example:
+        """A sample as ids and labels.
+
+        Raises:
+            ConversationError: it cannot be trained on.
+        """
+        told = None if crayon is None else object_list(crayon.objects) if self.objects else ""
+        tokens = self.processor.grid**2
+        inputs = training_inputs(self.processor.tokenizer, CHAT, sample, told, tokens, self.max_length)
+        return Example(
+            id=sample.id,
+            input_ids=inputs.input_ids,
+            labels=inputs.labels,
+            pixels=None if picture is None else picture.pixels,
+            crayon=crayon,
+        )
+
+
+class Source(Protocol):
+    """Samples of one kind."""
+
+    @property
+    def lengths(self) -> Int64Array:
+        """About how many tokens each has, int64 (N,)."""
+
+    def example(self, index: int, step: int) -> Example:
+        """Prepare one sample.
+
+        Raises:
+            DataError, SegmenterError, ConversationError: it cannot be trained on.
+        """
+
+
+class Conversations:
+    """Visual instructions: conversations as they were read.
+
+    Args:
+        samples: at least one.
+        maps: of their pictures.
+        preparation: see `Preparation`.
+    """
+
+    def __init__(self, samples: Sequence[Sample], maps: MapCache, preparation: Preparation) -> None:
+        self._samples, self._maps, self._preparation = samples, maps, preparation
+        tokens = preparation.processor.grid**2
+        self.lengths = np.array([_length(sample, tokens) for sample in samples], np.int64)
+
+    def example(self, index: int, step: int) -> Example:
+        """See `Source.example`."""
+        sample = self._samples[index]
+        if sample.image is None:
+            return self._preparation.example(sample, None, None)
+        picture, _, told = self._preparation.picture(sample.image, self._maps, step, index)
+        return self._preparation.example(sample, picture, told)
+
+
+class CrayonInstructions:
+    """Object-level instructions, drawn anew for every step.
+
+    Args:
+        pictures: that have a panoptic map.
+        maps: theirs.
+        kinds: what is asked.
+        preparation: see `Preparation`.
+        names: classes that questions may be about.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[PanopticPicture],
+        maps: MapCache,
+        kinds: Sequence[Kind],
+        preparation: Preparation,
+        names: tuple[str, ...] = ALL_NAMES,
+    ) -> None:
+        self._pictures, self._maps, self._kinds = pictures, maps, kinds
+        self._preparation, self._names = preparation, names
+        self.lengths = np.full(len(pictures), preparation.processor.grid**2, np.int64)
+
+    def example(self, index: int, step: int) -> Example:
+        """See `Source.example`. The answer tells the truth, also where the map that the model sees is spoiled."""
+        listed = self._pictures[index]
+        picture, true, told = self._preparation.picture(listed.image, self._maps, step, index)
+        sample = crayon_sample(listed, true, self._kinds, (self._preparation.seed, step, index), self._names)
+        if sample is None:
+            raise DataError(f"picture {listed.image.name}: nothing can be asked about its objects")
+        return self._preparation.example(sample, picture, told)
+
+
+def _length(sample: Sample, image_tokens: int) -> int:
+    text = sum(len(turn.question) + len(turn.answer) for turn in sample.turns)
+    return text // CHARACTERS_PER_TOKEN + (image_tokens if sample.image is not None else 0)
+
+
+class Schedule:
+    """The batches of a run; see `trainer.loop.TrainingData`.
+
+    Args:
+        sources: branch -> its samples.
+        preparation: see `Preparation`.
+        batch_size_total: samples of an update, over all processes.
+        batch_size: samples that run through the model at a time.
+        by_length: whether samples of similar length share a batch.
+        image_share: probability that an update is one of Image-CIT, where there are two branches.
+        workers: how many updates are prepared ahead, each in a thread.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        preparation: Preparation,
+        *,
+        batch_size_total: int,
+        batch_size: int,
+        by_length: bool,
+        image_share: float,
+        workers: int,
+    ) -> None:
+        self._sources, self._preparation = sources, preparation
+        self._batch_size, self._workers = batch_size, workers
+        self._share = image_share if {IMAGE_CIT, VL_CIT} <= set(sources) else float(IMAGE_CIT in sources)
+        chunk = {} if by_length else {"chunk_batches": 1}
+        self._orders = {
+            name: DataOrder(lengths=source.lengths, batch_size=batch_size_total, seed=preparation.seed, **chunk)
+            for name, source in sources.items()
+        }
+        self.skipped: Counter[str] = Counter()
+
+    @property
+    def num_samples(self) -> int:
+        """Of all sources together."""
+        return sum(len(source.lengths) for source in self._sources.values())
+
+    def branch(self, step: int) -> str:
+        """See `TrainingData.branch`."""
+        return CRAYON if CRAYON in self._sources else adapter_of(self._preparation.seed, step, self._share)
+
+    def samples(self, step: int) -> Int64Array:
+        """Numbers of the samples of a step, in its branch's source: those of all processes."""
+        branch = self.branch(step)
+        place = step if branch == CRAYON else adapter_step(self._preparation.seed, step, self._share)
+        return self._orders[branch].batch(place)
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[list[Batch]]:
+        """See `TrainingData.batches`."""
+        ahead: deque[Future[list[Batch]]] = deque()
+        upcoming = iter(range(start, stop))
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="prepare") as pool:
+            try:
+                while True:
+                    while len(ahead) <= self._workers and (step := next(upcoming, None)) is not None:
+                        ahead.append(pool.submit(self._prepare, step, rank, world))
+                    if not ahead:
+                        return
+                    yield ahead.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _prepare(self, step: int, rank: int, world: int) -> list[Batch]:
+        """A process's share of a step; where nothing of it is usable, a row that teaches nothing."""
+        source = self._sources[self.branch(step)]
+        examples = []
+        for index in share(self.samples(step), rank, world):
+            try:
+                examples.append(source.example(int(index), step))
+            except SAMPLE_ERRORS as error:
+                self.skipped[type(error).__name__] += 1
+                warn(f"update {step + 1}: a sample is skipped: {error}")
+        examples.sort(key=lambda example: -len(example.input_ids))
+        examples = examples or [self._idle()]
+        pieces = (examples[i : i + self._batch_size] for i in range(0, len(examples), self._batch_size))
+        return [collate(piece, self._preparation.processor, self._preparation.crayon) for piece in pieces]
+
+    def _idle(self) -> Example:
+        """A row without labels, so that a process without samples takes part in the update all the same."""
+        ids = self._preparation.processor.encode(["-"])[0]
+        return Example(id="none", input_ids=ids, labels=[IGNORE_INDEX] * len(ids))

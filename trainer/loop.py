@@ -1,0 +1,203 @@
+"""The training loop: the same for every stage.
+
+An update takes one batch of the whole run. Every process takes its share, in small pieces whose gradients add up, and
+the loss is the mean over all answer tokens of the batch, wherever they are computed: neither the number of processes
+nor the size of the pieces changes what an update does, beyond rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration
+from pipeline.errors import RunError
+
+from .batches import Batch
+from .parameters import Parameters, only
+from .schedule import learning_rate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class TrainingData(Protocol):
+    """Where the batches of a run come from."""
+
+    def branch(self, step: int) -> str:
+        """Which parameters a step trains, by name of a group."""
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[list[Batch]]:
+        """This process's share of each step's batch, from ``start`` on, in pieces; prepared ahead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How a training goes; see `trainer.config.LoopConfig` for each.
+
+    Attributes:
+        steps: updates in all.
+        highest: learning rate.
+        lowest: learning rate.
+        warmup: share of the updates.
+        clip: largest norm of the gradient; 0 for no limit.
+        autocast: compute type of the forward pass; None for that of the weights.
+    """
+
+    steps: int
+    highest: float
+    lowest: float
+    warmup: float
+    clip: float
+    autocast: torch.dtype | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What an update was.
+
+    Attributes:
+        step: from 1: updates made so far.
+        branch: which parameters it trained.
+        loss: mean over the answer tokens of the whole batch, in nats.
+        norm: of the gradient, before it is clipped.
+        rate: learning rate.
+        samples: in the whole batch.
+        tokens: text tokens in the whole batch, padding left out; an image counts as one.
+        labels: answer tokens in the whole batch.
+        seconds: it took.
+    """
+
+    step: int
+    branch: str
+    loss: float
+    norm: float
+    rate: float
+    samples: int
+    tokens: int
+    labels: int
+    seconds: float
+
+
+class NonFiniteError(RunError):
+    """The loss or the gradient is no number any more; the message names the samples."""
+
+
+class Loop:
+    """Trains a model.
+
+    Args:
+        accelerator: joins the processes.
+        model: prepared by it, in training mode.
+        inner: the same model, unwrapped.
+        optimizer: over all groups.
+        groups: name of a branch -> the parameters that its steps train.
+        settings: see `LoopSettings`.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        inner: CoLLaVOForConditionalGeneration,
+        optimizer: torch.optim.Optimizer,
+        groups: Mapping[str, Sequence[Parameters]],
+        settings: LoopSettings,
+    ) -> None:
+        self._accelerator, self._model, self._inner = accelerator, model, inner
+        self._optimizer, self._groups, self._settings = optimizer, groups, settings
+
+    def run(self, data: TrainingData, start: int, done: Callable[[Update], None]) -> None:
+        """Make all updates from one on.
+
+        Args:
+            data: see `TrainingData`.
+            start: updates that are already made.
+            done: called after every update, on every process.
+
+        Raises:
+            NonFiniteError: see there.
+        """
+        steps, rank, world = self._settings.steps, self._accelerator.process_index, self._accelerator.num_processes
+        begun = time.perf_counter()
+        for step, pieces in enumerate(data.batches(start, steps, rank, world), start=start):
+            update = self._update(step, data.branch(step), pieces, begun)
+            begun = time.perf_counter()
+            done(update)
+
+    def _update(self, step: int, branch: str, pieces: Sequence[Batch], begun: float) -> Update:
+        settings = self._settings
+        trained = self._groups[branch]
+        only(trained, self._inner)
+        rate = learning_rate(
+            step, settings.steps, highest=settings.highest, lowest=settings.lowest, warmup=settings.warmup
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        counts = torch.tensor(_counts(pieces), dtype=torch.float64).sum(0)  # samples, tokens, labels
+        samples, tokens, labels = (int(n) for n in self._sum(counts))
+        loss = self._backward(pieces, labels)
+        if not math.isfinite(loss):
+            raise self._non_finite(step, "loss", loss, pieces)
+        parameters = [parameter for group in trained for parameter in group.values()]
+        norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf))
+        if not math.isfinite(norm):
+            raise self._non_finite(step, "gradient", norm, pieces)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return Update(
+            step=step + 1,
+            branch=branch,
+            loss=loss,
+            norm=norm,
+            rate=rate,
+            samples=samples,
+            tokens=tokens,
+            labels=labels,
+            seconds=time.perf_counter() - begun,
+        )
+
+    def _backward(self, pieces: Sequence[Batch], labels: int) -> float:
+        """Add up the gradients of this process's pieces, and average them over the processes; the batch's loss."""
+        device, world = self._inner.device, self._accelerator.num_processes
+        total = torch.zeros(1, dtype=torch.float64, device=device)
+        for number, piece in enumerate(pieces, start=1):
+            last = number == len(pieces)
+            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
+                loss = self._loss(piece.to(device), labels)
+                self._accelerator.backward(loss * world)  # the processes' gradients are averaged
+                total += loss.detach().double()
+        return float(self._sum(total))
+
+    def _loss(self, piece: Batch, labels: int) -> Tensor:
+        """A piece's share of the batch's loss."""
+        dtype = self._settings.autocast
+        with torch.autocast(self._inner.device.type, dtype=dtype, enabled=dtype is not None):
+            loss: Tensor = self._model(**piece.inputs(), num_items_in_batch=labels, use_cache=False).loss
+        return loss
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Over all processes."""
+        summed: Tensor = self._accelerator.reduce(values.to(self._inner.device), "sum")
+        return summed
+
+    def _non_finite(self, step: int, what: str, value: float, pieces: Sequence[Batch]) -> NonFiniteError:
+        from accelerate.utils import gather_object
+
+        ids = gather_object([name for piece in pieces for name in piece.ids])
+        return NonFiniteError(
+            f"the {what} of update {step + 1} is {value}: nothing of it is kept, and the last checkpoint is whole. The "
+            f"samples were {', '.join(ids)}. Look at them, or lower TRAIN.LR"
+        )
+
+
+def _counts(pieces: Sequence[Batch]) -> list[list[int]]:
+    """Samples, tokens and learned tokens of each piece."""
+    return [[len(p.ids), int(p.attention_mask.sum()), int((p.labels[:, 1:] != IGNORE_INDEX).sum())] for p in pieces]
