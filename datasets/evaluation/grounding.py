@@ -1,0 +1,136 @@
+"""Grounding: the box that the model says overlaps the right one by more than half (RefCOCO's rule, IoU > 0.5).
+
+A record's target is a box in pixels, and ``meta`` has the picture's ``width`` and ``height``. The model says
+``[x1, y1, x2, y2]`` on a scale of its own: CoLLaVO from 0 to 1, others up to 100 or 1,000.
+
+Source: Yu et al. 2016 (RefCOCO, arXiv 1608.00272); accuracy at IoU 0.5 as in MDETR (arXiv 2104.12763).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..types import DataError, Metric, Record, Score, Scored
+from . import rates
+
+Box = tuple[float, float, float, float]
+_NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
+_FOUR = re.compile(rf"(?<![\w.]){_NUMBER}(?:[\s,;()\[\]]{{1,6}}{_NUMBER}){{3}}(?![\d.]*\d)")
+_VALUE = re.compile(_NUMBER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How boxes are written and compared.
+
+    Attributes:
+        scale: what the model's coordinates count to: 1, 100, 1000; 0 for pixels.
+        threshold: overlap that must be exceeded.
+        box: how the target is written: two corners, or a corner with width and height.
+    """
+
+    scale: float = 1.0
+    threshold: float = 0.5
+    box: Literal["xyxy", "xywh"] = "xyxy"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.scale < 0 or not 0 <= self.threshold < 1:
+            raise DataError(f"grounding: scale is at least 0 and threshold from 0 to below 1, not {self}")
+
+
+def read_box(text: str) -> Box | None:
+    """The first four numbers that stand together in a text, in brackets or not; None where there are none.
+
+    Corners in another order are put right: the smaller of each side first.
+    """
+    found = _FOUR.search(text)
+    if not found:
+        return None
+    x1, y1, x2, y2 = (float(number) for number in _VALUE.findall(found[0]))
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0..1; 0 where both are empty."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    common = max(0.0, width) * max(0.0, height)
+    union = _area(a) + _area(b) - common
+    return common / union if union > 0 else 0.0
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located(Score):
+    """A verdict on a box.
+
+    Attributes:
+        iou: its overlap with the right one; None where the right one is withheld.
+    """
+
+    iou: float | None = None
+
+
+def score(record: Record, text: str, options: Options) -> Located:
+    """Read the box and compare it."""
+    said = read_box(text)
+    if record.target is None:
+        return Located(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
+    right = _target(record, options)
+    if said is None:
+        note = "holds no box" if text.strip() else ""
+        return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
+    iou = overlap(_in_pixels(said, record, options.scale), right)
+    return Located(
+        value=float(iou > options.threshold), extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}"
+    )
+
+
+def _target(record: Record, options: Options) -> Box:
+    try:
+        x, y, z, w = (float(value) for value in record.target)
+    except (TypeError, ValueError):
+        raise DataError(f"record {record.id}: its answer is no box of four numbers: {record.target!r}") from None
+    return (x, y, x + z, y + w) if options.box == "xywh" else (x, y, z, w)
+
+
+def _in_pixels(box: Box, record: Record, scale: float) -> Box:
+    """A box of the model in the picture's pixels, cut at its edges."""
+    try:
+        width, height = float(record.meta["width"]), float(record.meta["height"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"record {record.id}: its picture's width and height are not known; name their columns in data.keep"
+        ) from None
+    across, down = (width / scale, height / scale) if scale else (1.0, 1.0)
+    x1, x2 = (min(max(side * across, 0.0), width) for side in (box[0], box[2]))
+    y1, y2 = (min(max(side * down, 0.0), height) for side in (box[1], box[3]))
+    return x1, y1, x2, y2
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """Accuracy and mean overlap, over all and of each split."""
+    groups = rates.split_by(scored, lambda s: s.record.group)
+    each = [(name, members) for name, members in groups.items() if len(groups) > 1]
+    return [
+        rates.accuracy(scored),
+        _mean_iou(scored, ""),
+        *(
+            metric
+            for name, members in each
+            for metric in (rates.accuracy(members, group=name), _mean_iou(members, name))
+        ),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]
+
+
+def _mean_iou(scored: Sequence[Scored], group: str) -> Metric:
+    known = [(s, s.score.iou) for s in scored if isinstance(s.score, Located) and s.score.iou is not None]
+    return rates.mean("mean_iou", [iou for _, iou in known], clusters=[rates.picture(s) for s, _ in known], group=group)

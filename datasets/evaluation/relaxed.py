@@ -1,0 +1,108 @@
+"""ChartQA: a number may be off by five percent, any other answer must be the same text.
+
+Source: ChartQA (arXiv 2203.10244, section 5.1) as Pix2Struct's public metric reads it: both texts are numbers (a
+percent sign at the end divides by 100) and the right one is not 0, else the texts are compared without regard to case.
+"12." is the number 12; "12 years", "1,000" and "$5" are texts. What a robust reader would have understood is reported
+beside it as ``lenient_accuracy``. The paper's figure is the mean over the human and the augmented questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..types import DataError, Metric, Record, Score, Scored
+from . import numbers, rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How far a number may be off.
+
+    Attributes:
+        tolerance: share of the right number, both ways.
+    """
+
+    tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.tolerance < 1:
+            raise DataError(f"relaxed: tolerance must be from 0 to below 1, not {self.tolerance}")
+
+
+def as_number(text: str) -> float | None:
+    """A text that is nothing but a number; None for any other."""
+    percent = text.endswith("%")
+    try:
+        return float(text.rstrip("%")) / 100 if percent else float(text)
+    except ValueError:
+        return None
+
+
+def matches(text: str, target: str, tolerance: float, number: Callable[[str], float | None] = as_number) -> bool:
+    """Whether an answer is right.
+
+    Args:
+        text: what was said.
+        target: what is right.
+        tolerance: see `Options`.
+        number: reads the number of the text.
+    """
+    right, said = as_number(target), number(text)
+    if right and said is not None:
+        return abs(said - right) / abs(right) <= tolerance
+    return text.lower() == target.lower()
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Compare a text with every accepted answer; the best one counts."""
+    said = text.strip()
+    value = None if record.target is None else float(any(matches(said, t, options.tolerance) for t in _targets(record)))
+    return Score(value=value, extracted=said, no_answer=not said)
+
+
+def _targets(record: Record) -> list[str]:
+    accepted = [record.target] if isinstance(record.target, str) else list(record.target)
+    return [str(target).strip() for target in accepted]
+
+
+def _lenient(scored: Scored, options: Options) -> float:
+    """Credit had the text been read by `numbers.lenient`, periods at its end aside."""
+    said = scored.text.strip().rstrip(".").rstrip()
+    return float(any(matches(said, target, options.tolerance, _read) for target in _targets(scored.record)))
+
+
+def _read(text: str) -> float | None:
+    exact = as_number(text)
+    if exact is not None:
+        return exact
+    found = numbers.lenient(text)
+    return found / 100 if found is not None and text.endswith("%") else found
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """Mean over the groups, where there are several; accuracy over all and of each group; under the robust reading."""
+    groups = rates.split_by(scored, lambda s: s.record.group)
+    each = [rates.accuracy(members, group=name) for name, members in groups.items()] if len(groups) > 1 else []
+    known = [s for s in scored if s.score.value is not None]
+    lenient = [_lenient(s, options) for s in known]
+    return [
+        *_mean(each),
+        rates.accuracy(scored),
+        *each,
+        rates.mean("lenient_accuracy", lenient, clusters=[rates.picture(s) for s in known]),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]
+
+
+def _mean(groups: Sequence[Metric]) -> list[Metric]:
+    """Plain mean over the groups; the errors of independent groups add in squares."""
+    values = [metric.value for metric in groups if metric.value is not None]
+    if not groups or len(values) < len(groups):
+        return []
+    errors = [metric.stderr or 0.0 for metric in groups]
+    stderr = sum(error**2 for error in errors) ** 0.5 / len(groups)
+    num = sum(metric.num for metric in groups)
+    return [Metric(name="accuracy", value=sum(values) / len(values), num=num, group="mean", stderr=stderr)]

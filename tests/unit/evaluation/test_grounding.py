@@ -1,0 +1,100 @@
+"""Boxes: read from text, compared by their overlap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets.evaluation.grounding import Box, Options, overlap, read_box, score, summarize
+from datasets.types import DataError, Record, Scored
+
+
+def record(target: Any, width: Any = 200, height: Any = 100, group: str = "", name: str = "1") -> Record:
+    meta = {"width": width, "height": height}
+    return Record(id=name, image=None, fields={}, target=target, group=group, meta=meta)
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("[0.06, 0.38, 0.27, 0.91]", (0.06, 0.38, 0.27, 0.91)),
+        ("Sure, it is (#1 horse) [0.06, 0.38, 0.27, 0.91], (#2 horse) [0, 0, 1, 1].", (0.06, 0.38, 0.27, 0.91)),
+        ("<box>(10,20),(30,40)</box>", (10, 20, 30, 40)),
+        ("(0.1 0.2 0.3 0.4)", (0.1, 0.2, 0.3, 0.4)),
+        ("[.1,.2,.3,.4]", (0.1, 0.2, 0.3, 0.4)),
+        ("[0.5, 0.9, 0.1, 0.2]", (0.1, 0.2, 0.5, 0.9)),
+        ("[-0.1, 0.2, 0.3, 0.4]", (-0.1, 0.2, 0.3, 0.4)),
+        ("[0.1, 0.2, 0.3]", None),
+        ("there are 4 dogs and 3 cats and 2 birds and 1 fish", None),
+        ("", None),
+    ],
+)
+def test_boxes_in_texts(text: str, box: Box | None) -> None:
+    assert read_box(text) == box
+
+
+sides = st.integers(0, 30)
+boxes = st.tuples(sides, sides, sides, sides).map(
+    lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]))
+)
+
+
+@given(boxes, boxes)
+def test_overlap_counts_pixels(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    first, second = np.zeros((30, 30), bool), np.zeros((30, 30), bool)
+    first[a[1] : a[3], a[0] : a[2]] = True
+    second[b[1] : b[3], b[0] : b[2]] = True
+    union = (first | second).sum()
+    ours = overlap(tuple(map(float, a)), tuple(map(float, b)))  # type: ignore[arg-type]
+    assert ours == pytest.approx((first & second).sum() / union if union else 0.0)
+
+
+def test_more_than_half_is_right_and_half_is_not() -> None:
+    target = [0, 0, 100, 100]
+    assert score(record(target), "[0.0, 0.0, 0.5, 1.0]", Options()).value == 1.0
+    half = score(record(target), "[0.0, 0.0, 0.5, 0.5]", Options())
+    assert (half.value, half.iou) == (0.0, 0.5)
+    assert score(record(target), "[0, 0, 100, 100]", Options(scale=0)).iou == 1.0
+    assert score(record(target), "[0, 0, 500, 1000]", Options(scale=1000)).iou == 1.0
+    assert score(record([50, 0, 50, 100]), "[0.25, 0, 0.5, 1]", Options(box="xywh")).iou == 1.0
+    assert score(record(target), "[-3, -3, 0.5, 9]", Options()).iou == 1.0  # cut at the picture's edges
+
+
+def test_no_box_is_counted_apart() -> None:
+    silent = score(record([0, 0, 1, 1]), "on the left", Options())
+    assert (silent.value, silent.no_answer) == (0.0, True)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_judged(text: str) -> None:
+    assert score(record([0, 0, 50, 50]), text, Options()).value in (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (record([1, 2, 3]), "no box of four numbers"),
+        (record("left"), "no box of four numbers"),
+        (record([0, 0, 1, 1], None), "data.keep"),
+    ],
+)
+def test_records_that_cannot_be_judged_are_explained(bad: Record, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        score(bad, "[0, 0, 1, 1]", Options())
+
+
+def test_figures_by_split() -> None:
+    texts = [("val", "[0, 0, 1, 1]"), ("val", "nowhere"), ("testA", "[0, 0, 1, 0.75]")]
+    scored = []
+    for number, (group, text) in enumerate(texts):
+        item = record([0, 0, 200, 100], group=group, name=str(number))
+        scored.append(Scored(record=item, text=text, score=score(item, text, Options())))
+    rows = {f"{m.group}/{m.name}".removeprefix("/"): m.value for m in summarize(scored, Options())}
+    assert rows["accuracy"] == pytest.approx(2 / 3)
+    assert rows["mean_iou"] == pytest.approx(1.75 / 3)
+    assert (rows["val/accuracy"], rows["testA/accuracy"], rows["testA/mean_iou"]) == (0.5, 1.0, 0.75)
+    assert rows["no_answer"] == 1
