@@ -1,0 +1,114 @@
+"""The paper's object probes: how often a model is right about each class, and about the best and the worst of them.
+
+A record has its class in ``meta["class"]``. Class2Binary is answered by yes or no, Box2Class by a class name, one of
+``meta["names"]``.
+
+Source: CoLLaVO (arXiv 2402.11248), section 4: per class, the average over the classes, and that of the 20 best and of
+the 20 worst.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from ..types import DataError, Metric, Record, Score, Scored
+from . import rates, yes_no
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to read and report.
+
+    Attributes:
+        rule: ``yes_no`` reads as POPE does; ``class_name`` looks for the name of a class.
+        extremes: how many of the best and of the worst classes are averaged.
+    """
+
+    rule: Literal["yes_no", "class_name"]
+    extremes: int = 20
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.extremes < 1:
+            raise DataError(f"per_class: extremes must be at least 1, not {self.extremes}")
+
+
+def score(record: Record, text: str, options: Options) -> Score:
+    """Read a text by the rule and compare it with the target."""
+    if options.rule == "yes_no":
+        return yes_no.score(record, text, yes_no.Options())
+    names = record.meta.get("names")
+    if not names:
+        raise DataError(f"record {record.id} has no class names: the rule class_name needs a reader that gives them")
+    said = read_class(text, tuple(names))
+    value = None if record.target is None else float(said == record.target)
+    note = "names no class, or several" if not said and text.strip() else ""
+    return Score(value=value, extracted=said, no_answer=not said, explanation=note)
+
+
+def read_class(text: str, names: tuple[str, ...]) -> str:
+    """The one class that a text names; "" for none or several.
+
+    Case, articles, numbers such as ``#1`` and plurals do not matter; of names within each other (``light`` in ``traffic
+    light``) the longest counts.
+    """
+    found = {_classes(names)[match[0].lower()] for match in _pattern(names).finditer(text)}
+    return found.pop() if len(found) == 1 else ""
+
+
+@lru_cache(maxsize=8)
+def _classes(names: tuple[str, ...]) -> dict[str, str]:
+    """Every form of every name -> the name; a form that is a name of its own stays that."""
+    forms: dict[str, str] = {}
+    for name in names:
+        for form in _forms(name):
+            forms.setdefault(form, name)
+    return {**forms, **{name.lower(): name for name in names}}
+
+
+def _forms(name: str) -> list[str]:
+    """A name in singular and plural, with and without hyphens."""
+    plain = name.lower()
+    forms = [plain, plain.replace("-", " "), plain.replace(" ", ""), plain.replace(" ", "-")]
+    for form in list(forms):
+        forms += [f"{form}s", f"{form}es"]
+        if form.endswith("y"):
+            forms.append(f"{form[:-1]}ies")
+        if form.endswith(("knife", "leaf", "shelf")):
+            forms.append(f"{form.removesuffix('fe').removesuffix('f')}ves")
+    return [*forms, *{"person": ["people", "man", "woman"], "mouse": ["mice"]}.get(plain, [])]
+
+
+@lru_cache(maxsize=8)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(_classes(names), key=lambda form: (-len(form), form))
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """The average over the classes, the best and the worst, the share of right answers, and every class."""
+    groups = rates.by_meta([s for s in scored if s.score.value is not None], "class")
+    each = {name: rates.accuracy(members, group=f"class/{name}") for name, members in groups.items()}
+    ranked = sorted(each.values(), key=lambda metric: (-(metric.value or 0.0), metric.group))
+    return [
+        _average("average", ranked),
+        _average(f"top_{options.extremes}", ranked[: options.extremes]),
+        _average(f"bottom_{options.extremes}", ranked[-options.extremes :]),
+        rates.accuracy(scored),
+        *each.values(),
+        rates.no_answer(scored),
+        *rates.unscored(scored),
+    ]
+
+
+def _average(name: str, classes: Sequence[Metric]) -> Metric:
+    """Mean over classes; its error is that of the classes' figures, whose questions are different ones."""
+    values = [metric.value for metric in classes if metric.value is not None]
+    if not values:
+        return Metric(name=name, value=None, num=0)
+    stderr = sum((metric.stderr or 0.0) ** 2 for metric in classes) ** 0.5 / len(values)
+    return Metric(name=name, value=sum(values) / len(values), num=sum(metric.num for metric in classes), stderr=stderr)
