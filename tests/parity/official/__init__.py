@@ -1,0 +1,1 @@
+"""Our scores beside those of the official scorers, benchmark by benchmark; `tests.parity.scores` is the command."""
