@@ -68,6 +68,12 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def headline(results: Mapping[str, Any]) -> str:
+    """The first figures of a benchmark in one line."""
+    names = [(f"{m['group']} " if m["group"] else "") + f"{m['name']} {shown(m)}" for m in results["metrics"][:3]]
+    return ", ".join(names)
+
+
 def rules_in_words(results: Mapping[str, Any]) -> str:
     """By whose rules the scores were made, and what decided."""
     kind = "official rules" if results["asked"]["rules"] == "official" else "rules of the first CoLLaVO release"

@@ -271,6 +271,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         config_yaml=plan.config_yaml,
         between=LauncherWatch(os.environ).check,
         tracked=plan.wandb,
+        brief=len(plan.tasks) > 1,
     )
     if plan.wandb:
         session.agree(lambda: _start_wandb(plan, accelerator))

@@ -77,6 +77,7 @@ class Session:
         between: called before every batch; raises to end the loop.
         tracked: whether metrics also go to the accelerator's tracker.
         judge: helps to score, on the main process; None where there is none.
+        brief: say little of each benchmark, since a table of several follows.
     """
 
     accelerator: Accelerator
@@ -88,6 +89,7 @@ class Session:
     between: Callable[[], None] = lambda: None
     tracked: bool = False
     judge: Judge | None = None
+    brief: bool = False
 
     @property
     def rank(self) -> int:

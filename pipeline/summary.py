@@ -16,6 +16,8 @@ from .report import aligned, pipe_table, rules_in_words, shown
 WIDTH = 110
 """Characters of a line on the terminal, from which the table goes on below itself."""
 MARKDOWN, TABLE = "summary.md", "summary.csv"
+ORDER = ("GQA", "SQA-IMG", "TextVQA", "POPE", "MME-P", "MME-C", "MMBench", "MMBench-CN", "MM-Vet", "Q-Bench")
+"""Columns of the paper's table; others follow."""
 ROWS = ("", "CoLLaVO-7B, published", "this run", "difference")
 
 
@@ -49,12 +51,17 @@ def show_summary(results: Sequence[Mapping[str, Any]], missing: Mapping[str, str
         missing: dataset -> why it could not be run.
         folder: where the files go.
     """
-    columns = [column for result in results for column in columns_of(result)]
+    columns = in_order([column for result in results for column in columns_of(result)])
     write_text(folder / MARKDOWN, markdown(columns, results, missing))
     write_text(folder / TABLE, _csv(columns))
     left_out = f"\nleft out, their files are missing: {', '.join(missing)}\n" if missing else ""
     sys.stdout.write(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
     sys.stdout.flush()
+
+
+def in_order(columns: Sequence[Column]) -> list[Column]:
+    """Columns as the paper's table has them, then the others as they come."""
+    return sorted(columns, key=lambda column: ORDER.index(column.title) if column.title in ORDER else len(ORDER))
 
 
 def columns_of(result: Mapping[str, Any]) -> Iterator[Column]:

@@ -26,7 +26,7 @@ from .journal import Entry, Journal, read_folder, usable_answers
 from .judging import score
 from .loop import LoopSettings, answer_all
 from .progress import Progress, duration, say, warn
-from .report import PREDICTIONS, RESULTS, plain_table, remove_results, write_results
+from .report import MARKDOWN, PREDICTIONS, RESULTS, headline, plain_table, remove_results, write_results
 from .results import Answered, Effort, flat, join, listed, predictions, summary, text_of, warnings
 from .session import AgreedError, EngineSource, Session
 from .shard import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
@@ -274,12 +274,14 @@ def _finish(
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)
-    publish(task.folder, answered, task.pipeline.declaration, results)
+    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief)
     session.track(flat(results["scores"], task.pipeline.declaration.name))
     return results
 
 
-def publish(folder: Path, answered: Answered, benchmark: Benchmark, results: Mapping[str, Any]) -> None:
+def publish(
+    folder: Path, answered: Answered, benchmark: Benchmark, results: Mapping[str, Any], *, brief: bool = False
+) -> None:
     """Write a benchmark's results and the file for its server, and show them.
 
     Args:
@@ -287,6 +289,7 @@ def publish(folder: Path, answered: Answered, benchmark: Benchmark, results: Map
         answered: see `Answered`.
         benchmark: the declaration.
         results: see `pipeline.results.summary`.
+        brief: show a line instead of all figures, since a table of several benchmarks follows.
     """
     write_results(folder, predictions(answered), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
@@ -294,6 +297,9 @@ def publish(folder: Path, answered: Answered, benchmark: Benchmark, results: Map
         shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
     for sentence in warnings(results):
         warn(sentence)
+    if brief:
+        say(f"{benchmark.dataset}: {headline(results)}; {folder / MARKDOWN}")
+        return
     files = "".join(f"\n{label + ':':<13}{file}" for label, file in shown)
     sys.stdout.write(f"\n{plain_table(results)}\n{files}\n")
     sys.stdout.flush()

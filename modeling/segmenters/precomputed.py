@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from .options import SegmenterConfig
 
 
 class PrecomputedSegmenter:
-    """Looks maps up by picture name.
+    """Looks maps up by picture name: the whole name as the JSON lists it, else its last part without suffix.
 
     Args:
         annotations: the JSON file.
@@ -38,11 +39,10 @@ class PrecomputedSegmenter:
             data = annotations.read_bytes()
             content = json.loads(data)
             self._classes = {int(c["id"]): _class_index(c) for c in content["categories"]}
-            stems = {image["id"]: Path(image["file_name"]).stem for image in content.get("images", ())}
-            self._annotations = {}
-            for item in content["annotations"]:
-                self._annotations[Path(item["file_name"]).stem] = item
-                self._annotations[stems.get(item["image_id"], Path(item["file_name"]).stem)] = item
+            names = {image["id"]: image["file_name"] for image in content.get("images", ())}
+            pairs = [(names.get(item["image_id"], item["file_name"]), item) for item in content["annotations"]]
+            self._by_name = dict(pairs)
+            self._by_stem = _unambiguous([(Path(name).stem, item) for name, item in pairs])
         except OSError as error:
             raise SegmenterError(f"SEGMENTER.PATH: {annotations} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -60,7 +60,7 @@ class PrecomputedSegmenter:
         return [self._segment(picture, size) for picture in pictures]
 
     def _segment(self, picture: Picture, size: tuple[int, int]) -> PanopticMap:
-        item = self._annotations.get(Path(picture.name).stem)
+        item = self._by_name.get(picture.name) or self._by_stem.get(Path(picture.name).stem)
         if item is None:
             raise SegmenterError(f"picture {picture.name}: {self._file} has no panoptic map for it")
         path = self._folder / item["file_name"]
@@ -75,6 +75,12 @@ class PrecomputedSegmenter:
                 f"picture {picture.name}: its segments in {self._file} are malformed ({error!r})"
             ) from error
         return renumber(_at_cell_centres(colours @ np.array([1, 256, 65536]), size), found)
+
+
+def _unambiguous(pairs: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """A mapping of what stands under one key only."""
+    counts = Counter(key for key, _ in pairs)
+    return {key: item for key, item in pairs if counts[key] == 1}
 
 
 def _class_index(category: dict[str, Any]) -> int:

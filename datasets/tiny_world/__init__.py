@@ -1,0 +1,91 @@
+"""A tiny world of drawn scenes, in the release formats of real datasets, made from a seed.
+
+    python -m datasets.tiny_world DIR --seed 0
+
+writes pictures with their exact panoptic maps (COCO 2017's layout), and a mini version of every benchmark that is
+declared, in its official format. Every answer is right by construction. The same seed gives the same bytes.
+``coco_panoptic`` holds the maps of all pictures of all benchmarks, for the segmenter ``precomputed``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..types import DataError
+from . import choice, grounding, judged, short, yes_no
+from .coco import write_coco2017, write_panoptic
+from .release import Release
+from .scenes import COLOURS, STUFF, THINGS, Scene, draw_scene
+
+__all__ = ["COLOURS", "MARKER", "STUFF", "THINGS", "VERSION", "Scene", "draw_scene", "write_world"]
+
+VERSION = 2
+"""Raised when the same seed draws something else."""
+
+MARKER = "made_from_seed.txt"
+_FEWEST = 24
+"""Scenes that are drawn at least, so that every kind of question finds one."""
+_SIGN_EVERY = 4
+
+_MINIS: tuple[Callable[[Release, Sequence[Scene], np.random.Generator], None], ...] = (
+    short.write_gqa,
+    choice.write_scienceqa,
+    short.write_textvqa,
+    yes_no.write_mme,
+    choice.write_mmbench,
+    judged.write_mmvet,
+    choice.write_qbench,
+    judged.write_mathvista,
+    choice.write_ai2d,
+    choice.write_seed,
+    yes_no.write_hallusionbench,
+    short.write_chartqa,
+    choice.write_mmstar,
+    grounding.write_refcoco,
+)
+
+
+def write_world(directory: Path, seed: int, scenes: int, size: int) -> bool:
+    """Write the world, or leave a complete one alone.
+
+    Args:
+        directory: made if absent.
+        seed: of everything.
+        scenes: pictures of POPE and COCO; the other benchmarks share them, and a few more where these are too few.
+        size: side of a picture in pixels.
+    Returns: whether anything was written.
+
+    Raises:
+        DataError: the directory holds something else.
+    """
+    description = f"tiny world version {VERSION}, seed {seed}, {scenes} scenes of {size} px\n"
+    marker = directory / MARKER
+    if marker.is_file() and marker.read_text(encoding="utf-8") == description:
+        return False
+    if directory.exists() and any(directory.iterdir()):
+        raise DataError(f"{directory} is not the tiny world of these settings: remove it or choose another folder")
+    partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
+    _write(Release(partial), seed, scenes, size)
+    (partial / MARKER).write_text(description, encoding="utf-8")
+    if directory.exists():
+        directory.rmdir()
+    try:
+        partial.rename(directory)
+    except OSError:  # another process was faster; its world is the same
+        shutil.rmtree(partial)
+    return True
+
+
+def _write(release: Release, seed: int, num: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = [draw_scene(rng, size, True if i % _SIGN_EVERY == 0 else None) for i in range(max(num, _FEWEST))]
+    write_coco2017(release, drawn[:num])
+    yes_no.write_pope(release, drawn[:num], np.random.default_rng([seed, 0]))
+    for number, write in enumerate(_MINIS, start=1):
+        write(release, drawn, np.random.default_rng([seed, number]))
+    write_panoptic(release, "coco_panoptic/panoptic_val", release.shown)
