@@ -1,0 +1,120 @@
+"""What a training says of itself: a progress bar, a line of JSON for every few updates, and Accelerate's trackers."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from pipeline.files import json_line, write_bytes
+from pipeline.progress import say
+
+from .loop import Update
+
+FILE = "log.jsonl"
+GIB = 2**30
+
+
+class Log:
+    """Sums updates up over an interval and reports them; only the main process has one that writes.
+
+    Args:
+        folder: gets ``log.jsonl``.
+        steps: updates of the whole training.
+        start: updates made before; later lines of an earlier attempt are dropped.
+        every: updates of an interval.
+        track: takes figures and the update, for trackers.
+    """
+
+    def __init__(
+        self, folder: Path, steps: int, start: int, every: int, track: Callable[[Mapping[str, Any], int], None]
+    ) -> None:
+        self._file, self._every, self._steps, self._track = folder / FILE, every, steps, track
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self._file, b"".join(json_line(row) for row in _rows(self._file) if row["step"] <= start))
+        self._held: list[Update] = []
+        self._bar = tqdm(total=steps, initial=start, unit="update", file=sys.stderr, disable=not sys.stderr.isatty())
+
+    def add(self, update: Update) -> None:
+        """Count an update; at the end of an interval, report it."""
+        self._held.append(update)
+        self._bar.update(1)
+        if update.step % self._every and update.step != self._steps:
+            return
+        row = summary(self._held)
+        self._held.clear()
+        with self._file.open("ab") as stream:
+            stream.write(json_line(row))
+        self._track({key: value for key, value in row.items() if isinstance(value, (int, float))}, update.step)
+        self._bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+        if self._bar.disable:
+            left = (self._steps - update.step) * row["seconds"] / row["updates"]
+            say(
+                f"update {update.step} of {self._steps}: loss {row['loss']:.4f}, rate {row['learning_rate']:.2e}, "
+                f"{row['samples_per_second']:.1f} samples/s, {row['tokens_per_second']:.0f} tokens/s, "
+                f"{row['memory_gib']:.2f} GiB, {left / 60:.0f} min left"
+            )
+
+    def close(self) -> None:
+        """Take the bar off."""
+        self._bar.close()
+
+
+def summary(updates: list[Update]) -> dict[str, Any]:
+    """Figures of an interval.
+
+    Args:
+        updates: at least one.
+    Returns: loss (mean over answer tokens, also by branch), rates per second, memory of this process, by name.
+    """
+    last, labels = updates[-1], sum(update.labels for update in updates)
+    seconds = sum(update.seconds for update in updates)
+    by_branch = {
+        f"loss_{branch}": _mean_loss([u for u in updates if u.branch == branch])
+        for branch in sorted({update.branch for update in updates})
+    }
+    return {
+        "step": last.step,
+        "updates": len(updates),
+        "loss": _mean_loss(updates),
+        **(by_branch if len(by_branch) > 1 else {}),
+        "gradient_norm": last.norm,
+        "learning_rate": last.rate,
+        "samples": sum(update.samples for update in updates),
+        "answer_tokens": labels,
+        "seconds": round(seconds, 4),
+        "samples_per_second": sum(update.samples for update in updates) / seconds,
+        "tokens_per_second": sum(update.tokens for update in updates) / seconds,
+        "memory_gib": memory() / GIB,
+    }
+
+
+def _mean_loss(updates: list[Update]) -> float:
+    return sum(u.loss * u.labels for u in updates) / max(1, sum(u.labels for u in updates))
+
+
+def memory() -> int:
+    """Most bytes that this process held so far: on its GPU, or else of main memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(used if sys.platform == "darwin" else used * 1024)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """Whole lines of an earlier attempt."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # cut off by a kill
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            found.append(row)
+    return found

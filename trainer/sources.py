@@ -1,0 +1,106 @@
+"""From the configuration's files to samples: what was read and what was skipped is said."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.load import ConfigError
+from datasets.instruct.crayon_instructions import Kind
+from datasets.instruct.llava import read_conversations
+from datasets.instruct.panoptic import PanopticPicture, read_panoptic
+from datasets.instruct.types import MissingPicture, Sample, gather
+from datasets.types import BadRecord, DataError
+from modeling.segmenters import build_segmenter
+from modeling.segmenters.options import SegmenterConfig
+from pipeline.launch import is_main
+from pipeline.progress import say, warn
+
+from .config import TrainConfig
+from .data import Conversations, CrayonInstructions, Preparation
+from .maps import MapCache
+
+if TYPE_CHECKING:
+    import torch
+
+SHOWN = 3
+"""How many skipped records are named."""
+
+
+def conversations(config: TrainConfig, preparation: Preparation, device: torch.device) -> Conversations:
+    """The visual instructions of ``DATA.CONVERSATIONS``.
+
+    Args:
+        config: resolved.
+        preparation: see `Preparation`.
+        device: where the segmenter runs.
+
+    Raises:
+        ConfigError: none are named.
+        DataError: a file is unreadable, or nothing in it can be used.
+        SegmenterError: the segmenter cannot be built.
+    """
+    files = config.DATA.CONVERSATIONS
+    if not files:
+        raise ConfigError(
+            "DATA.CONVERSATIONS: stage cit learns from conversations; name at least one FILE and its IMAGES"
+        )
+    read: list[Iterator[Sample | BadRecord]] = [
+        read_conversations(Path(item.FILE).expanduser(), [Path(item.IMAGES).expanduser()], check_images=True)
+        for item in files
+    ]
+    gathered = gather(itertools.chain.from_iterable(read))
+    _report(", ".join(item.FILE for item in files), gathered.summary(), gathered.bad)
+    if not gathered.samples:
+        raise DataError(f"{files[0].FILE}: holds no conversation that can be used")
+    segmenter = build_segmenter(config.SEGMENTER, device)
+    reads_files = config.SEGMENTER.NAME in ("precomputed", "none")
+    folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
+    return Conversations(gathered.samples, MapCache(segmenter, preparation.processor.grid, folder), preparation)
+
+
+def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Sequence[Kind]) -> CrayonInstructions:
+    """The object-level instructions that are made from ``DATA.PANOPTIC``.
+
+    Args:
+        config: resolved.
+        preparation: see `Preparation`.
+        kinds: what is asked.
+
+    Raises:
+        ConfigError: no annotations are named.
+        DataError: they are unreadable, or have no picture that is there.
+        SegmenterError: their maps are not there.
+    """
+    source = config.DATA.PANOPTIC
+    for name in ("ANNOTATIONS", "MAPS", "IMAGES"):
+        if not getattr(source, name):
+            raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
+    file, images = Path(source.ANNOTATIONS).expanduser(), Path(source.IMAGES).expanduser()
+    pictures: list[PanopticPicture] = []
+    bad: list[BadRecord] = []
+    for item in read_panoptic(file, images, check_images=True):
+        if isinstance(item, PanopticPicture):
+            pictures.append(item)
+        else:
+            bad.append(item)
+    missing = sum(isinstance(item, MissingPicture) for item in bad)
+    _report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
+    if not pictures:
+        raise DataError(f"{file}: none of its pictures is in {images}")
+    precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(Path(source.MAPS).expanduser()))
+    maps = MapCache(build_segmenter(precomputed), preparation.processor.grid, None)
+    return CrayonInstructions(pictures, maps, kinds, preparation)
+
+
+def _report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
+    """Say what a source gave, on the main process."""
+    if is_main(os.environ):
+        say(f"{name}: {summary}")
+        for item in bad[:SHOWN]:
+            warn(f"{item.where}: {item.reason}")
+        if len(bad) > SHOWN:
+            warn(f"and {len(bad) - SHOWN} more like these")

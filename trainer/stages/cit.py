@@ -1,0 +1,33 @@
+"""Step 2, crayon instruction tuning with Dual QLoRA: object-level and visual instructions, a LoRA set for each.
+
+Source: CoLLaVO (arXiv 2402.11248), section 3.3: Image-CIT learns from crayon instructions, VL-CIT from LLaVA-Instruct
+and ShareGPT4V; which one a step is, is drawn. The paper's ablations: one set for both, and VL-CIT alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from collavo.adapters import IMAGE_CIT, VL_CIT
+from datasets.instruct.crayon_instructions import CRAYON_KINDS, OBJECT_KINDS
+
+from ..config import TrainConfig
+from ..data import Preparation, Source
+from ..parameters import SETS
+from ..sources import conversations, crayon_instructions
+
+
+def adapters(config: TrainConfig) -> tuple[str, ...]:
+    """The LoRA sets of ``TRAIN.ADAPTERS``."""
+    return SETS[config.TRAIN.ADAPTERS]
+
+
+def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, Source]:
+    """Object-level instructions (unless the ablation leaves them out) and conversations."""
+    found: dict[str, Source] = {VL_CIT: conversations(config, preparation, device)}
+    if config.TRAIN.ADAPTERS != "vl_only":
+        kinds = (*CRAYON_KINDS, *OBJECT_KINDS) if config.DATA.PROBES else CRAYON_KINDS
+        found[IMAGE_CIT] = crayon_instructions(config, preparation, kinds)
+    return found

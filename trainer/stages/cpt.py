@@ -1,0 +1,34 @@
+"""Step 1, crayon prompt tuning: the queries, their MLP and low-rank pairs learn to tell objects apart; all else rests.
+
+Source: CoLLaVO (arXiv 2402.11248), section 3.2: crayon instructions made from COCO 2017 panoptic annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from configs.load import ConfigError
+from datasets.instruct.crayon_instructions import CRAYON_KINDS
+
+from ..config import TrainConfig
+from ..data import Preparation, Source
+from ..parameters import CRAYON
+from ..sources import crayon_instructions
+
+
+def adapters(config: TrainConfig) -> tuple[str, ...]:
+    """This stage has no LoRA sets.
+
+    Raises:
+        ConfigError: the ablation without crayon prompt has nothing to train here.
+    """
+    if config.TRAIN.CRAYON == "none":
+        raise ConfigError("TRAIN.STAGE cpt trains the crayon prompt, TRAIN.CRAYON none leaves nothing to train")
+    return ()
+
+
+def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, Source]:
+    """Crayon instructions alone."""
+    return {CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)}
