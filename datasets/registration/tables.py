@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ _COLUMNS = ("id", "question", "image", "answer", "options", "group", "hint")
 _IDS = ("index", "question_id", "id")
 _IMAGES = ("image", "image_path")
 _SPLIT = "{split}"
+_LONGEST_KEPT = 200
+"""Characters; what is longer is no category."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,8 @@ class Options:
             as the key or number of the record; ``image`` also as ``image_path``; and options as A, B, C, ...
         answer: how answers are written. Options are chosen by letter, by index from 0 or by their own text; "" is a
             letter where a question has options, else a text.
-        keep: columns for the scorer to report by or use, under their names in a record's ``meta``.
+        keep: columns for the scorer to report by or use, under their names in a record's ``meta``; short texts and
+            numbers of all columns that have no other use if none are named.
     """
 
     file: str
@@ -132,10 +136,18 @@ class _Table:
             target=target_of(cells.get(answer), self._options.answer, choices, answer),
             group=self._group(cells),
             meta={
-                **{column: cells[column] for column in self._options.keep if not absent(cells.get(column))},
+                **{column: cells[column] for column in self._kept(cells) if not absent(cells.get(column))},
                 **({"options": choices} if choices else {}),
             },
         )
+
+    def _kept(self, cells: Mapping[str, Any]) -> Sequence[str]:
+        """Columns for the scorer."""
+        if self._options.keep:
+            return self._options.keep
+        used = {self._column(name) for name in _COLUMNS} | {*_IDS, *_IMAGES, *string.ascii_uppercase}
+        short = (str, int, float)
+        return [c for c, v in cells.items() if c not in used and isinstance(v, short) and len(str(v)) <= _LONGEST_KEPT]
 
     def _id(self, entry: Entry, position: int) -> str:
         if self._id_column is None:
