@@ -43,6 +43,27 @@ def mean(
     return Metric(name=name, value=scale * average, num=num, group=group, stderr=scale * stderr, kind=kind)
 
 
+def mean_of_groups(name: str, groups: Sequence[Sequence[tuple[float, Hashable]]], *, group: str = "mean") -> Metric:
+    """Plain average over groups of their averages, e.g. over splits of different sizes.
+
+    Args:
+        name: the metric's name.
+        groups: credit and cluster of every sample, group by group; clusters may span groups (the same picture).
+        group: see `mean`.
+    Returns: no value if there is no group, or an empty one.
+    """
+    num = sum(map(len, groups))
+    if not groups or not all(groups):
+        return Metric(name=name, value=None, num=num, group=group)
+    averages = [sum(value for value, _ in members) / len(members) for members in groups]
+    residuals: dict[Hashable, float] = defaultdict(float)
+    for members, average in zip(groups, averages, strict=True):
+        for value, cluster in members:
+            residuals[cluster] += (value - average) / len(members) / len(groups)
+    stderr = math.sqrt(sum(r * r for r in residuals.values()))
+    return Metric(name=name, value=sum(averages) / len(averages), num=num, group=group, stderr=stderr)
+
+
 def count(name: str, number: int, num: int, *, group: str = "") -> Metric:
     """A number of samples out of ``num``."""
     return Metric(name=name, value=number, num=num, group=group, kind="count")

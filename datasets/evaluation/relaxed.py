@@ -84,25 +84,16 @@ def _read(text: str) -> float | None:
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     """Mean over the groups, where there are several; accuracy over all and of each group; under the robust reading."""
     groups = rates.split_by(scored, lambda s: s.record.group)
-    each = [rates.accuracy(members, group=name) for name, members in groups.items()] if len(groups) > 1 else []
+    several = len(groups) > 1
+    each = [rates.accuracy(members, group=name) for name, members in groups.items() if several]
+    credits = [[(s.score.value, rates.picture(s)) for s in g if s.score.value is not None] for g in groups.values()]
     known = [s for s in scored if s.score.value is not None]
     lenient = [_lenient(s, options) for s in known]
     return [
-        *_mean(each),
+        *([rates.mean_of_groups("accuracy", credits)] if several else []),
         rates.accuracy(scored),
         *each,
         rates.mean("lenient_accuracy", lenient, clusters=[rates.picture(s) for s in known]),
         rates.no_answer(scored),
         *rates.unscored(scored),
     ]
-
-
-def _mean(groups: Sequence[Metric]) -> list[Metric]:
-    """Plain mean over the groups; the errors of independent groups add in squares."""
-    values = [metric.value for metric in groups if metric.value is not None]
-    if not groups or len(values) < len(groups):
-        return []
-    errors = [metric.stderr or 0.0 for metric in groups]
-    stderr = sum(error**2 for error in errors) ** 0.5 / len(groups)
-    num = sum(metric.num for metric in groups)
-    return [Metric(name="accuracy", value=sum(values) / len(values), num=num, group="mean", stderr=stderr)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,7 +67,11 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     """
     groups = rates.split_by([s for s in scored if s.score.value is not None], lambda s: s.record.group)
     rows = {name: _figures(name, members) for name, members in sorted(groups.items())}
-    return [*_means(rows), *(metric for metrics in rows.values() for metric in metrics), *rates.unscored(scored)]
+    return [
+        *_means(rows, groups),
+        *(metric for metrics in rows.values() for metric in metrics),
+        *rates.unscored(scored),
+    ]
 
 
 def _figures(group: str, scored: Sequence[Scored]) -> list[Metric]:
@@ -100,11 +104,28 @@ def _over(name: str, value: float | None, scored: Sequence[Scored], word: str, o
     return Metric(name=name, value=value, num=len(members), group=group, stderr=mean.stderr)
 
 
-def _means(rows: dict[str, list[Metric]]) -> list[Metric]:
+_MEMBERS: dict[str, Callable[[Scored], float | None]] = {
+    "accuracy": lambda s: s.score.value,
+    "precision": lambda s: s.score.value if s.score.extracted == "yes" else None,
+    "recall": lambda s: s.score.value if s.record.target == "yes" else None,
+    "yes_ratio": lambda s: float(s.score.extracted == "yes"),
+}
+"""Figures that are means of credits: the credit of an answer, None where it does not count."""
+
+
+def _means(rows: dict[str, list[Metric]], groups: Sequence[Sequence[Scored]]) -> list[Metric]:
     """Plain means over the groups, under the group name ``mean``."""
     means = []
     for metrics in zip(*rows.values(), strict=True):
         if metrics[0].kind != "rate":
+            continue
+        if metrics[0].name in _MEMBERS:
+            credit = _MEMBERS[metrics[0].name]
+            members = [
+                [(value, rates.picture(s)) for s in group if (value := credit(s)) is not None]
+                for group in groups.values()
+            ]
+            means.append(rates.mean_of_groups(metrics[0].name, members))
             continue
         values = [metric.value for metric in metrics]
         value = None if None in values else sum(v for v in values if v is not None) / len(values)

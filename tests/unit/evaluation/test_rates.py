@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +54,18 @@ def test_unanswered_is_left_out_or_wrong_and_withheld_is_always_left_out() -> No
 def test_tables_put_numbers_in_order() -> None:
     scored = [verdict(str(n), 1.0, steps=n) for n in (10, 2, 1)]
     assert [m.group for m in rates.table(scored, ["steps"])] == ["steps/1", "steps/2", "steps/10"]
+
+
+def test_a_mean_of_groups_has_the_error_of_its_parts() -> None:
+    groups = [[(1.0, "a"), (0.0, "b")], [(1.0, "a"), (1.0, "c"), (0.0, "d"), (1.0, "e")]]
+    ours = rates.mean_of_groups("accuracy", groups)
+    assert ours.value == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert (ours.num, ours.group) == (6, "mean")
+    one = rates.mean_of_groups("accuracy", groups[1:])
+    plain = rates.mean("accuracy", [v for v, _ in groups[1]])
+    assert (one.value, one.stderr) == (plain.value, pytest.approx(plain.stderr))
+    rng = np.random.default_rng(0)  # against the spread of repeated draws of the pictures
+    draws = [np.mean([rng.random(40) < 0.7]) / 2 + np.mean([rng.random(160) < 0.4]) / 2 for _ in range(3000)]
+    sample = [[(float(rng.random() < p), (p, i)) for i in range(n)] for p, n in ((0.7, 40), (0.4, 160))]
+    assert rates.mean_of_groups("accuracy", sample).stderr == pytest.approx(np.std(draws), rel=0.15)
+    assert rates.mean_of_groups("accuracy", [[], [(1.0, "a")]]).value is None
