@@ -68,7 +68,7 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     groups = rates.split_by([s for s in scored if s.score.value is not None], lambda s: s.record.group)
     rows = {name: _figures(name, members) for name, members in sorted(groups.items())}
     return [
-        *_means(rows, groups),
+        *_means(rows, list(groups.values())),
         *(metric for metrics in rows.values() for metric in metrics),
         *rates.unscored(scored),
     ]
@@ -122,8 +122,7 @@ def _means(rows: dict[str, list[Metric]], groups: Sequence[Sequence[Scored]]) ->
         if metrics[0].name in _MEMBERS:
             credit = _MEMBERS[metrics[0].name]
             members = [
-                [(value, rates.picture(s)) for s in group if (value := credit(s)) is not None]
-                for group in groups.values()
+                [(value, rates.picture(s)) for s in group if (value := credit(s)) is not None] for group in groups
             ]
             means.append(rates.mean_of_groups(metrics[0].name, members))
             continue
