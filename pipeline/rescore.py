@@ -63,6 +63,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     benchmark = named(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad = pipeline.load(data_roots(config.DATASETS.ROOT, os.environ))
+    records = records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
     options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
     judge = None if options is None else make_judge(options, os.environ)
     folder = out or source.predictions.parent / FOLDER
@@ -73,7 +74,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
             f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
         )
     about = {
-        "limit": None,
+        "limit": config.EVAL.LIMIT,
         "predictions": str(source.predictions),
         "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
         "git_commit": git_commit(),

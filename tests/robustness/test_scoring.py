@@ -151,10 +151,12 @@ def test_a_run_is_judged_and_can_be_judged_later(here: Path, server: Server) -> 
     assert run_plan(plan_of(here, here / "plain", None), lambda _: ToySource(ToyEngine())) == 0
     plain = here / "plain" / "mm-vet"
     assert results(plain)["scores"]["all"]["total"] is None
-    (plain / "config.yaml").write_text("DATASETS: {ROOT: data}\n")
+    (plain / "config.yaml").write_text("DATASETS: {ROOT: data}\nEVAL: {LIMIT: 2}\n")
     words = ["score", "--predictions", str(plain / "predictions.jsonl"), "--overrides", "JUDGE.BASE_URL", server.url]
     assert main(words) == 0  # the benchmark and where its files lie follow from the run's own folder
-    assert results(plain / "score")["scores"] == judged["scores"]
+    again = results(plain / "score")
+    assert again["scores"]["all"]["total"] == judged["scores"]["all"]["total"]
+    assert again["counts"]["records"] == 2
 
 
 @pytest.mark.parametrize(
