@@ -19,6 +19,7 @@ from typing import Literal
 
 from ..types import DataError, Metric, Record, Score, Scored
 from . import hallusion_errors, rates
+from .hallusion_errors import Checked
 from .judges import correctness
 from .judges.base import Request, Unjudged, question_of
 from .judges.correctness import CORRECT, DIFFERENT, INCORRECT, SAME, UNCLEAR
@@ -44,19 +45,6 @@ class Options:
 
     rule: Literal["hallusion", "hallusion_vlmevalkit", "hallusion_released"] = "hallusion"
     attribution: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked(Score):
-    """A verdict of three values.
-
-    Attributes:
-        verdict: `CORRECT`, `INCORRECT` or `UNCLEAR`.
-        same: `SAME` or `DIFFERENT`: agreement with the answer to the same question about figure 0; "" if unknown.
-    """
-
-    verdict: str
-    same: str = ""
 
 
 def read_words(text: str) -> str:

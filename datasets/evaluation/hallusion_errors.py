@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from ..types import Metric, Record, Scored
+from ..types import Metric, Record, Score, Scored
 from . import rates
 from .judges.correctness import CORRECT, INCORRECT, SAME
-
-if TYPE_CHECKING:
-    from .hallusion import Checked
 
 _LANGUAGE, _VISION = frozenset({"LH"}), frozenset({"VI"})
 _BOTH = _LANGUAGE | _VISION
 _KINDS = ("LH", "VI", "Mix")
-_Checks = list[tuple[Record, "Checked"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Score):
+    """A verdict of three values.
+
+    Attributes:
+        verdict: `CORRECT`, `INCORRECT` or `UNCLEAR`.
+        same: `SAME` or `DIFFERENT`: agreement with the answer to the same question about figure 0; "" if unknown.
+    """
+
+    verdict: str
+    same: str = ""
+
+
+_Checks = list[tuple[Record, Checked]]
 
 
 def bias(scored: Sequence[Scored], group: str) -> list[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from datasets.evaluation.hallusion import Checked
+from datasets.evaluation.hallusion_errors import Checked
 from datasets.evaluation.judges.recorded import read_verdicts
 
 from .case import Case, Outcome, Row, questions, rows_of
