@@ -1,9 +1,9 @@
-r"""The entry of CoLLaVO: a command line in, one evaluation out.
+r"""The entry of CoLLaVO: a command line in, one evaluation or training stage out.
 
     accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \
         --conf_files configs/collavo_step2.yaml --overrides DATASETS.TEST pope_test RESUME_FROM /path/to/CoLLaVO
 
-Everything but a running evaluation answers without loading torch.
+Everything but a running evaluation or training answers without loading torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from pipeline.cli import main
+from trainer.cli import COMMANDS
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], COMMANDS))

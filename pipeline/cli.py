@@ -6,11 +6,11 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from collavo.errors import CheckpointError
 from collavo.trained import is_trained
 from configs.load import ConfigError
 from datasets.roots import data_roots
@@ -23,6 +23,7 @@ from .errors import RunError
 from .launch import is_main
 from .rescore import Source, rescore
 from .run import evaluate, make_plan
+from .session import USER_ERRORS
 from .validate import validate
 
 EXAMPLES = """\
@@ -36,7 +37,6 @@ examples:
 
 Keys, types and defaults of --overrides: lbk_entry.py eval --print-config
 """
-PLANNED = {"train": "training comes next; this version evaluates. See CHANGELOG.md."}
 USAGE, FAILED = 2, 1
 
 
@@ -48,31 +48,47 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE)
 
 
-def main(arguments: Sequence[str]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command that another package adds to those here.
+
+    Attributes:
+        name: on the command line.
+        help: one line.
+        options: adds its own options to a parser.
+        run: from its arguments to the exit code.
+    """
+
+    name: str
+    help: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
     """Run one command.
 
     Args:
         arguments: the command line without the program's name.
+        more: commands besides those here.
     Returns: the exit code: 0; 1 where an evaluation or a validation failed; 2 for a mistake in the command line or the
         configuration.
     """
-    parser = _build_parser()
+    commands = {**COMMANDS, **{command.name: command.run for command in more}}
+    parser = _build_parser(more)
     command = next((word for word in arguments if not word.startswith("-")), None)
-    if command in PLANNED:
-        _complain(f"{command}: {PLANNED[command]}")
-        return USAGE
-    if command is not None and command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
+    if command is not None and command not in commands:
+        near = difflib.get_close_matches(command, commands, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        _complain(f"there is no command '{command}'{hint} There are: {', '.join(COMMANDS)}")
+        _complain(f"there is no command '{command}'{hint} There are: {', '.join(commands)}")
         return USAGE
     args = parser.parse_args(list(arguments))
     if args.command is None:
         parser.print_help()
         return USAGE
     try:
-        return int(COMMANDS[args.command](args))
-    except (ConfigError, DataError, RunError, CheckpointError) as error:
+        return int(commands[args.command](args))
+    except (ConfigError, *USER_ERRORS) as error:
         _complain(str(error))
         return USAGE
 
@@ -83,14 +99,15 @@ def _complain(message: str) -> None:
         sys.stderr.write(f"error: {message}\n")
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lbk_entry.py",
-        description="Evaluate CoLLaVO, a vision-language model with a crayon prompt (arXiv 2402.11248).",
+        description="Evaluate and train CoLLaVO, a vision-language model with a crayon prompt (arXiv 2402.11248).",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(COMMANDS) + "}", parser_class=_Parser)
+    names = [*COMMANDS, *(command.name for command in more)]
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(names) + "}", parser_class=_Parser)
     shared = _Parser(add_help=False)
     group = shared.add_argument_group("configuration")
     group.add_argument(
@@ -119,6 +136,8 @@ def _build_parser() -> argparse.ArgumentParser:
     again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
     again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
     check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
+    for command in more:
+        command.options(commands.add_parser(command.name, parents=[shared], help=command.help))
     check.add_argument("dataset", help="names as in DATASETS.TEST, separated by commas, or all; see list")
     return parser
 

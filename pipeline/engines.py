@@ -46,7 +46,9 @@ class ConfiguredEngine:
         return json.loads(identity)  # type: ignore[no-any-return]
 
     def weights(self) -> str:
-        """Size of the weights as they will be loaded."""
+        """Size of the weights as they will be loaded; "" once they are."""
+        if self._engine is not None:
+            return ""
         from collavo.load_collavo import memory_needed
 
         llm = self._config.LLM

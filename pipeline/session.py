@@ -40,7 +40,7 @@ class EngineSource(Protocol):
         """Identity of everything that shapes its replies, by name."""
 
     def weights(self) -> str:
-        """What the weights are and what memory they need, in words."""
+        """What the weights are and what memory they need, in words; "" if there is nothing left to load."""
 
     def engine(self) -> Answerer:
         """The engine, loaded at the first call."""

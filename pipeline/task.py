@@ -205,15 +205,15 @@ def _answer_share(
     size = batch_size_per_process(task.batch_size_total, session.world)
     if session.is_main:
         say(_introduction(name, data, len(left), size))
-        if left:
-            say(source.weights())
+        if left and (loading := source.weights()):
+            say(loading)
     if not share:
         return []
     from collavo.engine import Generation
 
-    begun = time.monotonic()
+    begun, first = time.monotonic(), bool(source.weights())
     engine = source.engine()
-    if session.is_main:
+    if session.is_main and first:
         say(f"{name}: model ready after {duration(time.monotonic() - begun)}")
     declaration = task.pipeline.declaration
     settings = LoopSettings(

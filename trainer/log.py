@@ -29,20 +29,33 @@ class Log:
         steps: updates of the whole training.
         start: updates made before; later lines of an earlier attempt are dropped.
         every: updates of an interval.
+        shown: whether this process writes and shows.
         track: takes figures and the update, for trackers.
     """
 
     def __init__(
-        self, folder: Path, steps: int, start: int, every: int, track: Callable[[Mapping[str, Any], int], None]
+        self,
+        folder: Path,
+        steps: int,
+        start: int,
+        every: int,
+        shown: bool,
+        track: Callable[[Mapping[str, Any], int], None],
     ) -> None:
         self._file, self._every, self._steps, self._track = folder / FILE, every, steps, track
+        self._shown = shown
+        self._held: list[Update] = []
+        visible = shown and sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=start, unit="update", file=sys.stderr, disable=not visible)
+        if not shown:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self._file, b"".join(json_line(row) for row in _rows(self._file) if row["step"] <= start))
-        self._held: list[Update] = []
-        self._bar = tqdm(total=steps, initial=start, unit="update", file=sys.stderr, disable=not sys.stderr.isatty())
 
     def add(self, update: Update) -> None:
         """Count an update; at the end of an interval, report it."""
+        if not self._shown:
+            return
         self._held.append(update)
         self._bar.update(1)
         if update.step % self._every and update.step != self._steps:

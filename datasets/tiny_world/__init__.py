@@ -2,9 +2,10 @@
 
     python -m datasets.tiny_world DIR --seed 0
 
-writes pictures with their exact panoptic maps (COCO 2017's layout), and a mini version of every benchmark that is
-declared, in its official format. Every answer is right by construction. The same seed gives the same bytes.
-``coco_panoptic`` holds the maps of all pictures of all benchmarks, for the segmenter ``precomputed``.
+writes pictures with their exact panoptic maps (COCO 2017's layout), conversations about them (LLaVA's JSON, to train
+on), and a mini version of every benchmark that is declared, in its official format. Every answer is right by
+construction. The same seed gives the same bytes. ``coco_panoptic`` holds the maps of all pictures of all benchmarks,
+for the segmenter ``precomputed``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from ..types import DataError
 from . import choice, grounding, judged, short, yes_no
 from .coco import write_coco2017, write_panoptic
+from .conversations import write_conversations
 from .release import Release
 from .scenes import COLOURS, STUFF, THINGS, Scene, draw_scene
 
@@ -85,6 +87,7 @@ def _write(release: Release, seed: int, num: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     drawn = [draw_scene(rng, size, True if i % _SIGN_EVERY == 0 else None) for i in range(max(num, _FEWEST))]
     write_coco2017(release, drawn[:num])
+    write_conversations(release, drawn[:num], np.random.default_rng([seed, len(_MINIS) + 1]))
     yes_no.write_pope(release, drawn[:num], np.random.default_rng([seed, 0]))
     for number, write in enumerate(_MINIS, start=1):
         write(release, drawn, np.random.default_rng([seed, number]))

@@ -1,0 +1,48 @@
+"""Visual instructions about the tiny world's scenes, in LLaVA's conversation JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .facts import facts
+from .release import Release
+from .scenes import Scene
+from .wording import ask, plural, with_article
+
+_TURNS = 6
+_SHORT = "\nAnswer the question using a single word or phrase."
+
+
+def write_conversations(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
+    """One conversation per picture of COCO: short answers, then a description; and one without picture."""
+    entries: list[dict[str, Any]] = []
+    for number, scene in enumerate(scenes, start=1):
+        known = facts(scene, rng)
+        chosen = [known[int(i)] for i in rng.permutation(len(known))[:_TURNS]]
+        turns = [(ask(fact) + _SHORT, fact.answer) for fact in chosen if fact.kind not in ("present", "beside")]
+        turns.append(("Describe the image.", _description(scene)))
+        image = f"coco/val2017/{number:012d}.jpg"
+        entries.append({"id": f"{number:012d}", "image": image, "conversations": _conversation(turns, True)})
+    text = [("Which of these is a fruit: a bus or an apple?", "apple"), ("And which has wheels?", "bus")]
+    entries.append({"id": "text", "conversations": _conversation(text, False)})
+    release.json("LLaVA/tiny_instruct.json", entries)
+
+
+def _conversation(turns: Sequence[tuple[str, str]], image: bool) -> list[dict[str, str]]:
+    said: list[dict[str, str]] = []
+    for question, answer in turns:
+        tag = "<image>\n" if image and not said else ""
+        said += [{"from": "human", "value": tag + question}, {"from": "gpt", "value": answer}]
+    return said
+
+
+def _description(scene: Scene) -> str:
+    """Things with their counts, on the ground that covers most."""
+    counts: Counter[str] = scene.counts
+    things = [f"{number} {plural(name)}" if number > 1 else with_article(name) for name, number in counts.items()]
+    ground = max((s for s in scene.shapes if not s.is_thing), key=lambda shape: int(shape.pixels.sum()))
+    return f"{' and '.join(things)} on {ground.name.split('-')[0]}"

@@ -1,0 +1,416 @@
+"""``train``: one stage, from its configuration to its checkpoints.
+
+accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py train --conf_files configs/collavo_step1.yaml
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from torch import nn
+
+from collavo.adapters import Adapters, crayon_parameters
+from collavo.checkpoint import fingerprint
+from collavo.engine import Engine
+from collavo.load_collavo import DTYPES, load_model
+from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.processing import CoLLaVOProcessor
+from collavo.template import CHAT
+from collavo.trained import State, foundation, is_trained, load_crayon, read_state
+from configs.load import ConfigError
+from modeling.segmenters import build_segmenter
+from modeling.segmenters.coco import COCO_PANOPTIC
+from pipeline.errors import RunError
+from pipeline.launch import check_environment, device_of, sharding_asked, start_accelerator
+from pipeline.progress import say
+from pipeline.run import Plan, finish, guarded, make_plan, make_session, run_tasks
+from pipeline.session import AgreedError, Options, Session
+
+from .checkpoint import load_optimizer, load_random, newest, optimizer_tensors, random_state, save
+from .config import TrainConfig
+from .data import Preparation, Schedule
+from .log import Log
+from .loop import Loop, LoopSettings, Update
+from .parameters import groups, trained
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from pipeline.catalog import Catalog
+
+INTERRUPTED = "interrupted; the newest checkpoint is whole, and RESUME True goes on from there"
+_CONTINUED = ("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "LR", "LR_END", "WARMUP", "SEED")
+"""Settings of TRAIN that a continuation must share with what it continues."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a stage consists of once it is loaded.
+
+    Attributes:
+        model: the whole model, unwrapped.
+        processor: of the model.
+        adapters: its LoRA sets.
+        schedule: its data.
+        steps: updates in all.
+        started_from: the whole checkpoint below.
+    """
+
+    model: CoLLaVOForConditionalGeneration
+    processor: CoLLaVOProcessor
+    adapters: Adapters
+    schedule: Schedule
+    steps: int
+    started_from: Path
+
+
+def train(config: TrainConfig, catalog: Catalog) -> int:
+    """Run the stage that ``TRAIN.STAGE`` names.
+
+    Args:
+        config: resolved.
+        catalog: of the declared benchmarks, for evaluations on the way.
+
+    Returns: the exit code, see ``pipeline/run.py``.
+    """
+
+    def work(folders: list[Path]) -> None:
+        folders.append(Path(config.SAVE_DIR).expanduser())
+        accelerator = _start(config)
+        plan = evaluation_plan(config, catalog)
+        session = make_session(plan, accelerator)
+        _train(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None)
+        finish(accelerator)
+
+    return guarded(work, INTERRUPTED)
+
+
+def check(config: TrainConfig, catalog: Catalog) -> None:
+    """Check what can be known before anything is loaded.
+
+    Raises:
+        ConfigError, RunError, DataError, CheckpointError: a setting, checkpoint or dataset that does not serve.
+    """
+    if not config.RESUME_FROM:
+        raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
+    base = Path(config.RESUME_FROM)
+    if not is_trained(base) and not (base / "config.json").is_file():
+        raise RunError(f"RESUME_FROM: {base} is no checkpoint directory (it has no config.json)")
+    if is_trained(base) and read_state(base).adapters:
+        raise RunError(
+            f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
+        )
+    if config.LLM.DTYPE == "fp16":
+        raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
+    if config.TRAIN.EVAL_EVERY:
+        evaluation_plan(config, catalog)
+
+
+def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
+    """What is evaluated on the way; a plan without tasks where nothing is.
+
+    Raises:
+        ConfigError, RunError, DataError: see `pipeline.run.make_plan`.
+    """
+    if config.TRAIN.EVAL_EVERY:
+        return replace(make_plan(config, catalog), wandb=config.WANDB)
+    return Plan(
+        name=config.NAME,
+        tasks=[],
+        roots=[],
+        options=Options(),
+        save_dir=Path(config.SAVE_DIR).expanduser(),
+        timeout_hours=config.EVAL.TIMEOUT_HOURS,
+        wandb=config.WANDB,
+        config_yaml=config.resolved_yaml,
+        settings=yaml.safe_load(config.resolved_yaml),
+        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+    )
+
+
+def _start(config: TrainConfig) -> Accelerator:
+    """Join the processes.
+
+    Raises:
+        AgreedError: the launch cannot be served; it looks the same from every process.
+    """
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    try:
+        check_environment(os.environ)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world > config.TRAIN.BATCH_SIZE_TOTAL:
+            raise RunError(f"TRAIN.BATCH_SIZE_TOTAL {config.TRAIN.BATCH_SIZE_TOTAL} is less than {world} processes")
+        trackers = [n for n, on in (("wandb", config.WANDB), ("tensorboard", config.TRAIN.TENSORBOARD)) if on]
+        # which LoRA set rests changes from update to update, and a batch of texts leaves the crayon prompt out
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        accelerator = start_accelerator(
+            config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
+        )
+        if sharding := sharding_asked(os.environ):
+            raise RunError(f"the launch asks for {sharding}, which this training does not support yet; use DDP")
+    except RunError as error:
+        raise AgreedError(str(error)) from None
+    if config.TRAIN.TENSORBOARD and not config.WANDB:
+        accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def _train(config: TrainConfig, accelerator: Accelerator, session: Session, plan: Plan | None) -> None:
+    """Load, train, and save."""
+    save_dir = Path(config.SAVE_DIR).expanduser()
+    device = device_of(accelerator)
+    loaded: list[Parts] = []
+    session.agree(lambda: loaded.append(load_parts(config, device)))
+    parts = loaded[0]
+    branches = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
+    parameters = trained(branches)
+    for parameter in parts.model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in parameters.values():  # float32, whatever the type of the rest: small steps must not be lost
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(list(parameters.values()), lr=config.TRAIN.LR, weight_decay=config.TRAIN.WEIGHT_DECAY)
+    start = _resume(config, save_dir, parts, optimizer, parameters, session)
+    if config.TRAIN.GRADIENT_CHECKPOINTING:
+        parts.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    parts.model.train()
+    parts.model.vision_tower.eval()
+    wrapped = accelerator.prepare_model(parts.model, device_placement=False)
+    loop = Loop(accelerator, wrapped, parts.model, optimizer, branches, _settings(config, parts.steps))
+    if session.is_main:
+        _introduce(config, parts, parameters, start)
+    log = Log(save_dir, parts.steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log)
+    keeper = _Keeper(config, save_dir, parts, optimizer, parameters, session)
+
+    def done(update: Update) -> None:
+        log.add(update)
+        last = update.step == parts.steps
+        if last or update.step % config.TRAIN.SAVE_EVERY == 0:
+            keeper.save(update.step)
+        if plan is not None and (last or update.step % config.TRAIN.EVAL_EVERY == 0):
+            _evaluate(config, plan, session, parts, update.step)
+
+    loop.run(parts.schedule, start, done)
+    log.close()
+
+
+def load_parts(config: TrainConfig, device: torch.device) -> Parts:
+    """Load the model and the data of a stage.
+
+    Args:
+        config: resolved.
+        device: of this process.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
+    """
+    stage = importlib.import_module(f"{__package__}.stages.{config.TRAIN.STAGE}")
+    base = Path(config.RESUME_FROM).resolve()
+    names = stage.adapters(config)
+    torch.manual_seed(config.TRAIN.SEED)
+    model = load_model(config.LLM, foundation(base), device, trainable=True)
+    if is_trained(base):
+        load_crayon(base, crayon_parameters(model))
+    lora = config.LORA
+    torch.manual_seed(config.TRAIN.SEED)
+    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
+    processor = CoLLaVOProcessor.from_pretrained(foundation(base))
+    preparation = Preparation(
+        processor=processor,
+        max_length=config.TRAIN.MAX_LENGTH,
+        seed=config.TRAIN.SEED,
+        spoil=config.DATA.SPOIL,
+        classes=range(sum(category.is_thing for category in COCO_PANOPTIC)),
+        crayon=config.TRAIN.CRAYON,
+    )
+    schedule = Schedule(
+        stage.sources(config, preparation, device),
+        preparation,
+        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
+        batch_size=config.TRAIN.BATCH_SIZE,
+        by_length=config.TRAIN.GROUP_BY_LENGTH,
+        image_share=config.TRAIN.IMAGE_SHARE,
+        workers=config.TRAIN.WORKERS,
+    )
+    steps = config.TRAIN.STEPS
+    if steps is None:
+        steps = max(1, round(config.TRAIN.EPOCHS * schedule.num_samples / config.TRAIN.BATCH_SIZE_TOTAL))
+    return Parts(
+        model=model,
+        processor=processor,
+        adapters=adapters,
+        schedule=schedule,
+        steps=steps,
+        started_from=foundation(base),
+    )
+
+
+def _settings(config: TrainConfig, steps: int) -> LoopSettings:
+    dtype = DTYPES[config.LLM.DTYPE]
+    return LoopSettings(
+        steps=steps,
+        highest=config.TRAIN.LR,
+        lowest=config.TRAIN.LR_END,
+        warmup=config.TRAIN.WARMUP,
+        clip=config.TRAIN.CLIP,
+        autocast=None if dtype == torch.float32 else dtype,
+    )
+
+
+def _introduce(config: TrainConfig, parts: Parts, parameters: Mapping[str, nn.Parameter], start: int) -> None:
+    number = sum(parameter.numel() for parameter in parameters.values())
+    total = sum(parameter.numel() for parameter in parts.model.parameters())
+    sets = f", LoRA sets {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
+    say(
+        f"stage {config.TRAIN.STAGE}: {number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon "
+        f"prompt: {config.TRAIN.CRAYON}{sets}); {parts.schedule.num_samples} samples, {parts.steps} updates of "
+        f"{config.TRAIN.BATCH_SIZE_TOTAL}{f', going on after {start}' if start else ''}"
+    )
+
+
+def shared_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """What a continuation must have in common with what it continues."""
+    data = config.DATA
+    return {
+        **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
+        "steps": steps,
+        "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
+        "DATA.SPOIL": data.SPOIL,
+        "DATA.PROBES": data.PROBES,
+        "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
+        "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
+    }
+
+
+def _resume(
+    config: TrainConfig,
+    save_dir: Path,
+    parts: Parts,
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    session: Session,
+) -> int:
+    """Take up the newest checkpoint, if asked to; returns the updates that are made."""
+    made: list[int] = []
+
+    def read() -> None:
+        folder = newest(save_dir)
+        if folder is None:
+            made.append(0)
+            return
+        if not config.RESUME:
+            raise RunError(
+                f"{save_dir} holds checkpoints of an earlier training ({folder.name}): RESUME True goes on from there, "
+                "another SAVE_DIR starts anew"
+            )
+        state = read_state(folder)
+        wanted = {**shared_settings(config, parts.steps), "foundation": fingerprint(parts.started_from)}
+        differ = [f"{k}: {state.settings.get(k)} -> {v}" for k, v in wanted.items() if state.settings.get(k) != v]
+        if differ:
+            listed = "\n  ".join(differ)
+            raise RunError(f"{folder} is of another training. What differs:\n  {listed}")
+        load_crayon(folder, crayon_parameters(parts.model))
+        parts.adapters.load(folder)
+        load_optimizer(folder, optimizer, parameters)
+        if not load_random(folder, session.rank):
+            torch.manual_seed(config.TRAIN.SEED + state.step * session.world + session.rank)
+        made.append(state.step)
+
+    session.agree(read)
+    if not made[0] and config.LORA.DROPOUT:
+        torch.manual_seed(config.TRAIN.SEED + session.rank)
+    return made[0]
+
+
+class _Keeper:
+    """Writes checkpoints; all processes call it, the main one writes."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        save_dir: Path,
+        parts: Parts,
+        optimizer: torch.optim.Optimizer,
+        parameters: Mapping[str, nn.Parameter],
+        session: Session,
+    ) -> None:
+        self._config, self._save_dir, self._parts, self._session = config, save_dir, parts, session
+        self._optimizer = optimizer
+        self._names = {id(parameter): name for name, parameter in parameters.items()}
+        self._foundation = fingerprint(parts.started_from)
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of a step."""
+        random = self._session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
+        if self._session.is_main:
+            folder = save(
+                self._save_dir,
+                self._state(step),
+                crayon_parameters(self._parts.model),
+                self._parts.adapters,
+                optimizer_tensors(self._optimizer, self._names),
+                random,
+                self._config.TRAIN.KEEP,
+            )
+            say(f"checkpoint: {folder}")
+        self._session.accelerator.wait_for_everyone()
+
+    def _state(self, step: int) -> State:
+        config = self._config
+        return State(
+            step=step,
+            started_from=str(self._parts.started_from),
+            stage=config.TRAIN.STAGE,
+            adapters=self._parts.adapters.names,
+            rank=config.LORA.R,
+            alpha=config.LORA.ALPHA,
+            crayon=config.TRAIN.CRAYON,
+            settings={**shared_settings(config, self._parts.steps), "foundation": self._foundation},
+        )
+
+
+class _LiveEngine:
+    """The model as it is being trained, for `pipeline.task.run_task`; see `pipeline.session.EngineSource`."""
+
+    def __init__(self, identity: Mapping[str, Any], make: Callable[[], Engine]) -> None:
+        self._identity, self._make = identity, make
+
+    def parts(self) -> Mapping[str, Any]:
+        """Which training, and how far."""
+        return self._identity
+
+    def weights(self) -> str:
+        """They are in memory."""
+        return "the model in training answers"
+
+    def engine(self) -> Engine:
+        """Joins it with the segmenter."""
+        return self._make()
+
+
+def _evaluate(config: TrainConfig, plan: Plan, session: Session, parts: Parts, step: int) -> None:
+    """Evaluate the benchmarks of the plan, into ``eval/step-...`` of the training's folder."""
+    folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
+    tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def make() -> Engine:
+        segmenter = build_segmenter(config.SEGMENTER, parts.model.device)
+        return Engine(parts.model, parts.processor, segmenter, CHAT)
+
+    identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
+    parts.model.eval()
+    try:
+        run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make), session)
+    finally:
+        parts.model.train()
+        parts.model.vision_tower.eval()
