@@ -93,7 +93,7 @@ class Adapters:
             folder: gets a folder named after each set.
         """
         if self._peft is not None:
-            self._peft.save_pretrained(str(folder), selected_adapters=list(self.names))
+            self._peft.save_pretrained(str(folder), selected_adapters=list(self.names), save_embedding_layers=False)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.

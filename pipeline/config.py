@@ -169,11 +169,13 @@ class EvalConfig(EvalSchema):
 
     Attributes:
         SCHEMA: the class of its keys.
+        APART: keys that a file may hold for training, which shares its files with evaluation.
         sections: section name -> a benchmark's own settings.
         resolved_yaml: all of it as YAML, to be saved beside results.
     """
 
     SCHEMA: ClassVar[type[EvalSchema]] = EvalSchema
+    APART: ClassVar[tuple[str, ...]] = ("DATA", "LORA", "RESUME", "TRAIN")
 
     sections: dict[str, BenchmarkSection] = field(default_factory=dict)
     resolved_yaml: str = ""
@@ -238,7 +240,7 @@ def load_config(
         ConfigError: an unknown key, a value of another type or outside its choices.
     """
     sections = tuple(sections)
-    resolved = load(_schema(kind.SCHEMA, sections), conf_files, overrides, apart=(SECTION,))
+    resolved = load(_schema(kind.SCHEMA, sections), conf_files, overrides, apart=(SECTION, *kind.APART))
     _check(resolved, sections)
     values = {f.name: resolved[f.name] for f in fields(kind.SCHEMA)}
     typed: dict[str, Any] = {

@@ -23,7 +23,8 @@ class PanopticSource:
     """Pictures with exact panoptic maps in COCO's layout, from which crayon instructions are made.
 
     Attributes:
-        ANNOTATIONS: panoptic JSON, e.g. annotations/panoptic_train2017.json.
+        ANNOTATIONS: panoptic JSON, e.g. coco/annotations/panoptic_train2017.json; this and other paths of DATA count
+            from the working directory or else from a dataset folder.
         MAPS: folder of the PNGs that it names.
         IMAGES: folder of the pictures.
     """
@@ -160,6 +161,7 @@ class TrainConfig(TrainSchema, EvalConfig):
     """A resolved configuration."""
 
     SCHEMA: ClassVar[type[EvalSchema]] = TrainSchema
+    APART: ClassVar[tuple[str, ...]] = ()
 
 
 def read_training(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> tuple[TrainConfig, Catalog]:

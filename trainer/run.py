@@ -192,6 +192,7 @@ def _train(config: TrainConfig, accelerator: Accelerator, session: Session, plan
     keeper = _Keeper(config, save_dir, parts, optimizer, parameters, session)
 
     def done(update: Update) -> None:
+        session.between()
         log.add(update)
         last = update.step == parts.steps
         if last or update.step % config.TRAIN.SAVE_EVERY == 0:

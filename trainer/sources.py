@@ -13,6 +13,7 @@ from datasets.instruct.crayon_instructions import Kind
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticPicture, read_panoptic
 from datasets.instruct.types import MissingPicture, Sample, gather
+from datasets.roots import data_roots, find
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -49,7 +50,7 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
             "DATA.CONVERSATIONS: stage cit learns from conversations; name at least one FILE and its IMAGES"
         )
     read: list[Iterator[Sample | BadRecord]] = [
-        read_conversations(Path(item.FILE).expanduser(), [Path(item.IMAGES).expanduser()], check_images=True)
+        read_conversations(located(config, item.FILE), [located(config, item.IMAGES)], check_images=True)
         for item in files
     ]
     gathered = gather(itertools.chain.from_iterable(read))
@@ -79,7 +80,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     for name in ("ANNOTATIONS", "MAPS", "IMAGES"):
         if not getattr(source, name):
             raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
-    file, images = Path(source.ANNOTATIONS).expanduser(), Path(source.IMAGES).expanduser()
+    file, images = located(config, source.ANNOTATIONS), located(config, source.IMAGES)
     pictures: list[PanopticPicture] = []
     bad: list[BadRecord] = []
     for item in read_panoptic(file, images, check_images=True):
@@ -91,9 +92,19 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     _report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
     if not pictures:
         raise DataError(f"{file}: none of its pictures is in {images}")
-    precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(Path(source.MAPS).expanduser()))
+    precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
     maps = MapCache(build_segmenter(precomputed), preparation.processor.grid, None)
     return CrayonInstructions(pictures, maps, kinds, preparation)
+
+
+def located(config: TrainConfig, path: str) -> Path:
+    """A path of the configuration: as it is, or below a dataset folder.
+
+    Raises:
+        DataError: it is nowhere; with the places that were looked at.
+    """
+    given = Path(path).expanduser()
+    return given if given.is_absolute() or given.exists() else find(data_roots(config.DATASETS.ROOT, os.environ), path)
 
 
 def _report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

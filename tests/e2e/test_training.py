@@ -1,0 +1,196 @@
+"""Training through the entry: what moves and what rests, going on after a kill, any number of processes, evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from collavo.tiny import make_tiny
+from datasets.tiny_world import write_world
+from tests.e2e.test_pope_processes import ROOT
+
+STEP = "checkpoints/step-{:08d}"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a world and a checkpoint without dropout, whose draws would differ from process to process."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_world(folder / "data", seed=0, scenes=12, size=112)
+    make_tiny(folder / "checkpoint", seed=0)
+    config = folder / "checkpoint" / "config.json"
+    config.write_text(re.sub(r'"plora_dropout": [\d.]+', '"plora_dropout": 0.0', config.read_text()))
+    return folder
+
+
+def settings(tiny: Path, save: Path, *more: object) -> list[str]:
+    data, maps = tiny / "data", tiny / "data" / "coco_panoptic" / "panoptic_val"
+    values: dict[str, object] = {
+        "RESUME_FROM": tiny / "checkpoint",
+        "DATASETS.ROOT": data,
+        "SEGMENTER.PATH": f"{maps}.json",
+        "SEGMENTER.IMAGES": maps,
+        "DATA.CONVERSATIONS": f"[{{FILE: {data}/LLaVA/tiny_instruct.json, IMAGES: {data}}}]",
+        "SAVE_DIR": save,
+        "LORA.R": 4,
+        "LORA.ALPHA": 4,
+        "TRAIN.LOG_EVERY": 1,
+    }
+    return [str(part) for pair in values.items() for part in pair] + [str(part) for part in more]
+
+
+def start(num: int, tiny: Path, save: Path, *more: object, command: str = "train") -> subprocess.Popen[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
+    launcher += ["--num_processes", str(num), "--main_process_port", port, "lbk_entry.py", command]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
+    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = ["--conf_files", "configs/collavo_tiny_train.yaml", "--overrides", *settings(tiny, save, *more)]
+    return subprocess.Popen([sys.executable, *launcher, *words], cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1)
+
+
+def train(num: int, tiny: Path, save: Path, *more: object) -> str:
+    process = start(num, tiny, save, *more)
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err[-3000:]
+    return out + err
+
+
+def losses(save: Path) -> list[float]:
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (save / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["loss"] for row in rows]
+
+
+CIT = ("TRAIN.STAGE", "cit", "TRAIN.STEPS", 10, "TRAIN.SAVE_EVERY", 1, "TRAIN.KEEP", 99)
+
+
+@pytest.fixture(scope="module")
+def straight(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten updates of Dual QLoRA in one go, every one of them kept."""
+    save = tmp_path_factory.mktemp("straight")
+    train(1, tiny, save, *CIT)
+    return save
+
+
+def branches(save: Path, steps: int) -> list[str]:
+    """Which set each update trained, by which of the two moved."""
+    found = []
+    for step in range(2, steps + 1):
+        before, after = (save / STEP.format(n) for n in (step - 1, step))
+        files = {name: f"{name}/adapter_model.safetensors" for name in ("image_cit", "vl_cit")}
+        moved = [n for n, f in files.items() if (before / f).read_bytes() != (after / f).read_bytes()]
+        assert len(moved) == 1, (step, moved)
+        found += moved
+    return found
+
+
+def test_each_update_moves_one_set_and_leaves_the_other_bit_for_bit(straight: Path) -> None:
+    found = branches(straight, 10)
+    assert set(found) == {"image_cit", "vl_cit"}
+    for step, branch in enumerate(found, start=2):
+        before, after = (load_file(straight / STEP.format(n) / "optimizer.safetensors") for n in (step - 1, step))
+        resting = {"image_cit": "vl_cit", "vl_cit": "image_cit"}[branch]
+        at_rest = [key for key in before if f".{resting}." in key]
+        assert all(torch.equal(before[key], after[key]) for key in at_rest), step
+        crayon = (load_file(straight / STEP.format(n) / "crayon.safetensors") for n in (step - 1, step))
+        assert not all(torch.equal(a, b) for a, b in zip(*(c.values() for c in crayon), strict=True))
+
+
+def test_going_on_after_a_kill_is_bit_for_bit_the_same(straight: Path, tiny: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "lbk_entry.py", "train", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen([*words, *settings(tiny, tmp_path, *CIT)], cwd=ROOT, env=env, stdout=-1, stderr=-1)
+    while not (tmp_path / STEP.format(2)).exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / STEP.format(10)).exists()
+    refused = start(1, tiny, tmp_path, *CIT)
+    assert "RESUME True goes on from there" in refused.communicate(timeout=200)[1]
+    assert refused.returncode == 1
+    train(1, tiny, tmp_path, *CIT, "RESUME", True)
+    last = STEP.format(10)
+    for file in ("crayon.safetensors", "optimizer.safetensors", "random.safetensors"):
+        assert (tmp_path / last / file).read_bytes() == (straight / last / file).read_bytes(), file
+    for name in ("image_cit", "vl_cit"):
+        file = f"{last}/{name}/adapter_model.safetensors"
+        assert (tmp_path / file).read_bytes() == (straight / file).read_bytes(), name
+    assert losses(tmp_path) == losses(straight)
+
+
+def test_two_processes_and_other_pieces_learn_the_same(tiny: Path, tmp_path: Path) -> None:
+    """20 updates; rounding of the sums is all that differs, 1e-4 in the loss bounds it."""
+    more = ("TRAIN.STAGE", "cit", "TRAIN.STEPS", 20)
+    train(1, tiny, tmp_path / "one", *more, "TRAIN.BATCH_SIZE", 8)
+    train(2, tiny, tmp_path / "two", *more, "TRAIN.BATCH_SIZE", 1)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+
+
+def test_another_number_of_processes_goes_on(straight: Path, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "on")
+    for step in range(6, 11):
+        shutil.rmtree(tmp_path / "on" / STEP.format(step))
+    train(2, tiny, tmp_path / "on", *CIT, "RESUME", True)
+    assert losses(tmp_path / "on") == pytest.approx(losses(straight), abs=1e-4)
+
+
+def test_step_two_starts_from_step_one_and_evaluates_on_the_way(tiny: Path, tmp_path: Path) -> None:
+    train(1, tiny, tmp_path / "cpt", "TRAIN.STEPS", 2)
+    one = tmp_path / "cpt" / STEP.format(2)
+    evaluated = ("DATASETS.TEST", "pope_test", "EVAL.LIMIT", 8, "POPE.TEST.BATCH_SIZE_TOTAL", 8)
+    more = ("TRAIN.STAGE", "cit", "TRAIN.STEPS", 2, "TRAIN.EVAL_EVERY", 1, "RESUME_FROM", one, *evaluated)
+    train(1, tiny, tmp_path / "cit", *more)
+    two = tmp_path / "cit" / STEP.format(2)
+    assert json.loads((two / "state.json").read_text())["started_from"] == str(tiny / "checkpoint")
+    hooked = tmp_path / "cit" / "eval" / "step-00000002" / "pope_test" / "predictions.jsonl"
+    process = start(1, tiny, tmp_path / "eval", "RESUME_FROM", two, *evaluated, command="eval")
+    # the files of training serve evaluation too, but on the command line its keys are none of evaluation's
+    assert "unknown key" in process.communicate(timeout=200)[1]
+    words = [sys.executable, "lbk_entry.py", "eval", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides"]
+    given = settings(tiny, tmp_path / "eval", "RESUME_FROM", two, *evaluated)
+    kept = [w for k, v in zip(given[::2], given[1::2], strict=True) if k.split(".")[0] not in ("DATA", "LORA", "TRAIN")
+            for w in (k, v)]  # fmt: skip
+    done = subprocess.run([*words, *kept], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "eval" / "pope_test" / "predictions.jsonl").read_bytes() == hooked.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("TRAIN.CRAYON", "none"), "leaves nothing to train"),
+        (("DATA.PANOPTIC.ANNOTATIONS", "nowhere.json"), "nowhere.json"),
+        (("LLM.DTYPE", "fp16", "LLM.BITS", "16"), "cannot be trained in"),
+        (("RESUME_FROM", "nowhere"), "nowhere is no checkpoint directory"),
+    ],
+)
+def test_mistakes_are_explained_without_a_traceback(
+    tiny: Path, tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    words = [sys.executable, "lbk_entry.py", "train", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides"]
+    words += settings(tiny, tmp_path, *more)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(tiny: Path, tmp_path: Path) -> None:
+    process = start(2, tiny, tmp_path, "TRAIN.BATCH_SIZE_TOTAL", 1)
+    assert "TRAIN.BATCH_SIZE_TOTAL 1 is less than 2 processes" in process.communicate(timeout=200)[1]
+    assert process.returncode != 0
