@@ -56,6 +56,7 @@ class Command:
         name: on the command line.
         help: one line.
         options: adds its own options to a parser.
+        configured: whether it takes ``--conf_files`` and ``--overrides``.
         run: from its arguments to the exit code.
     """
 
@@ -63,6 +64,7 @@ class Command:
     help: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    configured: bool = True
 
 
 def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
@@ -137,7 +139,8 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
     again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
     check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
     for command in more:
-        command.options(commands.add_parser(command.name, parents=[shared], help=command.help))
+        parents = [shared] if command.configured else []
+        command.options(commands.add_parser(command.name, parents=parents, help=command.help))
     check.add_argument("dataset", help="names as in DATASETS.TEST, separated by commas, or all; see list")
     return parser
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from pipeline.cli import Command
 
+from .check import check
 from .config import read_training
 
 
@@ -20,11 +22,34 @@ def _train(args: argparse.Namespace) -> int:
     if args.print_config:
         sys.stdout.write(config.resolved_yaml)
         return 0
-    from .run import check, train
-
     check(config, catalog)
-    return 0 if args.check else train(config, catalog)
+    if args.check:
+        return 0
+    from .run import train
+
+    return train(config, catalog)
+
+
+def _merge_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="what a training left: SAVE_DIR/checkpoints/step-...")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new directory")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
+    parser.add_argument("--released", action="store_true", help="write the released layout instead of ours")
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from .merge import merge
+
+    merge(args.checkpoint, args.out, dtype=args.dtype, released=args.released)
+    return 0
 
 
 TRAIN = Command(name="train", help="train the crayon prompt (cpt) or Dual QLoRA (cit)", options=_options, run=_train)
-COMMANDS = (TRAIN,)
+MERGE = Command(
+    name="merge",
+    help="make one whole checkpoint of what a training left",
+    options=_merge_options,
+    run=_merge,
+    configured=False,
+)
+COMMANDS = (TRAIN, MERGE)

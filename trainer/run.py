@@ -5,7 +5,6 @@ accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py train 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import nn
 
 from collavo.adapters import Adapters, crayon_parameters
@@ -25,15 +23,15 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.trained import State, foundation, is_trained, load_crayon, read_state
-from configs.load import ConfigError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC
 from pipeline.errors import RunError
 from pipeline.launch import check_environment, device_of, sharding_asked, start_accelerator
 from pipeline.progress import say
-from pipeline.run import Plan, finish, guarded, make_plan, make_session, run_tasks
-from pipeline.session import AgreedError, Options, Session
+from pipeline.run import Plan, finish, guarded, make_session, run_tasks
+from pipeline.session import AgreedError, Session
 
+from .check import evaluation_plan
 from .checkpoint import load_optimizer, load_random, newest, optimizer_tensors, random_state, save
 from .config import TrainConfig
 from .data import Preparation, Schedule
@@ -91,49 +89,6 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
         finish(accelerator)
 
     return guarded(work, INTERRUPTED)
-
-
-def check(config: TrainConfig, catalog: Catalog) -> None:
-    """Check what can be known before anything is loaded.
-
-    Raises:
-        ConfigError, RunError, DataError, CheckpointError: a setting, checkpoint or dataset that does not serve.
-    """
-    if not config.RESUME_FROM:
-        raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
-    base = Path(config.RESUME_FROM)
-    if not is_trained(base) and not (base / "config.json").is_file():
-        raise RunError(f"RESUME_FROM: {base} is no checkpoint directory (it has no config.json)")
-    if is_trained(base) and read_state(base).adapters:
-        raise RunError(
-            f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
-        )
-    if config.LLM.DTYPE == "fp16":
-        raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
-    if config.TRAIN.EVAL_EVERY:
-        evaluation_plan(config, catalog)
-
-
-def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
-    """What is evaluated on the way; a plan without tasks where nothing is.
-
-    Raises:
-        ConfigError, RunError, DataError: see `pipeline.run.make_plan`.
-    """
-    if config.TRAIN.EVAL_EVERY:
-        return replace(make_plan(config, catalog), wandb=config.WANDB)
-    return Plan(
-        name=config.NAME,
-        tasks=[],
-        roots=[],
-        options=Options(),
-        save_dir=Path(config.SAVE_DIR).expanduser(),
-        timeout_hours=config.EVAL.TIMEOUT_HOURS,
-        wandb=config.WANDB,
-        config_yaml=config.resolved_yaml,
-        settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
-    )
 
 
 def _start(config: TrainConfig) -> Accelerator:

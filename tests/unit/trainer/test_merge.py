@@ -1,0 +1,121 @@
+"""What a training leaves: alone, merged, in the released layout, and in plain PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, crayon_parameters
+from collavo.checkpoint import fingerprint
+from collavo.errors import CheckpointError
+from collavo.load_collavo import load_model
+from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.options import LLMConfig
+from collavo.tiny import make_tiny
+from collavo.trained import State, identity_of, load_crayon, read_state
+from pipeline.errors import RunError
+from trainer.checkpoint import newest, save
+from trainer.merge import merge
+
+CPU, LLM = torch.device("cpu"), LLMConfig(BITS=32, DTYPE="fp32")
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training's checkpoint with both sets away from their start."""
+    folder = tmp_path_factory.mktemp("left")
+    make_tiny(folder / "base", seed=0)
+    model = load_model(LLM, folder / "base", CPU, trainable=True)
+    adapters = Adapters(model, (IMAGE_CIT, VL_CIT), rank=4, alpha=8)
+    torch.manual_seed(0)
+    for parameters in (*map(adapters.parameters, adapters.names), crayon_parameters(model)):
+        for parameter in parameters.values():
+            torch.nn.init.normal_(parameter, std=0.1)
+    state = State(
+        step=7,
+        started_from=str(folder / "base"),
+        stage="cit",
+        adapters=adapters.names,
+        rank=4,
+        alpha=8,
+        crayon="both",
+        settings={},
+    )
+    return save(folder, state, crayon_parameters(model), adapters, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+
+
+def logits(model: CoLLaVOForConditionalGeneration) -> torch.Tensor:
+    """Of a prompt with a picture."""
+    torch.manual_seed(1)
+    tokens = model.config.num_image_tokens
+    with torch.no_grad():
+        output = model(
+            input_ids=torch.tensor([[1, model.config.image_token_id, 5, 6, 7]]),
+            pixel_values=torch.randn(1, 3, 112, 112),
+            semantic=torch.randint(0, 134, (1, tokens)),
+            numbering=torch.randint(0, 21, (1, tokens)),
+        )
+    return output.logits  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def alone(left: Path) -> Iterator[torch.Tensor]:
+    yield logits(load_model(LLM, left, CPU))
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_merged_is_the_same_model(left: Path, alone: torch.Tensor, released: bool, tmp_path: Path) -> None:
+    base = logits(load_model(LLM, left.parents[1] / "base", CPU))
+    assert (base - alone).abs().max() > 0.1
+    merge(left, tmp_path / "whole", dtype="fp32", released=released)
+    assert torch.allclose(logits(load_model(LLM, tmp_path / "whole", CPU)), alone, atol=2e-4)
+    with pytest.raises(RunError, match="is not empty"):
+        merge(left, tmp_path / "whole", dtype="fp32", released=released)
+    with pytest.raises(RunError, match="nothing to merge"):
+        merge(tmp_path / "whole", tmp_path / "again", dtype="fp32", released=released)
+
+
+def test_plain_peft_loads_the_sets(left: Path, alone: torch.Tensor) -> None:
+    model = load_model(LLM, left.parents[1] / "base", CPU)
+    load_crayon(left, crayon_parameters(model))
+    peft = PeftModel.from_pretrained(model, str(left / IMAGE_CIT), adapter_name=IMAGE_CIT)
+    peft.load_adapter(str(left / VL_CIT), VL_CIT)
+    peft.base_model.set_adapter([IMAGE_CIT, VL_CIT])
+    assert torch.equal(logits(model), alone)
+
+
+def test_its_identity_follows_from_what_was_trained_and_on_what(left: Path) -> None:
+    before = identity_of(left)
+    assert before != fingerprint(left.parents[1] / "base")
+    file = left / VL_CIT / "adapter_model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert identity_of(left) != before
+    file.write_bytes(content)
+    assert identity_of(left) == before
+
+
+def test_damage_is_explained(left: Path, tmp_path: Path) -> None:
+    assert newest(left.parents[1]) == left
+    with pytest.raises(CheckpointError, match="not what a training left"):
+        read_state(tmp_path)
+    (tmp_path / "state.json").write_text((left / "state.json").read_text().replace("base", "gone"))
+    with pytest.raises(CheckpointError, match="which is not there"):
+        read_state(tmp_path)
+
+
+def test_old_checkpoints_go_and_half_ones_do_not_count(left: Path, tmp_path: Path) -> None:
+    model = load_model(LLM, left.parents[1] / "base", CPU, trainable=True)
+    adapters, state = Adapters(model, ()), read_state(left)
+    for step in (1, 2, 3):
+        values = State(**{**vars(state), "step": step, "adapters": ()})
+        save(tmp_path, values, crayon_parameters(model), adapters, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+    (tmp_path / "checkpoints" / ".step-00000004.partial").mkdir()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert names == ["step-00000002", "step-00000003"]
+    found = newest(tmp_path)
+    assert found is not None and found.name == "step-00000003"

@@ -1,0 +1,104 @@
+"""Parts of training: the learning rate, spoiled maps, kept maps, the loss, what an update trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from collavo.load_collavo import load_model
+from collavo.options import LLMConfig
+from collavo.tiny import make_tiny
+from configs.load import REPOSITORY
+from modeling.segmenters.base import PanopticMap, Picture, Segment
+from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource
+from trainer.maps import MapCache, spoil
+from trainer.schedule import learning_rate
+
+
+@given(st.integers(1, 500), st.floats(0, 0.9))
+def test_the_rate_rises_then_falls_to_the_lowest(steps: int, warmup: float) -> None:
+    rates = [learning_rate(s, steps, highest=1.0, lowest=0.1, warmup=warmup) for s in range(steps)]
+    top = max(range(steps), key=lambda s: rates[s])
+    assert all(a <= b + 1e-12 for a, b in zip(rates[:top], rates[1 : top + 1], strict=True))
+    assert all(a >= b - 1e-12 for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert 0 < min(rates) <= max(rates) <= 1.0
+    rise = math.ceil(warmup * steps)
+    if steps - rise > 1:
+        assert rates[-1] == pytest.approx(0.1)
+
+
+def panoptic(num: int) -> PanopticMap:
+    ids = np.repeat(np.arange(1, num + 1, dtype=np.int32), 2).reshape(num, 2)
+    return PanopticMap(ids, tuple(Segment(id=i, category_id=i % 7, score=1.0) for i in range(1, num + 1)))
+
+
+def test_spoiling_drops_and_renames_at_its_rate() -> None:
+    rng = np.random.default_rng(0)
+    true = panoptic(5000)
+    spoiled = spoil(true, 0.1, range(50, 60), rng)
+    kept = {segment.id: segment.category_id for segment in spoiled.segments}
+    assert len(kept) / 5000 == pytest.approx(0.9, abs=0.02)
+    assert sum(category >= 50 for category in kept.values()) / 5000 == pytest.approx(0.1, abs=0.02)
+    assert set(np.unique(spoiled.id_map)) == {0, *kept}
+    assert spoil(true, 0.0, (), rng) is true
+
+
+class Counting:
+    """A segmenter that counts its calls."""
+
+    fingerprint = "counting-1"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+        self.calls += 1
+        ids = np.full(size, 3, np.int32)
+        return [PanopticMap(ids, (Segment(id=3, category_id=17, score=0.25),)) for _ in pictures]
+
+
+def test_maps_are_made_once_and_damage_is_mended(tmp_path: Path) -> None:
+    picture = Picture(np.zeros((4, 4, 3), np.uint8), "a")
+    segmenter = Counting()
+    maps = [MapCache(segmenter, 5, tmp_path).of(picture) for _ in range(3)]
+    assert segmenter.calls == 1
+    assert all(np.array_equal(m.id_map, maps[0].id_map) and m.segments == maps[0].segments for m in maps)
+    file = next(tmp_path.rglob("*.npz"))
+    file.write_bytes(file.read_bytes()[:40])
+    assert MapCache(segmenter, 5, tmp_path).of(picture).segments == maps[0].segments
+    assert segmenter.calls == 2
+    MapCache(segmenter, 5, tmp_path).of(Picture(np.ones((4, 4, 3), np.uint8), "a"))
+    assert segmenter.calls == 3
+
+
+def test_the_loss_is_the_sum_over_labelled_tokens_by_a_given_number(tmp_path: Path) -> None:
+    make_tiny(tmp_path / "tiny", seed=0)
+    model = load_model(LLMConfig(BITS=32, DTYPE="fp32"), tmp_path / "tiny", torch.device("cpu"))
+    ids = torch.randint(5, 300, (3, 9), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(torch.rand(3, 9, generator=torch.Generator().manual_seed(1)) < 0.5, ids, -100)
+    whole = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
+    expected = F.nll_loss(whole.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum") / 17
+    output = model(input_ids=ids, labels=labels, num_items_in_batch=17)
+    assert float(output.loss) == pytest.approx(float(expected), rel=1e-5)
+    assert len(output.logits) == int((labels[:, 1:] != -100).sum())
+    none = model(input_ids=ids, labels=torch.full_like(ids, -100), num_items_in_batch=17).loss
+    assert float(none) == 0.0 and none.requires_grad
+
+
+@pytest.mark.parametrize("cls", [LoopConfig, DataConfig, LoRAConfig, PanopticSource, ConversationSource])
+def test_every_key_is_documented_and_read(cls: type) -> None:
+    code = "".join(
+        file.read_text(encoding="utf-8") for file in (REPOSITORY / "trainer").rglob("*.py") if file.name != "config.py"
+    )
+    for field in fields(cls):
+        assert f"{field.name}:" in (cls.__doc__ or ""), field.name
+        assert f".{field.name}" in code or f'"{field.name}"' in code, field.name

@@ -1,0 +1,61 @@
+"""What can be known of a training before anything is loaded. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from collavo.trained import is_trained, read_state
+from configs.load import ConfigError
+from pipeline.catalog import Catalog
+from pipeline.errors import RunError
+from pipeline.run import Plan, make_plan
+from pipeline.session import Options
+
+from .config import TrainConfig
+
+
+def check(config: TrainConfig, catalog: Catalog) -> None:
+    """Check what can be known before anything is loaded.
+
+    Raises:
+        ConfigError, RunError, DataError, CheckpointError: a setting, checkpoint or dataset that does not serve.
+    """
+    if not config.RESUME_FROM:
+        raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
+    base = Path(config.RESUME_FROM)
+    if not is_trained(base) and not (base / "config.json").is_file():
+        raise RunError(f"RESUME_FROM: {base} is no checkpoint directory (it has no config.json)")
+    if is_trained(base) and read_state(base).adapters:
+        raise RunError(
+            f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
+        )
+    if config.LLM.DTYPE == "fp16":
+        raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
+    if config.TRAIN.EVAL_EVERY:
+        evaluation_plan(config, catalog)
+
+
+def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
+    """What is evaluated on the way; a plan without tasks where nothing is.
+
+    Raises:
+        ConfigError, RunError, DataError: see `pipeline.run.make_plan`.
+    """
+    if config.TRAIN.EVAL_EVERY:
+        return replace(make_plan(config, catalog), wandb=config.WANDB)
+    return Plan(
+        name=config.NAME,
+        tasks=[],
+        roots=[],
+        options=Options(),
+        save_dir=Path(config.SAVE_DIR).expanduser(),
+        timeout_hours=config.EVAL.TIMEOUT_HOURS,
+        wandb=config.WANDB,
+        config_yaml=config.resolved_yaml,
+        settings=yaml.safe_load(config.resolved_yaml),
+        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+    )

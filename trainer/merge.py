@@ -1,0 +1,49 @@
+"""``merge``: what a training left, added to the weights that it started from, as one whole checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from collavo.adapters import merge as merge_adapters
+from collavo.checkpoint import export_released
+from collavo.load_collavo import load_model
+from collavo.options import LLMConfig
+from collavo.processing import CoLLaVOProcessor
+from collavo.trained import apply, foundation, is_trained
+from pipeline.errors import RunError
+from pipeline.progress import say
+
+BITS = {"fp32": 32, "bf16": 16, "fp16": 16}
+
+
+def merge(checkpoint: Path, out: Path, *, dtype: str, released: bool) -> None:
+    """Write a whole checkpoint with both LoRA sets in its weights.
+
+    In float32 the sum is exact up to rounding; in half precision it is rounded to the type of the weights.
+
+    Args:
+        checkpoint: what a training left.
+        out: new directory.
+        dtype: type of the weights: fp32, bf16, fp16.
+        released: write the released layout (the reference's names) instead of ours.
+
+    Raises:
+        RunError: ``checkpoint`` is none that was trained, or ``out`` holds something.
+        CheckpointError: it is unreadable.
+    """
+    if not is_trained(checkpoint):
+        raise RunError(f"{checkpoint} is not what a training left (it has no state.json); there is nothing to merge")
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty; name a new directory")
+    base = foundation(checkpoint)
+    model = load_model(LLMConfig(BITS=BITS[dtype], DTYPE=dtype), base, torch.device("cpu"), trainable=True)
+    merge_adapters(model, apply(checkpoint, model))
+    out.mkdir(parents=True, exist_ok=True)
+    if released:
+        export_released(model, out)
+    else:
+        model.save_pretrained(out)
+    CoLLaVOProcessor.from_pretrained(base).save_pretrained(out)
+    say(f"{checkpoint} on {base}, in {dtype}: {out}")
