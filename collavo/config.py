@@ -24,6 +24,7 @@ class CoLLaVOConfig(PreTrainedConfig):
         numbering_rows: rows of the numbering table: unknown and the counts.
         image_token_id: id of ``<image>``; each one in a prompt is replaced by all image tokens.
         image_size: side in pixels that pictures are resized to.
+        crayon_queries: which queries act: ``both``, ``semantic``, or ``none`` (the paper's ablation).
     """
 
     model_type = "collavo"
@@ -39,6 +40,7 @@ class CoLLaVOConfig(PreTrainedConfig):
     numbering_rows: int = MAX_INSTANCES + 1
     image_token_id: int = 92544
     image_size: int = 490
+    crayon_queries: str = "both"
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

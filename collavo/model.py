@@ -261,13 +261,15 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return inputs_embeds, None
         flat = inputs_embeds.flatten(0, 1)
         flat = flat.index_copy(0, positions, image_features.flatten(0, 1).to(flat.dtype))
-        if semantic is None or numbering is None:
+        if semantic is None or numbering is None or self.config.crayon_queries == "none":
             return flat.view_as(inputs_embeds), ImageTokens(positions)
         if semantic.shape != image_features.shape[:2] or numbering.shape != semantic.shape:
             raise ValueError(
                 f"the crayon indices have the shapes {tuple(semantic.shape)} and {tuple(numbering.shape)}, the image "
                 f"tokens {tuple(image_features.shape[:2])}"
             )
+        if self.config.crayon_queries == "semantic":
+            numbering = torch.zeros_like(numbering)
         crayon, index = self.crayon(semantic, numbering)
         return flat.view_as(inputs_embeds), ImageTokens(positions, crayon, index.flatten())
 

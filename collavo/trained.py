@@ -161,6 +161,7 @@ def apply(folder: Path, model: CoLLaVOForConditionalGeneration) -> Any:
     from .adapters import Adapters, crayon_parameters
 
     state = read_state(folder)
+    model.config.crayon_queries = state.crayon
     load_crayon(folder, crayon_parameters(model))
     adapters = Adapters(model, state.adapters, rank=state.rank, alpha=state.alpha)
     adapters.load(folder)

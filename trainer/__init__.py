@@ -1,1 +1,1 @@
-"""Training: the place for the loop and its stages. This version evaluates; `lbk_entry.py train` says so."""
+"""Training: the loop, its data, its checkpoints, and the stages of the paper; see ``trainer/run.py``."""

@@ -53,7 +53,7 @@ class Batch:
         attention_mask: int64 (B, L).
         labels: int64 (B, L).
         pixel_values: float32 (N, 3, H, W), or None.
-        semantic: int64 (N, P), or None for no crayon prompt.
+        semantic: int64 (N, P), or None where there is no picture.
         numbering: int64 (N, P), or None.
     """
 
@@ -76,13 +76,12 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(examples: Sequence[Example], processor: CoLLaVOProcessor, crayon: str = "both") -> Batch:
+def collate(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Batch:
     """Lay examples side by side.
 
     Args:
         examples: at least one.
         processor: of the model.
-        crayon: which queries the model sees: ``both``, ``semantic`` (all numbers unknown) or ``none``.
     """
     input_ids, mask = processor.pad_left([example.input_ids for example in examples])
     labels = torch.full_like(input_ids, IGNORE_INDEX)
@@ -91,11 +90,9 @@ def collate(examples: Sequence[Example], processor: CoLLaVOProcessor, crayon: st
     pictures = [example.pixels for example in examples if example.pixels is not None]
     prompts = [example.crayon for example in examples if example.crayon is not None]
     semantic = numbering = None
-    if prompts and crayon != "none":
+    if prompts:
         semantic = torch.from_numpy(np.stack([prompt.semantic.reshape(-1) for prompt in prompts]))
         numbering = torch.from_numpy(np.stack([prompt.numbering.reshape(-1) for prompt in prompts]))
-        if crayon == "semantic":
-            numbering = torch.zeros_like(numbering)
     return Batch(
         ids=tuple(example.id for example in examples),
         input_ids=input_ids,

@@ -52,8 +52,6 @@ class Preparation:
         seed: of the run.
         spoil: see `trainer.maps.spoil`.
         classes: what a spoiled object may be taken for.
-        crayon: which queries the model sees.
-        objects: whether prompts may tell the object list.
     """
 
     processor: CoLLaVOProcessor
@@ -61,8 +59,6 @@ class Preparation:
     seed: int
     spoil: float = 0.0
     classes: Sequence[int] = ()
-    crayon: str = "both"
-    objects: bool = True
 
     def picture(self, image: ImageSource, maps: MapCache, *key: int) -> tuple[Picture, CrayonPrompt, CrayonPrompt]:
         """A picture, what is truly in it, and what the model is told.
@@ -89,7 +85,7 @@ class Preparation:
         Raises:
             ConversationError: it cannot be trained on.
         """
-        told = None if crayon is None else object_list(crayon.objects) if self.objects else ""
+        told = None if crayon is None else object_list(crayon.objects)
         tokens = self.processor.grid**2
         inputs = training_inputs(self.processor.tokenizer, CHAT, sample, told, tokens, self.max_length)
         return Example(
@@ -254,7 +250,7 @@ class Schedule:
         examples.sort(key=lambda example: -len(example.input_ids))
         examples = examples or [self._idle()]
         pieces = (examples[i : i + self._batch_size] for i in range(0, len(examples), self._batch_size))
-        return [collate(piece, self._preparation.processor, self._preparation.crayon) for piece in pieces]
+        return [collate(piece, self._preparation.processor) for piece in pieces]
 
     def _idle(self) -> Example:
         """A row without labels, so that a process without samples takes part in the update all the same."""

@@ -174,6 +174,7 @@ def load_parts(config: TrainConfig, device: torch.device) -> Parts:
     names = stage.adapters(config)
     torch.manual_seed(config.TRAIN.SEED)
     model = load_model(config.LLM, foundation(base), device, trainable=True)
+    model.config.crayon_queries = config.TRAIN.CRAYON
     if is_trained(base):
         load_crayon(base, crayon_parameters(model))
     lora = config.LORA
@@ -186,7 +187,6 @@ def load_parts(config: TrainConfig, device: torch.device) -> Parts:
         seed=config.TRAIN.SEED,
         spoil=config.DATA.SPOIL,
         classes=range(sum(category.is_thing for category in COCO_PANOPTIC)),
-        crayon=config.TRAIN.CRAYON,
     )
     schedule = Schedule(
         stage.sources(config, preparation, device),

@@ -102,3 +102,24 @@ def test_every_key_is_documented_and_read(cls: type) -> None:
     for field in fields(cls):
         assert f"{field.name}:" in (cls.__doc__ or ""), field.name
         assert f".{field.name}" in code or f'"{field.name}"' in code, field.name
+
+
+def test_queries_that_do_not_act_change_nothing(tmp_path: Path) -> None:
+    make_tiny(tmp_path / "tiny", seed=0)
+    model = load_model(LLMConfig(BITS=32, DTYPE="fp32"), tmp_path / "tiny", torch.device("cpu"))
+    tokens = model.config.num_image_tokens
+    ids = torch.tensor([[1, model.config.image_token_id, 5, 6]])
+    pixels, semantic = torch.randn(1, 3, 112, 112), torch.randint(1, 134, (1, tokens))
+    numbers = [torch.full((1, tokens), n) for n in (1, 2)]
+
+    def logits(queries: str, numbering: torch.Tensor, **more: torch.Tensor | None) -> torch.Tensor:
+        model.config.crayon_queries = queries
+        inputs = {"pixel_values": pixels, "semantic": semantic, **more}
+        return model(input_ids=ids, numbering=numbering, **inputs).logits  # type: ignore[no-any-return]
+
+    assert not torch.equal(logits("both", numbers[0]), logits("both", numbers[1]))
+    assert torch.equal(logits("semantic", numbers[0]), logits("semantic", numbers[1]))
+    assert torch.equal(logits("semantic", numbers[0]), logits("both", torch.zeros_like(numbers[0])))
+    without = model(input_ids=ids, pixel_values=pixels).logits
+    assert torch.equal(logits("none", numbers[0]), without)
+    assert not torch.equal(logits("semantic", numbers[0]), without)
