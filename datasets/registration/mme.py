@@ -96,6 +96,8 @@ def _folder(task: Path) -> Iterator[tuple[str, Line] | BadRecord]:
     for path in sorted(questions.glob("*.txt")):
         picture = pictures.get(path.stem)
         lines = _lines(path)
+        if picture is None and not any("\t" in line for line in lines):
+            continue  # a text that somebody left there, not questions
         if picture is None:
             yield BadRecord(where=str(path), reason=f"no picture {path.stem}.jpg or .png in {images}")
         elif len(lines) != _QUESTIONS_PER_IMAGE:

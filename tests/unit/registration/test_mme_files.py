@@ -51,6 +51,7 @@ def test_extra_files_are_ignored_and_missing_ones_reported(tmp_path: Path) -> No
     (folder / "eval_tool").mkdir()
     (folder / "eval_tool" / "readme.txt").write_text("hello", encoding="utf-8")
     (folder / "count" / ".DS_Store").touch()
+    (folder / "count" / "notes.txt").write_text("look here", encoding="utf-8")
     (folder / "count" / "0001.jpg").unlink()
     (folder / "color" / "0001.txt").write_text("Is it red?\tYes\n", encoding="utf-8")
     (folder / "position" / "0001.txt").write_text("Is it left?\tmaybe\nIs it right?\tNo\n", encoding="utf-8")
