@@ -143,7 +143,7 @@ class Loop:
             group["lr"] = rate
         counts = torch.tensor(_counts(pieces), dtype=torch.float64).sum(0)  # samples, tokens, labels
         samples, tokens, labels = (int(n) for n in self._sum(counts))
-        loss = self._backward(pieces, labels)
+        loss = self._backward(pieces, max(1, labels))  # none, if every sample of the batch was skipped
         if not math.isfinite(loss):
             raise self._non_finite(step, "loss", loss, pieces)
         parameters = [parameter for group in trained for parameter in group.values()]

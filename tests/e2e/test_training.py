@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from collavo.tiny import make_tiny
 from datasets.tiny_world import write_world
@@ -194,3 +194,42 @@ def test_a_batch_smaller_than_the_processes_is_refused(tiny: Path, tmp_path: Pat
     process = start(2, tiny, tmp_path, "TRAIN.BATCH_SIZE_TOTAL", 1)
     assert "TRAIN.BATCH_SIZE_TOTAL 1 is less than 2 processes" in process.communicate(timeout=200)[1]
     assert process.returncode != 0
+
+
+def test_samples_that_cannot_be_read_are_skipped_and_said(tiny: Path, tmp_path: Path) -> None:
+    """A picture that is damaged, an answer that holds a tag, a record without answer, a picture that is not there."""
+    shutil.copytree(tiny / "data", tmp_path / "data")
+    (tmp_path / "data" / "coco" / "val2017" / "000000000002.jpg").write_bytes(b"no picture")
+    file = tmp_path / "data" / "LLaVA" / "tiny_instruct.json"
+    entries = json.loads(file.read_text())
+    entries[0]["conversations"][1]["value"] = "[UNUSED_TOKEN_145] yes"
+    entries[3]["image"] = "coco/val2017/gone.jpg"
+    entries[4]["conversations"] = entries[4]["conversations"][:1]
+    file.write_text(json.dumps(entries))
+    root = tmp_path / "data"
+    said = train(
+        *(2, tiny, tmp_path / "out", "TRAIN.STAGE", "cit", "TRAIN.ADAPTERS", "vl_only", "TRAIN.STEPS", 3),
+        *("DATASETS.ROOT", root, "DATA.CONVERSATIONS", f"[{{FILE: {file}, IMAGES: {root}}}]"),
+    )
+    assert "11 samples; 1 malformed records skipped; 1 skipped, their pictures are missing" in said
+    assert "gone.jpg" in said
+    assert "a sample is skipped: picture coco/val2017/000000000002.jpg" in said
+    assert "a text holds one of [UNUSED_TOKEN_146]" in said
+    assert len(losses(tmp_path / "out")) == 3
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    train(1, tiny, tmp_path / "out", "TRAIN.STEPS", 4, "TRAIN.SAVE_EVERY", 2, "TRAIN.KEEP", 9)
+    shutil.rmtree(tmp_path / "out" / STEP.format(4))
+    kept = tmp_path / "out" / STEP.format(2)
+    tensors = load_file(kept / "crayon.safetensors")
+    tensors["crayon.projector.2.bias"].fill_(float("nan"))
+    save_file(tensors, kept / "crayon.safetensors")
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    process = start(1, tiny, tmp_path / "out", "TRAIN.STEPS", 4, "TRAIN.SAVE_EVERY", 2, "TRAIN.KEEP", 9, "RESUME", True)
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode != 0
+    assert "the loss of update 3 is nan" in said
+    assert re.search(r"The samples were 0000000000\d\d\.jpg@0-2-\d+", said)
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+    assert not (tmp_path / "out" / STEP.format(4)).exists()
