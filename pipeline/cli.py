@@ -136,6 +136,7 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
         help="predictions.jsonl of a run; or JSON or JSON lines with ids and texts",
     )
     again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
+    again.add_argument("--against", type=Path, metavar="FILE", help="another run's answers, compared pair by pair")
     again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
     check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
     for command in more:
@@ -207,7 +208,11 @@ def _score(args: argparse.Namespace) -> int:
         args.conf_files = [beside]  # of the run that wrote the answers
     config, catalog = _configuration(args)
     return rescore(
-        config, catalog, Source(predictions=args.predictions, verdicts=args.verdicts), args.dataset, args.out
+        config,
+        catalog,
+        Source(predictions=args.predictions, verdicts=args.verdicts, against=args.against),
+        args.dataset,
+        args.out,
     )
 
 

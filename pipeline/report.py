@@ -52,6 +52,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines = [f"# {results['title']}", "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
     if results["expected"]:
         lines += [*pipe_table(_EXPECTED_HEADER, _expected_rows(results["expected"])), ""]
+    lines += [f"- {_paired(results['paired'])}"] if "paired" in results else []
     lines += [f"- {sentence}" for sentence in warnings(results)]
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in number.items()]
     asked = results["asked"]
@@ -86,7 +87,21 @@ def plain_table(results: Mapping[str, Any]) -> str:
     tables = [aligned([_HEADER, *_rows(results["metrics"])])]
     if results["expected"]:
         tables.append(aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
+    if "paired" in results:
+        tables.append(_paired(results["paired"]))
     return "\n\n".join([f"{results['title']} ({rules_in_words(results)})", *tables])
+
+
+def _paired(row: Mapping[str, Any]) -> str:
+    """Two runs, question by question."""
+    if row["difference"] is None:
+        return f"against {row['against']}: no question has a score in both"
+    half = INTERVAL * (row["stderr"] or 0.0)
+    low, high = 100 * (row["difference"] - half), 100 * (row["difference"] + half)
+    return (
+        f"against {row['against']}, on {row['questions']} questions: {100 * row['difference']:+.2f} points of credit "
+        f"({low:+.2f} to {high:+.2f}); better on {row['first_better']}, worse on {row['second_better']}"
+    )
 
 
 _HEADER = ("group", "metric", "value", "95 % interval", "num")

@@ -24,7 +24,7 @@ from .config import EvalConfig
 from .given import entries_of, read_predictions
 from .judging import make_judge, needs_judge, options_of, score
 from .progress import warn
-from .results import Answered, listed, summary, text_of
+from .results import Answered, listed, paired, summary, text_of
 from .task import publish
 
 FOLDER = "score"
@@ -38,10 +38,12 @@ class Source:
     Attributes:
         predictions: file of answers, see ``pipeline/given.py``.
         verdicts: file of a judge's verdicts to use instead of asking one; None for none.
+        against: file of another run's answers to compare with, question by question; None for none.
     """
 
     predictions: Path
     verdicts: Path | None = None
+    against: Path | None = None
 
 
 def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str | None, out: Path | None) -> int:
@@ -73,15 +75,25 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
         warn(
             f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
         )
-    about = {
+    about: dict[str, Any] = {
         "limit": config.EVAL.LIMIT,
         "predictions": str(source.predictions),
         "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
         "git_commit": git_commit(),
         "versions": versions(),
     }
+    if source.against is not None:
+        other, _ = score_file(
+            pipeline, records, bad, Source(predictions=source.against), judge, _made(folder / "against")
+        )
+        about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
     return 0
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def score_file(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from datasets.declaration import Benchmark, Expected
-from datasets.evaluation import Evaluation
+from datasets.evaluation import Evaluation, rates
 from datasets.types import BadRecord, Metric, Record
 
 from .base import BenchmarkPipeline
@@ -232,6 +232,28 @@ def _asked(benchmark: Benchmark) -> dict[str, Any]:
         "scoring": dict(benchmark.scoring),
         "version": benchmark.version,
         "source": benchmark.source,
+    }
+
+
+def paired(first: Evaluation, second: Evaluation) -> dict[str, float | int | None]:
+    """Two runs compared question by question, which sees smaller differences than two intervals side by side do.
+
+    Args:
+        first: a run.
+        second: another one, on the same records.
+    Returns: over the questions that both answered: how many, the mean difference of the credits (first less second)
+        with its standard error, clustered by picture, and how many only one of them got more credit for.
+    """
+    others = {scored.record.id: scored.score.value for scored in second.scored}
+    pairs = [(s, s.score.value, others.get(s.record.id)) for s in first.scored]
+    known = [(s, one - other) for s, one, other in pairs if one is not None and other is not None]
+    mean = rates.mean("difference", [gap for _, gap in known], clusters=[rates.picture(s) for s, _ in known])
+    return {
+        "questions": len(known),
+        "difference": mean.value,
+        "stderr": mean.stderr,
+        "first_better": sum(gap > 0 for _, gap in known),
+        "second_better": sum(gap < 0 for _, gap in known),
     }
 
 

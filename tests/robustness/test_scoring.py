@@ -200,3 +200,20 @@ def test_forms_of_answers(here: Path, content: str) -> None:
 def test_a_file_without_a_benchmark_is_explained(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--predictions", "answers.json"]) == 2
     assert "Name it: lbk_entry.py score pope_test --predictions answers.json" in capsys.readouterr().err
+
+
+def test_two_runs_are_compared_question_by_question(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = here / "data" / "POPE"
+    folder.mkdir()
+    rows = [{"question_id": n, "image": f"{n // 2}.jpg", "text": f"Is {n}?", "label": "yes"} for n in range(8)]
+    for split in ("random", "popular", "adversarial"):
+        (folder / f"coco_pope_{split}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, right in (("a", {0, 1, 2, 3, 4}), ("b", {0, 1, 5})):
+        said = {f"random/{n}": "Yes" if n in right else "No" for n in range(8) if name == "a" or n < 7}
+        (here / f"{name}.json").write_text(json.dumps(said))
+    words = ["score", "pope_test", "--predictions", "a.json", "--against", "b.json", "--overrides"]
+    assert main([*words, "DATASETS.ROOT", "data"]) == 0
+    found = results()["paired"]
+    assert (found["questions"], found["first_better"], found["second_better"]) == (7, 3, 1)
+    assert found["difference"] == pytest.approx(2 / 7)
+    assert "on 7 questions: +28.57 points of credit" in capsys.readouterr().out
