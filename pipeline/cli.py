@@ -207,13 +207,8 @@ def _score(args: argparse.Namespace) -> int:
     if not args.conf_files and beside.is_file():
         args.conf_files = [beside]  # of the run that wrote the answers
     config, catalog = _configuration(args)
-    return rescore(
-        config,
-        catalog,
-        Source(predictions=args.predictions, verdicts=args.verdicts, against=args.against),
-        args.dataset,
-        args.out,
-    )
+    source = Source(predictions=args.predictions, verdicts=args.verdicts, against=args.against)
+    return rescore(config, catalog, source, args.dataset, args.out)
 
 
 def _validate(args: argparse.Namespace) -> int:
