@@ -1,86 +1,88 @@
-"""Sizes of an X-Decoder, one dataclass per part, and the two public sizes with a FocalNet backbone.
+"""Sizes of an X-Decoder, part by part, and the two public ones: `FOCAL_T` and `FOCAL_L`.
 
-A model of ours lies in a directory with ``config.json``, which `XDecoderConfig.to_dict` fills and `from_dict` reads.
-Full sizes: the public configurations ``focalt_unicl_lang`` and ``focall_unicl_lang`` of X-Decoder (Zou et al. 2022,
-arXiv 2212.11270). This module needs no torch.
+`to_dict` and `from_dict` are the layout of the ``config.json`` that lies beside a checkpoint of ours. Importing this
+file loads no torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ..errors import SegmenterError
 
-GROUP_NORM_GROUPS = 32  # of every convolution of the pixel decoder, at any width
-NUM_STAGES = 4  # of the backbone: strides 4, 8, 16, 32
+NUM_STAGES = 4  # of the backbone: feature maps of strides 4, 8, 16, 32
+NUM_LEVELS = 3  # maps that the decoder's queries attend to: strides 32, 16, 8
+NORM_GROUPS = 32  # of every group norm of the pixel decoder
 
-_Section = TypeVar("_Section")
 
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise SegmenterError(f"X-Decoder configuration: {what}")
+def _check_heads(part: str, name: str, width: int, num_heads: int) -> None:
+    if num_heads < 1 or width % num_heads:
+        raise SegmenterError(f"{part}.num_heads: {num_heads} does not divide {part}.{name} = {width}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """FocalNet (Yang et al. 2022, arXiv 2203.11926).
+    """FocalNet.
 
     Attributes:
-        embed_dim: channels of the first stage (E); each further stage doubles them.
-        depths: blocks per stage.
-        focal_levels: focal levels of the modulation, per stage.
-        focal_windows: kernel side of the first focal level, per stage; each further level adds 2; odd.
-        depthwise: blocks with depth-wise convolutions and norms after each sum (Focal-T of X-Decoder), or without
-            (Focal-L). The stem's padding differs too.
-        mlp_ratio: hidden width of a block's MLP over its channels.
-        layer_scale_init: start value of the residual scales, for training from scratch.
+        embed_dim: channels of the first stage; each later stage has twice as many.
+        depths: blocks of each of the four stages.
+        focal_levels: levels of context of each stage.
+        focal_windows: side of the smallest context's kernel, in tokens, of each stage; odd.
+        depthwise: the variant with 3x3 depth-wise convolutions in its blocks (Focal-T); without: Focal-L.
+        mlp_ratio: hidden width of the MLPs over their width.
+        layer_scale: initial value of the residual branches' factors.
     """
 
-    embed_dim: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    focal_levels: tuple[int, ...] = (3, 3, 3, 3)
-    focal_windows: tuple[int, ...] = (3, 3, 3, 3)
-    depthwise: bool = True
+    embed_dim: int
+    depths: tuple[int, ...]
+    focal_levels: tuple[int, ...]
+    focal_windows: tuple[int, ...]
+    depthwise: bool
     mlp_ratio: float = 4.0
-    layer_scale_init: float = 1e-4
+    layer_scale: float = 1e-4
 
     def __post_init__(self) -> None:
         for name in ("depths", "focal_levels", "focal_windows"):
-            value = getattr(self, name)
-            _require(len(value) == NUM_STAGES, f"backbone.{name} is {value}; give one number for each of 4 stages")
-        _require(all(w % 2 for w in self.focal_windows), f"backbone.focal_windows {self.focal_windows} must be odd")
+            values = getattr(self, name)
+            if len(values) != NUM_STAGES or min(values) < 1:
+                raise SegmenterError(f"backbone.{name}: {NUM_STAGES} counts of at least 1 are needed, not {values}")
+        if any(window % 2 == 0 for window in self.focal_windows):
+            raise SegmenterError(f"backbone.focal_windows: sides must be odd, not {self.focal_windows}")
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of ``res2`` to ``res5``: E, 2E, 4E, 8E."""
+        """Channels of the four stages' features, fine to coarse."""
         return tuple(self.embed_dim * 2**stage for stage in range(NUM_STAGES))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelDecoderConfig:
-    """Feature pyramid with a transformer encoder on the coarsest map.
+    """Feature pyramid with a transformer on its coarsest map.
 
     Attributes:
-        hidden_dim: channels of the pyramid (C); a multiple of 32 (group norm) and of 4 (position encoding).
+        conv_dim: channels of the pyramid and of the transformer (C); a multiple of 32.
         mask_dim: channels of the mask features (M).
-        num_layers: of the transformer encoder.
+        num_layers: of the transformer.
         num_heads: of its attention.
-        ffn_dim: hidden width of its feed-forward layers.
+        ffn_dim: hidden width of its feed-forward networks.
     """
 
-    hidden_dim: int = 512
+    conv_dim: int = 512
     mask_dim: int = 512
     num_layers: int = 6
     num_heads: int = 8
     ffn_dim: int = 2048
 
     def __post_init__(self) -> None:
-        width, heads = self.hidden_dim, self.num_heads
-        _require(width % GROUP_NORM_GROUPS == 0, f"pixel_decoder.hidden_dim {width} is no multiple of 32")
-        _require(width % heads == 0, f"pixel_decoder.hidden_dim {width} is no multiple of num_heads {heads}")
+        if self.conv_dim % NORM_GROUPS:
+            raise SegmenterError(f"pixel_decoder.conv_dim: {self.conv_dim} is no multiple of {NORM_GROUPS}")
+        _check_heads("pixel_decoder", "conv_dim", self.conv_dim, self.num_heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,41 +90,44 @@ class DecoderConfig:
     """Query decoder.
 
     Attributes:
-        hidden_dim: width of the queries; a multiple of 4 (position encoding).
-        class_dim: width of the class embeddings (D).
-        num_queries: object queries and one image query (Q).
-        num_heads: of all attention.
-        ffn_dim: hidden width of the feed-forward layers.
-        num_layers: decoder layers; predictions come before the first and after each.
+        num_queries: object queries and, as the last one, the image query (Q).
+        hidden_dim: width of the queries (C); a multiple of 4.
+        embed_dim: width of the class embeddings, which are compared with those of the texts (D).
+        num_layers: of cross-attention, self-attention and feed-forward network each (L).
+        num_heads: of the attentions.
+        ffn_dim: hidden width of the feed-forward networks.
     """
 
-    hidden_dim: int = 512
-    class_dim: int = 512
     num_queries: int = 101
+    hidden_dim: int = 512
+    embed_dim: int = 512
+    num_layers: int = 9
     num_heads: int = 8
     ffn_dim: int = 2048
-    num_layers: int = 9
 
     def __post_init__(self) -> None:
-        width, heads = self.hidden_dim, self.num_heads
-        _require(width % heads == 0, f"decoder.hidden_dim {width} is no multiple of num_heads {heads}")
-        _require(width % 4 == 0, f"decoder.hidden_dim {width} is no multiple of 4")
-        _require(self.num_queries > 1, "decoder.num_queries counts the image query and needs at least one object query")
+        if self.num_queries < 2:
+            raise SegmenterError(
+                f"decoder.num_queries: {self.num_queries}; at least an object and the image are needed"
+            )
+        if self.hidden_dim % 4:
+            raise SegmenterError(f"decoder.hidden_dim: {self.hidden_dim} is no multiple of 4 (position encoding)")
+        _check_heads("decoder", "hidden_dim", self.hidden_dim, self.num_heads)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Text encoder and its tokens.
+    """Text encoder: a causal transformer over byte-pair tokens.
 
     Attributes:
-        vocab_size: tokens.
-        context_length: most tokens of a prompt, with start and end.
-        width: of the states.
-        num_heads: of the attention.
-        num_layers: transformer blocks.
-        bos_id: start token.
-        eos_id: end token; the largest id.
-        pad_id: padding token.
+        vocab_size: tokens known.
+        context_length: tokens of a prompt, begin and end included; longer ones are cut.
+        width: of the transformer.
+        num_heads: of its attention.
+        num_layers: of it.
+        bos_id: token that begins a prompt.
+        eos_id: token that ends it.
+        pad_id: token that fills it up.
     """
 
     vocab_size: int = 49408
@@ -135,9 +140,10 @@ class TextConfig:
     pad_id: int = 49407
 
     def __post_init__(self) -> None:
-        _require(
-            self.width % self.num_heads == 0, f"text.width {self.width} is no multiple of num_heads {self.num_heads}"
-        )
+        _check_heads("text", "width", self.width, self.num_heads)
+        for name in ("bos_id", "eos_id", "pad_id"):
+            if not 0 <= getattr(self, name) < self.vocab_size:
+                raise SegmenterError(f"text.{name}: {getattr(self, name)} is none of {self.vocab_size} tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +155,12 @@ class XDecoderConfig:
         pixel_decoder: see `PixelDecoderConfig`.
         decoder: see `DecoderConfig`.
         text: see `TextConfig`.
-        pixel_mean: subtracted from RGB values 0..255.
-        pixel_std: divides the difference.
-        size_divisibility: height and width are padded up to a multiple of this, in pixels.
+        pixel_mean: of red, green and blue, 0..255; taken from every pixel.
+        pixel_std: of red, green and blue, 0..255; every pixel is divided by it.
+        size_divisibility: heights and widths are padded to a multiple of this; itself a multiple of 32.
     """
 
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: BackboneConfig
     pixel_decoder: PixelDecoderConfig = PixelDecoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     text: TextConfig = TextConfig()
@@ -162,44 +168,77 @@ class XDecoderConfig:
     pixel_std: tuple[float, ...] = (58.395, 57.12, 57.375)
     size_divisibility: int = 32
 
+    def __post_init__(self) -> None:
+        for name in ("pixel_mean", "pixel_std"):
+            if len(getattr(self, name)) != 3:
+                raise SegmenterError(f"{name}: three numbers are needed, not {getattr(self, name)}")
+        if min(self.pixel_std) <= 0:
+            raise SegmenterError(f"pixel_std: must be above 0, not {self.pixel_std}")
+        if self.size_divisibility < 1 or self.size_divisibility % 32:
+            raise SegmenterError(
+                f"size_divisibility: {self.size_divisibility} is no multiple of 32, the largest stride"
+            )
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and dicts, for ``config.json``."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        """The layout of ``config.json``: dictionaries, lists and numbers, one entry per field."""
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> XDecoderConfig:
-        """Read what `to_dict` gave; keys that are left out keep their defaults, Focal-T's.
+        """Read what `to_dict` wrote; fields left out have their defaults.
 
         Raises:
-            SegmenterError: an unknown key, or sizes that do not fit together.
+            SegmenterError: an unknown or missing key, or a value of another type; the message names it.
         """
-        parts = {name: _read(kind, values.get(name, {}), f"{name}.") for name, kind in _SECTIONS.items()}
-        return _read(cls, {**values, **parts}, "")
+        config: XDecoderConfig = _read(cls, values, "")
+        return config
 
 
-_SECTIONS: dict[str, type[Any]] = {
-    "backbone": BackboneConfig,
-    "pixel_decoder": PixelDecoderConfig,
-    "decoder": DecoderConfig,
-    "text": TextConfig,
-}
+FOCAL_T = XDecoderConfig(
+    backbone=BackboneConfig(
+        embed_dim=96, depths=(2, 2, 6, 2), focal_levels=(3,) * 4, focal_windows=(3,) * 4, depthwise=True
+    )
+)
+FOCAL_L = XDecoderConfig(
+    backbone=BackboneConfig(
+        embed_dim=192, depths=(2, 2, 18, 2), focal_levels=(4,) * 4, focal_windows=(3,) * 4, depthwise=False
+    ),
+    decoder=DecoderConfig(num_queries=201),
+)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {key: _plain(inner) for key, inner in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read(kind: type[_Section], values: Mapping[str, Any], prefix: str) -> _Section:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # every section is a dataclass
-    unknown = [prefix + key for key in values if key not in known]
-    _require(not unknown, f"unknown key {', '.join(unknown)}; {prefix or 'the top level'} knows {sorted(known)}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+def _read(kind: type[Any], values: Any, where: str) -> Any:
+    """Build a dataclass from a dictionary; ``where`` is the path to it, with a dot at its end."""
+    if not isinstance(values, Mapping):
+        raise SegmenterError(f"{where or 'configuration'}: a dictionary is needed, not {values!r}")
+    hints = get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(hints)}"
+            raise SegmenterError(f"{where}{key}: no such key{hint}")
+    needed = [name for name, item in kind.__dataclass_fields__.items() if item.default is dataclasses.MISSING]
+    for name in needed:
+        if name not in values:
+            raise SegmenterError(f"{where}{name}: missing")
+    return kind(**{key: _value(hints[key], value, where + key) for key, value in values.items()})
 
 
-FOCAL_T = XDecoderConfig()
-FOCAL_L = XDecoderConfig(
-    backbone=BackboneConfig(embed_dim=192, depths=(2, 2, 18, 2), focal_levels=(4, 4, 4, 4), depthwise=False),
-    decoder=DecoderConfig(num_queries=201),
-)
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """A value of a field's type: a nested dataclass, a tuple of numbers, or a number or truth value."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _read(kind, value, where + ".")
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise SegmenterError(f"{where}: a list is needed, not {value!r}")
+        return tuple(_value(get_args(kind)[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    accepted: types.UnionType | type = int | float if kind is float else kind
+    if not isinstance(value, accepted) or isinstance(value, bool) is not (kind is bool):
+        raise SegmenterError(f"{where}: {kind.__name__} is needed, not {value!r}")
+    return kind(value)
