@@ -27,6 +27,6 @@ def write_table(differences: Iterable[Difference]) -> int:
     for item in differences:
         failed += not item.ok
         verdict = "ok" if item.ok else "FAILED"
-        sys.stdout.write(f"{item.quantity:<56}{item.value:>12.3g}  allowed {item.tolerance:<8g}{verdict}\n")
+        sys.stdout.write(f"{item.quantity:<64}{item.value:>12.3g}  allowed {item.tolerance:<8g}{verdict}\n")
     sys.stdout.write(f"{'all within the tolerances' if not failed else f'{failed} past the tolerance'}\n")
     return failed
