@@ -288,5 +288,6 @@ def _check(config: DictConfig, sections: Iterable[str]) -> None:
         if value is not None and value < lowest:
             raise ConfigError(f"{key}: must be at least {lowest:g}, got {value}")
     for key in ("SEGMENTER.THRESHOLD", "SEGMENTER.MASK_THRESHOLD"):
-        if not 0 <= OmegaConf.select(config, key) <= 1:
-            raise ConfigError(f"{key}: must be between 0 and 1, got {OmegaConf.select(config, key)}")
+        value = OmegaConf.select(config, key)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{key}: must be between 0 and 1, got {value}")

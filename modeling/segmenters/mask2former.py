@@ -101,7 +101,7 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
             "config.json, preprocessor_config.json and model.safetensors of that name elsewhere and set SEGMENTER.PATH "
             "to their directory, or choose SEGMENTER.NAME precomputed or none."
         ) from error
-    return Mask2FormerSegmenter(model, processor, config.THRESHOLD, config.MASK_THRESHOLD, _identity(model))
+    return Mask2FormerSegmenter(model, processor, *config.thresholds(0.5, 0.95), _identity(model))
 
 
 def _identity(model: Any) -> str:

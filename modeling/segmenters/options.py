@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -10,15 +10,45 @@ class SegmenterConfig:
     """Which segmenter gives the panoptic maps, and how.
 
     Attributes:
-        NAME: backend: a module of ``modeling/segmenters`` (mask2former, precomputed, none).
-        PATH: mask2former: checkpoint directory or hub name; precomputed: COCO panoptic JSON.
+        NAME: backend: a module of ``modeling/segmenters`` (mask2former, xdecoder, precomputed, none).
+        PATH: mask2former: checkpoint directory or hub name; xdecoder: a released ``.pt`` file, or a directory with
+            config.json and model.safetensors; precomputed: COCO panoptic JSON.
         IMAGES: precomputed: folder of the panoptic PNGs.
-        THRESHOLD: mask2former: least confidence of a segment, 0..1.
-        MASK_THRESHOLD: mask2former: least share of a segment's own mask that it must keep, 0..1.
+        THRESHOLD: least confidence of a segment, 0..1. None is the backend's own: mask2former 0.5, xdecoder 0.8.
+        MASK_THRESHOLD: least share of its own mask that a segment must win from the others, 0..1. None is the
+            backend's own: mask2former 0.95, xdecoder 0.8.
+        CLASSES: xdecoder: names of the classes to look for, at most 133; empty: the 133 of COCO panoptic. Names of COCO
+            panoptic (with or without ``-other``, ``-merged``, ``-stuff``) keep their number, the others take numbers
+            that are left.
+        STUFF: xdecoder: those of CLASSES that are stuff (one segment per class) without being COCO panoptic's stuff.
+        TOKENIZER: xdecoder: directory of CLIP's tokenizer; needed only for names that are not COCO panoptic's.
+        RESIZE: xdecoder: how pictures are resized: ``evaluation`` (bilinear, rounded) or ``demo`` (bicubic, cut down).
+        SHORT_SIDE: xdecoder: wanted length of the shorter side, pixels. None is the rule's own: 800, demo 512.
+        LONG_SIDE: xdecoder: most the longer side may have, pixels. None is the rule's own: 1333, demo no limit.
+        BATCH_SIZE: xdecoder: most pictures in one forward pass; those of one prepared size share it.
     """
 
     NAME: str = "mask2former"
     PATH: str = "facebook/mask2former-swin-large-coco-panoptic"
     IMAGES: str = ""
-    THRESHOLD: float = 0.5
-    MASK_THRESHOLD: float = 0.95
+    THRESHOLD: float | None = None
+    MASK_THRESHOLD: float | None = None
+    CLASSES: list[str] = field(default_factory=list)
+    STUFF: list[str] = field(default_factory=list)
+    TOKENIZER: str = ""
+    RESIZE: str = "evaluation"
+    SHORT_SIDE: int | None = None
+    LONG_SIDE: int | None = None
+    BATCH_SIZE: int = 4
+
+    def thresholds(self, confidence: float, mask: float) -> tuple[float, float]:
+        """``THRESHOLD`` and ``MASK_THRESHOLD``, or a backend's own where they are None.
+
+        Args:
+            confidence: the backend's own THRESHOLD.
+            mask: its own MASK_THRESHOLD.
+        """
+        return (
+            confidence if self.THRESHOLD is None else self.THRESHOLD,
+            mask if self.MASK_THRESHOLD is None else self.MASK_THRESHOLD,
+        )
