@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,10 @@ from modeling.segmenters.coco import COCO_PANOPTIC, NUM_CLASSES, display_name
 
 MAX_INSTANCES = 20
 """Instances of a class that have a numbering query of their own; further ones take row 0, "unknown"."""
+
+LEAST_SHARE = 0.15
+"""Share of an image token's area from which on a thing gives the token its class, where the map is finer than the
+tokens: small things would be lost behind large grounds otherwise."""
 
 Int64Array = npt.NDArray[np.int64]
 Box = tuple[float, float, float, float]
@@ -66,16 +71,19 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
     """Turn a panoptic map into the two index grids that the crayon tables are read with, and the list of objects.
 
     Args:
-        panoptic: a map of (grid, grid); ids below 1, and ids that no segment lists, are "unknown". Segments without a
-            pixel are left out and take no number.
+        panoptic: a map of (grid, grid), or finer by a whole factor: boxes are then measured on the finer map. Ids below
+            1, and ids that no segment lists, are "unknown". Segments that no image token shows are left out and take no
+            number.
         grid: side of the image token grid.
 
     Raises:
         ValueError: the map has another size, a class is outside the 133, or an id is listed twice or below 1; the
             segment is named.
     """
-    if panoptic.id_map.shape != (grid, grid):
+    shape = panoptic.id_map.shape
+    if shape != (shape[0], shape[0]) or shape[0] < grid or shape[0] % grid:
         raise ValueError(f"the panoptic map is {panoptic.id_map.shape}, the image tokens are ({grid}, {grid})")
+    tokens = panoptic.id_map if shape[0] == grid else _in_tokens(panoptic, grid)
     prompt = CrayonPrompt.empty(grid)
     counts: Counter[int] = Counter()
     objects: list[CrayonObject] = []
@@ -86,16 +94,49 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
         if segment.id in seen or segment.id < 1:
             raise ValueError(f"segment {segment.id}: ids count from 1 and are listed once")
         seen.add(segment.id)
-        pixels = panoptic.id_map == segment.id
-        if not pixels.any():
+        shown = tokens == segment.id
+        if not shown.any():
             continue
         counts[segment.category_id] += 1
         number = counts[segment.category_id]
-        prompt.semantic[pixels] = segment.category_id + 1
-        prompt.numbering[pixels] = number if number <= MAX_INSTANCES else 0
+        prompt.semantic[shown] = segment.category_id + 1
+        prompt.numbering[shown] = number if number <= MAX_INSTANCES else 0
         name = display_name(COCO_PANOPTIC[segment.category_id].name)
-        objects.append(CrayonObject(segment_id=segment.id, category=name, number=number, box=_box(pixels)))
+        box = _box(panoptic.id_map == segment.id)
+        objects.append(CrayonObject(segment_id=segment.id, category=name, number=number, box=box))
     return CrayonPrompt(prompt.semantic, prompt.numbering, tuple(objects))
+
+
+def _in_tokens(panoptic: PanopticMap, grid: int) -> npt.NDArray[np.integer[Any]]:
+    """A finer map's segment of every image token, (grid, grid): see `largest_in_cells`."""
+    things = [s.id for s in panoptic.segments if COCO_PANOPTIC[s.category_id].is_thing]
+    others = [s.id for s in panoptic.segments if not COCO_PANOPTIC[s.category_id].is_thing]
+    return largest_in_cells(panoptic.id_map, things, others, grid)
+
+
+def largest_in_cells(
+    ids: npt.NDArray[np.integer[Any]], things: Sequence[int], others: Sequence[int], grid: int
+) -> npt.NDArray[np.integer[Any]]:
+    """Bring a map to a coarser grid without losing small things.
+
+    Args:
+        ids: (side, side), side being a multiple of ``grid``.
+        things: ids of countable objects.
+        others: ids of grounds; all further ids count as 0.
+        grid: cells a side.
+    Returns: (grid, grid): in each cell the largest thing, if it fills `LEAST_SHARE` of it; else whatever fills most.
+    """
+    step = ids.shape[0] // grid
+    cells = ids.reshape(grid, step, grid, step).swapaxes(1, 2).reshape(grid, grid, 1, step * step)
+    known = np.array([*things, *others, 0], ids.dtype)
+    areas = (cells == known[:-1, None]).sum(-1)  # (grid, grid, segments)
+    areas = np.concatenate([areas, step * step - areas.sum(-1, keepdims=True)], axis=-1)
+    largest: npt.NDArray[np.integer[Any]] = known[areas.argmax(-1)]
+    if things:
+        of_things = areas[..., : len(things)]
+        fills = of_things.max(-1) >= LEAST_SHARE * step * step
+        largest = np.where(fills, known[of_things.argmax(-1)], largest)
+    return largest
 
 
 def _box(pixels: npt.NDArray[np.bool_]) -> Box:

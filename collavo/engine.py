@@ -27,6 +27,7 @@ from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 
 from .crayon import CrayonPrompt, crayon_prompt, object_list
 from .model import CoLLaVOForConditionalGeneration
+from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
 from .template import IMAGE_TAG, STOP_TAG, Template, reply_text
 from .ties import MarginTracker
@@ -105,6 +106,7 @@ class Engine:
         segmenter: gives the panoptic maps.
         template: the wrapper of the conversation.
         identity: of the weights and settings; a part of a run's identity.
+        crayon: what the model is told of a picture's objects.
         tie_margin: see ``collavo/ties.py``; None for the default of the model's type, 0 to never ask again.
     """
 
@@ -116,9 +118,11 @@ class Engine:
         template: Template,
         identity: str = "",
         tie_margin: float | None = None,
+        crayon: CrayonConfig | None = None,
     ) -> None:
         self.model, self.processor, self.segmenter, self.template = model, processor, segmenter, template
         self.fingerprint = identity
+        self.crayon = crayon or CrayonConfig()
         self.tie_margin = TIE_MARGIN[model.dtype] if tie_margin is None else tie_margin
         self._crayons: dict[bytes, CrayonPrompt] = {}
         self._prefixes: OrderedDict[tuple[bytes, tuple[int, ...]], _Prefix] = OrderedDict()
@@ -160,15 +164,17 @@ class Engine:
     def _segment(self, pictures: dict[bytes, Picture]) -> None:
         """Compute the crayon prompts of pictures not seen before; one at a time, so that no map depends on another."""
         grid = self.processor.grid
+        side = grid * self.crayon.MAP_SCALE
         for key, picture in pictures.items():
             if key not in self._crayons:
-                panoptic: PanopticMap = self.segmenter.segment([picture], (grid, grid))[0]
+                panoptic: PanopticMap = self.segmenter.segment([picture], (side, side))[0]
                 self._crayons[key] = crayon_prompt(panoptic, grid)
 
     def _prompt(self, key: bytes, query: Query) -> _Prompt:
         crayon = self._crayons[key] if query.picture is not None else None
         question = query.question.replace(IMAGE_TAG, "")  # the picture has its place; a second one would have no pixels
-        before, after = self.template.parts(None if crayon is None else object_list(crayon.objects), question)
+        objects = None if crayon is None else object_list(crayon.objects)
+        before, after = self.template.parts(objects, question, told=self.crayon.OBJECT_LIST)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:

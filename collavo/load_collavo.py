@@ -24,7 +24,7 @@ from .config import CoLLaVOConfig
 from .engine import Engine
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
-from .options import LLMConfig
+from .options import CrayonConfig, LLMConfig
 from .processing import CoLLaVOProcessor
 from .template import CHAT, IMAGE_TAG, Template
 from .trained import apply as apply_training
@@ -144,7 +144,9 @@ def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:
     return weight_bytes(_blank(config), llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
 
 
-def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter: str, template: Template) -> str:
+def engine_identity(
+    llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter: str, template: Template, crayon: CrayonConfig
+) -> str:
     """Identity of everything that shapes an engine's replies, known before anything is loaded.
 
     Args:
@@ -153,6 +155,7 @@ def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter
         weight: whether they are loaded.
         segmenter: the segmenter's fingerprint.
         template: the conversation's wrapper.
+        crayon: what the model is told of a picture's objects.
     """
     parts = {
         "checkpoint": identity_of(checkpoint),
@@ -161,6 +164,8 @@ def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter
         "dtype": llm.DTYPE,
         "segmenter": segmenter,
         "template": template.name,
+        "object_list": crayon.OBJECT_LIST,
+        "map_scale": crayon.MAP_SCALE,
     }
     return json.dumps(parts, sort_keys=True)
 
@@ -192,6 +197,7 @@ def load_engine(
     weight: bool = True,
     template: Template = CHAT,
     tie_margin: float | None = None,
+    crayon: CrayonConfig | None = None,
 ) -> Engine:
     """Load model and processor, and join them with a segmenter.
 
@@ -203,13 +209,17 @@ def load_engine(
         weight: False for random weights.
         template: the conversation's wrapper; evaluation uses the chat template.
         tie_margin: see `Engine`.
+        crayon: what the model is told of a picture's objects.
 
     Raises:
         CheckpointError: the checkpoint is unreadable.
     """
     directory = Path(checkpoint)
-    identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template)
+    crayon = crayon or CrayonConfig()
+    identity = engine_identity(
+        llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template, crayon=crayon
+    )
     model = load_model(llm, directory, torch.device(device), weight=weight)
     processor = CoLLaVOProcessor.from_pretrained(foundation(directory))
     _check_processor(model.config, processor, directory)
-    return Engine(model, processor, segmenter, template, identity, tie_margin)
+    return Engine(model, processor, segmenter, template, identity, tie_margin, crayon)

@@ -18,3 +18,18 @@ class LLMConfig:
     BITS: int = 4
     DTYPE: str = "fp16"
     ATTENTION: str = "auto"
+
+
+@dataclass
+class CrayonConfig:
+    """What the model is told of a picture's objects.
+
+    Attributes:
+        OBJECT_LIST: tell them in words before the question too, with numbers and boxes, as the released model was
+            trained; false leaves the crayon prompt alone to tell them.
+        MAP_SCALE: panoptic maps are made so many times finer a side than the image tokens. A token then belongs to the
+            largest thing that fills 15 % of it, and boxes are measured on the finer map. 1 is what was released.
+    """
+
+    OBJECT_LIST: bool = True
+    MAP_SCALE: int = 1

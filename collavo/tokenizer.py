@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,21 +165,23 @@ def _json(file: Path) -> dict[str, Any]:
     return found
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(pieces: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """A small tokenizer, made from code: whole words for what prompts are full of, single bytes for all else.
 
-    Returns: some 850 ids; any text comes back from its ids as it was, in the fewest pieces that there are.
-        ``<image>`` is the last id.
+    Args:
+        pieces: texts of any length that become one piece each, in place of the common words.
+    Returns: some 850 ids, or as many as there are pieces, bytes and tags; any text comes back from its ids as it was,
+        in the fewest pieces that there are. ``<image>`` is the last id.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pieces)  # words, or the text as it is
     special = ("<unk>", "<s>", "</s>")
-    pieces = dict.fromkeys((*special, *sorted(split.alphabet())))
-    for text in _common_texts():
-        pieces |= dict.fromkeys(piece for piece, _ in split.pre_tokenize_str(text))
-    # equal scores: the likeliest way to cut a word is the one with the fewest pieces
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    known = dict.fromkeys((*special, *sorted(split.alphabet())))
+    for text in pieces or _common_texts():
+        known |= dict.fromkeys(piece for piece, _ in split.pre_tokenize_str(text))
+    # equal scores: the likeliest way to cut a text is the one with the fewest pieces
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in known], unk_id=0))
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(

@@ -7,7 +7,7 @@ answer and of the end tag behind it; all else is `IGNORE`, which the loss of tra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from .template import IMAGE_TAG, START_TAG, STOP_TAG, Template
@@ -49,6 +49,10 @@ class Conversation(Protocol):
     def with_objects(self) -> bool:
         """Whether the first user turn tells the objects of the picture."""
 
+    @property
+    def independent(self) -> bool:
+        """Whether every turn is a conversation of its own, which shares only the picture with the others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingInputs:
@@ -58,11 +62,14 @@ class TrainingInputs:
         input_ids: begin-of-sequence in front, one ``<image>`` id if there is a picture.
         labels: of the same length: the id itself where it is to be learned, else `IGNORE`.
         length: tokens that the model runs on, all image tokens counted.
+        parts: of independent turns: 0 for what all of them share, n for the rest of the n-th; a token sees those before
+            it of part 0 and of its own part. None where every token sees all before it.
     """
 
     input_ids: list[int]
     labels: list[int]
     length: int
+    parts: list[int] | None = None
 
 
 def training_inputs(
@@ -78,7 +85,7 @@ def training_inputs(
     Args:
         tokenizer: knows the tags and ``<image>`` as single ids.
         template: one whose turns stand between the tags (`CHAT`).
-        conversation: what is said.
+        conversation: what is said; independent turns are laid side by side behind what they share.
         objects: the picture's object list, "" where nothing was found; None for a conversation without a picture.
         num_image_tokens: what the one ``<image>`` counts for.
         max_length: longest row in tokens, image tokens counted; what is longer is cut at its end.
@@ -87,6 +94,10 @@ def training_inputs(
         ConversationError: there is no turn, a text holds a tag, or nothing to learn is left within ``max_length``.
         ValueError: the template's turns do not stand between the tags.
     """
+    if conversation.independent and len(conversation.turns) > 1:
+        alone = [replace(_Alone.of(conversation), turns=(turn,)) for turn in conversation.turns]
+        each = [training_inputs(tokenizer, template, one, objects, num_image_tokens, max_length) for one in alone]
+        return _side_by_side(each, max_length)
     image, start, stop = (int(tokenizer.convert_tokens_to_ids(tag)) for tag in (IMAGE_TAG, START_TAG, STOP_TAG))
     head = _assistant_head(tokenizer, template, start)
     ids = list(tokenizer(_text(template, conversation, objects)).input_ids)
@@ -110,6 +121,41 @@ def training_inputs(
         done = closed + 1
     merged = num_image_tokens - 1 if objects is not None else 0
     return _cut(conversation.id, input_ids, labels, merged, max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Alone:
+    """One turn of a conversation, as a conversation."""
+
+    id: str
+    turns: Sequence[Exchange]
+    with_objects: bool
+    independent: bool = False
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> _Alone:
+        return cls(id=conversation.id, turns=conversation.turns, with_objects=conversation.with_objects)
+
+
+def _side_by_side(each: Sequence[TrainingInputs], max_length: int) -> TrainingInputs:
+    """Lay rows that begin alike behind one copy of what they share.
+
+    Args:
+        each: at least one row.
+        max_length: rows at the end that go beyond it are left out; the first one always stays.
+    """
+    longest = min(next(i for i, label in enumerate(one.labels) if label != IGNORE) for one in each) - 1
+    rows = [one.input_ids[:longest] for one in each]
+    shared = next((i for i, ids in enumerate(zip(*rows, strict=True)) if len(set(ids)) > 1), longest)
+    input_ids, labels, parts = each[0].input_ids[:shared], each[0].labels[:shared], [0] * shared
+    length = each[0].length - len(each[0].input_ids) + shared
+    for number, one in enumerate(each, start=1):
+        added = len(one.input_ids) - shared
+        if number > 1 and length + added > max_length:
+            break
+        input_ids, labels = input_ids + one.input_ids[shared:], labels + one.labels[shared:]
+        parts, length = parts + [number] * added, length + added
+    return TrainingInputs(input_ids=input_ids, labels=labels, length=length, parts=parts)
 
 
 def _text(template: Template, conversation: Conversation, objects: str | None) -> str:

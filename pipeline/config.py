@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from collavo.options import LLMConfig
+from collavo.options import CrayonConfig, LLMConfig
 from configs.load import ConfigError, load
 from datasets.declaration import Benchmark
 from modeling.segmenters.options import SegmenterConfig
@@ -142,6 +142,7 @@ class EvalSchema:
         WANDB: log scores to Weights & Biases through Accelerate.
         DATASETS: see `DatasetsConfig`.
         LLM: see `collavo.options.LLMConfig`.
+        CRAYON: see `collavo.options.CrayonConfig`.
         SEGMENTER: see `modeling.segmenters.options.SegmenterConfig`.
         EVAL: see `RunConfig`.
         SCORING: official: by the rules of the benchmarks' authors; released: as the first CoLLaVO release scored, where
@@ -157,6 +158,7 @@ class EvalSchema:
     WANDB: bool = False
     DATASETS: DatasetsConfig = field(default_factory=DatasetsConfig)
     LLM: LLMConfig = field(default_factory=LLMConfig)
+    CRAYON: CrayonConfig = field(default_factory=CrayonConfig)
     SEGMENTER: SegmenterConfig = field(default_factory=SegmenterConfig)
     EVAL: RunConfig = field(default_factory=RunConfig)
     SCORING: str = "official"
@@ -279,6 +281,7 @@ def _check(config: DictConfig, sections: Iterable[str]) -> None:
     least: list[tuple[str, Any, float]] = [
         ("EVAL.LIMIT", config.EVAL.LIMIT, 1),
         ("EVAL.WORKERS", config.EVAL.WORKERS, 1),
+        ("CRAYON.MAP_SCALE", config.CRAYON.MAP_SCALE, 1),
     ]
     least.append(("EVAL.TIMEOUT_HOURS", config.EVAL.TIMEOUT_HOURS, 0.01))
     for name in sections:

@@ -21,7 +21,7 @@ class ConfiguredEngine:
     """The engine that a configuration describes, see `EngineSource`.
 
     Args:
-        config: ``LLM``, ``SEGMENTER``, ``RESUME_FROM`` and ``WEIGHT`` count.
+        config: ``LLM``, ``CRAYON``, ``SEGMENTER``, ``RESUME_FROM`` and ``WEIGHT`` count.
         device: where model and segmenter run.
     """
 
@@ -41,7 +41,12 @@ class ConfiguredEngine:
 
         config, segmenter = self._config, self._segment().fingerprint
         identity = engine_identity(
-            config.LLM, Path(config.RESUME_FROM), weight=config.WEIGHT, segmenter=segmenter, template=CHAT
+            config.LLM,
+            Path(config.RESUME_FROM),
+            weight=config.WEIGHT,
+            segmenter=segmenter,
+            template=CHAT,
+            crayon=config.CRAYON,
         )
         return json.loads(identity)  # type: ignore[no-any-return]
 
@@ -71,7 +76,12 @@ class ConfiguredEngine:
         if self._engine is None:
             config = self._config
             self._engine = load_engine(
-                config.LLM, config.RESUME_FROM, self._segment(), self._device, weight=config.WEIGHT
+                config.LLM,
+                config.RESUME_FROM,
+                self._segment(),
+                self._device,
+                weight=config.WEIGHT,
+                crayon=config.CRAYON,
             )
         return self._engine
 

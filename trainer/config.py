@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from configs.load import ConfigError
+from datasets.instruct.crayon_instructions import KINDS
 from pipeline.catalog import Catalog
 from pipeline.config import EvalConfig, EvalSchema, read_configuration
 
 STAGES = ("cpt", "cit")
 CRAYONS = ("both", "semantic", "none")
 ADAPTERS = ("dual", "shared", "vl_only")
-_FROM_ONE = ("STEPS", "BATCH_SIZE_TOTAL", "BATCH_SIZE", "MAX_LENGTH", "LOG_EVERY", "SAVE_EVERY", "KEEP", "WORKERS")
+_FROM_ONE = (
+    *("STEPS", "BATCH_SIZE_TOTAL", "BATCH_SIZE", "QUESTIONS", "MAX_LENGTH"),
+    *("LOG_EVERY", "SAVE_EVERY", "KEEP", "WORKERS"),
+)
 _FROM_ZERO = ("EPOCHS", "LR", "LR_END", "WEIGHT_DECAY", "CLIP", "EVAL_EVERY")
 
 
@@ -54,14 +58,15 @@ class DataConfig:
     Attributes:
         PANOPTIC: for crayon instructions (Image-CIT).
         CONVERSATIONS: for visual instructions (VL-CIT).
-        PROBES: ask also whether a class is there, and which object is in a box (Image-CIT of the paper).
+        KINDS: kinds of crayon instructions; empty for those of the stage. cpt: names, names_boxes, class_boxes; cit:
+            these and class_binary, box_class, box_numbered (is a class there, which object is in a box).
         MAPS_CACHE: folder of the panoptic maps that SEGMENTER makes for CONVERSATIONS, made once.
         SPOIL: share of objects that are dropped from the maps that the model sees, and the same share renamed.
     """
 
     PANOPTIC: PanopticSource = field(default_factory=PanopticSource)
     CONVERSATIONS: list[ConversationSource] = field(default_factory=list)
-    PROBES: bool = True
+    KINDS: list[str] = field(default_factory=list)
     MAPS_CACHE: str = "outputs/maps"
     SPOIL: float = 0.0
 
@@ -94,6 +99,9 @@ class LoopConfig:
         STEPS: updates; None to count them from EPOCHS.
         BATCH_SIZE_TOTAL: samples of an update, over all processes.
         BATCH_SIZE: samples that a process runs through the model at a time.
+        QUESTIONS: how many questions about a picture a sample holds. Each sees the picture and itself alone, so that
+            they share the cost of the image tokens: so many crayon instructions are made of a picture, and
+            conversations of one turn on the same picture are put together. 1 is what the paper describes.
         LR: highest learning rate.
         LR_END: lowest, at the last update.
         WARMUP: share of the updates over which it rises.
@@ -119,6 +127,7 @@ class LoopConfig:
     STEPS: int | None = None
     BATCH_SIZE_TOTAL: int = 32
     BATCH_SIZE: int = 1
+    QUESTIONS: int = 1
     LR: float = 1e-4
     LR_END: float = 1e-6
     WARMUP: float = 0.03
@@ -193,6 +202,11 @@ def _check(config: TrainConfig) -> None:
     ):
         if value not in allowed:
             raise ConfigError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
+    unknown = [kind for kind in config.DATA.KINDS if kind not in KINDS]
+    if unknown:
+        raise ConfigError(f"DATA.KINDS: {unknown[0]!r} is not one of {', '.join(KINDS)}")
+    if train.QUESTIONS > 1 and config.LLM.ATTENTION == "flash_attention_2":
+        raise ConfigError("TRAIN.QUESTIONS above 1 hides questions from each other, which flash_attention_2 cannot do")
     least: tuple[tuple[str, float | None, float], ...] = (
         *((f"TRAIN.{name}", getattr(train, name), 1) for name in _FROM_ONE),
         *((f"TRAIN.{name}", getattr(train, name), 0) for name in _FROM_ZERO),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
 from collavo.model import IGNORE_INDEX
+from collavo.options import CrayonConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.training_inputs import ConversationError, training_inputs
@@ -24,20 +25,22 @@ from datasets.dataset_mappers.picture import decode
 from datasets.instruct.crayon_instructions import Kind
 from datasets.instruct.order import DataOrder, adapter_of, adapter_step, share
 from datasets.instruct.panoptic import PanopticPicture
-from datasets.instruct.types import Sample
+from datasets.instruct.types import Sample, share_pictures
 from datasets.types import DataError, ImageSource
 from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.errors import SegmenterError
 from pipeline.progress import warn
 
 from .batches import Batch, Example, collate
-from .instructions import ALL_NAMES, crayon_sample
+from .instructions import crayon_sample
 from .maps import MapCache, spoil
 from .parameters import CRAYON
 
 Int64Array = npt.NDArray[np.int64]
 CHARACTERS_PER_TOKEN = 4
 """Rough, to sort by length; nothing else depends on it."""
+THING_CLASSES = tuple(index for index, category in enumerate(COCO_PANOPTIC) if category.is_thing)
 SAMPLE_ERRORS = (DataError, SegmenterError, ConversationError)
 """What can be wrong with one sample and not with the others."""
 
@@ -50,23 +53,33 @@ class Preparation:
         processor: of the model.
         max_length: longest row in tokens, image tokens counted.
         seed: of the run.
+        crayon: what the model is told of a picture's objects.
         spoil: see `trainer.maps.spoil`.
-        classes: what a spoiled object may be taken for.
+        questions: how many crayon instructions a sample holds.
     """
 
     processor: CoLLaVOProcessor
     max_length: int
     seed: int
+    crayon: CrayonConfig = field(default_factory=CrayonConfig)
     spoil: float = 0.0
-    classes: Sequence[int] = ()
+    questions: int = 1
 
-    def picture(self, image: ImageSource, maps: MapCache, *key: int) -> tuple[Picture, CrayonPrompt, CrayonPrompt]:
+    @property
+    def map_side(self) -> int:
+        """Side of the panoptic maps."""
+        return self.processor.grid * self.crayon.MAP_SCALE
+
+    def picture(
+        self, image: ImageSource, maps: MapCache, *key: int, classes: Sequence[int] = THING_CLASSES
+    ) -> tuple[Picture, CrayonPrompt, CrayonPrompt]:
         """A picture, what is truly in it, and what the model is told.
 
         Args:
             image: the picture.
             maps: of the source.
             *key: numbers that the errors are drawn from.
+            classes: what an object of a spoiled map may be taken for.
 
         Raises:
             DataError, SegmenterError: the picture is unreadable, or has no map.
@@ -77,7 +90,7 @@ class Preparation:
         if not self.spoil:
             return decoded, true, true
         rng = np.random.default_rng([self.seed, *key])
-        return decoded, true, crayon_prompt(spoil(panoptic, self.spoil, self.classes, rng), self.processor.grid)
+        return decoded, true, crayon_prompt(spoil(panoptic, self.spoil, classes, rng), self.processor.grid)
 
     def example(self, sample: Sample, picture: Picture | None, crayon: CrayonPrompt | None) -> Example:
         """A sample as ids and labels.
@@ -94,6 +107,7 @@ class Preparation:
             labels=inputs.labels,
             pixels=None if picture is None else picture.pixels,
             crayon=crayon,
+            parts=inputs.parts,
         )
 
 
@@ -143,7 +157,7 @@ class CrayonInstructions:
         maps: theirs.
         kinds: what is asked.
         preparation: see `Preparation`.
-        names: classes that questions may be about.
+        names: official names of the classes that questions may be about.
     """
 
     def __init__(
@@ -152,20 +166,25 @@ class CrayonInstructions:
         maps: MapCache,
         kinds: Sequence[Kind],
         preparation: Preparation,
-        names: tuple[str, ...] = ALL_NAMES,
+        names: Sequence[str],
     ) -> None:
         self._pictures, self._maps, self._kinds = pictures, maps, kinds
-        self._preparation, self._names = preparation, names
+        self._preparation = preparation
+        self._names = tuple(map(display_name, names))
+        self._things = [i for i in THING_CLASSES if COCO_PANOPTIC[i].name in names] or list(THING_CLASSES)
         self.lengths = np.full(len(pictures), preparation.processor.grid**2, np.int64)
 
     def example(self, index: int, step: int) -> Example:
         """See `Source.example`. The answer tells the truth, also where the map that the model sees is spoiled."""
         listed = self._pictures[index]
-        picture, true, told = self._preparation.picture(listed.image, self._maps, step, index)
-        sample = crayon_sample(listed, true, self._kinds, (self._preparation.seed, step, index), self._names)
-        if sample is None:
+        picture, true, told = self._preparation.picture(listed.image, self._maps, step, index, classes=self._things)
+        seed, num = (self._preparation.seed, step, index), self._preparation.questions
+        seeds = [seed] if num == 1 else [(*seed, number) for number in range(num)]
+        made = [crayon_sample(listed, true, self._kinds, each, self._names) for each in seeds]
+        samples = share_pictures([sample for sample in made if sample is not None], num)
+        if not samples:
             raise DataError(f"picture {listed.image.name}: nothing can be asked about its objects")
-        return self._preparation.example(sample, picture, told)
+        return self._preparation.example(samples[0], picture, told)
 
 
 def _length(sample: Sample, image_tokens: int) -> int:

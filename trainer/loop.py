@@ -200,4 +200,4 @@ class Loop:
 
 def _counts(pieces: Sequence[Batch]) -> list[list[int]]:
     """Samples, tokens and learned tokens of each piece."""
-    return [[len(p.ids), int(p.attention_mask.sum()), int((p.labels[:, 1:] != IGNORE_INDEX).sum())] for p in pieces]
+    return [[len(p.ids), p.num_tokens, int((p.labels[:, 1:] != IGNORE_INDEX).sum())] for p in pieces]

@@ -24,7 +24,6 @@ from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.trained import State, foundation, is_trained, load_crayon, read_state
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.coco import COCO_PANOPTIC
 from pipeline.errors import RunError
 from pipeline.launch import check_environment, device_of, sharding_asked, start_accelerator
 from pipeline.progress import say
@@ -45,7 +44,10 @@ if TYPE_CHECKING:
     from pipeline.catalog import Catalog
 
 INTERRUPTED = "interrupted; the newest checkpoint is whole, and RESUME True goes on from there"
-_CONTINUED = ("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "LR", "LR_END", "WARMUP", "SEED")
+_CONTINUED = (
+    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
+    *("LR", "LR_END", "WARMUP", "SEED"),
+)
 """Settings of TRAIN that a continuation must share with what it continues."""
 
 
@@ -185,8 +187,9 @@ def load_parts(config: TrainConfig, device: torch.device) -> Parts:
         processor=processor,
         max_length=config.TRAIN.MAX_LENGTH,
         seed=config.TRAIN.SEED,
+        crayon=config.CRAYON,
         spoil=config.DATA.SPOIL,
-        classes=range(sum(category.is_thing for category in COCO_PANOPTIC)),
+        questions=config.TRAIN.QUESTIONS,
     )
     schedule = Schedule(
         stage.sources(config, preparation, device),
@@ -241,7 +244,8 @@ def shared_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
         "steps": steps,
         "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
         "DATA.SPOIL": data.SPOIL,
-        "DATA.PROBES": data.PROBES,
+        "DATA.KINDS": list(data.KINDS),
+        "CRAYON": [config.CRAYON.OBJECT_LIST, config.CRAYON.MAP_SCALE],
         "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
         "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
     }
@@ -361,7 +365,7 @@ def _evaluate(config: TrainConfig, plan: Plan, session: Session, parts: Parts, s
 
     def make() -> Engine:
         segmenter = build_segmenter(config.SEGMENTER, parts.model.device)
-        return Engine(parts.model, parts.processor, segmenter, CHAT)
+        return Engine(parts.model, parts.processor, segmenter, CHAT, crayon=config.CRAYON)
 
     identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
     parts.model.eval()

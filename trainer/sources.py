@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.load import ConfigError
-from datasets.instruct.crayon_instructions import Kind
+from datasets.instruct.crayon_instructions import KINDS, Kind
 from datasets.instruct.llava import read_conversations
-from datasets.instruct.panoptic import PanopticPicture, read_panoptic
-from datasets.instruct.types import MissingPicture, Sample, gather
+from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
+from datasets.instruct.types import MissingPicture, Sample, gather, share_pictures
 from datasets.roots import data_roots, find
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
@@ -60,7 +61,9 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
     segmenter = build_segmenter(config.SEGMENTER, device)
     reads_files = config.SEGMENTER.NAME in ("precomputed", "none")
     folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
-    return Conversations(gathered.samples, MapCache(segmenter, preparation.processor.grid, folder), preparation)
+    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.OBJECT_LIST) for s in gathered.samples]
+    samples = share_pictures(samples, config.TRAIN.QUESTIONS)
+    return Conversations(samples, MapCache(segmenter, preparation.map_side, folder), preparation)
 
 
 def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Sequence[Kind]) -> CrayonInstructions:
@@ -69,7 +72,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     Args:
         config: resolved.
         preparation: see `Preparation`.
-        kinds: what is asked.
+        kinds: what is asked, unless ``DATA.KINDS`` says so.
 
     Raises:
         ConfigError: no annotations are named.
@@ -93,8 +96,9 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     if not pictures:
         raise DataError(f"{file}: none of its pictures is in {images}")
     precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
-    maps = MapCache(build_segmenter(precomputed), preparation.processor.grid, None)
-    return CrayonInstructions(pictures, maps, kinds, preparation)
+    maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
+    chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
+    return CrayonInstructions(pictures, maps, chosen, preparation, classes_of(file))
 
 
 def located(config: TrainConfig, path: str) -> Path:

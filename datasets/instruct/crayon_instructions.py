@@ -25,6 +25,10 @@ CRAYON_KINDS: tuple[Kind, ...] = ("names", "names_boxes", "class_boxes")
 OBJECT_KINDS: tuple[Kind, ...] = ("class_binary", "box_class", "box_numbered")
 """Image-CIT of step 2 adds these: is the class there, which class is in the box, which one of its class is it."""
 
+BRIEF = "\nAnswer the question using a single word or phrase."
+"""Stands behind questions that one word answers, as in the evaluation of the probes and in LLaVA's data."""
+
+_BRIEF_KINDS = ("class_binary", "box_class")
 SURE = "Sure, it is "
 NOTHING = "There is none of the known objects in this image."
 ABSENT = "There is no {name} in this image."
@@ -153,7 +157,7 @@ def instruction(
     Raises:
         ValueError: the picture does not allow this kind.
     """
-    question = _choice(QUESTIONS[kind], rng)
+    question = _choice(QUESTIONS[kind], rng) + (BRIEF if kind in _BRIEF_KINDS else "")
     if kind == "names":
         return Turn(question=question, answer=SURE + wording.names(objects) if objects else NOTHING)
     if kind == "names_boxes":

@@ -79,6 +79,19 @@ def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[Pano
             yield picture
 
 
+def classes_of(path: Path) -> tuple[str, ...]:
+    """Official names of the classes that a file annotates: what can be in its pictures, and what can be absent.
+
+    Args:
+        path: the JSON file, in COCO's panoptic layout.
+
+    Raises:
+        DataError: the file is unreadable.
+    """
+    categories = (item for key, _, item in stream_arrays(path) if key == "categories")
+    return tuple(str(item["name"]) for item in categories if isinstance(item, dict) and "name" in item)
+
+
 def _classes(annotation: Any) -> tuple[int, ...]:
     return tuple(sorted({take(item, "category_id", int) for item in take(annotation, "segments_info", list)}))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ..types import BadRecord, ImageFile, ImageSource
@@ -33,6 +33,8 @@ class Sample:
         source: where it comes from: the file's name, or the kind of instruction.
         with_objects: whether the first user turn tells the picture's objects, as evaluation does. Crayon instructions
             ask for just these objects: their prompt must not hold the list, or it would give the answer away.
+        independent: whether the turns are conversations of their own that have only the picture in common: no turn
+            sees another.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Sample:
     turns: tuple[Turn, ...]
     source: str
     with_objects: bool
+    independent: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no trainer could use.
@@ -51,6 +54,35 @@ class Sample:
             raise ValueError(f"sample {self.id} of {self.source} has no turn")
         if self.with_objects and self.image is None:
             raise ValueError(f"sample {self.id} of {self.source} has no picture whose objects could be told")
+
+
+def share_pictures(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """Put conversations of one turn on the same picture together, as independent turns of one sample.
+
+    Args:
+        samples: in any order; those of several turns, and those without picture, stay as they are.
+        most: turns of a sample.
+    Returns: samples in the order of the first conversation of each.
+    """
+    if most == 1:
+        return list(samples)
+    kept: list[list[Sample]] = []
+    open_for: dict[ImageSource, list[Sample]] = {}
+    for sample in samples:
+        if sample.image is None or len(sample.turns) > 1:
+            kept.append([sample])
+            continue
+        group = open_for.get(sample.image)
+        if group is None or len(group) == most:
+            group = open_for[sample.image] = []
+            kept.append(group)
+        group.append(sample)
+    return [_joined(group) if len(group) > 1 else group[0] for group in kept]
+
+
+def _joined(group: Sequence[Sample]) -> Sample:
+    name = f"{group[0].id} and {len(group) - 1} more on its picture"
+    return replace(group[0], id=name, turns=tuple(sample.turns[0] for sample in group), independent=True)
 
 
 @dataclass(frozen=True, kw_only=True)

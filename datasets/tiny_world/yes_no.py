@@ -107,7 +107,7 @@ def _unlike(name: str, scene: Scene) -> str:
     return absent(scene)[0]
 
 
-_SUBTASKS: dict[str, tuple[str, Callable[[Fact, Scene], tuple[str, str]]]] = {
+SUBTASKS: dict[str, tuple[str, Callable[[Fact, Scene], tuple[str, str]]]] = {
     "existence": ("present", _existence),
     "count": ("count", _count),
     "position": ("side", lambda fact, scene: _other(fact, f"Is the {fact.about[0]} on the {{}} side of this image?")),
@@ -123,6 +123,7 @@ _SUBTASKS: dict[str, tuple[str, Callable[[Fact, Scene], tuple[str, str]]]] = {
     "text_translation": ("text", _spelling),
     "code_reasoning": ("count", _code),
 }
+"""MME's subtasks: the kind of fact, and its question with the right answer and with a wrong one."""
 _ARTWORK = "Is the drawing of {} a part of this artwork?"
 _APART = ("posters", "celebrity", "scene", "landmark", "artwork")
 """Subtasks that keep pictures and questions in folders of their own."""
@@ -139,7 +140,7 @@ def _sum(fact: Fact) -> tuple[str, str]:
 
 def write_mme(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """MME's 14 subtasks, each picture with a question to answer by yes and one by no."""
-    for task, (kind, word) in _SUBTASKS.items():
+    for task, (kind, word) in SUBTASKS.items():
         for number, asked in enumerate(_pictures(scenes, rng, kind), start=1):
             root, name = f"MME_Benchmark_release_version/{task}", f"{number:06d}"
             scene = scenes[asked.scene]

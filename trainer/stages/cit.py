@@ -28,6 +28,5 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     """Object-level instructions (unless the ablation leaves them out) and conversations."""
     found: dict[str, Source] = {VL_CIT: conversations(config, preparation, device)}
     if config.TRAIN.ADAPTERS != "vl_only":
-        kinds = (*CRAYON_KINDS, *OBJECT_KINDS) if config.DATA.PROBES else CRAYON_KINDS
-        found[IMAGE_CIT] = crayon_instructions(config, preparation, kinds)
+        found[IMAGE_CIT] = crayon_instructions(config, preparation, (*CRAYON_KINDS, *OBJECT_KINDS))
     return found

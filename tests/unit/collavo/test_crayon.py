@@ -156,3 +156,23 @@ def test_the_map_that_came_in_stays_as_it_was() -> None:
     id_map = np.array([[1, -1], [0, 9]], np.int32)
     crayon_prompt(PanopticMap(id_map, (segment(1),)), 2)
     assert id_map.tolist() == [[1, -1], [0, 9]]
+
+
+def test_a_finer_map_keeps_small_things() -> None:
+    """A thing that fills 15 % of a token takes it; grounds share what is left by area; boxes keep their precision."""
+    grass, dog = INDEX_BY_NAME["grass-merged"], INDEX_BY_NAME["dog"]
+    id_map = np.full((40, 40), 1, np.int32)  # 2 tokens a side, of 20 x 20 pixels
+    id_map[:6, :10] = 2  # 60 of 400 pixels: just enough
+    id_map[:20, 25:30] = 3  # 100 of 400
+    id_map[20:, 20:27] = 4  # 140 of 400, a ground: less than the first one
+    segments = (segment(1, grass), segment(2, dog), segment(3, dog), segment(4, INDEX_BY_NAME["sand"]))
+    found = crayon_prompt(PanopticMap(id_map, segments), 2)
+    assert found.semantic.tolist() == [[dog + 1, dog + 1], [grass + 1, grass + 1]]
+    assert found.numbering.tolist() == [[1, 2], [1, 1]]
+    assert [(item.category, item.box) for item in found.objects] == [
+        ("grass", (0, 0, 1, 1)),
+        ("dog", (0, 0, 0.25, 0.15)),
+        ("dog", (0.625, 0, 0.75, 0.5)),
+    ]
+    id_map[0, 0] = 1  # one pixel less
+    assert crayon_prompt(PanopticMap(id_map, segments), 2).semantic[0, 0] == grass + 1

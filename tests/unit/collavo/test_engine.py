@@ -11,7 +11,7 @@ from transformers import LogitsProcessorList
 from collavo.engine import Engine, Generation, Query
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, memory_needed, resolve_attention
-from collavo.options import LLMConfig
+from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
 from collavo.ties import MarginTracker
 from collavo.tiny import make_tiny
@@ -32,9 +32,11 @@ class HalfSegmenter:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.sizes: list[tuple[int, int]] = []
 
     def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
         self.seen += [picture.name for picture in pictures]
+        self.sizes.append(size)
         id_map = np.ones(size, np.int32)
         id_map[:, size[1] // 2 :] = 2
         segments = (Segment(id=1, category_id=0, score=1.0), Segment(id=2, category_id=119, score=1.0))
@@ -223,3 +225,17 @@ def test_flash_attention_falls_back_and_says_so(caplog: pytest.LogCaptureFixture
     assert "flash_attention_2" in caplog.text
     assert resolve_attention("auto", torch.float32, torch.device("cpu")) == "sdpa"
     assert resolve_attention("eager", torch.float32, torch.device("cpu")) == "eager"
+
+
+def test_the_object_list_can_stay_out_and_maps_can_be_finer(checkpoint: Path) -> None:
+    llm, segmenter, one = LLMConfig(BITS=32, DTYPE="fp32"), HalfSegmenter(), pictures(1)[0]
+    told = load_engine(llm, str(checkpoint), segmenter)
+    untold = load_engine(llm, str(checkpoint), segmenter, crayon=CrayonConfig(OBJECT_LIST=False, MAP_SCALE=3))
+    generation, query = Generation(num_beams=1, max_new_tokens=2), Query(one, "Is there a dog?")
+    listed = "The image includes (#1 person) [0.00, 0.00, 0.50, 1.00], (#1 sky) [0.50, 0.00, 1.00, 1.00]. "
+    assert listed in told.answer([query], generation)[0].prompt
+    assert untold.answer([query], generation)[0].prompt == told.answer([query], generation)[0].prompt.replace(
+        listed, ""
+    )
+    assert told.fingerprint != untold.fingerprint
+    assert segmenter.sizes == [(8, 8), (24, 24)]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from collavo.crayon import format_box, names_only, object_list
 from datasets.instruct.crayon_instructions import (
     ABSENT,
+    BRIEF,
     CRAYON_KINDS,
     KINDS,
     NOTHING,
@@ -58,7 +59,8 @@ def pictures(draw: st.DrawFn) -> list[Thing]:
 
 def ask(kind: Kind, things: Sequence[Thing], seed: int = 0, classes: Classes = CLASSES) -> tuple[str, str]:
     turn = instruction(kind, things, classes, WORDING, np.random.default_rng(seed))
-    return turn.question, turn.answer
+    assert turn.question.endswith(BRIEF) == (kind in ("class_binary", "box_class"))
+    return turn.question.removesuffix(BRIEF), turn.answer
 
 
 def asked_about(question: str, kind: Kind) -> str:

@@ -1,0 +1,1 @@
+"""The tiny CoLLaVO, made from nothing on a CPU."""
