@@ -9,6 +9,7 @@ Shapes: Q queries, K classes and the background last, h x w the mask logits, H x
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,7 +106,9 @@ def _compete(scores: Tensor, masks: Tensor, sizes: Sizes | None) -> tuple[Tensor
     best = torch.full((height, width), -torch.inf, device=masks.device)
     winner = torch.zeros((height, width), dtype=torch.int64, device=masks.device)
     inside = torch.empty((len(masks), height, width), dtype=torch.bool, device=masks.device)
-    step = max(1, CHUNK_ELEMENTS // max(1, height * width))
+    # between the resizes a mask has the padded input's size, often far more than the result's
+    largest = max(height * width, math.prod(sizes.padded) if sizes else 0)
+    step = max(1, CHUNK_ELEMENTS // max(1, largest))
     for start in range(0, len(masks), step):
         part = masks[start : start + step]
         probabilities = (resize_masks(part, sizes) if sizes else part.float()).sigmoid()
