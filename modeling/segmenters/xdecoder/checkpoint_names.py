@@ -1,8 +1,8 @@
 """Names of the weights: those of the released X-Decoder checkpoints beside ours, for all parts.
 
 A released checkpoint is a flat dictionary of tensors (public X-Decoder repository, branch v2.0). The pairs of
-`RELEASED_NAMES` are one-to-one. In a name ``*`` stands for a number that both sides share; a name that ends in a dot or an
-underscore is followed by ``weight`` or ``bias``, any other one is whole.
+`RELEASED_NAMES` are one-to-one. In a name ``*`` stands for a number that both sides share; a name that ends in a dot or
+an underscore is followed by ``weight`` or ``bias``, any other one is whole.
 """
 
 from __future__ import annotations
@@ -132,8 +132,9 @@ def released_name(ours: str) -> str | None:
 def _translate(name: str, rules: tuple[tuple[re.Pattern[str], str], ...]) -> str | None:
     for pattern, target in rules:
         if match := pattern.fullmatch(name):
-            numbers = iter(match.groups())
-            return re.sub(r"\*", lambda _: next(numbers), target)  # noqa: B023 - called at once
+            for part in match.groups():
+                target = target.replace("*", part, 1)
+            return target
     return None
 
 
