@@ -1,0 +1,367 @@
+"""GPU memory of step 2 (Dual QLoRA on NF4 weights), counted without a GPU and without weights.
+
+    python -m tests.benchmark.memory [--tokens 2048] [--labels 512] [--rank 64] [--device cuda]
+
+Weights, gradients and optimiser state are counted parameter by parameter on the model as the trainer sets it up.
+Activations are not estimated: the model's own forward and backward pass (gradient checkpointing, autocast, PEFT's and
+bitsandbytes' own functions) and AdamW's step run on tensors without storage, and a dispatch mode adds up what would be
+alive. What only a real GPU shows (CUDA's context, kernels' workspace, fragmentation) is listed as an allowance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from bitsandbytes.autograd._functions import MatMul4Bit
+from bitsandbytes.functional import QuantState
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from collavo.adapters import CRAYON_PAIR, IMAGE_CIT, VL_CIT, Adapters
+from collavo.config import CoLLaVOConfig
+from collavo.load_collavo import NOT_QUANTISED
+from collavo.model import CoLLaVOForConditionalGeneration
+from modeling.plora import ImageTokens
+from modeling.quantize import NF4_BLOCK, SCALE_BLOCK, modules_to_keep
+from trainer.parameters import Parameters, groups, trained
+
+CARD = 24e9
+"""Bytes of the card that step 2 should fit: 24 GB."""
+CONTEXT = 0.6e9
+"""Allowance for CUDA's context and the libraries' handles, in bytes; 0.3 to 0.6 GB are usual."""
+DISTINCT = 60
+"""Distinct (class, number) pairs of a picture; COCO's pictures have a few dozen segments at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A line of the count.
+
+    Attributes:
+        name: what it is.
+        numbers: weights or values; 0 where it is no number of values.
+        bytes: it takes.
+    """
+
+    name: str
+    numbers: int
+    bytes: int
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages that operations make, as long as something holds them.
+
+    Args:
+        known: tensors that are counted elsewhere.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._held: dict[int, weakref.ref[Any]] = {}
+        self._known = [tensor.untyped_storage() for tensor in known]  # held, so that no number is used again
+        self._known_numbers = {storage._cdata for storage in self._known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor.untyped_storage())
+        return out
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        number, size = storage._cdata, storage.nbytes()
+        if number in self._known_numbers or number in self._held:
+            return
+
+        def freed(_: Any) -> None:
+            self.now -= size
+            del self._held[number]
+
+        self._held[number] = weakref.ref(storage, freed)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+class _Packed(bnb.nn.Linear4bit):
+    """A 4-bit linear whose packed weight has no storage; runs bitsandbytes' own function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = MatMul4Bit.apply(x.to(self.compute_dtype), self.weight, None, self.bias, self.state)
+        return out.to(x.dtype)
+
+
+def nf4_bytes(numbers: int) -> int:
+    """Bytes of a weight in NF4 with double quantisation, its tables included."""
+    blocks = -(-numbers // NF4_BLOCK)
+    tables = 4 * (16 + 256 + 1)  # the 16 levels, the levels of the scales, and the scales' offset
+    return -(-numbers // 2) + blocks + 4 * -(-blocks // SCALE_BLOCK) + tables
+
+
+def set_up(config: CoLLaVOConfig, rank: int) -> tuple[CoLLaVOForConditionalGeneration, Adapters]:
+    """The model of step 2 on the meta device, with its 4-bit linears and LoRA sets.
+
+    Args:
+        config: sizes.
+        rank: of both LoRA sets.
+    """
+    with torch.device("meta"), _default(torch.bfloat16):
+        model = CoLLaVOForConditionalGeneration(config)
+        for name in _packed_names(model):
+            old, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
+            sizes = (old.in_features, old.out_features, old.bias is not None)
+            setattr(model.get_submodule(parent), child, _Packed(*sizes, torch.bfloat16, quant_type="nf4"))
+        model.is_loaded_in_4bit = True  # PEFT then takes its own class for 4-bit linears
+        return model, Adapters(model, (IMAGE_CIT, VL_CIT), rank=rank, alpha=rank)
+
+
+def _packed_names(model: nn.Module) -> list[str]:
+    """Linears that are quantised in training, as `collavo.load_collavo.load_model` chooses them."""
+    keep = set(modules_to_keep(model, NOT_QUANTISED))
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in keep]
+    return [name for name in linears if not (name.startswith("crayon.") or name.endswith(CRAYON_PAIR))]
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def standing(config: CoLLaVOConfig, rank: int) -> list[Item]:
+    """What is there throughout an update: weights, gradients, optimiser state.
+
+    Args:
+        config: sizes.
+        rank: of both LoRA sets.
+    """
+    model, sets = set_up(config, rank)
+    branches = groups(model, sets, "both")
+    moving = trained(branches)
+    packed = [module.weight.numel() for module in model.modules() if isinstance(module, _Packed)]
+    prompt = _numbers(branches[VL_CIT][0].values())
+    both_sets = _numbers(moving.values()) - prompt
+    one = max(sum(_numbers(group.values()) for group in branch) for branch in branches.values())
+    rest = _numbers(model.parameters()) - _numbers(moving.values()) - sum(packed)
+    steps = 4 * len(moving)  # AdamW counts its steps for each parameter, in float32
+    return [
+        Item(name="frozen weights, NF4, double quantisation", numbers=sum(packed), bytes=sum(map(nf4_bytes, packed))),
+        Item(name="frozen weights, bf16 (embeddings, head, norms, vision tower)", numbers=rest, bytes=2 * rest),
+        Item(name="crayon prompt, float32", numbers=prompt, bytes=4 * prompt),
+        Item(name=f"both LoRA sets (rank {rank}), float32", numbers=both_sets, bytes=4 * both_sets),
+        Item(name="gradients of the crayon prompt and one set, float32", numbers=one, bytes=4 * one),
+        Item(
+            name="AdamW's two moments of all that is trained, float32",
+            numbers=2 * (prompt + both_sets),
+            bytes=8 * (prompt + both_sets) + steps,
+        ),
+    ]
+
+
+def _numbers(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passing:
+    """What comes and goes within an update, in bytes.
+
+    Attributes:
+        backward: most that is alive at once in a forward and backward pass.
+        step: most that AdamW's step takes beside its state.
+        workspace: the largest frozen weight in bf16, which a 4-bit kernel may write out.
+    """
+
+    backward: int
+    step: int
+    workspace: int
+
+
+def passing(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> Passing:
+    """Run one update of one row on tensors without storage.
+
+    Args:
+        config: sizes.
+        rank: of both LoRA sets.
+        tokens: of the row, those of the picture included.
+        labels: tokens that are learned.
+    """
+    model, sets = set_up(config, rank)
+    with FakeTensorMode():
+        _fill(model)
+        branch = prepare(model, groups(model, sets, "both"))
+        largest = max(m.in_features * m.out_features for m in model.modules() if isinstance(m, _Packed))
+        pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
+        with LiveBytes(all_tensors(model)) as live:
+            update(model, pixels, tokens, labels, torch.bfloat16)
+        optimizer = torch.optim.AdamW(branch, lr=1e-5, weight_decay=0.0, foreach=True)  # as CUDA's default
+        optimizer.step()
+        state = [value for held in optimizer.state.values() for value in held.values()]
+        with LiveBytes([*all_tensors(model), *state]) as step:
+            optimizer.step()
+    return Passing(backward=live.peak, step=step.peak, workspace=2 * largest)
+
+
+def prepare(model: CoLLaVOForConditionalGeneration, branches: Mapping[str, Sequence[Parameters]]) -> list[nn.Parameter]:
+    """Make the model as the trainer has it before the second of several pieces: gradients are there already.
+
+    Args:
+        model: with its sets; changed in place.
+        branches: see `trainer.parameters.groups`.
+    Returns: the parameters of the branch that learns.
+    """
+    branch = [parameter for group in branches[VL_CIT] for parameter in group.values()]
+    model.requires_grad_(False)
+    for parameter in trained(branches).values():
+        parameter.data = parameter.data.float()
+    for parameter in branch:
+        parameter.requires_grad_(True)
+        parameter.grad = torch.zeros_like(parameter)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train().vision_tower.eval()
+    return branch
+
+
+def all_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Every tensor that belongs to a model, gradients and the tables of 4-bit weights included."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        yield tensor
+        if tensor.grad is not None:
+            yield tensor.grad
+    for module in model.modules():
+        state = getattr(module, "state", None) or getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
+
+
+def _fill(model: nn.Module) -> None:
+    """Replace tensors of the meta device: by ones without storage within a `FakeTensorMode`, else by real ones."""
+    for module in model.modules():
+        if isinstance(module, _Packed):
+            module.state = _quant_state(module.weight)
+            packed = torch.empty((-(-module.weight.numel() // 2), 1), dtype=torch.uint8)
+            module.weight = nn.Parameter(packed, requires_grad=False)
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and tensor.is_meta and not isinstance(tensor, FakeTensor):
+                    new = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    held[name] = nn.Parameter(new, False) if isinstance(tensor, nn.Parameter) else new
+
+
+def _quant_state(weight: Tensor) -> QuantState:
+    """What bitsandbytes keeps beside a packed weight."""
+    blocks = -(-weight.numel() // NF4_BLOCK)
+    scales = QuantState(torch.empty(-(-blocks // SCALE_BLOCK)), None, torch.empty(256), SCALE_BLOCK, dtype=torch.float)
+    absmax, code, offset = torch.empty(blocks, dtype=torch.uint8), torch.empty(16), torch.empty(())
+    return QuantState(absmax, weight.shape, code, NF4_BLOCK, "nf4", torch.bfloat16, offset, scales)
+
+
+def update(
+    model: CoLLaVOForConditionalGeneration, pixels: Tensor, tokens: int, labels: int, autocast: torch.dtype | None
+) -> None:
+    """The forward and backward pass of a row, without the parts of `forward` whose shapes hang on values.
+
+    Args:
+        model: in training mode.
+        pixels: (1, 3, H, W).
+        tokens: of the row, those of the picture included; the picture's are the first.
+        labels: the last tokens are learned.
+        autocast: compute type, if it is not the weights'.
+    """
+    config = model.config
+    size, kinds = config.num_image_tokens, min(DISTINCT, config.num_image_tokens)
+    with torch.autocast(pixels.device.type, dtype=autocast, enabled=autocast is not None):
+        features = model.encode_images(pixels)
+        embedded = model.get_input_embeddings()(torch.zeros(1, tokens, dtype=torch.long))
+        places, index = torch.arange(size), torch.zeros(size, dtype=torch.long)
+        merged = embedded.flatten(0, 1).index_copy(0, places, features.flatten(0, 1).to(embedded.dtype))
+        classes = torch.zeros(kinds, dtype=torch.long)
+        crayon = model.crayon.projector(model.crayon.semantic(classes) + model.crayon.numbering(classes))
+        image = ImageTokens(places, crayon, index)
+        positions = torch.arange(tokens)[None]
+        hidden = model.language_model(merged.view_as(embedded), None, positions, image=image).last_hidden_state
+        logits = model.output(hidden[0, -labels - 1 : -1])
+        loss = F.cross_entropy(logits.float(), torch.zeros(labels, dtype=torch.long), reduction="sum") / labels
+        del features, embedded, merged, hidden, logits
+    loss.backward()
+
+
+def count(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> list[Item]:
+    """All of step 2's memory; the last item is the total."""
+    items = standing(config, rank)
+    more = passing(config, rank, tokens, labels)
+    backward = f"activations, {tokens} tokens, gradient checkpointing, {labels} labelled"
+    items.append(Item(name=f"{backward} (peak)", numbers=0, bytes=more.backward + more.workspace))
+    over = max(0, more.step - more.backward - more.workspace)
+    items.append(Item(name="AdamW's step, beyond the activations that are gone by then", numbers=0, bytes=over))
+    items.append(Item(name="allowance for CUDA's context and libraries", numbers=0, bytes=round(CONTEXT)))
+    total = sum(item.bytes for item in items)
+    return [*items, Item(name="total", numbers=0, bytes=total)]
+
+
+def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device: torch.device) -> int:
+    """Most bytes that PyTorch takes on a CUDA device in two updates of one row, with weights of no meaning."""
+    torch.cuda.reset_peak_memory_stats(device)
+    model, sets = set_up(config, rank)
+    with device:
+        _fill(model)
+        moving = trained(groups(model, sets, "both"))
+        optimizer: torch.optim.Optimizer | None = None
+        for _ in range(2):
+            branch = prepare(model, groups(model, sets, "both"))
+            pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
+            update(model, pixels, tokens, labels, torch.bfloat16)
+            optimizer = optimizer or _with_state(list(moving.values()))
+            optimizer.step()
+            for parameter in branch:
+                parameter.grad = None
+    return torch.cuda.max_memory_allocated(device)
+
+
+def _with_state(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW whose moments are all there, as after some updates of either set."""
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0)
+    for parameter in parameters:
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.tensor(1.0, device="cpu"), **moments}
+    return optimizer
+
+
+def main(write: Callable[[str], Any] = sys.stdout.write) -> int:
+    """Command line; see the top of the file."""
+    parser = argparse.ArgumentParser(description="Count the GPU memory of step 2 at full size.")
+    parser.add_argument("--tokens", type=int, default=2048, help="of the row, picture included (default: %(default)s)")
+    parser.add_argument("--labels", type=int, default=512, help="of them learned (default: %(default)s)")
+    parser.add_argument("--rank", type=int, default=64, help="of both LoRA sets (default: %(default)s)")
+    parser.add_argument("--device", help="a CUDA device to measure on as well, with weights of no meaning")
+    args = parser.parse_args()
+    items = count(CoLLaVOConfig(), args.rank, args.tokens, args.labels)
+    write(f"step 2 of CoLLaVO-7B, one row at a time\n{'':<68}{'million':>9}{'GB':>8}\n")
+    for item in items:
+        write(f"{item.name:<68}{item.numbers / 1e6 or '':>9.8}{item.bytes / 1e9:>8.2f}\n")
+    total = items[-1].bytes
+    write(f"{'fits' if total < CARD else 'does not fit'} in 24 GB\n")
+    if args.device:
+        device = torch.device(args.device)
+        peak = measured(CoLLaVOConfig(), args.rank, args.tokens, args.labels, device)
+        write(f"measured on {torch.cuda.get_device_name(device)}: {peak / 1e9:.2f} GB, without CUDA's context\n")
+    return 0 if total < CARD else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
