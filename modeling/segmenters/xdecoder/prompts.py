@@ -211,14 +211,15 @@ def class_embeddings(encoder: TextEncoder, ids: Tensor, chunk: int = 512) -> Ten
         (K, D), each of length 1.
     """
     prompts = ids.flatten(0, 1).to(encoder.projection.device)
-    vectors = torch.cat([encoder(part) for part in prompts.split(chunk)])
-    mean = unit(vectors).unflatten(0, ids.shape[:2]).mean(dim=1)
+    vectors = torch.cat([encoder(part) for part in torch.split(prompts, chunk)])
+    mean = unit(vectors).view(*ids.shape[:2], -1).mean(dim=1)
     return F.normalize(mean, dim=-1, eps=0.0)
 
 
 def unit(x: Tensor) -> Tensor:
     """Vectors over their length plus 1e-7, along the last axis."""
-    return x / (x.norm(dim=-1, keepdim=True) + NORM_EPS)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / (length + NORM_EPS)
 
 
 def _ids(values: Sequence[int]) -> tuple[int, ...]:
