@@ -21,8 +21,7 @@ from .attention import Attention
 from .config import NUM_LEVELS, DecoderConfig
 from .pixel_decoder import PixelFeatures
 from .position import sine_position
-
-_EPS = 1e-7  # added to lengths that are divided by
+from .prompts import unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +228,9 @@ def replace_image_query(vectors: Tensor) -> Tensor:
         (B, Q, C); the objects' vectors are unchanged.
     """
     objects, image = vectors[:, :-1], vectors[:, -1:]
-    shares = (_unit(image) @ _unit(objects).transpose(1, 2)).softmax(dim=-1)  # (B, 1, Q - 1)
+    # in float32, as the epsilon of the norm vanishes in half precision
+    cosines = unit(image.float()) @ unit(objects.float()).transpose(1, 2)  # (B, 1, Q - 1)
+    shares = cosines.softmax(dim=-1)
     return torch.cat([objects, shares.to(objects.dtype) @ objects], dim=1)
 
 
@@ -244,11 +245,4 @@ def class_logits(embeddings: Tensor, class_embeddings: Tensor, logit_scale: Tens
     Returns:
         float32 (B, Q, K + 1).
     """
-    return logit_scale.float().exp() * (_unit(embeddings) @ class_embeddings.float().T).float()
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Vectors of length 1, in float32: the epsilon vanishes in half precision."""
-    single = x.float()
-    length: Tensor = torch.linalg.vector_norm(single, dim=-1, keepdim=True)
-    return single / (length + _EPS)
+    return logit_scale.float().exp() * (unit(embeddings.float()) @ class_embeddings.float().T).float()
