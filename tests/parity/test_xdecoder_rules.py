@@ -1,4 +1,4 @@
-"""X-Decoder's texts, picture preparation and post-processing against golden data of the reference."""
+"""X-Decoder's texts, picture preparation, post-processing and whole segmenter against golden data of the reference."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import fixture_dir
+from tests.parity import xdecoder
 from tests.parity import xdecoder_rules as rules
 from tests.parity.differences import Difference
 
@@ -16,6 +17,8 @@ PARTS = [
     rules.compare_mask_resize,
     rules.compare_postprocess,
     rules.compare_panoptic,
+    xdecoder.compare_checkpoint,
+    xdecoder.compare_segmenter,
 ]
 
 

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.coco import COCO_PANOPTIC
+from modeling.segmenters.xdecoder.checkpoint_names import our_name
 from modeling.segmenters.xdecoder.config import TextConfig
+from modeling.segmenters.xdecoder.decoder import class_logits
 from modeling.segmenters.xdecoder.postprocess import Rules, Sizes, panoptic_map, resize_masks
 from modeling.segmenters.xdecoder.preprocess import ResizeRule, padded_size, prepare
 from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names, unit
@@ -26,7 +28,6 @@ from modeling.segmenters.xdecoder.text import TextEncoder
 from tests.parity.differences import Difference, difference
 
 TEXT_STATES, EMBEDDINGS, MASK_RESIZE, SIMILARITY, INPUT = 2e-5, 1e-5, 5e-5, 5e-5, 1e-5
-TEXT_PREFIX = "sem_seg_head.predictor.lang_encoder."
 
 
 @torch.no_grad()
@@ -48,8 +49,9 @@ def compare_text(directory: Path) -> Iterator[Difference]:
     yield _unequal("text.names", prompt_names(classes[:-1]), settings["stripped"])
     templates = [template.text for template in PromptTable.load().templates]
     yield _unequal("text.templates", templates, settings["templates"])
-    cosine = unit(golden["similarity.in"]) @ unit(golden["class_embeddings"]).T
-    yield difference("similarity", settings["logit_scale_exp"] * cosine, golden["similarity.out"], SIMILARITY)
+    scale = torch.tensor(settings["logit_scale"])
+    similarity = class_logits(golden["similarity.in"], golden["class_embeddings"], scale)
+    yield difference("similarity", similarity, golden["similarity.out"], SIMILARITY)
 
 
 def _compare_embeddings(encoder: TextEncoder, golden: dict[str, Tensor]) -> Iterator[Difference]:
@@ -65,22 +67,11 @@ def _compare_embeddings(encoder: TextEncoder, golden: dict[str, Tensor]) -> Iter
 
 
 def load_text_encoder(directory: Path) -> TextEncoder:
-    """The text encoder of a directory's tiny model, by the released key names written out here."""
-    settings = json.loads((directory / "tiny" / "config.json").read_text())["text"]
-    names = (
-        ("lang_encoder.token_embedding", "token_embedding"), ("lang_encoder.resblocks", "blocks"),
-        ("lang_encoder.positional_embedding", "position_embedding"), ("attn.in_proj_", "attention.qkv."),
-        ("attn.out_proj", "attention.output"), ("ln_1", "norm1"), ("ln_2", "norm2"),
-        ("mlp.c_fc", "fc1"), ("mlp.c_proj", "fc2"),
-        ("lang_encoder.ln_final", "final_norm"), ("lang_proj", "projection"),
-    )  # fmt: skip
-    weights = {}
-    for key, tensor in load_file(directory / "tiny" / "model.safetensors").items():
-        if key.startswith(TEXT_PREFIX) and key != TEXT_PREFIX + "logit_scale":
-            name = key.removeprefix(TEXT_PREFIX)
-            for theirs, ours in names:
-                name = name.replace(theirs, ours)
-            weights[name] = tensor
+    """The text encoder of a directory's tiny model, by the released key names."""
+    settings = json.loads((directory / "tiny" / "config.json").read_text(encoding="utf-8"))["text"]
+    named = {our_name(key): tensor for key, tensor in load_file(directory / "tiny" / "model.safetensors").items()}
+    prefix = "text_encoder."
+    weights = {key.removeprefix(prefix): tensor for key, tensor in named.items() if key and key.startswith(prefix)}
     config = TextConfig(**{key: value for key, value in settings.items() if key != "causal"})
     encoder = TextEncoder(config, weights["projection"].shape[1])
     encoder.load_state_dict(weights)

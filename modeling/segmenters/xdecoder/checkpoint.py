@@ -107,13 +107,21 @@ def load_model(path: Path) -> LoadedModel:
     )
 
 
-def save_model(folder: Path, model: XDecoder, kept: KeptEmbeddings | None = None, *, with_text: bool = True) -> None:
+def save_model(
+    folder: Path,
+    model: XDecoder,
+    kept: KeptEmbeddings | None = None,
+    *,
+    prompts: Path | None = None,
+    with_text: bool = True,
+) -> None:
     """Write a directory of ours.
 
     Args:
         folder: made if it is missing.
         model: the network.
         kept: class embeddings to lie beside it.
+        prompts: table of prompts to lie beside it, for a vocabulary of its own.
         with_text: write the text encoder too; without it only the kept classes can be used.
 
     Raises:
@@ -124,7 +132,10 @@ def save_model(folder: Path, model: XDecoder, kept: KeptEmbeddings | None = None
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     if not with_text:
         weights = {key: tensor for key, tensor in weights.items() if not key.startswith(TEXT_PREFIX)}
+    table = prompts.read_bytes() if prompts else None
     folder.mkdir(parents=True, exist_ok=True)
+    if table is not None:
+        (folder / PROMPTS).write_bytes(table)
     (folder / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=1) + "\n", encoding="utf-8")
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     if kept is not None:

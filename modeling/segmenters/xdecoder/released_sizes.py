@@ -13,6 +13,8 @@ from pathlib import Path
 from ..errors import SegmenterError
 from .config import NUM_STAGES, BackboneConfig, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoderConfig
 
+PUBLIC_NUM_HEADS = 8
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 _PIXEL = "sem_seg_head.pixel_decoder"
@@ -20,12 +22,13 @@ _QUERY = "sem_seg_head.predictor"
 _TEXT = f"{_QUERY}.lang_encoder.lang_encoder"
 
 
-def released_sizes(shapes: Shapes, file: Path) -> XDecoderConfig:
+def released_sizes(shapes: Shapes, file: Path, num_heads: int = PUBLIC_NUM_HEADS) -> XDecoderConfig:
     """Read all sizes.
 
     Args:
         shapes: of the tensors, by their released names.
         file: named in errors.
+        num_heads: of every attention; no shape shows it.
 
     Raises:
         SegmenterError: a tensor that shows a size is missing; or sizes that do not go together.
@@ -33,9 +36,9 @@ def released_sizes(shapes: Shapes, file: Path) -> XDecoderConfig:
     try:
         return XDecoderConfig(
             backbone=_backbone(shapes),
-            pixel_decoder=_pixel_decoder(shapes),
-            decoder=_decoder(shapes),
-            text=_text(shapes),
+            pixel_decoder=_pixel_decoder(shapes, num_heads),
+            decoder=_decoder(shapes, num_heads),
+            text=_text(shapes, num_heads),
         )
     except KeyError as error:
         raise SegmenterError(
@@ -60,33 +63,36 @@ def _backbone(shapes: Shapes) -> BackboneConfig:
     )
 
 
-def _pixel_decoder(shapes: Shapes) -> PixelDecoderConfig:
+def _pixel_decoder(shapes: Shapes, num_heads: int) -> PixelDecoderConfig:
     return PixelDecoderConfig(
         conv_dim=shapes[f"{_PIXEL}.input_proj.weight"][0],
         mask_dim=shapes[f"{_PIXEL}.mask_features.weight"][0],
         num_layers=_count(shapes, f"{_PIXEL}.transformer.encoder.layers"),
+        num_heads=num_heads,
         ffn_dim=shapes[f"{_PIXEL}.transformer.encoder.layers.0.linear1.weight"][0],
     )
 
 
-def _decoder(shapes: Shapes) -> DecoderConfig:
+def _decoder(shapes: Shapes, num_heads: int) -> DecoderConfig:
     num_queries, hidden_dim = shapes[f"{_QUERY}.query_feat.weight"]
     return DecoderConfig(
         num_queries=num_queries,
         hidden_dim=hidden_dim,
         embed_dim=shapes[f"{_QUERY}.class_embed"][1],
         num_layers=_count(shapes, f"{_QUERY}.transformer_cross_attention_layers"),
+        num_heads=num_heads,
         ffn_dim=shapes[f"{_QUERY}.transformer_ffn_layers.0.linear1.weight"][0],
     )
 
 
-def _text(shapes: Shapes) -> TextConfig:
+def _text(shapes: Shapes, num_heads: int) -> TextConfig:
     vocab_size, width = shapes[f"{_TEXT}.token_embedding.weight"]
     return TextConfig(
         vocab_size=vocab_size,
         context_length=shapes[f"{_TEXT}.positional_embedding"][0],
         width=width,
         num_layers=_count(shapes, f"{_TEXT}.resblocks"),
+        num_heads=num_heads,
         bos_id=vocab_size - 2,  # CLIP's vocabulary ends with its two special tokens
         eos_id=vocab_size - 1,
         pad_id=vocab_size - 1,
