@@ -34,7 +34,8 @@ class State:
 
     Attributes:
         step: updates made.
-        started_from: checkpoint directory whose weights are frozen below; absolute.
+        started_from: checkpoint directory whose weights are frozen below: absolute, or, in a file, from the directory
+            that the file is in.
         stage: see ``trainer/stages``.
         adapters: names of the LoRA sets.
         rank: of the sets.
@@ -73,7 +74,8 @@ def read_state(folder: Path) -> State:
     """
     try:
         values = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        state = State(**{**values, "adapters": tuple(values["adapters"])})
+        below = str((folder / values["started_from"]).resolve())
+        state = State(**{**values, "adapters": tuple(values["adapters"]), "started_from": below})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder}: not what a training left ({error})") from error
     if state.version != VERSION:

@@ -5,7 +5,7 @@
 writes pictures with their exact panoptic maps (COCO 2017's layout), conversations about them (LLaVA's JSON, to train
 on), and a mini version of every benchmark that is declared, in its official format. Every answer is right by
 construction. The same seed gives the same bytes. ``coco_panoptic`` holds the maps of all pictures of all benchmarks,
-for the segmenter ``precomputed``.
+for the segmenter ``precomputed``: the true ones, and ones with errors. With ``--lessons`` it writes what to train on.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from ..types import DataError
-from . import choice, grounding, judged, short, yes_no
-from .coco import write_coco2017, write_panoptic
+from . import choice, families, grounding, judged, short, yes_no
+from .coco import spoiled, write_coco2017, write_panoptic
 from .conversations import write_conversations
 from .release import Release
 from .scenes import COLOURS, STUFF, THINGS, Scene, draw_scene
+from .school import write_school
 
-__all__ = ["COLOURS", "MARKER", "STUFF", "THINGS", "VERSION", "Scene", "draw_scene", "write_world"]
+__all__ = ["COLOURS", "MARKER", "STUFF", "THINGS", "VERSION", "Scene", "draw_scene", "write_lessons", "write_world"]
 
-VERSION = 2
+VERSION = 3
 """Raised when the same seed draws something else."""
 
 MARKER = "made_from_seed.txt"
@@ -49,7 +50,10 @@ _MINIS: tuple[Callable[[Release, Sequence[Scene], np.random.Generator], None], .
     short.write_chartqa,
     choice.write_mmstar,
     grounding.write_refcoco,
+    families.write_families,
 )
+SPOILED = 0.05
+"""Share of things that the spoiled maps lack, and the same share that they call by another name."""
 
 
 def write_world(directory: Path, seed: int, scenes: int, size: int) -> bool:
@@ -65,14 +69,37 @@ def write_world(directory: Path, seed: int, scenes: int, size: int) -> bool:
     Raises:
         DataError: the directory holds something else.
     """
-    description = f"tiny world version {VERSION}, seed {seed}, {scenes} scenes of {size} px\n"
+    return _once(directory, "world", seed, scenes, size, _write)
+
+
+def write_lessons(directory: Path, seed: int, scenes: int, size: int) -> bool:
+    """Write scenes and questions to train on, or leave complete ones alone; see ``school``.
+
+    Args:
+        directory: made if absent.
+        seed: of everything.
+        scenes: how many.
+        size: side of a picture in pixels.
+    Returns: whether anything was written.
+
+    Raises:
+        DataError: the directory holds something else.
+    """
+    return _once(directory, "lessons", seed, scenes, size, write_school)
+
+
+def _once(
+    directory: Path, what: str, seed: int, scenes: int, size: int, write: Callable[[Release, int, int, int], None]
+) -> bool:
+    """Write into a folder, which appears whole or not at all."""
+    description = f"tiny {what} version {VERSION}, seed {seed}, {scenes} scenes of {size} px\n"
     marker = directory / MARKER
     if marker.is_file() and marker.read_text(encoding="utf-8") == description:
         return False
     if directory.exists() and any(directory.iterdir()):
-        raise DataError(f"{directory} is not the tiny world of these settings: remove it or choose another folder")
+        raise DataError(f"{directory} is not the tiny {what} of these settings: remove it or choose another folder")
     partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
-    _write(Release(partial), seed, scenes, size)
+    write(Release(partial), scenes, size, seed)
     (partial / MARKER).write_text(description, encoding="utf-8")
     if directory.exists():
         directory.rmdir()
@@ -83,7 +110,7 @@ def write_world(directory: Path, seed: int, scenes: int, size: int) -> bool:
     return True
 
 
-def _write(release: Release, seed: int, num: int, size: int) -> None:
+def _write(release: Release, num: int, size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     drawn = [draw_scene(rng, size, True if i % _SIGN_EVERY == 0 else None) for i in range(max(num, _FEWEST))]
     write_coco2017(release, drawn[:num])
@@ -92,3 +119,7 @@ def _write(release: Release, seed: int, num: int, size: int) -> None:
     for number, write in enumerate(_MINIS, start=1):
         write(release, drawn, np.random.default_rng([seed, number]))
     write_panoptic(release, "coco_panoptic/panoptic_val", release.shown)
+    luck = np.random.default_rng([seed, len(_MINIS) + 2])
+    doubles = {id(scene): spoiled(scene, SPOILED, luck) for scene in release.shown.values()}
+    shown = {name: doubles[id(scene)] for name, scene in release.shown.items()}
+    write_panoptic(release, "coco_panoptic/panoptic_spoiled", shown)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..types import DataError
-from . import write_world
+from . import write_lessons, write_world
 
 
 def main() -> int:
@@ -19,14 +19,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=24, help="pictures (default: %(default)s)")
     parser.add_argument("--size", type=int, default=112, help="side of a picture in pixels (default: %(default)s)")
+    parser.add_argument("--lessons", action="store_true", help="write scenes and questions to train on instead")
     args = parser.parse_args()
     try:
-        made = write_world(args.directory, args.seed, args.scenes, args.size)
+        made = (write_lessons if args.lessons else write_world)(args.directory, args.seed, args.scenes, args.size)
     except DataError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     state = "" if made else ", as it was"
-    sys.stdout.write(f"tiny world ({args.scenes} scenes, seed {args.seed}): {args.directory}{state}\n")
+    what = "lessons" if args.lessons else "world"
+    sys.stdout.write(f"tiny {what} ({args.scenes} scenes, seed {args.seed}): {args.directory}{state}\n")
     return 0
 
 

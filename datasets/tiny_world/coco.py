@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,24 @@ def write_coco2017(release: Release, scenes: Sequence[Scene]) -> None:
     write_panoptic(release, "coco/annotations/panoptic_val2017", named)
 
 
+def spoiled(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
+    """A scene as a careless segmenter sees it: some things are missing, some are taken for others.
+
+    Args:
+        scene: its picture stays as it is.
+        share: probability that a thing is missed, and the same again that it gets another name.
+        rng: source of chance.
+    """
+    shapes: list[Shape] = []
+    for shape in scene.shapes:
+        luck, other = rng.random(), str(rng.choice([name for name in THINGS if name != shape.name]))
+        if not shape.is_thing or luck >= 2 * share:
+            shapes.append(shape)
+        elif luck >= share:
+            shapes.append(replace(shape, name=other))
+    return replace(scene, shapes=tuple(shapes))
+
+
 def write_panoptic(release: Release, path: str, named: Mapping[str, Scene]) -> None:
     """Write the maps of pictures: ``<path>.json``, and ``<path>/`` with one PNG per scene.
 
@@ -39,7 +58,7 @@ def write_panoptic(release: Release, path: str, named: Mapping[str, Scene]) -> N
         if id(scene.shapes) not in files:
             # A table's pictures are called by a digest: their map must not look like a file of another suffix.
             png = f"{name.rpartition('.')[0] or name}.png".replace("/", "_")
-            files[id(scene.shapes)] = png, _write_map(release, f"{path}/{png}", scene)
+            files[id(scene.shapes)] = png, segments_file(release, f"{path}/{png}", scene)
         png, segments = files[id(scene.shapes)]
         height, width, _ = scene.picture.shape
         images.append({"id": number, "file_name": name, "height": height, "width": width})
@@ -48,8 +67,8 @@ def write_panoptic(release: Release, path: str, named: Mapping[str, Scene]) -> N
     release.json(f"{path}.json", {"images": images, "annotations": annotations, "categories": categories})
 
 
-def _write_map(release: Release, path: str, scene: Scene) -> list[dict[str, Any]]:
-    """Write a scene's PNG; returns its ``segments_info``."""
+def segments_file(release: Release, path: str, scene: Scene) -> list[dict[str, Any]]:
+    """Write a scene's PNG; returns its entries of ``segments_info``."""
     ids = np.zeros(scene.picture.shape[:2], np.int64)
     for number, shape in enumerate(scene.shapes, start=1):
         ids[shape.pixels] = number

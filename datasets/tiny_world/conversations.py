@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .facts import facts
+from .lessons import DESCRIBE, SHORT, description
 from .release import Release
 from .scenes import Scene
-from .wording import ask, plural, with_article
+from .wording import ask
 
 _TURNS = 6
-_SHORT = "\nAnswer the question using a single word or phrase."
 
 
 def write_conversations(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
@@ -23,8 +22,8 @@ def write_conversations(release: Release, scenes: Sequence[Scene], rng: np.rando
     for number, scene in enumerate(scenes, start=1):
         known = facts(scene, rng)
         chosen = [known[int(i)] for i in rng.permutation(len(known))[:_TURNS]]
-        turns = [(ask(fact) + _SHORT, fact.answer) for fact in chosen if fact.kind not in ("present", "beside")]
-        turns.append(("Describe the image.", _description(scene)))
+        turns = [(ask(fact) + SHORT, fact.answer) for fact in chosen if fact.kind not in ("present", "beside")]
+        turns.append((DESCRIBE, description(scene)))
         image = f"coco/val2017/{number:012d}.jpg"
         entries.append({"id": f"{number:012d}", "image": image, "conversations": _conversation(turns, True)})
     text = [("Which of these is a fruit: a bus or an apple?", "apple"), ("And which has wheels?", "bus")]
@@ -38,11 +37,3 @@ def _conversation(turns: Sequence[tuple[str, str]], image: bool) -> list[dict[st
         tag = "<image>\n" if image and not said else ""
         said += [{"from": "human", "value": tag + question}, {"from": "gpt", "value": answer}]
     return said
-
-
-def _description(scene: Scene) -> str:
-    """Things with their counts, on the ground that covers most."""
-    counts: Counter[str] = scene.counts
-    things = [f"{number} {plural(name)}" if number > 1 else with_article(name) for name, number in counts.items()]
-    ground = max((s for s in scene.shapes if not s.is_thing), key=lambda shape: int(shape.pixels.sum()))
-    return f"{' and '.join(things)} on {ground.name.split('-')[0]}"

@@ -84,11 +84,16 @@ class Release:
             raise ValueError(f"two scenes are called {name}")
 
     def _encode(self, pixels: Pixels, kind: Format) -> bytes:
-        """Encode a picture once, however many releases have it."""
+        """Encode a picture once, however many benchmarks have it."""
         key = id(pixels), kind
         if key not in self._encoded:
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
-            self._encoded[key] = buffer.getvalue()
+            self._encoded[key] = encoded(pixels, kind)
             self._kept.append(pixels)  # so that no other array gets its id
         return self._encoded[key]
+
+
+def encoded(pixels: Pixels, kind: Format) -> bytes:
+    """A picture as a file holds it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return buffer.getvalue()

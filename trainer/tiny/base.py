@@ -4,9 +4,9 @@ It stands for what InternLM2 and the projector bring along at full size. Many qu
 every question sees the picture and itself alone, at the positions that it would have by itself.
 
 A plain start from random weights does not learn to look things up in a picture. What is done about it: input and output
-share their words; image tokens say their own class, colour and place (auxiliary losses); the first query head of every
-group starts equal to its key, and passes on what it finds (mimetic start, arXiv 2305.09828); questions that need one
-look-up come first. Source: `../docs` has none; the weights below were found by trial on this world.
+share their words; image tokens resemble the words for their class, colour, text and place (auxiliary loss); the first
+query head of every group starts equal to its key, and passes on what it finds (mimetic start, arXiv 2305.09828);
+questions that need one look-up come first. The weights below were found by trial on this world.
 
 Shape legend: B rows, T tokens, P image tokens, D width, Q questions of a row.
 """
@@ -27,30 +27,33 @@ from transformers import PreTrainedTokenizerBase
 from collavo.config import CoLLaVOConfig
 from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration
 from collavo.template import CHAT, IMAGE_TAG, STOP_TAG
+from datasets.tiny_world.facts import CORNERS
 from datasets.tiny_world.lessons import Lesson
+from datasets.tiny_world.school import draw_kinds
 from modeling.segmenters.coco import display_name
 
 from ..batches import positions_within, seen_within
-from .scenes import CLASSES, COLOUR_NAMES, Drawn
-from .vision import cosine
+from .scenes import CLASSES, COLOUR_NAMES, TEXTS, Drawn
+from .vision import cosine, mean_loss
 
 LENGTH_POWER = -0.7
 """An answer of n tokens weighs n to the power of 0.3, so that lists do not drown single words."""
 
 _AUXILIARY = 0.5
 LOOK_UPS = {
-    **{"existence": 4.0, "class_binary": 3.0, "colour": 2.0, "count": 2.0, "box_class": 2.0, "judge/present": 1.5},
-    **{"choice/present": 1.5, "side": 1.0, "height": 1.0, "judge/colour": 1.0, "judge/side": 1.0, "text": 1.0},
+    **{"existence": 4.0, "class_binary": 3.0, "colour": 2.0, "count": 2.0, "box_class": 2.0, "judge/present": 1.0},
+    **{"side": 1.5, "height": 1.0, "corner": 1.0, "text": 1.0, "choice/present": 1.0},
 }
 """First phase: how often each kind of question is asked; others are not."""
 
 EVERYTHING = {
-    **{"existence": 2.0, "class_binary": 2.0, "colour": 1.5, "count": 2.0, "box_class": 2.0, "choice/present": 2.0},
-    **{"relation": 1.5, "choice/relation": 1.0, "side": 1.0, "height": 1.0, "corner": 1.0, "choice/corner": 1.0},
-    **{"text": 1.5, "judge/text": 0.7, "refer": 0.7, "describe": 0.3, "names": 0.3, "names_boxes": 0.1},
-    **{"class_boxes": 0.4, "box_numbered": 0.7},
+    **{"existence": 2.0, "class_binary": 2.0, "colour": 1.5, "count": 2.0, "box_class": 3.0, "choice/present": 4.0},
+    **{"relation": 2.0, "side": 1.5, "height": 1.0, "corner": 1.5, "text": 1.5, "box_numbered": 0.7, "refer": 0.7},
+    **{"describe": 0.2, "names": 0.3, "names_boxes": 0.0, "class_boxes": 0.3, "scene": 0.3, "judge/scene": 0.2},
 }
-"""Second phase; kinds that are not listed have 1."""
+"""Second phase; kinds that are not listed have `OTHER`."""
+
+OTHER = 0.6
 
 
 @dataclass(frozen=True)
@@ -172,37 +175,41 @@ class TokenSays(nn.Module):
 
     Args:
         table: the embedding table.
-        words: ids of the words for classes and for colours.
+        words: ids of the words for every kind of label, the three of `place_labels` last.
         grid: image tokens a side.
     """
 
     def __init__(self, table: nn.Embedding, words: Sequence[Sequence[int]], grid: int) -> None:
         super().__init__()
-        self._table, self._grid = [table], grid
+        self._table = [table]
+        self._places = place_labels(grid)
         self._words = [torch.tensor(ids) for ids in words]
         linears = [nn.Linear(table.embedding_dim, table.embedding_dim, bias=False) for _ in words]
         for linear in linears:
             nn.init.eye_(linear.weight)
         self.maps = nn.ModuleList(linears)
-        self.place = nn.Linear(table.embedding_dim, 2 * grid)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss.
 
         Args:
             features: (B, P, D), from the projector.
-            labels: int64 (B, P, kinds of labels); -1 for none.
+            labels: int64 (B, P, kinds of labels but for places); -1 for none.
         """
         normed = F.rms_norm(features, features.shape[-1:])
         loss = features.new_zeros(())
+        labels = torch.cat([labels, self._places.expand(len(labels), -1, -1)], dim=-1)
         for kind, (mapping, words) in enumerate(zip(self.maps, self._words, strict=True)):
             logits = F.linear(mapping(normed), self._table[0].weight[words])
-            loss = loss + F.cross_entropy(logits.flatten(0, 1), labels[..., kind].flatten(), ignore_index=-1)
-        rows, columns = self.place(normed).chunk(2, dim=-1)
-        index = torch.arange(self._grid**2).expand(len(features), -1)
-        for logits, target in ((rows, index // self._grid), (columns, index % self._grid)):
-            loss = loss + 0.2 * F.cross_entropy(logits.flatten(0, 1), target.flatten())
+            loss = loss + mean_loss(logits, labels[..., kind])
         return loss
+
+
+def place_labels(grid: int) -> Tensor:
+    """Left or right, top or bottom, and corner (of `CORNERS`) of every image token, int64 (P, 3)."""
+    index = torch.arange(grid**2)
+    bottom, right = (index // grid >= grid / 2).long(), (index % grid >= grid / 2).long()
+    return torch.stack([right, bottom, 2 * bottom + right], dim=-1)
 
 
 def mimetic_start(model: CoLLaVOForConditionalGeneration) -> None:
@@ -230,17 +237,9 @@ def choose(
         num: Q.
         rng: source of chance.
     """
-    chosen = []
-    for lessons in scenes:
-        counts: dict[str, int] = {}
-        for item in lessons:
-            counts[item.kind] = counts.get(item.kind, 0) + 1
-        shares = np.array([weights.get(item.kind, other) / counts[item.kind] for item in lessons])
-        with np.errstate(divide="ignore"):
-            keys = np.log(shares) + rng.gumbel(size=len(shares))
-        best = np.argsort(-keys)[: min(num, int((shares > 0).sum()))]
-        chosen.append([lessons[int(i)] for i in best])
-    return chosen
+    return [
+        [lessons[i] for i in draw_kinds([one.kind for one in lessons], weights, other, num, rng)] for lessons in scenes
+    ]
 
 
 def features_of(model: CoLLaVOForConditionalGeneration, pixels: Callable[[slice], Tensor], num: int) -> Tensor:
@@ -332,7 +331,7 @@ def teach_language(
             target = row.labels[:, 1:][row.labels[:, 1:] != IGNORE_INDEX]
             each = F.cross_entropy(out.logits.float(), target, reduction="none")
             loss = (each * row.weights).sum() / row.weights.sum()
-            auxiliary = helper(projected, labels[batch][..., : len(helper.maps)])
+            auxiliary = helper(projected, labels[batch])
             optimizer.zero_grad(set_to_none=True)
             (loss + _AUXILIARY * auxiliary).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -368,16 +367,17 @@ class Tally:
 
 
 def _word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Ids of the words for classes and colours.
+    """Ids of the words for what an image token can say: class, colour, text, and its place three times.
 
     Raises:
         ValueError: a word is no single token.
     """
     found = []
-    for names in ([display_name(name) for name in CLASSES], list(COLOUR_NAMES)):
+    places = (["left", "right"], ["top", "bottom"], list(CORNERS))
+    for names in ([display_name(name) for name in CLASSES], list(COLOUR_NAMES), list(TEXTS), *places):
         rows = tokenizer(names, add_special_tokens=False).input_ids
         if any(len(ids) != 1 for ids in rows):
-            raise ValueError("every class and colour must be one token of the vocabulary")
+            raise ValueError(f"every one of {names} must be one token of the vocabulary")
         found.append([ids[0] for ids in rows])
     return found
 

@@ -18,6 +18,7 @@ from datasets.instruct.crayon_instructions import KINDS, Classes, instruction, p
 from datasets.tiny_world import COLOURS, STUFF, THINGS, Scene, draw_scene
 from datasets.tiny_world.glyphs import WORDS
 from datasets.tiny_world.lessons import Lesson, lessons
+from datasets.tiny_world.school import SIGN_CHANCE, TEACHING
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, display_name
 
@@ -26,12 +27,9 @@ from ..instructions import WORDING
 CLASSES = (*THINGS, *STUFF)
 COLOUR_NAMES = tuple(COLOURS)
 TEXTS = (*map(str, range(10)), *WORDS)
-_SIGN_CHANCE = 0.45
 _CHUNK = 250
 _INSTRUCTIONS = {"class_binary": 3, "box_class": 4, "class_boxes": 2, "box_numbered": 2}
 _CLASSES = Classes(names=tuple(display_name(name) for name in CLASSES))
-_TEACHING = 77
-"""Sets training scenes apart from those of ``python -m datasets.tiny_world``, whatever the seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +71,8 @@ def draw(seed: int, num: int, size: int, grid: int, workers: int) -> Drawn:
 
 def _draw_chunk(seed: int, size: int, grid: int, chunk: tuple[int, int]) -> Drawn:
     start, num = chunk
-    rng = np.random.default_rng([_TEACHING, seed, start])
-    scenes = [draw_scene(rng, size, bool(rng.random() < _SIGN_CHANCE)) for _ in range(num)]
+    rng = np.random.default_rng([TEACHING, seed, 0, start])
+    scenes = [draw_scene(rng, size, bool(rng.random() < SIGN_CHANCE)) for _ in range(num)]
     return Drawn(
         pictures=np.stack([scene.picture for scene in scenes]),
         labels=np.stack([token_labels(scene, grid) for scene in scenes]),

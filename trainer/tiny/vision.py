@@ -19,7 +19,9 @@ from modeling.vit import VisionTower
 
 from .scenes import CLASSES, COLOUR_NAMES, TEXTS, Drawn
 
-_TEXT_WEIGHT = 0.5
+_WEIGHTS = (1.0, 1.0, 0.5, 0.2, 0.2)
+"""Of class, colour, text, row and column: a tower that need not tell where it looks forgets it."""
+
 _WARMUP = 0.05
 
 
@@ -28,15 +30,17 @@ class TokenReader(nn.Module):
 
     Args:
         width: of the features.
+        grid: image tokens a side.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, grid: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.heads = nn.ModuleList(nn.Linear(width, len(names)) for names in (CLASSES, COLOUR_NAMES, TEXTS))
+        sizes = (len(CLASSES), len(COLOUR_NAMES), len(TEXTS), grid, grid)
+        self.heads = nn.ModuleList(nn.Linear(width, size) for size in sizes)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Logits of class, colour and text, (B, P, names) each, from features (B, P, width)."""
+        """Logits of class, colour, text, row and column, (B, P, names) each, from features (B, P, width)."""
         normed = self.norm(features)
         return [head(normed) for head in self.heads]
 
@@ -72,7 +76,9 @@ def teach_tower(
         rate: highest learning rate.
         say: gets a line now and then.
     """
-    reader = TokenReader(tower.config.hidden_size)
+    grid = processor.grid
+    reader = TokenReader(tower.config.hidden_size, grid)
+    places = torch.stack([torch.arange(grid**2) // grid, torch.arange(grid**2) % grid], dim=-1)  # (P, 2)
     parameters = [*tower.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     rng = np.random.default_rng(seed)
@@ -82,17 +88,17 @@ def teach_tower(
     for step in range(steps):
         chosen = order[step * batch_size : (step + 1) * batch_size]
         pixels = processor.pixel_values(drawn.pictures[chosen])
-        labels = torch.from_numpy(drawn.labels[chosen]).long()
+        labels = torch.cat([torch.from_numpy(drawn.labels[chosen]).long(), places.expand(len(chosen), -1, -1)], dim=-1)
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, steps, rate)
         losses, right = _losses(reader(tower(pixels)), labels)
-        loss = losses[0] + losses[1] + _TEXT_WEIGHT * losses[2]
+        loss = torch.stack(losses) @ torch.tensor(_WEIGHTS)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 100 == 99 or step == steps - 1:
-            named = zip(("class of things", "colour", "text"), right, strict=True)
+            named = zip(("class of things", "colour", "text", "row", "column"), right, strict=True)
             shares = ", ".join(f"{name} {share:.2f}" for name, share in named)
             say(f"vision tower, update {step + 1} of {steps}: loss {loss.item():.3f}; tokens read rightly: {shares}")
     tower.eval()
@@ -103,7 +109,18 @@ def _losses(logits: list[Tensor], labels: Tensor) -> tuple[list[Tensor], list[fl
     losses, right = [], []
     for kind, scores in enumerate(logits):
         target = labels[..., kind]
-        losses.append(F.cross_entropy(scores.flatten(0, 1), target.flatten(), ignore_index=-1))
+        losses.append(mean_loss(scores, target))
         counted = labels[..., 1] >= 0 if kind < 2 else target >= 0
         right.append((scores.argmax(-1) == target)[counted].float().mean().item())
     return losses, right
+
+
+def mean_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy over the tokens that have a label; 0 where none has.
+
+    Args:
+        logits: (B, P, names).
+        target: int64 (B, P), -1 for no label.
+    """
+    total = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1, reduction="sum")
+    return total / (target >= 0).sum().clamp(min=1)

@@ -28,7 +28,9 @@ CONTENT = (
 """Words that questions are about and that answers consist of."""
 
 _LONGEST_FIRST = sorted(map(re.escape, CONTENT), key=len, reverse=True)
-_SPLIT = re.compile(rf"(?<![\w.])({'|'.join(_LONGEST_FIRST)})(?![\w]|\.\d)")
+_SPLIT = re.compile(rf"([\n ][A-D]\. |(?<![\w.])(?:{'|'.join(_LONGEST_FIRST)})(?![\w]|\.\d))")
+"""Letters of options stay with what is around them: a letter is then one token away from its option."""
+
 _RARE = 3
 
 
@@ -41,7 +43,9 @@ def pieces(texts: Iterable[str]) -> Sequence[str]:
     """
     between: Counter[str] = Counter()
     for text in texts:
-        between.update(part for part in _SPLIT.split(text)[::2] if part)
+        parts = _SPLIT.split(text)
+        between.update(part for part in parts[::2] if part)
+        between.update(part for part in parts[1::2] if part not in CONTENT)
     frame = (f"{SYSTEM} ", " ", *(part + "\n" for part in ("user", "assistant")), "\n")
     common = [part for part, count in sorted(between.items()) if count >= _RARE]
     words = {word for part in between for word in re.findall(r" ?[^\W\d]+|[^\w\s]", part)}
