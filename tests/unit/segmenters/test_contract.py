@@ -16,6 +16,7 @@ from modeling.segmenters.base import Picture, Segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
+from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 
 SIZES = [(64, 64), (1, 90), (90, 1), (200, 40)]
 
@@ -49,8 +50,14 @@ def tiny_mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny_xdecoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An X-Decoder of some thousand weights that keeps the embeddings of COCO panoptic's classes."""
+    return save_tiny_xdecoder(tmp_path_factory.mktemp("xdecoder"))
+
+
 @pytest.fixture
-def cases(tiny_mask2former: Path, tmp_path: Path) -> dict[str, Callable[[], SegmenterConfig]]:
+def cases(tiny_mask2former: Path, tiny_xdecoder: Path, tmp_path: Path) -> dict[str, Callable[[], SegmenterConfig]]:
     def precomputed() -> SegmenterConfig:
         images, annotations = [], []
         for number, picture in enumerate(pictures()):
@@ -70,6 +77,9 @@ def cases(tiny_mask2former: Path, tmp_path: Path) -> dict[str, Callable[[], Segm
         "mask2former": lambda: SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=0.02, MASK_THRESHOLD=0.02),
         "none": lambda: SegmenterConfig(NAME="none"),
         "precomputed": precomputed,
+        "xdecoder": lambda: SegmenterConfig(
+            NAME="xdecoder", PATH=str(tiny_xdecoder), THRESHOLD=0.1, MASK_THRESHOLD=0.05, SHORT_SIDE=32, LONG_SIDE=96
+        ),
     }
 
 
@@ -98,8 +108,10 @@ def test_contract(name: str, size: tuple[int, int], cases: dict[str, Callable[[]
 
 
 def test_fingerprint_follows_thresholds(tiny_mask2former: Path) -> None:
-    made = [build_segmenter(SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=t)).fingerprint for t in (0.5, 0.6)]
-    assert made[0] != made[1]
+    made = [
+        build_segmenter(SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=t)).fingerprint for t in (None, 0.5, 0.6)
+    ]
+    assert made[0] == made[1] != made[2]
 
 
 def test_other_classes_are_refused(tiny_mask2former: Path, tmp_path: Path) -> None:
