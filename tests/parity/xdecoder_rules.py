@@ -138,7 +138,7 @@ def compare_panoptic(directory: Path) -> Iterator[Difference]:
     for case in json.loads((directory / "tiny" / "panoptic.json").read_text()):
         run, row = case["run"], case["row"]
         whole = run if f"{run}/pred_masks" in golden else run.rpartition("_")[0]
-        picture = golden[f"image{row}" if whole == "batch" else whole.replace("img", "image")]
+        picture = golden[f"image{row if whole == 'batch' else whole.removeprefix('img').partition('_')[0]}"]
         sizes = sizes_of_case(case, golden, whole, picture, settings["size_divisibility"])
         rules = rules_of(settings["num_classes"], range(settings["num_things"]), case)
         found = panoptic_map(golden[f"{whole}/pred_logits"][row], golden[f"{whole}/pred_masks"][row], rules, sizes)
