@@ -211,8 +211,11 @@ def class_embeddings(encoder: TextEncoder, ids: Tensor, chunk: int = 512) -> Ten
         (K, D), each of length 1.
     """
     prompts = ids.flatten(0, 1).to(encoder.projection.device)
-    vectors = torch.cat([encoder(part) for part in torch.split(prompts, chunk)])
-    mean = unit(vectors).view(*ids.shape[:2], -1).mean(dim=1)
+    ended = (prompts == prompts.amax(dim=1, keepdim=True)).int().cumsum(dim=1) > 0
+    lengths = (~ended).sum(dim=1) + 1
+    order = lengths.argsort()  # like lengths together, since nothing after the first end token reaches the vector
+    vectors = torch.cat([encoder(prompts[part, : lengths[part].max()]) for part in torch.split(order, chunk)])
+    mean = unit(vectors[order.argsort()]).view(*ids.shape[:2], -1).mean(dim=1)
     return F.normalize(mean, dim=-1, eps=0.0)
 
 
