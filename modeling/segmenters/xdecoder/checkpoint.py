@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,8 +157,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # damaged bytes make the pickle reader fail in any way, struct.error and IndexError too
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise SegmenterError(f"SEGMENTER.PATH: {file} cannot be read as a checkpoint ({reason})") from error
     if not isinstance(content, Mapping):
         raise SegmenterError(f"SEGMENTER.PATH: {file} holds a {type(content).__name__}, not a dictionary of tensors")

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -95,10 +96,16 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
         load_model(tmp_path / "none.pt")
     with pytest.raises(SegmenterError, match=r"model\.safetensors does not exist"):
         load_model(tmp_path)
+    rng = np.random.default_rng(0)
+    # each of the first ones fails in another way inside the pickle reader
+    damaged = [b"no checkpoint", b"junk", b"", b"\x80\x02.", *(rng.bytes(40) for _ in range(20))]
+    whole = save(released(), tmp_path / "whole.pt").read_bytes()
+    damaged += [whole[: len(whole) // 2], whole[:-100], whole[:30]]
     for name in ("x.pt", "x.safetensors"):
-        (tmp_path / name).write_bytes(b"no checkpoint")
-        with pytest.raises(SegmenterError, match=re.escape(name) + " cannot be read"):
-            load_model(tmp_path / name)
+        for content in damaged:
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(SegmenterError, match=re.escape(name) + " cannot be read"):
+                load_model(tmp_path / name)
 
 
 def test_our_directory_gives_the_model_back(tmp_path: Path) -> None:
