@@ -5,7 +5,6 @@ python -m assets.crayon_figure
 
 from __future__ import annotations
 
-import colorsys
 import textwrap
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
 from datasets.tiny_world import Scene, draw_scene
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, NUM_CLASSES
+from pipeline.drawing import colour
 
 SEED, SIZE, GRID, SIDE, GAP = 11, 350, 35, 350, 24
 
@@ -31,20 +31,13 @@ def prompt_of(scene: Scene) -> CrayonPrompt:
     return crayon_prompt(PanopticMap(ids[np.ix_(middle, middle)], tuple(segments)), GRID)
 
 
-def colour(semantic: int, number: int) -> tuple[int, int, int]:
-    """A hue per class, a lightness per number."""
-    lightness = 0.45 + 0.12 * (number % 4)
-    red, green, blue = colorsys.hls_to_rgb(semantic * 0.618 % 1, lightness, 0.6)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
 def main() -> None:
     """Write the picture."""
     scene = draw_scene(np.random.default_rng(SEED), SIZE)
     prompt = prompt_of(scene)
     cells = np.array(
         [
-            [colour(int(s), int(n)) for s, n in zip(*rows, strict=True)]
+            [colour(int(s) - 1, int(n)) for s, n in zip(*rows, strict=True)]
             for rows in zip(prompt.semantic, prompt.numbering, strict=True)
         ],
         np.uint8,

@@ -138,6 +138,11 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
     again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
     again.add_argument("--against", type=Path, metavar="FILE", help="another run's answers, compared pair by pair")
     again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
+    shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
+    shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
+    shown.add_argument(
+        "--out", type=Path, default=Path("outputs/show.png"), metavar="PNG", help="the sheet (default: %(default)s)"
+    )
     check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
     for command in more:
         parents = [shared] if command.configured else []
@@ -224,4 +229,14 @@ def _validate(args: argparse.Namespace) -> int:
     return 0 if all(complete) else FAILED
 
 
-COMMANDS = {"eval": _eval, "score": _score, "list": _list, "validate": _validate}
+def _show(args: argparse.Namespace) -> int:
+    config, catalog = _configuration(args)
+    check(config, catalog)
+    if args.num < 1:
+        raise ConfigError(f"--num must be at least 1, got {args.num}")
+    from .show import show  # not before it is known that all is there: drawing needs more than checking
+
+    return show(config, catalog, args.num, args.out, os.environ)
+
+
+COMMANDS = {"eval": _eval, "show": _show, "score": _score, "list": _list, "validate": _validate}

@@ -39,7 +39,7 @@ class ConfiguredEngine:
         from collavo.load_collavo import engine_identity
         from collavo.template import CHAT
 
-        config, segmenter = self._config, self._segment().fingerprint
+        config, segmenter = self._config, self.segmenter().fingerprint
         identity = engine_identity(
             config.LLM,
             Path(config.RESUME_FROM),
@@ -78,14 +78,15 @@ class ConfiguredEngine:
             self._engine = load_engine(
                 config.LLM,
                 config.RESUME_FROM,
-                self._segment(),
+                self.segmenter(),
                 self._device,
                 weight=config.WEIGHT,
                 crayon=config.CRAYON,
             )
         return self._engine
 
-    def _segment(self) -> Segmenter:
+    def segmenter(self) -> Segmenter:
+        """Build it, once."""
         from modeling.segmenters import build_segmenter
 
         if self._segmenter is None:

@@ -12,6 +12,9 @@ from .files import write_bytes, write_json, write_text
 from .results import warnings
 
 PREDICTIONS, RESULTS, MARKDOWN, TABLE = "predictions.jsonl", "results.json", "results.md", "results.csv"
+CHANCE = "chance"
+"""Name of the metric that says what always giving the commonest answer would get."""
+
 INTERVAL = 1.96
 """Standard errors on each side of a 95 % interval."""
 _COLUMNS = ("group", "name", "value", "num", "stderr", "kind")
@@ -109,7 +112,19 @@ _EXPECTED_HEADER = ("published", "value", "ours", "difference", "source")
 
 
 def _rows(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    return [(m["group"] or "all", m["name"], shown(m), _interval(m), str(m["num"])) for m in metrics]
+    """Rows of the table; what chance would give stands beside the figure that it belongs to."""
+    chance = {m["group"]: f" (chance {shown(m)})" for m in metrics if m["name"] == CHANCE}
+    return [
+        (
+            m["group"] or "all",
+            m["name"],
+            shown(m) + (chance.get(m["group"], "") if m["name"] == "accuracy" else ""),
+            _interval(m),
+            str(m["num"]),
+        )
+        for m in metrics
+        if m["name"] != CHANCE
+    ]
 
 
 def _expected_rows(expected: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -6,7 +6,8 @@ it is withheld).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,10 +23,12 @@ class Options:
         normalise: ``none`` compares as is; ``lower`` ignores case, spaces around and periods at the end; ``vqa`` is
             TextVQA's normalisation. Both sides are normalised.
         by: names in a record's ``meta`` to report separately by.
+        chance: report, beside each of these figures, what the commonest answer would get if it were always given.
     """
 
     normalise: Literal["none", "lower", "vqa"] = "lower"
     by: tuple[str, ...] = ()
+    chance: bool = False
 
 
 def _lower(text: str) -> str:
@@ -61,6 +64,20 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     return [
         rates.accuracy(scored),
         *rates.table(scored, options.by),
+        *(_chance(scored, options) if options.chance else ()),
         rates.no_answer(scored),
         *rates.unscored(scored),
     ]
+
+
+def _chance(scored: Sequence[Scored], options: Options) -> Iterator[Metric]:
+    """Share of the commonest answer, among all questions and by each declared key."""
+    groups = {"": list(scored)}
+    for key in options.by:
+        groups |= {f"{key}/{name}": members for name, members in rates.by_meta(scored, key).items()}
+    form = _FORMS[options.normalise]
+    for group, members in groups.items():
+        targets = [s.record.target for s in members if s.record.target is not None]
+        first = Counter(form(t if isinstance(t, str) else str(t[0])) for t in targets)
+        common = first.most_common(1)[0][1] if first else 0
+        yield rates.mean("chance", [1.0] * common + [0.0] * (len(targets) - common), group=group)

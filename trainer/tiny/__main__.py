@@ -68,6 +68,7 @@ def _teller(file: Path) -> Callable[[str], None]:
 def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Tower, language model, tokenizer: a whole checkpoint in ``base``."""
     import torch
+    from safetensors.torch import load_file, save_file
 
     from collavo.model import CoLLaVOForConditionalGeneration
     from collavo.processing import CoLLaVOProcessor
@@ -78,6 +79,7 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     from .vision import teach_tower
     from .vocabulary import pieces
 
+    torch.set_flush_denormal(True)  # moments of parameters at rest shrink to numbers that make a CPU crawl
     grid = IMAGE_SIZE // PATCH_SIZE
     drawn = draw(args.seed, args.scenes, IMAGE_SIZE, grid, os.cpu_count() or 1)
     say(f"{args.scenes} scenes are drawn")
@@ -90,7 +92,12 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     numbers = sum(parameter.numel() for parameter in model.parameters())
     say(f"the model has {numbers / 1e6:.2f} million parameters and {len(tokenizer)} words")
     settings = {"seed": args.seed, "say": say}
-    teach_tower(model.vision_tower, processor, drawn, steps=args.vision_steps, batch_size=64, rate=1.5e-3, **settings)
+    tower, file = model.vision_tower, args.directory / "tower.safetensors"
+    if file.is_file():
+        tower.load_state_dict(load_file(file))
+    else:
+        teach_tower(tower, processor, drawn, steps=args.vision_steps, batch_size=64, rate=1.5e-3, **settings)
+        save_file(tower.state_dict(), file)
     features = features_of(model, lambda part: processor.pixel_values(drawn.pictures[part]), len(drawn.pictures))
     phases = (
         Phase(steps=args.look_up_steps, weights=LOOK_UPS, other=0.0),
