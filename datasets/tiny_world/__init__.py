@@ -56,7 +56,7 @@ SPOILED = 0.05
 """Share of things that the spoiled maps lack, and the same share that they call by another name."""
 
 
-def write_world(directory: Path, seed: int, scenes: int, size: int) -> bool:
+def write_world(directory: Path, seed: int, scenes: int, size: int, renew: bool = False) -> bool:
     """Write the world, or leave a complete one alone.
 
     Args:
@@ -64,15 +64,20 @@ def write_world(directory: Path, seed: int, scenes: int, size: int) -> bool:
         seed: of everything.
         scenes: pictures of POPE and COCO; the other benchmarks share them, and a few more where these are too few.
         size: side of a picture in pixels.
+        renew: whether a world of other settings in the directory is replaced.
     Returns: whether anything was written.
 
     Raises:
         DataError: the directory holds something else.
     """
-    return _once(directory, "world", seed, scenes, size, _write)
+
+    def write(release: Release) -> None:
+        _write(release, scenes, size, seed)
+
+    return _once(directory, f"world version {VERSION}, seed {seed}, {scenes} scenes of {size} px", renew, write)
 
 
-def write_lessons(directory: Path, seed: int, scenes: int, size: int) -> bool:
+def write_lessons(directory: Path, seed: int, scenes: int, size: int, renew: bool = False) -> bool:
     """Write scenes and questions to train on, or leave complete ones alone; see ``school``.
 
     Args:
@@ -80,26 +85,31 @@ def write_lessons(directory: Path, seed: int, scenes: int, size: int) -> bool:
         seed: of everything.
         scenes: how many.
         size: side of a picture in pixels.
+        renew: whether a world of other settings in the directory is replaced.
     Returns: whether anything was written.
 
     Raises:
         DataError: the directory holds something else.
     """
-    return _once(directory, "lessons", seed, scenes, size, write_school)
+
+    def write(release: Release) -> None:
+        write_school(release, scenes, size, seed)
+
+    return _once(directory, f"lessons version {VERSION}, seed {seed}, {scenes} scenes of {size} px", renew, write)
 
 
-def _once(
-    directory: Path, what: str, seed: int, scenes: int, size: int, write: Callable[[Release, int, int, int], None]
-) -> bool:
+def _once(directory: Path, what: str, renew: bool, write: Callable[[Release], None]) -> bool:
     """Write into a folder, which appears whole or not at all."""
-    description = f"tiny {what} version {VERSION}, seed {seed}, {scenes} scenes of {size} px\n"
-    marker = directory / MARKER
-    if marker.is_file() and marker.read_text(encoding="utf-8") == description:
+    description, marker = f"tiny {what}\n", directory / MARKER
+    found = marker.read_text(encoding="utf-8") if marker.is_file() else ""
+    if found == description:
         return False
+    if renew and found.startswith("tiny "):
+        shutil.rmtree(directory)
     if directory.exists() and any(directory.iterdir()):
-        raise DataError(f"{directory} is not the tiny {what} of these settings: remove it or choose another folder")
+        raise DataError(f"{directory} is not the tiny {what}: remove it or choose another folder")
     partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
-    write(Release(partial), scenes, size, seed)
+    write(Release(partial))
     (partial / MARKER).write_text(description, encoding="utf-8")
     if directory.exists():
         directory.rmdir()

@@ -20,9 +20,12 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=24, help="pictures (default: %(default)s)")
     parser.add_argument("--size", type=int, default=112, help="side of a picture in pixels (default: %(default)s)")
     parser.add_argument("--lessons", action="store_true", help="write scenes and questions to train on instead")
+    parser.add_argument("--renew", action="store_true", help="replace a world of other settings that is there")
     args = parser.parse_args()
     try:
-        made = (write_lessons if args.lessons else write_world)(args.directory, args.seed, args.scenes, args.size)
+        made = (write_lessons if args.lessons else write_world)(
+            args.directory, args.seed, args.scenes, args.size, args.renew
+        )
     except DataError as error:
         sys.stderr.write(f"{error}\n")
         return 2
