@@ -9,6 +9,7 @@ their gradients are None and AdamW passes them by.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -58,12 +59,20 @@ class Adapters:
         self.names = tuple(names)
         self._peft: PeftModel | None = None
         for name in names:
-            settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LINEARS, bias="none")
+            self._add(
+                model,
+                name,
+                LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LINEARS, bias="none"),
+            )
+        self._activate()
+
+    def _add(self, model: CoLLaVOForConditionalGeneration, name: str, settings: LoraConfig) -> None:
+        with warnings.catch_warnings():  # PEFT reads an attribute that transformers is about to rename
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             if self._peft is None:
                 self._peft = PeftModel(model, settings, adapter_name=name)
             else:
                 self._peft.add_adapter(name, settings)
-        self._activate()
 
     def _activate(self) -> None:
         """Let all sets act."""
