@@ -9,7 +9,7 @@ of its own takes row 0.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modeling.segmenters.base import PanopticMap
-from modeling.segmenters.coco import COCO_PANOPTIC, NUM_CLASSES, display_name
+from modeling.segmenters.coco import COCO_PANOPTIC, NUM_CLASSES, Category, display_name
 
 MAX_INSTANCES = 20
 """Instances of a class that have a numbering query of their own; further ones take row 0, "unknown"."""
@@ -26,6 +26,7 @@ LEAST_SHARE = 0.15
 """Share of an image token's area from which on a thing gives the token its class, where the map is finer than the
 tokens: small things would be lost behind large grounds otherwise."""
 
+COCO_BY_INDEX: Mapping[int, Category] = dict(enumerate(COCO_PANOPTIC))
 Int64Array = npt.NDArray[np.int64]
 Box = tuple[float, float, float, float]
 
@@ -67,7 +68,7 @@ class CrayonPrompt:
         return cls(np.zeros((grid, grid), np.int64), np.zeros((grid, grid), np.int64), ())
 
 
-def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
+def crayon_prompt(panoptic: PanopticMap, grid: int, categories: Mapping[int, Category] = COCO_BY_INDEX) -> CrayonPrompt:
     """Turn a panoptic map into the two index grids that the crayon tables are read with, and the list of objects.
 
     Args:
@@ -75,6 +76,7 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
             1, and ids that no segment lists, are "unknown". Segments that no image token shows are left out and take no
             number.
         grid: side of the image token grid.
+        categories: what the class numbers stand for, where a segmenter looks for other classes than COCO's.
 
     Raises:
         ValueError: the map has another size, a class is outside the 133, or an id is listed twice or below 1; the
@@ -83,7 +85,7 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
     shape = panoptic.id_map.shape
     if shape != (shape[0], shape[0]) or shape[0] < grid or shape[0] % grid:
         raise ValueError(f"the panoptic map is {panoptic.id_map.shape}, the image tokens are ({grid}, {grid})")
-    tokens = panoptic.id_map if shape[0] == grid else _in_tokens(panoptic, grid)
+    tokens = panoptic.id_map if shape[0] == grid else _in_tokens(panoptic, grid, categories)
     prompt = CrayonPrompt.empty(grid)
     counts: Counter[int] = Counter()
     objects: list[CrayonObject] = []
@@ -101,16 +103,16 @@ def crayon_prompt(panoptic: PanopticMap, grid: int) -> CrayonPrompt:
         number = counts[segment.category_id]
         prompt.semantic[shown] = segment.category_id + 1
         prompt.numbering[shown] = number if number <= MAX_INSTANCES else 0
-        name = display_name(COCO_PANOPTIC[segment.category_id].name)
+        name = display_name(categories[segment.category_id].name)
         box = _box(panoptic.id_map == segment.id)
         objects.append(CrayonObject(segment_id=segment.id, category=name, number=number, box=box))
     return CrayonPrompt(prompt.semantic, prompt.numbering, tuple(objects))
 
 
-def _in_tokens(panoptic: PanopticMap, grid: int) -> npt.NDArray[np.integer[Any]]:
+def _in_tokens(panoptic: PanopticMap, grid: int, categories: Mapping[int, Category]) -> npt.NDArray[np.integer[Any]]:
     """A finer map's segment of every image token, (grid, grid): see `largest_in_cells`."""
-    things = [s.id for s in panoptic.segments if COCO_PANOPTIC[s.category_id].is_thing]
-    others = [s.id for s in panoptic.segments if not COCO_PANOPTIC[s.category_id].is_thing]
+    things = [s.id for s in panoptic.segments if categories[s.category_id].is_thing]
+    others = [s.id for s in panoptic.segments if not categories[s.category_id].is_thing]
     return largest_in_cells(panoptic.id_map, things, others, grid)
 
 

@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicCache
 
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 
-from .crayon import CrayonPrompt, crayon_prompt, object_list
+from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt, object_list
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
@@ -168,7 +168,8 @@ class Engine:
         for key, picture in pictures.items():
             if key not in self._crayons:
                 panoptic: PanopticMap = self.segmenter.segment([picture], (side, side))[0]
-                self._crayons[key] = crayon_prompt(panoptic, grid)
+                categories = getattr(self.segmenter, "categories", COCO_BY_INDEX)  # of an open vocabulary
+                self._crayons[key] = crayon_prompt(panoptic, grid, categories)
 
     def _prompt(self, key: bytes, query: Query) -> _Prompt:
         crayon = self._crayons[key] if query.picture is not None else None
