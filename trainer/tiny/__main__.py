@@ -74,8 +74,10 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     from collavo.processing import CoLLaVOProcessor
     from collavo.tokenizer import tiny_tokenizer
 
-    from .base import EVERYTHING, LOOK_UPS, OTHER, Packer, Phase, config_of, features_of, teach_language
+    from .language import EVERYTHING, LOOK_UPS, OTHER, Phase, features_of, teach_language
+    from .rows import Packer
     from .scenes import draw
+    from .start import config_of
     from .vision import teach_tower
     from .vocabulary import pieces
 
