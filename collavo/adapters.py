@@ -10,10 +10,12 @@ their gradients are None and AdamW passes them by.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
@@ -95,14 +97,23 @@ class Adapters:
             self._peft.merge_and_unload(adapter_names=list(self.names))
             self._peft, self.names = None, ()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write one PEFT folder per set: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+        PEFT's own `save_pretrained` would write the model's parameters as they lie there, which may be shards.
 
         Args:
             folder: gets a folder named after each set.
+            weights: the sets' parameters, by their names in the model, whole.
         """
-        if self._peft is not None:
-            self._peft.save_pretrained(str(folder), selected_adapters=list(self.names), save_embedding_layers=False)
+        if self._peft is None:
+            return
+        for name in self.names:
+            settings = copy(self._peft.peft_config[name])
+            settings.inference_mode = True  # as PEFT writes it: what loads the set does not train it unasked
+            settings.save_pretrained(str(folder / name))
+            named = {_peft_key(key, name): weights[key].contiguous().cpu() for key, _ in self._named(name)}
+            save_file(named, folder / name / "adapter_model.safetensors", metadata={"format": "pt"})
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.

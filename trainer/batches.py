@@ -19,6 +19,9 @@ from collavo.model import IGNORE_INDEX
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import IMAGE_TAG
 
+IDLE = "none"
+"""Id of a row that teaches nothing: it is there for the process to take part in an update."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
@@ -51,11 +54,12 @@ class Batch:
     """What runs through the model at a time.
 
     Attributes:
-        ids: of the samples.
+        ids: of the samples; idle rows, which come last, have none.
         input_ids: int64 (B, L); where rows have independent turns (B, T), all image tokens written out.
         attention_mask: int64 (B, L), or bool (B, 1, T, T).
         labels: int64 (B, L) or (B, T).
-        num_tokens: text tokens, padding left out; an image counts as one.
+        num_tokens: text tokens of the samples, padding left out; an image counts as one.
+        num_pictures: of the samples.
         position_ids: int64 (B, T) where rows have independent turns, else None.
         pixel_values: float32 (N, 3, H, W), or None.
         semantic: int64 (N, P), or None where there is no picture.
@@ -67,6 +71,7 @@ class Batch:
     attention_mask: Tensor
     labels: Tensor
     num_tokens: int
+    num_pictures: int
     pixel_values: Tensor | None
     semantic: Tensor | None
     numbering: Tensor | None
@@ -90,7 +95,7 @@ def collate(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Batch:
         examples: at least one.
         processor: of the model.
     """
-    num_tokens, positions = sum(len(example.input_ids) for example in examples), None
+    samples, positions = [example for example in examples if example.id != IDLE], None
     packed = any(example.parts is not None for example in examples)
     rows = [_written_out(example, processor) for example in examples] if packed else examples
     input_ids, mask = processor.pad_left([row.input_ids for row in rows])
@@ -105,11 +110,12 @@ def collate(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Batch:
         semantic = torch.from_numpy(np.stack([prompt.semantic.reshape(-1) for prompt in prompts]))
         numbering = torch.from_numpy(np.stack([prompt.numbering.reshape(-1) for prompt in prompts]))
     return Batch(
-        ids=tuple(example.id for example in examples),
+        ids=tuple(example.id for example in samples),
         input_ids=input_ids,
         attention_mask=mask,
         labels=labels,
-        num_tokens=num_tokens,
+        num_tokens=sum(len(example.input_ids) for example in samples),
+        num_pictures=sum(example.pixels is not None for example in samples),
         position_ids=positions,
         pixel_values=processor.pixel_values(np.stack(pictures)) if pictures else None,
         semantic=semantic,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from collavo.adapters import Adapters
 from collavo.errors import CheckpointError
@@ -45,8 +45,9 @@ def newest(save_dir: Path) -> Path | None:
 def save(
     save_dir: Path,
     state: State,
-    crayon: Mapping[str, nn.Parameter],
+    crayon: Mapping[str, Tensor],
     adapters: Adapters,
+    sets: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     random: Sequence[Mapping[str, Tensor]],
     keep: int,
@@ -56,9 +57,10 @@ def save(
     Args:
         save_dir: of the training.
         state: see `State`.
-        crayon: the crayon prompt's parameters.
+        crayon: the crayon prompt's parameters, whole.
         adapters: the LoRA sets.
-        optimizer: see `optimizer_tensors`.
+        sets: their parameters by name, whole.
+        optimizer: see `trainer.placement.Placement.optimizer_tensors`.
         random: see `random_state`, one of each process.
         keep: how many checkpoints remain, the new one included.
     Returns: its folder.
@@ -68,7 +70,7 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, partial / CRAYON)
-    adapters.save(partial)
+    adapters.save(partial, sets)
     save_file(dict(optimizer), partial / OPTIMIZER)
     states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
     save_file(states, partial / RANDOM)
@@ -81,34 +83,22 @@ def save(
     return target
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
-    """An optimiser's state by the names of its parameters.
+def read_optimizer(folder: Path, trained: Mapping[str, object]) -> dict[str, Tensor]:
+    """An optimiser's state, ``<parameter>/<part>``.
 
     Args:
-        optimizer: AdamW or another one whose state is made of tensors.
-        names: ``id(parameter)`` -> name.
-    """
-    return {
-        f"{names[id(parameter)]}/{key}": value.detach().contiguous().cpu()
-        for parameter, held in optimizer.state.items()
-        for key, value in held.items()
-    }
-
-
-def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Give an optimiser the state that `optimizer_tensors` took.
+        folder: of a checkpoint.
+        trained: the parameters, by name, that it may be of.
 
     Raises:
         CheckpointError: the file is unreadable, or has the state of a parameter that is not trained here.
     """
-    for key, tensor in read_file(folder / OPTIMIZER).items():
-        name, _, part = key.rpartition("/")
-        if name not in parameters:
+    state: dict[str, Tensor] = read_file(folder / OPTIMIZER)
+    for key in state:
+        name = key.rpartition("/")[0]
+        if name not in trained:
             raise CheckpointError(f"{folder / OPTIMIZER}: {name} is not trained here")
-        parameter = parameters[name]
-        # AdamW keeps its count on the CPU, and everything else beside the parameter
-        where = torch.device("cpu") if part == "step" else parameter.device
-        optimizer.state[parameter][part] = tensor.to(where)
+    return state
 
 
 def random_state() -> dict[str, Tensor]:

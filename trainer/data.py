@@ -19,7 +19,7 @@ from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
 from collavo.model import IGNORE_INDEX
 from collavo.options import CrayonConfig
 from collavo.processing import CoLLaVOProcessor
-from collavo.template import CHAT
+from collavo.template import CHAT, IMAGE_TAG
 from collavo.training_inputs import ConversationError, training_inputs
 from datasets.dataset_mappers.picture import decode
 from datasets.instruct.crayon_instructions import Kind
@@ -32,7 +32,7 @@ from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.errors import SegmenterError
 from pipeline.progress import warn
 
-from .batches import Batch, Example, collate
+from .batches import IDLE, Batch, Example, collate
 from .instructions import crayon_sample
 from .maps import MapCache, spoil
 from .parameters import CRAYON
@@ -203,6 +203,7 @@ class Schedule:
         by_length: whether samples of similar length share a batch.
         image_share: probability that an update is one of Image-CIT, where there are two branches.
         workers: how many updates are prepared ahead, each in a thread.
+        alike: give every process as many pieces as every other, each with a picture: rows that teach nothing fill up.
     """
 
     def __init__(
@@ -215,8 +216,14 @@ class Schedule:
         by_length: bool,
         image_share: float,
         workers: int,
+        alike: bool = False,
     ) -> None:
-        self._sources, self._preparation = sources, preparation
+        self._sources, self._preparation, self._alike, self._batch_size_total = (
+            sources,
+            preparation,
+            alike,
+            batch_size_total,
+        )
         self._batch_size, self._workers = batch_size, workers
         self._share = image_share if {IMAGE_CIT, VL_CIT} <= set(sources) else float(IMAGE_CIT in sources)
         chunk = {} if by_length else {"chunk_batches": 1}
@@ -267,11 +274,26 @@ class Schedule:
                 self.skipped[type(error).__name__] += 1
                 warn(f"update {step + 1}: a sample is skipped: {error}")
         examples.sort(key=lambda example: -len(example.input_ids))
-        examples = examples or [self._idle()]
-        pieces = (examples[i : i + self._batch_size] for i in range(0, len(examples), self._batch_size))
-        return [collate(piece, self._preparation.processor) for piece in pieces]
+        pieces = [examples[i : i + self._batch_size] for i in range(0, len(examples), self._batch_size)]
+        if self._alike:
+            pieces = self._filled_up(pieces, world)
+        return [collate(piece, self._preparation.processor) for piece in pieces or [[self._idle()]]]
 
-    def _idle(self) -> Example:
+    def _filled_up(self, pieces: list[list[Example]], world: int) -> list[list[Example]]:
+        """As many pieces as the largest share has, and a picture in each, so that they reach every parameter."""
+        largest = -(-self._batch_size_total // world)
+        pieces = pieces + [[] for _ in range(-(-largest // self._batch_size) - len(pieces))]
+        return [
+            piece if any(e.pixels is not None for e in piece) else [*piece, self._idle(picture=True)]
+            for piece in pieces
+        ]
+
+    def _idle(self, *, picture: bool = False) -> Example:
         """A row without labels, so that a process without samples takes part in the update all the same."""
-        ids = self._preparation.processor.encode(["-"])[0]
-        return Example(id="none", input_ids=ids, labels=[IGNORE_INDEX] * len(ids))
+        processor = self._preparation.processor
+        ids = processor.encode([f"{IMAGE_TAG}-" if picture else "-"])[0]
+        labels, side = [IGNORE_INDEX] * len(ids), processor.image_size
+        if not picture:
+            return Example(id=IDLE, input_ids=ids, labels=labels)
+        pixels, prompt = np.zeros((side, side, 3), np.uint8), CrayonPrompt.empty(processor.grid)
+        return Example(id=IDLE, input_ids=ids, labels=labels, pixels=pixels, crayon=prompt)

@@ -7,21 +7,20 @@ nor the size of the pieces changes what an update does, beyond rounding.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration
+from collavo.model import IGNORE_INDEX
 from pipeline.errors import RunError
 
 from .batches import Batch
-from .parameters import Parameters, only
+from .placement import Placement
 from .schedule import learning_rate
 
 if TYPE_CHECKING:
@@ -95,24 +94,19 @@ class Loop:
 
     Args:
         accelerator: joins the processes.
-        model: prepared by it, in training mode.
-        inner: the same model, unwrapped.
-        optimizer: over all groups.
-        groups: name of a branch -> the parameters that its steps train.
+        placement: the model in training mode, and its optimiser.
+        device: of this process.
         settings: see `LoopSettings`.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        model: nn.Module,
-        inner: CoLLaVOForConditionalGeneration,
-        optimizer: torch.optim.Optimizer,
-        groups: Mapping[str, Sequence[Parameters]],
+        placement: Placement,
+        device: torch.device,
         settings: LoopSettings,
     ) -> None:
-        self._accelerator, self._model, self._inner = accelerator, model, inner
-        self._optimizer, self._groups, self._settings = optimizer, groups, settings
+        self._accelerator, self._placement, self._device, self._settings = accelerator, placement, device, settings
 
     def run(self, data: TrainingData, start: int, done: Callable[[Update], None]) -> None:
         """Make all updates from one on.
@@ -134,24 +128,20 @@ class Loop:
 
     def _update(self, step: int, branch: str, pieces: Sequence[Batch], begun: float) -> Update:
         settings = self._settings
-        trained = self._groups[branch]
-        only(trained, self._inner)
         rate = learning_rate(
             step, settings.steps, highest=settings.highest, lowest=settings.lowest, warmup=settings.warmup
         )
-        for group in self._optimizer.param_groups:
+        for group in self._placement.optimizer.param_groups:
             group["lr"] = rate
-        counts = torch.tensor(_counts(pieces), dtype=torch.float64).sum(0)  # samples, tokens, labels
-        samples, tokens, labels = (int(n) for n in self._sum(counts))
+        counts = torch.tensor(_counts(pieces), dtype=torch.float64).sum(0)
+        samples, tokens, labels, pictures = (int(n) for n in self._sum(counts))
+        self._placement.train(branch, pictures=pictures > 0)
         loss = self._backward(pieces, max(1, labels))  # none, if every sample of the batch was skipped
         if not math.isfinite(loss):
             raise self._non_finite(step, "loss", loss, pieces)
-        parameters = [parameter for group in trained for parameter in group.values()]
-        norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf))
+        norm = self._placement.step(settings.clip)
         if not math.isfinite(norm):
             raise self._non_finite(step, "gradient", norm, pieces)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         return Update(
             step=step + 1,
             branch=branch,
@@ -166,26 +156,26 @@ class Loop:
 
     def _backward(self, pieces: Sequence[Batch], labels: int) -> float:
         """Add up the gradients of this process's pieces, and average them over the processes; the batch's loss."""
-        device, world = self._inner.device, self._accelerator.num_processes
+        device, world = self._device, self._accelerator.num_processes
         total = torch.zeros(1, dtype=torch.float64, device=device)
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
-            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
+            with self._placement.adding_up(last):
                 loss = self._loss(piece.to(device), labels)
-                self._accelerator.backward(loss * world)  # the processes' gradients are averaged
+                self._placement.backward(loss * world, last)  # the processes' gradients are averaged
                 total += loss.detach().double()
         return float(self._sum(total))
 
     def _loss(self, piece: Batch, labels: int) -> Tensor:
         """A piece's share of the batch's loss."""
         dtype = self._settings.autocast
-        with torch.autocast(self._inner.device.type, dtype=dtype, enabled=dtype is not None):
-            loss: Tensor = self._model(**piece.inputs(), num_items_in_batch=labels, use_cache=False).loss
+        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
+            loss: Tensor = self._placement.model(**piece.inputs(), num_items_in_batch=labels, use_cache=False).loss
         return loss
 
     def _sum(self, values: Tensor) -> Tensor:
         """Over all processes."""
-        summed: Tensor = self._accelerator.reduce(values.to(self._inner.device), "sum")
+        summed: Tensor = self._accelerator.reduce(values.to(self._device), "sum")
         return summed
 
     def _non_finite(self, step: int, what: str, value: float, pieces: Sequence[Batch]) -> NonFiniteError:
@@ -199,5 +189,5 @@ class Loop:
 
 
 def _counts(pieces: Sequence[Batch]) -> list[list[int]]:
-    """Samples, tokens and learned tokens of each piece."""
-    return [[len(p.ids), p.num_tokens, int((p.labels[:, 1:] != IGNORE_INDEX).sum())] for p in pieces]
+    """Samples, tokens, learned tokens and pictures of each piece."""
+    return [[len(p.ids), p.num_tokens, int((p.labels[:, 1:] != IGNORE_INDEX).sum()), p.num_pictures] for p in pieces]

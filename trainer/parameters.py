@@ -41,6 +41,15 @@ def trained(branches: Mapping[str, Sequence[Parameters]]) -> Parameters:
     return {name: parameter for groups in branches.values() for group in groups for name, parameter in group.items()}
 
 
+def separate(branches: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
+    """The groups of all branches, each once, in a fixed order."""
+    found: dict[tuple[str, ...], Parameters] = {}
+    for groups in branches.values():
+        for group in groups:
+            found.setdefault(tuple(group), group)
+    return list(found.values())
+
+
 def only(trained: Sequence[dict[str, nn.Parameter]], model: nn.Module) -> None:
     """Let a step train these parameters and nothing else; all others get no gradient."""
     wanted = {id(parameter) for group in trained for parameter in group.values()}

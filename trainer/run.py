@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from collavo.adapters import Adapters, crayon_parameters
 from collavo.checkpoint import fingerprint
@@ -25,18 +25,20 @@ from collavo.template import CHAT
 from collavo.trained import State, foundation, is_trained, load_crayon, read_state
 from modeling.segmenters import build_segmenter
 from pipeline.errors import RunError
-from pipeline.launch import check_environment, device_of, sharding_asked, start_accelerator
+from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
 from pipeline.progress import say
 from pipeline.run import Plan, finish, guarded, make_session, run_tasks
 from pipeline.session import AgreedError, Session
 
 from .check import evaluation_plan
-from .checkpoint import load_optimizer, load_random, newest, optimizer_tensors, random_state, save
+from .checkpoint import load_random, newest, random_state, read_optimizer, save
 from .config import TrainConfig
 from .data import Preparation, Schedule
 from .log import Log
 from .loop import Loop, LoopSettings, Update
 from .parameters import groups, trained
+from .placement import Placement, place
+from .sharding import Sharding, read_sharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -84,17 +86,17 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
 
     def work(folders: list[Path]) -> None:
         folders.append(Path(config.SAVE_DIR).expanduser())
-        accelerator = _start(config)
+        accelerator, sharding = _start(config)
         plan = evaluation_plan(config, catalog)
         session = make_session(plan, accelerator)
-        _train(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None)
+        run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
         finish(accelerator)
 
     return guarded(work, INTERRUPTED)
 
 
-def _start(config: TrainConfig) -> Accelerator:
-    """Join the processes.
+def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
+    """Join the processes; and how the launch wants the model laid out on them.
 
     Raises:
         AgreedError: the launch cannot be served; it looks the same from every process.
@@ -106,27 +108,38 @@ def _start(config: TrainConfig) -> Accelerator:
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world > config.TRAIN.BATCH_SIZE_TOTAL:
             raise RunError(f"TRAIN.BATCH_SIZE_TOTAL {config.TRAIN.BATCH_SIZE_TOTAL} is less than {world} processes")
+        torch.set_flush_denormal(True)  # gradients and moments near 0 would make a CPU some twenty times slower
         trackers = [n for n, on in (("wandb", config.WANDB), ("tensorboard", config.TRAIN.TENSORBOARD)) if on]
+        check_sharding(os.environ, has_accelerator=torch.accelerator.is_available())
+        sharding = read_sharding(os.environ, bits=config.LLM.BITS, evaluates=config.TRAIN.EVAL_EVERY > 0)
         # which LoRA set rests changes from update to update, and a batch of texts leaves the crayon prompt out
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
         )
-        if sharding := sharding_asked(os.environ):
-            raise RunError(f"the launch asks for {sharding}, which this training does not support yet; use DDP")
     except RunError as error:
         raise AgreedError(str(error)) from None
     if config.TRAIN.TENSORBOARD and not config.WANDB:
         accelerator.init_trackers("tensorboard")
-    return accelerator
+    return accelerator, sharding
 
 
-def _train(config: TrainConfig, accelerator: Accelerator, session: Session, plan: Plan | None) -> None:
-    """Load, train, and save."""
+def run_stage(
+    config: TrainConfig, accelerator: Accelerator, session: Session, plan: Plan | None, sharding: Sharding | None
+) -> None:
+    """Load, train, and save.
+
+    Args:
+        config: resolved.
+        accelerator: joins the processes.
+        session: this process's part.
+        plan: of the evaluations on the way, if there are any.
+        sharding: how the model lies on the processes; None for the whole of it on each.
+    """
     save_dir = Path(config.SAVE_DIR).expanduser()
     device = device_of(accelerator)
     loaded: list[Parts] = []
-    session.agree(lambda: loaded.append(load_parts(config, device)))
+    session.agree(lambda: loaded.append(load_parts(config, device, alike=sharding is not None)))
     parts = loaded[0]
     branches = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
     parameters = trained(branches)
@@ -135,18 +148,26 @@ def _train(config: TrainConfig, accelerator: Accelerator, session: Session, plan
     for parameter in parameters.values():  # float32, whatever the type of the rest: small steps must not be lost
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(list(parameters.values()), lr=config.TRAIN.LR, weight_decay=config.TRAIN.WEIGHT_DECAY)
-    start = _resume(config, save_dir, parts, optimizer, parameters, session)
+    newest_one = _resume(config, save_dir, parts, parameters, session)
     if config.TRAIN.GRADIENT_CHECKPOINTING:
         parts.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     parts.model.train()
     parts.model.vision_tower.eval()
-    wrapped = accelerator.prepare_model(parts.model, device_placement=False)
-    loop = Loop(accelerator, wrapped, parts.model, optimizer, branches, _settings(config, parts.steps))
+    placement = place(
+        accelerator,
+        parts.model,
+        branches,
+        sharding,
+        lr=config.TRAIN.LR,
+        weight_decay=config.TRAIN.WEIGHT_DECAY,
+        clip=config.TRAIN.CLIP,
+    )
+    start = _go_on(config, newest_one, placement, session)
+    loop = Loop(accelerator, placement, device, _settings(config, parts.steps))
     if session.is_main:
         _introduce(config, parts, parameters, start)
     log = Log(save_dir, parts.steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log)
-    keeper = _Keeper(config, save_dir, parts, optimizer, parameters, session)
+    keeper = _Keeper(config, save_dir, parts, placement, session)
 
     def done(update: Update) -> None:
         session.between()
@@ -161,12 +182,13 @@ def _train(config: TrainConfig, accelerator: Accelerator, session: Session, plan
     log.close()
 
 
-def load_parts(config: TrainConfig, device: torch.device) -> Parts:
+def load_parts(config: TrainConfig, device: torch.device, *, alike: bool = False) -> Parts:
     """Load the model and the data of a stage.
 
     Args:
         config: resolved.
         device: of this process.
+        alike: see `trainer.data.Schedule`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
@@ -199,6 +221,7 @@ def load_parts(config: TrainConfig, device: torch.device) -> Parts:
         by_length=config.TRAIN.GROUP_BY_LENGTH,
         image_share=config.TRAIN.IMAGE_SHARE,
         workers=config.TRAIN.WORKERS,
+        alike=alike,
     )
     steps = config.TRAIN.STEPS
     if steps is None:
@@ -251,21 +274,28 @@ def shared_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Newest:
+    """The checkpoint that a training goes on from."""
+
+    folder: Path
+    step: int
+    optimizer: Mapping[str, Tensor]
+
+
 def _resume(
     config: TrainConfig,
     save_dir: Path,
     parts: Parts,
-    optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, nn.Parameter],
     session: Session,
-) -> int:
-    """Take up the newest checkpoint, if asked to; returns the updates that are made."""
-    made: list[int] = []
+) -> _Newest | None:
+    """Take up the weights of the newest checkpoint, if asked to."""
+    found: list[_Newest] = []
 
     def read() -> None:
         folder = newest(save_dir)
         if folder is None:
-            made.append(0)
             return
         if not config.RESUME:
             raise RunError(
@@ -280,15 +310,22 @@ def _resume(
             raise RunError(f"{folder} is of another training. What differs:\n  {listed}")
         load_crayon(folder, crayon_parameters(parts.model))
         parts.adapters.load(folder)
-        load_optimizer(folder, optimizer, parameters)
-        if not load_random(folder, session.rank):
-            torch.manual_seed(config.TRAIN.SEED + state.step * session.world + session.rank)
-        made.append(state.step)
+        found.append(_Newest(folder=folder, step=state.step, optimizer=read_optimizer(folder, parameters)))
 
     session.agree(read)
-    if not made[0] and config.LORA.DROPOUT:
-        torch.manual_seed(config.TRAIN.SEED + session.rank)
-    return made[0]
+    return found[0] if found else None
+
+
+def _go_on(config: TrainConfig, found: _Newest | None, placement: Placement, session: Session) -> int:
+    """Give optimiser and generators the state of a checkpoint; returns the updates that are made."""
+    if found is None:
+        if config.LORA.DROPOUT:
+            torch.manual_seed(config.TRAIN.SEED + session.rank)
+        return 0
+    placement.load_optimizer(found.optimizer)
+    if not load_random(found.folder, session.rank):
+        torch.manual_seed(config.TRAIN.SEED + found.step * session.world + session.rank)
+    return found.step
 
 
 class _Keeper:
@@ -299,25 +336,28 @@ class _Keeper:
         config: TrainConfig,
         save_dir: Path,
         parts: Parts,
-        optimizer: torch.optim.Optimizer,
-        parameters: Mapping[str, nn.Parameter],
+        placement: Placement,
         session: Session,
     ) -> None:
         self._config, self._save_dir, self._parts, self._session = config, save_dir, parts, session
-        self._optimizer = optimizer
-        self._names = {id(parameter): name for name, parameter in parameters.items()}
+        self._placement = placement
         self._foundation = fingerprint(parts.started_from)
 
     def save(self, step: int) -> None:
         """Write the checkpoint of a step."""
         random = self._session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
+        adapters = self._parts.adapters
+        crayon = self._placement.weights(crayon_parameters(self._parts.model))
+        sets = [self._placement.weights(adapters.parameters(name)) for name in adapters.names]
+        optimizer = self._placement.optimizer_tensors()
         if self._session.is_main:
             folder = save(
                 self._save_dir,
                 self._state(step),
-                crayon_parameters(self._parts.model),
-                self._parts.adapters,
-                optimizer_tensors(self._optimizer, self._names),
+                crayon,
+                adapters,
+                {name: tensor for weights in sets for name, tensor in weights.items()},
+                optimizer,
                 random,
                 self._config.TRAIN.KEEP,
             )

@@ -43,6 +43,7 @@ from trainer.batches import Batch, Example, collate
 from trainer.data import Preparation, Schedule
 from trainer.loop import Loop, LoopSettings, Update
 from trainer.parameters import groups, only, trained
+from trainer.placement import Whole
 
 from .memory import LiveBytes, all_tensors
 
@@ -299,7 +300,9 @@ def ours(size: Size, work: Work, share: int) -> Result:
     )
     settings = LoopSettings(steps=work.updates + 1, highest=1e-5, lowest=1e-6, warmup=0.0, clip=1.0)
     accelerator = Accelerator(cpu=work.device.type == "cpu")
-    loop = Loop(accelerator, held.model, held.model, held.optimizer, held.branches, settings)
+    placement = Whole(accelerator, held.model, held.branches, lr=1e-5, weight_decay=0.0)
+    held.optimizer = placement.optimizer
+    loop = Loop(accelerator, placement, work.device, settings)
     result, begun = Result(), [0.0]
 
     def done(update: Update) -> None:
@@ -312,8 +315,7 @@ def ours(size: Size, work: Work, share: int) -> Result:
     loop.run(schedule, 0, done)
     # the dearest update again, for its memory
     dearest = max(range(1, work.updates + 1), key=lambda s: max(data[schedule.branch(s)].lengths[schedule.samples(s)]))
-    again = Loop(accelerator, held.model, held.model, held.optimizer, held.branches,
-                 replace(settings, steps=dearest + 1))  # fmt: skip
+    again = Loop(accelerator, placement, work.device, replace(settings, steps=dearest + 1))
     result.peak = peak(held, work.device, lambda: again.run(schedule, dearest, lambda update: None))
     return result
 

@@ -45,7 +45,9 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
         crayon="both",
         settings={},
     )
-    return save(folder, state, crayon_parameters(model), adapters, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+    crayon = {name: parameter.detach() for name, parameter in crayon_parameters(model).items()}
+    sets = {name: p.detach() for each in adapters.names for name, p in adapters.parameters(each).items()}
+    return save(folder, state, crayon, adapters, sets, {}, [{"cpu": torch.get_rng_state()}], keep=2)
 
 
 def logits(model: CoLLaVOForConditionalGeneration) -> torch.Tensor:
@@ -113,7 +115,7 @@ def test_old_checkpoints_go_and_half_ones_do_not_count(left: Path, tmp_path: Pat
     adapters, state = Adapters(model, ()), read_state(left)
     for step in (1, 2, 3):
         values = State(**{**vars(state), "step": step, "adapters": ()})
-        save(tmp_path, values, crayon_parameters(model), adapters, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+        save(tmp_path, values, crayon_parameters(model), adapters, {}, {}, [{"cpu": torch.get_rng_state()}], keep=2)
     (tmp_path / "checkpoints" / ".step-00000004.partial").mkdir()
     names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
     assert names == ["step-00000002", "step-00000003"]

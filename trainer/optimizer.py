@@ -1,0 +1,42 @@
+"""AdamW that leaves alone what rests, whatever holds its parameters: tensors, shards, or ZeRO's flat buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from .parameters import Parameters
+
+RESTS = "rests"
+"""Key of a parameter group: True while nothing of it may move."""
+
+
+class RestingAdamW(torch.optim.AdamW):
+    """AdamW over groups of which some rest.
+
+    Plain AdamW passes by parameters without a gradient. ZeRO lays a group's parameters into one flat buffer whose
+    missing gradients are zeros, and a zero gradient still moves weights (by momentum and weight decay) and state. A
+    resting group is therefore not stepped at all. ZeRO steps group by group with this very method, so this holds there
+    too: it then copies the unchanged buffer back onto the weights. All groups rest until told otherwise, which also
+    keeps DeepSpeed's own first step, on zero gradients, from moving anything.
+
+    Args:
+        groups: parameters by name; each becomes a parameter group, in this order.
+        lr: learning rate.
+        weight_decay: as in AdamW.
+    """
+
+    def __init__(self, groups: Sequence[Parameters], *, lr: float, weight_decay: float) -> None:
+        listed = [{"params": list(group.values()), RESTS: True} for group in groups]
+        super().__init__(listed, lr=lr, weight_decay=weight_decay)
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Update what does not rest."""
+        everything = self.param_groups
+        self.param_groups = [group for group in everything if not group[RESTS]]
+        try:
+            return super().step(closure)
+        finally:
+            self.param_groups = everything
