@@ -303,7 +303,18 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
     plan.save_dir.mkdir(parents=True, exist_ok=True)
     try:
         accelerator.init_trackers(
-            "CoLLaVO", config=dict(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}
+            "CoLLaVO", config=flat(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}
         )
     except wandb.Error as error:
         raise RunError(f"WANDB True: {error} (WANDB_MODE=offline needs no account)") from error
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Nested settings under dotted names, as every tracker takes them; what is no number becomes a text."""
+    found: dict[str, bool | int | float | str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
         )
     if config.LLM.DTYPE == "fp16":
         raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
+    for wanted, key, package in (
+        (config.WANDB, "WANDB", "wandb"),
+        (config.TRAIN.TENSORBOARD, "TRAIN.TENSORBOARD", "tensorboard"),
+    ):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
         evaluation_plan(config, catalog)
 
