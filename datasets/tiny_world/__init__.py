@@ -111,9 +111,9 @@ def _once(directory: Path, what: str, renew: bool, write: Callable[[Release], No
     partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
     write(Release(partial))
     (partial / MARKER).write_text(description, encoding="utf-8")
-    if directory.exists():
-        directory.rmdir()
     try:
+        if directory.exists():
+            directory.rmdir()
         partial.rename(directory)
     except OSError:  # another process was faster; its world is the same
         shutil.rmtree(partial)
