@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.cache_utils import DynamicCache
 
+from modeling.internlm2 import CACHE
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 
 from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt, object_list
@@ -196,7 +197,7 @@ class Engine:
             inputs["image_features"] = self.model.encode_images(pixels)
             inputs["semantic"] = torch.from_numpy(crayon.semantic.reshape(1, -1)).to(device)
             inputs["numbering"] = torch.from_numpy(crayon.numbering.reshape(1, -1)).to(device)
-        self.model(input_ids=input_ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
+        self.model(input_ids=input_ids, cache=cache, use_cache=True, logits_to_keep=1, **inputs)
         layers = tuple((layer.keys, layer.values) for layer in cache.layers)
         return _Prefix(torch.tensor(ids), layers)
 
@@ -209,7 +210,7 @@ class Engine:
             self.model(
                 input_ids=ids[:, new],
                 attention_mask=mask[:, : new.stop],
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -219,7 +220,6 @@ class Engine:
         out = self.model.generate(
             ids,
             attention_mask=mask,
-            past_key_values=cache,
             do_sample=False,
             num_beams=generation.num_beams,
             num_return_sequences=generation.num_beams,
@@ -229,6 +229,7 @@ class Engine:
             logits_processor=LogitsProcessorList([tracker]),
             return_dict_in_generate=True,
             output_scores=generation.num_beams > 1,
+            **{CACHE: cache},
         )
         if generation.num_beams > 1:
             tracker.note_final(out.sequences_scores)

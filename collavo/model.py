@@ -8,17 +8,17 @@ Shape legend: B rows, L text tokens, T merged tokens, P image tokens of a pictur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
+from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from modeling.internlm2 import InternLM2Decoder
+from modeling.internlm2 import CACHE, InternLM2Decoder
 from modeling.plora import ImageTokens
 from modeling.vit import VisionTower
 
@@ -26,23 +26,6 @@ from .config import CoLLaVOConfig
 
 IGNORE_INDEX = -100
 IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
-
-
-@dataclass
-class CoLLaVOOutput(ModelOutput):
-    """Output of the model.
-
-    Attributes:
-        loss: mean cross-entropy over the labelled tokens, if labels were given.
-        logits: (B, T or the asked number of last positions, vocabulary).
-        past_key_values: the cache.
-        hidden_states: see `modeling.internlm2.DecoderOutput`.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def projector(in_features: int, out_features: int) -> nn.Sequential:
@@ -99,6 +82,23 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.output = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
         self.post_init()
 
+    def is_custom_code(self) -> bool:
+        """See `InternLM2Decoder.is_custom_code`."""
+        return False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh queries, and an MLP that keeps their size.
+
+        The low-rank pairs that the vectors pass on their way start at zero: queries as small as a language model's
+        weights would hardly reach them, and training would begin with many updates that change nothing.
+        """
+        super()._init_weights(module)
+        if isinstance(module, CrayonEmbedding):
+            for table in (module.semantic, module.numbering):
+                init.normal_(table.weight)
+            for weight in (p for p in module.projector.parameters() if p.dim() > 1):
+                init.normal_(weight, std=weight.shape[1] ** -0.5)
+
     def get_input_embeddings(self) -> nn.Module:
         """The decoder's embedding table."""
         return self.language_model.embed_tokens
@@ -150,7 +150,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
@@ -162,15 +162,16 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         num_items_in_batch: int | Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        past_key_values: Cache | None = None,
         **backend: Any,
-    ) -> CoLLaVOOutput | tuple[Any, ...]:
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Run the model.
 
         Args:
             input_ids: int64 (B, L): one image token per picture, or already P of them (as `generate` passes them).
             attention_mask: (B, L), or (B, cached + L); 1 for real tokens. Padding belongs on the left.
             position_ids: int64 (B, T); counted from the attention mask where not given.
-            past_key_values: cache of earlier tokens.
+            cache: of earlier tokens.
             inputs_embeds: (B, T, D) instead of ``input_ids``; images are then taken as already merged.
             pixel_values: normalised pictures (N, 3, H, W), in the order of the image tokens.
             image_features: (N, P, D) from `encode_images`, instead of ``pixel_values``.
@@ -183,11 +184,19 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 are computed for those tokens only, (labelled tokens, vocabulary); a batch may be in several pieces.
             output_hidden_states: return every layer's input.
             return_dict: False for a tuple.
+            past_key_values: what ``cache`` is called before transformers 5.24.
             **backend: passed to the attention backend.
+
+        Returns:
+            loss: over the labelled tokens, if labels were given.
+            logits: (B, T or the asked number of last positions, vocabulary).
+            cache (before transformers 5.24 past_key_values): if one was given or asked for.
+            hidden_states: see `modeling.internlm2.DecoderOutput`.
 
         Raises:
             ValueError: the image tokens do not fit the pictures, or neither ids nor embeddings are given.
         """
+        cache = past_key_values if cache is None else cache
         if pixel_values is not None and image_features is None:
             image_features = self.encode_images(pixel_values)
         image = None
@@ -201,13 +210,13 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.get_input_embeddings()(input_ids)
             inputs_embeds, image = self._merge(input_ids, inputs_embeds, image_features, semantic, numbering)
         if position_ids is None:
-            position_ids = _positions(inputs_embeds, attention_mask, past_key_values)
+            position_ids = _positions(inputs_embeds, attention_mask, cache)
         decoded = self.language_model(
             inputs_embeds,
             attention_mask,
             position_ids,
             image=image,
-            cache=past_key_values,
+            cache=cache,
             use_cache=bool(self.config.text.use_cache if use_cache is None else use_cache) and not self.training,
             output_hidden_states=bool(output_hidden_states),
             **backend,
@@ -219,11 +228,8 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         else:
             logits = self.output(hidden[:, -logits_to_keep if logits_to_keep else None :])
             loss = None if labels is None else _loss(logits, labels)
-        output = CoLLaVOOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=decoded.cache,
-            hidden_states=decoded.hidden_states,
+        output = CausalLMOutputWithPast(
+            loss=loss, logits=logits, hidden_states=decoded.hidden_states, **{CACHE: decoded.cache}
         )
         return output.to_tuple() if return_dict is False else output
 

@@ -8,6 +8,7 @@ Shape legend: B batch, T new tokens, S cached and new tokens, D width, H query h
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import eager_attention
 from .plora import ImageTokens, PLoRALinear
+
+CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+"""What transformers calls a cache: in `generate`, in the outputs of models and for masks; renamed in 5.24."""
 
 
 class InternLM2Config(PreTrainedConfig):
@@ -46,7 +50,7 @@ class InternLM2Config(PreTrainedConfig):
     """
 
     model_type = "collavo_internlm2"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [CACHE]
 
     vocab_size: int = 92544
     embedding_rows: int = 92545
@@ -244,6 +248,14 @@ class InternLM2Decoder(PreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    def is_custom_code(self) -> bool:
+        """False, since `_init_weights` leaves loaded weights alone by itself.
+
+        For code outside of its own, transformers takes a module without parameters of its own for initialised, and
+        would never let `_init_weights` see one that consists of other modules.
+        """
+        return False
+
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, PLoRALinear):  # a fresh low-rank pair adds nothing, as in LoRA
@@ -280,8 +292,8 @@ class InternLM2Decoder(PreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=cache,
             position_ids=position_ids,
+            **{CACHE: cache},
         )
         cos, sin = rotary_tables(position_ids, self.config.head_dim, self.config.rope_theta)
         rotary = cos.to(inputs_embeds.dtype), sin.to(inputs_embeds.dtype)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from modeling.internlm2 import DecoderLayer
@@ -202,13 +202,10 @@ def _shard(model: nn.Module, sharding: Sharding, num: int) -> None:
     """Shard a model layer by layer, in place."""
     device = next(model.parameters()).device
     mesh = init_device_mesh(device.type, (num,))
-    offload = CPUOffloadPolicy() if sharding.offload else OffloadPolicy()
     kept = {p for p in model.parameters() if not p.is_floating_point() or hasattr(p, "quant_state")}
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     for module in (*layers, model):
-        fully_shard(
-            module, mesh=mesh, reshard_after_forward=sharding.reshard, offload_policy=offload, ignored_params=kept
-        )
+        fully_shard(module, mesh=mesh, reshard_after_forward=sharding.reshard, ignored_params=kept)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ from .loop import Loop, LoopSettings, Update
 from .parameters import groups, trained
 from .placement import Placement, place
 from .sharding import Sharding, read_sharding
+from .zero import keep_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -119,6 +120,8 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
         )
     except RunError as error:
         raise AgreedError(str(error)) from None
+    if sharding is not None and sharding.kind == "zero":
+        keep_whole()
     if config.TRAIN.TENSORBOARD and not config.WANDB:
         accelerator.init_trackers("tensorboard")
     return accelerator, sharding

@@ -21,7 +21,7 @@ class Sharding:
         kind: torch's `fully_shard`, or DeepSpeed's ZeRO.
         stage: of ZeRO: 2 (gradients, optimiser state) or 3 (weights too); 0 for FSDP2, which shards all three.
         reshard: FSDP2: give weights back after a layer's forward pass, at the price of gathering them again.
-        offload: keep optimiser state (FSDP2: all shards) in the host's memory.
+        offload: ZeRO: keep optimiser state in the host's memory.
     """
 
     kind: Literal["fsdp2", "zero"]
@@ -58,11 +58,12 @@ def _fsdp(environ: Mapping[str, str]) -> Sharding:
     for variable, key, instead in (
         ("FSDP_CPU_RAM_EFFICIENT_LOADING", "fsdp_cpu_ram_efficient_loading", "every process reads the checkpoint"),
         ("FSDP_ACTIVATION_CHECKPOINTING", "fsdp_activation_checkpointing", "TRAIN.GRADIENT_CHECKPOINTING does this"),
+        ("FSDP_OFFLOAD_PARAMS", "fsdp_offload_params", "shards stay on the accelerator; ZeRO-2 can offload"),
     ):
         if _yes(environ, variable):
             raise RunError(f"{key}: true is not supported ({instead}); set it to false")
     reshard = environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in _YES
-    return Sharding(kind="fsdp2", reshard=reshard, offload=_yes(environ, "FSDP_OFFLOAD_PARAMS"))
+    return Sharding(kind="fsdp2", reshard=reshard)
 
 
 def _zero(environ: Mapping[str, str], bits: int) -> Sharding:

@@ -22,6 +22,13 @@ from .sharding import Sharding
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+def keep_whole() -> None:
+    """Let transformers and PEFT load whole weights: under a launch with ZeRO-3 they would cut them up while loading."""
+    from transformers.integrations import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
 class Zero:
     """See `trainer.placement.Placement`.
 
@@ -97,8 +104,8 @@ class Zero:
 
     def weights(self, parameters: Parameters) -> dict[str, Tensor]:
         """See `Placement.weights`."""
+        from deepspeed.runtime.zero import GatheredParameters
         from deepspeed.utils import safe_get_full_fp32_param
-        from deepspeed.zero import GatheredParameters
 
         moving = {name for group in self._groups for name in group}
         found: dict[str, Tensor] = {}

@@ -94,8 +94,8 @@ def test_cached_steps_equal_one_pass(model: CoLLaVOForConditionalGeneration) -> 
     whole = model(**inputs).logits
     cache = DynamicCache(config=model.config.text)
     first = {**inputs, "input_ids": inputs["input_ids"][:, :7], "attention_mask": inputs["attention_mask"][:, :7]}
-    model(**first, past_key_values=cache, use_cache=True)
-    rest = model(input_ids=inputs["input_ids"][:, 7:], past_key_values=cache).logits  # several tokens over a cache
+    model(**first, cache=cache, use_cache=True)
+    rest = model(input_ids=inputs["input_ids"][:, 7:], cache=cache).logits  # several tokens over a cache
     torch.testing.assert_close(rest, whole[:, -5:], atol=1e-4, rtol=0)
 
 
@@ -174,3 +174,15 @@ def test_gradients_reach_the_crayon_tables(model: CoLLaVOForConditionalGeneratio
     for table in (trained.crayon.semantic, trained.crayon.numbering):
         assert table.weight.grad is not None
         assert table.weight.grad.abs().sum() > 0
+
+
+def test_a_fresh_model_has_silent_pairs_and_queries_of_full_size() -> None:
+    """Low-rank pairs add nothing at the start, and no vector of the crayon prompt is too small to be learned from."""
+    torch.manual_seed(0)
+    model = CoLLaVOForConditionalGeneration(tiny_config(100, 99))
+    ends = {n: p for n, p in model.named_parameters() if n.endswith(("image_b.weight", "crayon_b.weight"))}
+    assert len(ends) == 2 * (5 + 4)  # two layers; all five linears have the image's pair, w2 has no crayon pair
+    assert not any(bool(p.any()) for p in ends.values())
+    assert all(bool(p.any()) for n, p in model.named_parameters() if n.endswith("_a.weight"))
+    vectors, _ = model.crayon(torch.arange(134)[:, None], torch.zeros(134, 1, dtype=torch.long))
+    assert 0.1 < float(vectors.std()) < 3
