@@ -62,7 +62,7 @@ def test_a_model_is_made_from_nothing_and_can_be_moved(made: Path, world: Path, 
 def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     few = ["--lessons", "24", "--scenes", "24", "--step1", "1", "--step2", "2", "--batch", "4", "--seeds", "0", "1"]
     words = ["-m", "trainer.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
-    done = python(*words, "--rows", "none", "vl_only")
+    done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Crayon prompt, true maps, 2 seeds" in done.stdout
     assert "Training, spoiled maps, 2 seeds" in done.stdout
@@ -70,6 +70,22 @@ def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     assert len(scores["true"]["none"]["count"]) == 2
     state = json.loads((tmp_path / "out/vl_only-1/checkpoints/step-00000001/state.json").read_text())
     assert (state["adapters"], state["crayon"]) == (["vl_cit"], "both")  # half of the updates: those on VL data
+
+
+def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
+    words = ["-m", "trainer.tiny.scores", str(tmp_path), "--checkpoint", str(made / "shipped" / "collavo")]
+    done = python(*words, "--scenes", "24", "--maps", "true", "none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for maps in ("true", "none"):
+        metrics = json.loads((tmp_path / maps / "tiny_world" / "results.json").read_text())["metrics"]
+        count = next(m["value"] for m in metrics if (m["group"], m["name"]) == ("kind/count", "accuracy"))
+        row = next(line for line in (tmp_path / "scores.md").read_text().splitlines() if line.startswith(f"| {maps}"))
+        assert row.split("|")[4].strip() == f"{100 * count:.1f}"
+    identities = {
+        json.loads((tmp_path / maps / "tiny_world" / "run.json").read_text())["fingerprint"]
+        for maps in ("true", "none")
+    }
+    assert len(identities) == 2
 
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="this clone holds no trained tiny model (assets/tiny)")
