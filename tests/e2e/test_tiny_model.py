@@ -55,8 +55,17 @@ def test_a_model_is_made_from_nothing_and_can_be_moved(made: Path, world: Path, 
     done = python("lbk_entry.py", "eval", *words, "EVAL.LIMIT", "8")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "run/tiny_world/results.json").read_text())["counts"]["answered"] == 8
-    words = ["-m", "trainer.tiny", str(made), *FEW, *STEPS]
-    assert "update" not in python(*words).stdout  # all is there already
+
+
+def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
+    """Not the lessons either: the second run could not draw them anew, since there are none to leave alone."""
+    here = shutil.copytree(made, tmp_path / "again")
+    shutil.rmtree(here / "lessons")
+    before = {file: file.stat().st_mtime_ns for name in ("step1", "step2") for file in (here / name).rglob("*")}
+    done = python("-m", "trainer.tiny", str(here), *FEW, *STEPS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "update" not in done.stdout and "lessons" not in done.stdout and not (here / "lessons").exists()
+    assert {file: file.stat().st_mtime_ns for name in ("step1", "step2") for file in (here / name).rglob("*")} == before
 
 
 def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:

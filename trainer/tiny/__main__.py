@@ -3,7 +3,8 @@
     python -m trainer.tiny outputs/tiny_from_scratch --seed 0
 
 draws scenes, teaches the vision tower and the language model, then runs both training steps of CoLLaVO through
-``lbk_entry.py train``. What is already there is kept: a run that was cut off goes on with the part that it was in.
+``lbk_entry.py train``. What is already there is kept: a run that was cut off goes on with the part that it was in, and
+a step whose last checkpoint is there is not started again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.load import REPOSITORY
+from trainer.checkpoint import folder_of
 
 IMAGE_SIZE, PATCH_SIZE = 112, 14
 _VOCABULARY_SCENES = 2000
@@ -39,14 +41,17 @@ def main() -> int:
     say = _teller(args.directory / "log.txt")
     if not (args.directory / "base" / "config.json").is_file():
         _make_base(args, say)
-    code = _lessons(args) or _step(args, 1, args.directory / "base", args.step1, say)
-    step1 = args.directory / "step1" / "checkpoints" / f"step-{args.step1:08d}"
-    code = code or _step(args, 2, step1, args.step2, say)
-    if code:
-        return code
+    below = args.directory / "base"
+    for number, steps in ((1, args.step1), (2, args.step2)):
+        last = folder_of(args.directory / f"step{number}", steps)
+        if not last.is_dir():  # a checkpoint appears whole or not at all
+            code = _lessons(args) or _step(args, number, below, steps, say)
+            if code:
+                return code
+        below = last
     from .ship import ship
 
-    ship(args.directory / "step2" / "checkpoints" / f"step-{args.step2:08d}", args.directory / "shipped")
+    ship(below, args.directory / "shipped")
     say(f"the tiny CoLLaVO is in {args.directory / 'shipped'}")
     return 0
 
