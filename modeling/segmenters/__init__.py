@@ -33,5 +33,7 @@ def build_segmenter(config: SegmenterConfig, device: Any = "cpu") -> Segmenter:
         near = difflib.get_close_matches(config.NAME, backends(), n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise SegmenterError(f"SEGMENTER.NAME: no '{config.NAME}'{hint} There are: {', '.join(backends())}")
+    if config.BATCH_SIZE < 1:
+        raise SegmenterError(f"SEGMENTER.BATCH_SIZE: must be at least 1, got {config.BATCH_SIZE}")
     segmenter: Segmenter = importlib.import_module(f"{__name__}.{config.NAME}").build(config, device)
     return segmenter

@@ -59,3 +59,11 @@ def display_name(name: str) -> str:
     for suffix in ("-other", "-merged", "-stuff"):
         name = name.replace(suffix, "")
     return name
+
+
+_INDEX_BY_SHOWN_NAME = {display_name(category.name): index for index, category in enumerate(COCO_PANOPTIC)}
+
+
+def coco_index(name: str) -> int | None:
+    """A name's row among the categories of COCO panoptic, with or without its suffixes; None if it has none."""
+    return INDEX_BY_NAME.get(name, _INDEX_BY_SHOWN_NAME.get(name))

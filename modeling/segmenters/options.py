@@ -10,13 +10,17 @@ class SegmenterConfig:
     """Which segmenter gives the panoptic maps, and how.
 
     Attributes:
-        NAME: backend: a module of ``modeling/segmenters`` (mask2former, xdecoder, precomputed, none).
+        NAME: backend: a module of ``modeling/segmenters`` (mask2former, xdecoder, detectron2,
+            precomputed, none).
         PATH: mask2former: checkpoint directory or hub name; xdecoder: a released ``.pt`` file, or a directory with
-            config.json and model.safetensors; precomputed: COCO panoptic JSON.
+            config.json and model.safetensors; detectron2: a weights file, ``.pkl`` as its zoo has them, ``.pth`` or
+            ``.safetensors``; precomputed: COCO panoptic JSON.
+        ZOO_CONFIG: detectron2: the configuration of its zoo that the weights belong to.
         IMAGES: precomputed: folder of the panoptic PNGs.
-        THRESHOLD: least confidence of a segment, 0..1. None is the backend's own: mask2former 0.5, xdecoder 0.8.
+        THRESHOLD: least confidence of a segment, 0..1. None is the backend's own: mask2former 0.5, xdecoder 0.8,
+            detectron2 0.5 (of things; stuff has none there).
         MASK_THRESHOLD: least share of its own mask that a segment must win from the others, 0..1. None is the
-            backend's own: mask2former 0.95, xdecoder 0.8.
+            backend's own: mask2former 0.95, xdecoder 0.8, detectron2 0.5 (of things).
         CLASSES: xdecoder: names of the classes to look for, at most 133; empty: the 133 of COCO panoptic. Names of COCO
             panoptic (with or without ``-other``, ``-merged``, ``-stuff``) keep their number, the others take numbers
             that are left.
@@ -25,11 +29,12 @@ class SegmenterConfig:
         RESIZE: xdecoder: how pictures are resized: ``evaluation`` (bilinear, rounded) or ``demo`` (bicubic, cut down).
         SHORT_SIDE: xdecoder: wanted length of the shorter side, pixels. None is the rule's own: 800, demo 512.
         LONG_SIDE: xdecoder: most the longer side may have, pixels. None is the rule's own: 1333, demo no limit.
-        BATCH_SIZE: xdecoder: most pictures in one forward pass; those of one prepared size share it.
+        BATCH_SIZE: xdecoder, detectron2: most pictures in one forward pass; those of one prepared size share it.
     """
 
     NAME: str = "mask2former"
     PATH: str = "facebook/mask2former-swin-large-coco-panoptic"
+    ZOO_CONFIG: str = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
     IMAGES: str = ""
     THRESHOLD: float | None = None
     MASK_THRESHOLD: float | None = None

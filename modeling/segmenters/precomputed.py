@@ -74,7 +74,7 @@ class PrecomputedSegmenter:
             raise SegmenterError(
                 f"picture {picture.name}: its segments in {self._file} are malformed ({error!r})"
             ) from error
-        return renumber(_at_cell_centres(colours @ np.array([1, 256, 65536]), size), found)
+        return renumber(at_cell_centres(colours @ np.array([1, 256, 65536]), size), found)
 
 
 def _unambiguous(pairs: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -93,8 +93,8 @@ def _class_index(category: dict[str, Any]) -> int:
     return INDEX_BY_COCO_ID[int(category["id"])] if by_name is None else by_name
 
 
-def _at_cell_centres(ids: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Sample a map (H, W) at the middle of each cell of a grid."""
+def at_cell_centres(ids: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Sample a map (H, W) at the middle of each cell of a grid (height, width)."""
     rows, columns = (
         np.minimum((np.arange(n) + 0.5) * length / n, length - 1).astype(int)
         for n, length in zip(size, ids.shape, strict=True)

@@ -10,11 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..coco import COCO_PANOPTIC, INDEX_BY_NAME, NUM_CLASSES, Category, display_name
+from ..coco import COCO_PANOPTIC, NUM_CLASSES, Category, coco_index, display_name
 from ..errors import SegmenterError
 from .prompts import BACKGROUND
-
-_INDEX_BY_SHOWN_NAME = {display_name(category.name): index for index, category in enumerate(COCO_PANOPTIC)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +37,6 @@ class ClassList:
             number: Category(COCO_PANOPTIC[number].id if coco_index(name) == number else 1001 + number, name, is_thing)
             for name, is_thing, number in rows
         }
-
-
-def coco_index(name: str) -> int | None:
-    """A name's row among the categories of COCO panoptic, with or without its suffixes; None if it has none."""
-    return INDEX_BY_NAME.get(name, _INDEX_BY_SHOWN_NAME.get(name))
 
 
 def class_list(names: Sequence[str] = (), stuff: Sequence[str] = ()) -> ClassList:

@@ -114,8 +114,6 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> XDecoderSegmenter:
     Raises:
         SegmenterError: a setting, the checkpoint, or the classes are no good.
     """
-    if config.BATCH_SIZE < 1:
-        raise SegmenterError(f"SEGMENTER.BATCH_SIZE: must be at least 1, got {config.BATCH_SIZE}")
     try:
         resize = ResizeRule.named(config.RESIZE, config.SHORT_SIDE, config.LONG_SIDE)
     except ValueError as error:

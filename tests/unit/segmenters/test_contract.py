@@ -56,8 +56,33 @@ def tiny_xdecoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_xdecoder(tmp_path_factory.mktemp("xdecoder"))
 
 
+def detectron2_weights(folder: Path) -> Path:
+    """Random weights of the zoo's smallest panoptic model that find some stuff; skips without the library."""
+    pytest.importorskip("detectron2", reason="detectron2 is not installed; it has to be built from its sources")
+    from detectron2 import model_zoo
+    from detectron2.modeling import build_model
+
+    file = folder / "panoptic_fpn.pth"
+    if not file.is_file():
+        settings = model_zoo.get_config(SegmenterConfig().ZOO_CONFIG)
+        settings.MODEL.DEVICE = "cpu"
+        torch.manual_seed(0)
+        model = build_model(settings)
+        torch.nn.init.constant_(model.sem_seg_head.predictor.bias[5], 9.0)
+        torch.save({"model": model.state_dict()}, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what takes long to make."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def cases(tiny_mask2former: Path, tiny_xdecoder: Path, tmp_path: Path) -> dict[str, Callable[[], SegmenterConfig]]:
+def cases(
+    tiny_mask2former: Path, tiny_xdecoder: Path, kept: Path, tmp_path: Path
+) -> dict[str, Callable[[], SegmenterConfig]]:
     def precomputed() -> SegmenterConfig:
         images, annotations = [], []
         for number, picture in enumerate(pictures()):
@@ -74,6 +99,7 @@ def cases(tiny_mask2former: Path, tiny_xdecoder: Path, tmp_path: Path) -> dict[s
         return SegmenterConfig(NAME="precomputed", PATH=str(tmp_path / "panoptic.json"), IMAGES=str(tmp_path))
 
     return {
+        "detectron2": lambda: SegmenterConfig(NAME="detectron2", PATH=str(detectron2_weights(kept))),
         "mask2former": lambda: SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=0.02, MASK_THRESHOLD=0.02),
         "none": lambda: SegmenterConfig(NAME="none"),
         "precomputed": precomputed,

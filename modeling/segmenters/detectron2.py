@@ -1,0 +1,311 @@
+"""Panoptic FPN from detectron2's model zoo, with the library's own picture preparation and post-processing.
+
+Source: Kirillov et al. 2019 (arXiv 1901.02446). The library is optional and imported when a segmenter is built. A map
+is made at the picture's own size, in whose pixels the library counts areas, and brought to the asked size by taking the
+pixel at the middle of every cell; segments that no cell shows are left out. Padding is not masked in this network, so
+only pictures of one prepared size share a forward pass, and each has the map it would have alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .base import PanopticMap, Picture
+from .coco import coco_index
+from .errors import SegmenterError
+from .options import SegmenterConfig
+from .precomputed import at_cell_centres, renumber
+
+ARCHITECTURE = "PanopticFPN"
+INSTANCES = "things"
+"""What the zoo's stuff classes call all things together; such places are no segment."""
+# in files of older versions, and made from the configuration by newer ones, or the other way round
+MADE_FROM_CONFIGURATION = ("pixel_mean", "pixel_std", ".cell_anchors.")
+# all that a pickled dictionary of arrays needs; anything else in a file could run code
+HARMLESS = {
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *(
+        (f"{package}.multiarray", name)
+        for package in ("numpy.core", "numpy._core")
+        for name in ("_reconstruct", "scalar")
+    ),
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Detectron2Segmenter:
+    """Segments pictures with a panoptic model of detectron2.
+
+    Args:
+        model: in evaluation mode, on its device.
+        resize: the library's ``ResizeShortestEdge``.
+        channels: order of the channels that the model reads, ``RGB`` or ``BGR``.
+        things: our category of each thing class of the model.
+        stuff: our category of each stuff class; None for a class that is no segment.
+        batch_size: most pictures in one forward pass.
+        fingerprint: see `Segmenter.fingerprint`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        resize: Any,
+        channels: str,
+        things: Sequence[int | None],
+        stuff: Sequence[int | None],
+        *,
+        batch_size: int = 4,
+        fingerprint: str,
+    ) -> None:
+        self._model, self._resize, self._channels = model, resize, channels
+        self._things, self._stuff = things, stuff
+        self._batch_size = batch_size
+        self.fingerprint = fingerprint
+
+    @torch.inference_mode()
+    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+        """See `Segmenter.segment`.
+
+        Raises:
+            SegmenterError: a picture that cannot be resized; it is named.
+        """
+        prepared = [self._prepare(picture) for picture in pictures]
+        maps: dict[int, PanopticMap] = {}
+        for indices in self._batches(prepared):
+            outputs = self._model([prepared[index] for index in indices])
+            for index, output in zip(indices, outputs, strict=True):
+                ids, infos = output["panoptic_seg"]
+                maps[index] = self._map(ids, infos, size)
+        return [maps[index] for index in range(len(pictures))]
+
+    def _prepare(self, picture: Picture) -> dict[str, Any]:
+        """A picture as the library's models take it; the size is that of the map they shall make."""
+        pixels = picture.pixels if self._channels == "RGB" else picture.pixels[:, :, ::-1]
+        try:
+            resized = self._resize.get_transform(pixels).apply_image(pixels)
+        except ValueError as error:  # a side shrinks to nothing
+            height, width = pixels.shape[:2]
+            raise SegmenterError(
+                f"picture {picture.name}: {height}x{width} pixels cannot be resized: {error}"
+            ) from error
+        image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))
+        return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1]}
+
+    def _batches(self, prepared: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
+        """Indices of at most ``batch_size`` pictures of one prepared size."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, item in enumerate(prepared):
+            groups[tuple(item["image"].shape)].append(index)
+        for indices in groups.values():
+            for start in range(0, len(indices), self._batch_size):
+                yield indices[start : start + self._batch_size]
+
+    def _map(self, ids: Tensor, infos: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> PanopticMap:
+        """The library's map (H, W) and list of segments as ours."""
+        found, scores = [], []
+        for info in infos:
+            category = (self._things if info["isthing"] else self._stuff)[int(info["category_id"])]
+            if category is not None:
+                found.append((int(info["id"]), category))
+                scores.append(float(info.get("score", 1.0)))  # stuff has none
+        return renumber(at_cell_centres(ids.cpu().numpy(), size), found, scores)
+
+
+def build(config: SegmenterConfig, device: Any = "cpu") -> Detectron2Segmenter:
+    """Build the zoo's model, and load its weights.
+
+    Raises:
+        SegmenterError: the library is missing, or a setting, the weights or the classes are no good.
+    """
+    library = _library()
+    settings = zoo_settings(library, config.ZOO_CONFIG)
+    # the library drops an instance of which more than a share is taken by others
+    combine, heads = settings.MODEL.PANOPTIC_FPN.COMBINE, settings.MODEL.ROI_HEADS
+    own = (float(combine.INSTANCES_CONFIDENCE_THRESH), 1 - float(combine.OVERLAP_THRESH))
+    threshold, mask_threshold = config.thresholds(*own)
+    combine.INSTANCES_CONFIDENCE_THRESH, combine.OVERLAP_THRESH = threshold, 1 - mask_threshold
+    heads.SCORE_THRESH_TEST = min(float(heads.SCORE_THRESH_TEST), threshold)  # decides before
+    settings.MODEL.DEVICE = str(device)
+    things, stuff = class_numbers(library, settings.DATASETS.TEST[0], config.ZOO_CONFIG)
+    file = Path(config.PATH)
+    weights = read_weights(file, config.ZOO_CONFIG)
+    model = library.build_model(settings).eval()
+    load_weights(model, weights, file, config.ZOO_CONFIG)
+    sides = settings.INPUT.MIN_SIZE_TEST
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256")
+    digest.update(json.dumps([config.ZOO_CONFIG, threshold, mask_threshold]).encode())
+    return Detectron2Segmenter(
+        model,
+        library.ResizeShortestEdge([sides, sides], settings.INPUT.MAX_SIZE_TEST),
+        settings.INPUT.FORMAT,
+        things,
+        stuff,
+        batch_size=config.BATCH_SIZE,
+        fingerprint=f"detectron2-{digest.hexdigest()[:16]}",
+    )
+
+
+def _library() -> Any:
+    """What is used of the library, by name.
+
+    Raises:
+        SegmenterError: it cannot be imported.
+    """
+    library = ModuleType("what is used of detectron2")
+    try:
+        from detectron2 import model_zoo
+        from detectron2.data import MetadataCatalog
+        from detectron2.data.transforms import ResizeShortestEdge
+        from detectron2.modeling import build_model
+    except ImportError as error:
+        raise SegmenterError(
+            f"SEGMENTER.NAME detectron2: the library cannot be imported ({error}). No package index has it: install it "
+            "from its source repository (facebookresearch/detectron2), which compiles it for the torch that is "
+            "installed, or choose SEGMENTER.NAME mask2former, xdecoder, precomputed or none."
+        ) from error
+    library.__dict__.update(
+        model_zoo=model_zoo,
+        MetadataCatalog=MetadataCatalog,
+        ResizeShortestEdge=ResizeShortestEdge,
+        build_model=build_model,
+    )
+    return library
+
+
+def zoo_settings(library: Any, name: str) -> Any:
+    """The library's configuration of a model of its zoo.
+
+    Raises:
+        SegmenterError: the zoo has none of that name, or it is no panoptic model that reads colours.
+    """
+    hint = "name a panoptic one, e.g. COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
+    path = PurePosixPath(name)
+    # the library would take files from elsewhere too, and lets them run code
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".yaml":
+        raise SegmenterError(f"SEGMENTER.ZOO_CONFIG: '{name}' is no name of detectron2's model zoo; {hint}")
+    try:
+        settings = library.model_zoo.get_config(name)
+    except RuntimeError as error:
+        raise SegmenterError(f"SEGMENTER.ZOO_CONFIG: detectron2's model zoo has no '{name}'; {hint}") from error
+    if settings.MODEL.META_ARCHITECTURE != ARCHITECTURE or settings.INPUT.FORMAT not in ("RGB", "BGR"):
+        raise SegmenterError(
+            f"SEGMENTER.ZOO_CONFIG: {name} is a {settings.MODEL.META_ARCHITECTURE} for {settings.INPUT.FORMAT}; {hint}"
+        )
+    return settings
+
+
+def class_numbers(library: Any, dataset: str, name: str) -> tuple[list[int | None], list[int | None]]:
+    """Our categories of a data set's thing classes and of its stuff classes, found by their names.
+
+    Args:
+        library: what `build` uses of the library.
+        dataset: that the model is tested on, in the library's catalogue.
+        name: of the configuration, for errors.
+
+    Raises:
+        SegmenterError: names that are no categories of COCO panoptic.
+    """
+    entry = library.MetadataCatalog.get(dataset)
+    kinds = [list(getattr(entry, kind, ())) for kind in ("thing_classes", "stuff_classes")]
+    things, stuff = ([coco_index(item) for item in names] for names in kinds)
+    pairs = zip(kinds[0] + kinds[1], things + stuff, strict=True)
+    unknown = [item for item, number in pairs if number is None and item != INSTANCES]
+    if unknown or not things or not stuff:
+        which = ", ".join(map(repr, unknown[:4])) + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else "")
+        raise SegmenterError(
+            f"SEGMENTER.ZOO_CONFIG: {name} is for {dataset}, whose classes are not those of COCO panoptic: "
+            f"{which or 'things or stuff'} {'unknown' if unknown else 'missing'}"
+        )
+    return things, stuff
+
+
+class _Arrays(pickle.Unpickler):
+    """Unpickles dictionaries of arrays and refuses everything else, so that no code of a file runs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in HARMLESS:
+            raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is no array")
+        return super().find_class(module, name)
+
+
+def _read_pickle(file: BinaryIO) -> Any:
+    return _Arrays(file, encoding="latin1").load()  # as files of Python 2 need it
+
+
+def read_weights(file: Path, name: str) -> dict[str, Tensor]:
+    """Read a weights file: the zoo's pickled arrays, a training's ``.pth``, or ``.safetensors``; no code of it runs.
+
+    Args:
+        file: the file.
+        name: of the configuration, for errors.
+
+    Raises:
+        SegmenterError: it is missing, damaged, or holds anything else.
+    """
+    if not file.is_file():
+        raise SegmenterError(
+            f"SEGMENTER.PATH: {file} is no file; detectron2 takes the weights of SEGMENTER.ZOO_CONFIG {name}, e.g. the "
+            ".pkl that its model zoo lists for it"
+        )
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        if file.suffix == ".pkl":
+            with file.open("rb") as opened:
+                content = _read_pickle(opened)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        weights = content.get("model", content)
+        return {key: torch.as_tensor(value) for key, value in weights.items()}
+    except Exception as error:  # damaged bytes make the readers fail in any way
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise SegmenterError(f"SEGMENTER.PATH: {file} cannot be read as weights ({reason})") from error
+
+
+def load_weights(model: Any, weights: Mapping[str, Tensor], file: Path, name: str) -> None:
+    """Give a model its weights.
+
+    Args:
+        model: of the library.
+        weights: by the library's names.
+        file: they are from, for errors.
+        name: of the configuration, for errors.
+
+    Raises:
+        SegmenterError: a tensor is missing, unknown or of another shape.
+    """
+    try:
+        missing, unknown = model.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+        raise SegmenterError(
+            f"SEGMENTER.PATH: {file} has other shapes than SEGMENTER.ZOO_CONFIG {name}: {lines[-1]}"
+        ) from error
+    made = [key for key in (*missing, *unknown) if any(part in key for part in MADE_FROM_CONFIGURATION)]
+    wrong = [f"{key} is missing" for key in missing if key not in made]
+    wrong += [f"{key} is unknown" for key in unknown if key not in made]
+    if wrong:
+        more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise SegmenterError(
+            f"SEGMENTER.PATH: {file} is not for SEGMENTER.ZOO_CONFIG {name}: {', '.join(wrong[:4])}{more}"
+        )
+    if made:
+        logger.info("%s: made from the configuration: %s", file, ", ".join(made))
