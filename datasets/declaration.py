@@ -75,6 +75,11 @@ class Benchmark:
     rules: str = "official"
     expected: tuple[Expected, ...] = ()
 
+    @property
+    def measures_maps(self) -> bool:
+        """Whether it measures the segmenter's maps, and so asks no language model."""
+        return self.scorer == "panoptic_quality"
+
     def as_released(self) -> Benchmark:
         """The declaration as the first CoLLaVO release scored it; itself where that made no difference."""
         if not self.released:

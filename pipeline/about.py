@@ -17,6 +17,7 @@ PACKAGES = (
     "safetensors",
     "numpy",
     "pillow",
+    "torchmetrics",
 )
 _ROOT = Path(__file__).resolve().parent.parent
 

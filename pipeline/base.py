@@ -23,8 +23,8 @@ class Answerer(Protocol):
     """What the loop needs of an engine."""
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of the square pictures it takes."""
+    def image_size(self) -> int | None:
+        """Side in pixels of the square pictures it takes; None where it takes pictures of their own size."""
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
         """Answer questions, in order; a reply must not depend on what else is asked with it."""

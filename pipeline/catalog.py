@@ -15,7 +15,7 @@ from datasets.declaration import Benchmark, Expected
 
 FOLDER = REPOSITORY / "configs" / "benchmarks"
 ALL = "all"
-"""What ``DATASETS.TEST`` says for every declared benchmark whose files are there."""
+"""What ``DATASETS.TEST`` says for every declared benchmark of the model whose files are there."""
 SECTION = "BENCHMARKS"
 """Key of a configuration file that holds further declarations, by name."""
 READER = "tables"
@@ -76,7 +76,7 @@ class Catalog:
         """Benchmarks by their dataset names.
 
         Args:
-            names: as in ``DATASETS.TEST``, separated by commas; ``all`` is every one.
+            names: as in ``DATASETS.TEST``, separated by commas; ``all`` is every one that asks the model.
 
         Raises:
             ConfigError: no name, or an unknown one; with the nearest and all there are.
@@ -90,7 +90,8 @@ class Catalog:
                 hint = f"; did you mean {' or '.join(near)}?" if near else "."
                 known = f"{ALL}, {', '.join(self.benchmarks)}"
                 raise ConfigError(f"DATASETS.TEST: there is no '{name}'{hint} There are: {known}")
-        chosen = [key for name in wanted for key in (self.benchmarks if name == ALL else (name,))]
+        asked = [name for name, benchmark in self.benchmarks.items() if not benchmark.measures_maps]
+        chosen = [key for name in wanted for key in (asked if name == ALL else (name,))]
         return [self.benchmarks[name] for name in dict.fromkeys(chosen)]
 
 

@@ -22,7 +22,7 @@ from .config import EvalConfig, read_configuration
 from .errors import RunError
 from .launch import is_main
 from .rescore import Source, rescore
-from .run import evaluate, make_plan
+from .run import asks_model, evaluate, make_plan
 from .session import USER_ERRORS
 from .validate import validate
 
@@ -174,7 +174,8 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     """
     plan = make_plan(config, catalog)
     checkpoint = Path(config.RESUME_FROM)
-    if not is_trained(checkpoint) and not (checkpoint / "config.json").is_file():
+    needed = asks_model(task.pipeline.declaration for task in plan.tasks)
+    if needed and not is_trained(checkpoint) and not (checkpoint / "config.json").is_file():
         raise RunError(f"RESUME_FROM: {checkpoint} is no checkpoint directory (it has no config.json)")
     for root in plan.roots:
         if not root.is_dir():
@@ -202,7 +203,9 @@ def _list(args: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
-    sys.stdout.write(f"\nPIPELINE may be left out, or written without {PREFIX}.\n")
+    maps = [name for name, benchmark in catalog.benchmarks.items() if benchmark.measures_maps]
+    sys.stdout.write(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
+    sys.stdout.write(f"PIPELINE may be left out, or written without {PREFIX}.\n")
     sys.stdout.write(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
     return 0
 
@@ -234,6 +237,8 @@ def _show(args: argparse.Namespace) -> int:
     check(config, catalog)
     if args.num < 1:
         raise ConfigError(f"--num must be at least 1, got {args.num}")
+    if not asks_model(catalog.select(config.DATASETS.TEST)[:1]):
+        raise ConfigError("DATASETS.TEST: show asks the model, and this benchmark has no questions; see segment")
     from .show import show  # not before it is known that all is there: drawing needs more than checking
 
     return show(config, catalog, args.num, args.out, os.environ)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .base import Answerer
-
 if TYPE_CHECKING:
     import torch
 
+    from collavo.engine import Engine
     from modeling.segmenters.base import Segmenter
 
     from .config import EvalConfig
@@ -28,7 +27,7 @@ class ConfiguredEngine:
     def __init__(self, config: EvalConfig, device: torch.device) -> None:
         self._config, self._device = config, device
         self._segmenter: Segmenter | None = None
-        self._engine: Answerer | None = None
+        self._engine: Engine | None = None
 
     def parts(self) -> Mapping[str, Any]:
         """Identity of checkpoint, compute type, template and segmenter.
@@ -65,7 +64,7 @@ class ConfiguredEngine:
             "process, besides caches"
         )
 
-    def engine(self) -> Answerer:
+    def engine(self) -> Engine:
         """Load it, once."""
         from transformers.utils import logging as transformers_logging
 

@@ -112,7 +112,7 @@ def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
     if len(entries) >= HOPELESS and not answered:
         raise RunError(f"none of the first {len(entries)} questions could be asked; the last: {entries[-1].error}")
     before = sum(entry.error is None for entry in entries[:-new])
-    if not before and answered:
+    if not before and answered and answered[0].question:
         progress.note(f"  first prompt:   {answered[0].prompt!r}\n  first reply:    {answered[0].text!r}")
     unfinished = sum(not entry.finished for entry in answered)
     if before < EARLY <= len(answered) and unfinished > len(answered) / 2:
@@ -210,7 +210,7 @@ def _query(question: Question, pictures: dict[str, Future[Picture]]) -> Query:
 
 
 def _decoded(
-    todo: Sequence[list[Question]], size: int, workers: int
+    todo: Sequence[list[Question]], size: int | None, workers: int
 ) -> Iterator[tuple[list[Question], dict[str, Future[Picture]]]]:
     """Yield batches with their pictures, decoding as many batches ahead as there are workers.
 
@@ -239,5 +239,5 @@ def _sources(batch: Sequence[Question]) -> list[ImageSource]:
     return [question.image for question in batch if question.image is not None]
 
 
-def _decode(source: ImageSource, size: int) -> Picture:
+def _decode(source: ImageSource, size: int | None) -> Picture:
     return Picture(pixels=decode(source, size), name=source.name)

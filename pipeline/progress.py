@@ -33,14 +33,15 @@ class Progress:
         label: in front of the bar.
         total: questions to answer.
         shown: False on all processes but the main one.
+        unit: what is counted, in the plural.
     """
 
-    def __init__(self, label: str, total: int, *, shown: bool) -> None:
-        self._label, self._total, self._done = label, total, 0
+    def __init__(self, label: str, total: int, *, shown: bool, unit: str = "questions") -> None:
+        self._label, self._total, self._done, self._unit = label, total, 0, unit
         self._shown = shown and total > 0
         self._bar: tqdm[NoReturn] | None = None
         if self._shown and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=label, unit="question", file=sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(total=total, desc=label, unit=unit.removesuffix("s"), file=sys.stderr, dynamic_ncols=True)
         self._start = self._last = time.monotonic()
         self._interval = FIRST_LINE_SECONDS
 
@@ -63,9 +64,9 @@ class Progress:
         """State of affairs in one line."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self._done / seconds
-        share = f"{self._label}: {self._done} of {self._total} questions ({100 * self._done // self._total} %)"
+        share = f"{self._label}: {self._done} of {self._total} {self._unit} ({100 * self._done // self._total} %)"
         left = duration((self._total - self._done) / rate) if rate else "unknown"
-        return f"{share}, {rate:.2f} questions/s, {left} left"
+        return f"{share}, {rate:.2f} {self._unit}/s, {left} left"
 
     def __enter__(self) -> Progress:
         """The progress itself."""

@@ -15,6 +15,9 @@ PREDICTIONS, RESULTS, MARKDOWN, TABLE = "predictions.jsonl", "results.json", "re
 CHANCE = "chance"
 """Name of the metric that says what always giving the commonest answer would get."""
 
+CLASS, MANY_ROWS = "class/", 120
+"""How groups of single classes begin, and rows of a table from which the terminal shows none of them."""
+
 INTERVAL = 1.96
 """Standard errors on each side of a 95 % interval."""
 _COLUMNS = ("group", "name", "value", "num", "stderr", "kind")
@@ -59,9 +62,12 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += [f"- {sentence}" for sentence in warnings(results)]
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in number.items()]
     asked = results["asked"]
+    if asked["prompt"]:  # a benchmark of the segmenter alone asks nothing
+        lines.append(
+            f"- asked with {asked['num_beams']} beam{'s' if asked['num_beams'] > 1 else ''}, at most "
+            f"{asked['max_new_tokens']} tokens, prompt {asked['prompt']!r}"
+        )
     lines += [
-        f"- asked with {asked['num_beams']} beam{'s' if asked['num_beams'] > 1 else ''}, at most "
-        f"{asked['max_new_tokens']} tokens, prompt {asked['prompt']!r}",
         f"- scorer {asked['scorer']}, version {asked['version']} of the benchmark, after {asked['source']}",
         f"- {rules_in_words(results)}",
     ]
@@ -87,7 +93,11 @@ def rules_in_words(results: Mapping[str, Any]) -> str:
 
 def plain_table(results: Mapping[str, Any]) -> str:
     """The results for the terminal, columns aligned."""
-    tables = [aligned([_HEADER, *_rows(results["metrics"])])]
+    rows = _rows(results["metrics"])
+    whole = rows if len(rows) <= MANY_ROWS else [row for row in rows if not row[0].startswith(CLASS)]
+    tables = [aligned([_HEADER, *whole])]
+    if len(whole) < len(rows):
+        tables.append(f"{len(rows) - len(whole)} figures of single classes are in {MARKDOWN}")
     if results["expected"]:
         tables.append(aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
     if "paired" in results:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,15 +31,17 @@ from .launch import (
     sharding_asked,
     start_accelerator,
 )
+from .maps import MapSource
 from .progress import say, warn
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
 from .summary import show_summary
-from .task import Task, load_tasks, run_task
+from .task import Loaded, Task, load_tasks, run_task
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
+    from datasets.declaration import Benchmark
     from datasets.evaluation.judges.base import Judge
     from datasets.evaluation.judges.options import JudgeOptions
 
@@ -107,12 +109,13 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         RunError: a pipeline class that does not exist or belongs to another benchmark, or no checkpoint.
         DataError: no dataset folder is known, or no judge where one must be.
     """
-    if not config.RESUME_FROM:
+    chosen = catalog.select(config.DATASETS.TEST)
+    if not config.RESUME_FROM and asks_model(chosen):
         raise RunError("RESUME_FROM: set it to the checkpoint's directory")
     save_dir = Path(config.SAVE_DIR).expanduser()
     names = [name.strip() for name in config.DATASETS.TEST.split(",")]
     tasks = []
-    for benchmark in catalog.select(config.DATASETS.TEST):
+    for benchmark in chosen:
         pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
         size = config.sections[benchmark.section].TEST.BATCH_SIZE_TOTAL
         folder, optional = save_dir / benchmark.dataset, benchmark.dataset not in names
@@ -136,6 +139,11 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         settings=yaml.safe_load(config.resolved_yaml),
         config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
     )
+
+
+def asks_model(benchmarks: Iterable[Benchmark]) -> bool:
+    """Whether any of the benchmarks needs a checkpoint, rather than the segmenter alone."""
+    return not all(benchmark.measures_maps for benchmark in benchmarks)
 
 
 def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) -> int:
@@ -218,10 +226,18 @@ def run_tasks(
     results = []
     for loaded in found:
         begins(loaded.task)
-        results.append(run_task(loaded, source, session))
+        results.append(run_task(loaded, _source_of(loaded, source, session), session))
     if session.is_main and len(plan.tasks) > 1:
         show_summary(results, missing, plan.save_dir)
     return results
+
+
+def _source_of(loaded: Loaded, source: EngineSource, session: Session) -> EngineSource:
+    """What answers a benchmark: the engine, or the segmenter where its own maps are measured."""
+    task = loaded.task
+    if not task.pipeline.declaration.measures_maps:
+        return source
+    return MapSource(source, loaded.records, task.folder, device_of(session.accelerator))
 
 
 def _start(plan: Plan, world: int) -> Accelerator:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from datasets.evaluation.judges.base import Judge
+    from modeling.segmenters.base import Segmenter
 
 T = TypeVar("T")
 USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError)
@@ -44,6 +45,9 @@ class EngineSource(Protocol):
 
     def engine(self) -> Answerer:
         """The engine, loaded at the first call."""
+
+    def segmenter(self) -> Segmenter:
+        """The segmenter alone, built at the first call; it needs no checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)

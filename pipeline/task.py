@@ -204,7 +204,7 @@ def _answer_share(
     share = divide(left, session.world)[session.rank]
     size = batch_size_per_process(task.batch_size_total, session.world)
     if session.is_main:
-        say(_introduction(name, data, len(left), size))
+        say(_introduction(task.pipeline.declaration, data, len(left), size))
         if left and (loading := source.weights()):
             say(loading)
     if not share:
@@ -226,7 +226,8 @@ def _answer_share(
     by_id = {record.id: record for record in data.records}
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
     file = task.folder / "journal" / f"process-{session.rank}.jsonl"
-    with Journal(file) as journal, Progress(label, len(share), shown=session.is_main) as progress:
+    unit = "pictures" if declaration.measures_maps else "questions"
+    with Journal(file) as journal, Progress(label, len(share), shown=session.is_main, unit=unit) as progress:
         return answer_all(
             share,
             engine,
@@ -238,16 +239,20 @@ def _answer_share(
         )
 
 
-def _introduction(name: str, data: _Data, left: int, batch_size: int) -> str:
-    """What is about to be asked, with the first question as the model gets it."""
+def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int) -> str:
+    """What is about to be asked, with the first question as the model gets it, or what is to be segmented."""
     first = data.questions[0]
     pictures = len({question.image.name for question in data.questions if question.image is not None})
     done = len(data.questions) - left
+    asked = [f"  first question: {first.prompt!r}"]
+    if benchmark.measures_maps:
+        asked = ["  the segmenter's maps are compared with the true ones; no language model is asked"]
     lines = [
-        f"{name}: {len(data.records)} records, {pictures} pictures, {len(data.questions)} distinct questions; "
-        f"{done} answered before, {left} to answer, {batch_size} at a time on each process",
+        f"{benchmark.dataset}: {len(data.records)} records, {pictures} pictures, "
+        f"{len(data.questions)} distinct questions; {done} answered before, {left} to answer, "
+        f"{batch_size} at a time on each process",
         f"  first picture:  {first.image.name if first.image else 'none'}",
-        f"  first question: {first.prompt!r}",
+        *asked,
     ]
     if data.bad:
         lines.append(f"  bad records:    {len(data.bad)}, the first at {data.bad[0].where}: {data.bad[0].reason}")

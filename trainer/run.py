@@ -24,6 +24,7 @@ from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.trained import State, foundation, is_trained, load_crayon, read_state
 from modeling.segmenters import build_segmenter
+from modeling.segmenters.base import Segmenter
 from pipeline.errors import RunError
 from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
 from pipeline.progress import say
@@ -384,8 +385,10 @@ class _Keeper:
 class _LiveEngine:
     """The model as it is being trained, for `pipeline.task.run_task`; see `pipeline.session.EngineSource`."""
 
-    def __init__(self, identity: Mapping[str, Any], make: Callable[[], Engine]) -> None:
-        self._identity, self._make = identity, make
+    def __init__(
+        self, identity: Mapping[str, Any], make: Callable[[], Engine], segmenter: Callable[[], Segmenter]
+    ) -> None:
+        self._identity, self._make, self._segmenter = identity, make, segmenter
 
     def parts(self) -> Mapping[str, Any]:
         """Which training, and how far."""
@@ -399,6 +402,10 @@ class _LiveEngine:
         """Joins it with the segmenter."""
         return self._make()
 
+    def segmenter(self) -> Segmenter:
+        """The segmenter alone."""
+        return self._segmenter()
+
 
 def _evaluate(config: TrainConfig, plan: Plan, session: Session, parts: Parts, step: int) -> None:
     """Evaluate the benchmarks of the plan, into ``eval/step-...`` of the training's folder."""
@@ -406,14 +413,16 @@ def _evaluate(config: TrainConfig, plan: Plan, session: Session, parts: Parts, s
     tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
     folder.mkdir(parents=True, exist_ok=True)
 
+    def segmenter() -> Segmenter:
+        return build_segmenter(config.SEGMENTER, parts.model.device)
+
     def make() -> Engine:
-        segmenter = build_segmenter(config.SEGMENTER, parts.model.device)
-        return Engine(parts.model, parts.processor, segmenter, CHAT, crayon=config.CRAYON)
+        return Engine(parts.model, parts.processor, segmenter(), CHAT, crayon=config.CRAYON)
 
     identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
     parts.model.eval()
     try:
-        run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make), session)
+        run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make, segmenter), session)
     finally:
         parts.model.train()
         parts.model.vision_tower.eval()

@@ -1,4 +1,4 @@
-"""From encoded bytes to the square RGB picture that the model takes.
+"""From encoded bytes to the square RGB picture that the model takes, or to one of its own size for a segmenter.
 
 EXIF orientation is applied, any mode becomes RGB (transparency is dropped, 16-bit grey scaled to 8), and the picture is
 resized without regard to its aspect ratio, as the reference does. The interpolation is bicubic with antialiasing,
@@ -25,13 +25,13 @@ _DAMAGE = (
 """What Pillow's decoders let out on damaged bytes, seen on altered files of all common formats."""
 
 
-def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
-    """Decode a picture and resize it.
+def decode(source: ImageSource, size: int | None) -> npt.NDArray[np.uint8]:
+    """Decode a picture, and resize it where a size is asked for.
 
     Args:
         source: gives the encoded bytes.
-        size: side in pixels.
-    Returns: RGB, uint8 (size, size, 3).
+        size: side in pixels; None for the picture's own height and width.
+    Returns: RGB, uint8 (size, size, 3), or (height, width, 3).
 
     Raises:
         DataError: missing, unreadable, truncated or dangerously large; the picture is named.
@@ -45,14 +45,16 @@ def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # Pillow itself only warns
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
             upright = ImageOps.exif_transpose(opened)
-            square = _rgb(upright).resize((size, size), Image.Resampling.BICUBIC)
+            found = _rgb(upright)
+            if size is not None:
+                found = found.resize((size, size), Image.Resampling.BICUBIC)
     except Image.DecompressionBombError as error:
         raise DataError(f"picture {source.name}: too large to decode safely ({error})") from error
     except UnidentifiedImageError as error:
         raise DataError(f"picture {source.name}: {len(data)} bytes that are no picture of a known format") from error
     except _DAMAGE as error:
         raise DataError(f"picture {source.name}: damaged ({type(error).__name__}: {error})") from error
-    return np.array(square, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only
+    return np.array(found, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only
 
 
 def _rgb(image: Image.Image) -> Image.Image:

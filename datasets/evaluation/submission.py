@@ -1,7 +1,7 @@
 """Files for the evaluation servers of benchmarks whose test answers are withheld.
 
-GQA and TextVQA take JSON, MMBench a spreadsheet with one row per pass. The texts go in as scored: after LLaVA's
-conversion for GQA, raw for the others, whose servers extract on their own.
+GQA and TextVQA take JSON, MMBench a spreadsheet with one row per pass, COCO panoptic a JSON beside a folder of PNGs.
+The texts go in as scored: after LLaVA's conversion for GQA, raw for the others, whose servers extract on their own.
 """
 
 from __future__ import annotations
@@ -83,9 +83,26 @@ def _number(key: str) -> int | str:
     return int(key) if key.isascii() and key.isdigit() else key
 
 
+def _panoptic(scored: Sequence[Scored], path: Path) -> None:
+    """COCO's panoptic result format; pictures without a map are not in it."""
+    images, annotations = [], []
+    categories: dict[int, tuple[str, bool]] = {}
+    for item in scored:
+        if item.score.value is not None:
+            found, image_id = json.loads(item.text), item.record.meta["image_id"]
+            categories |= item.record.meta["categories"]
+            images.append({"id": image_id, "file_name": item.record.id})
+            listed = {"file_name": found["file_name"], "segments_info": found["segments_info"]}
+            annotations.append({"image_id": image_id, **listed})
+    classes = [{"id": key, "name": name, "isthing": int(thing)} for key, (name, thing) in categories.items()]
+    content = {"images": images, "annotations": annotations, "categories": classes}
+    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 SUBMISSIONS: dict[str, tuple[str, Callable[[Sequence[Scored], Path], None]]] = {
     "gqa": ("gqa_predictions.json", _gqa),
     "vqa_accuracy": ("textvqa_submission.json", _textvqa),
     "circular": ("mmbench_submission.xlsx", _mmbench),
+    "panoptic_quality": ("panoptic.json", _panoptic),
 }
 """Scorers whose benchmarks have a server: the file's name, and what writes it."""

@@ -92,7 +92,7 @@ MAIN = {"mme": ("perception/score", 2000), "mathvista_testmini": ("accuracy", 1)
 MAIN |= {"mmbench": ("circular_accuracy", 1), "mmbench_cn": ("circular_accuracy", 1), "pope_test": ("mean/accuracy", 1)}
 
 
-@pytest.mark.parametrize("dataset", load_catalog().benchmarks)
+@pytest.mark.parametrize("dataset", [benchmark.dataset for benchmark in load_catalog().select("all")])
 def test_every_benchmark_reads_its_mini_and_who_knows_gets_the_full_score(dataset: str, whole: Path) -> None:
     benchmark = load_catalog().benchmarks[dataset]
     records, bad = load_records(benchmark, [whole])

@@ -1,0 +1,145 @@
+"""Panoptic quality: how many segments of each class are found, and how well they fit.
+
+A picture's text is what ``pipeline/maps.py`` says of its map, as JSON: the segments, and under ``quality`` the matches
+of every class that is in the true map or in the found one. Sums run over all pictures; PQ,
+SQ and RQ are averaged over the classes that occur.
+
+Source: Kirillov et al. 2019 (arXiv 1801.00868).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..types import Metric, Record, Score, Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """There is nothing to choose: the rule is COCO's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Matches of one class, or of several.
+
+    Attributes:
+        iou: sum of the overlaps (intersection over union) of the matched segments.
+        tp: true segments with a match.
+        fp: found segments without one.
+        fn: true segments without one.
+    """
+
+    iou: float = 0.0
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    @property
+    def occurs(self) -> bool:
+        """Whether there is anything to find, or anything was found."""
+        return self.tp + self.fp + self.fn > 0
+
+    @property
+    def sq(self) -> float:
+        """Segmentation quality: mean overlap of the matches; 0 without any."""
+        return self.iou / self.tp if self.tp else 0.0
+
+    @property
+    def rq(self) -> float:
+        """Recognition quality: F1 of finding segments; 0 where there is nothing."""
+        return self.tp / (self.tp + (self.fp + self.fn) / 2) if self.occurs else 0.0
+
+    @property
+    def pq(self) -> float:
+        """Panoptic quality."""
+        return self.sq * self.rq
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """The sum; that of the overlaps is rounded once, so that it does not depend on their order."""
+    all_of = list(tallies)
+    return Tally(
+        iou=math.fsum(t.iou for t in all_of),
+        tp=sum(t.tp for t in all_of),
+        fp=sum(t.fp for t in all_of),
+        fn=sum(t.fn for t in all_of),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Score):
+    """A verdict on one picture's map.
+
+    Attributes:
+        tallies: COCO's class id -> its matches; None where the text says nothing of a map.
+        unlisted: found segments of classes that the annotations do not know; they count as not found.
+    """
+
+    tallies: Mapping[int, Tally] | None = None
+    unlisted: int = 0
+
+
+def score(record: Record, text: str, options: Options) -> Measured:
+    """Read a picture's matches; its value is their panoptic quality without regard to classes, 1 for nothing at all."""
+    try:
+        content = json.loads(text)
+        tallies = {int(name): _tally(row) for name, row in content["quality"].items()}
+        unlisted = int(content.get("unlisted", 0))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Measured(value=None, extracted="", no_answer=True, explanation=f"says nothing of a map ({error!r})")
+    whole = total(tallies.values())
+    said = f"{whole.tp} of {whole.tp + whole.fn} segments found, {whole.fp} too many"
+    return Measured(
+        value=whole.pq if whole.occurs else 1.0, extracted=said, tallies=tallies, unlisted=unlisted, explanation=""
+    )
+
+
+def _tally(row: Any) -> Tally:
+    iou, tp, fp, fn = row
+    return Tally(iou=float(iou), tp=int(tp), fp=int(fp), fn=int(fn))
+
+
+def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
+    """PQ, SQ and RQ over all classes, things and stuff, and of every class; pictures without a map are left out."""
+    each: dict[int, list[Tally]] = defaultdict(list)
+    categories: dict[int, tuple[str, bool]] = {}
+    counted = unlisted = 0
+    for item in scored:
+        if isinstance(item.score, Measured) and item.score.tallies is not None:
+            counted += 1
+            unlisted += item.score.unlisted
+            categories |= item.record.meta["categories"]
+            for category, tally in item.score.tallies.items():
+                each[category].append(tally)
+    sums = {category: total(tallies) for category, tallies in sorted(each.items())}
+    sums = {category: tally for category, tally in sums.items() if tally.occurs}
+    things = [tally for category, tally in sums.items() if categories[category][1]]
+    stuff = [tally for category, tally in sums.items() if not categories[category][1]]
+    groups = {"": list(sums.values()), "things": things, "stuff": stuff}
+    metrics = [metric for name, members in groups.items() for metric in _averages(members, name, counted)]
+    if unlisted:
+        metrics.append(Metric(name="unlisted_segments", value=unlisted, num=counted, kind="count"))
+    for category, tally in sums.items():
+        group, num = f"class/{categories[category][0]}", sum(t.occurs for t in each[category])
+        metrics += _averages([tally], group, num)[:3]
+        metrics += [Metric(name=n, value=getattr(tally, n), num=num, group=group, kind="count") for n in _COUNTS]
+    return metrics
+
+
+_COUNTS = ("tp", "fp", "fn")
+
+
+def _averages(classes: Sequence[Tally], group: str, num: int) -> list[Metric]:
+    """PQ, SQ and RQ averaged over classes, and how many these are; undefined over none."""
+    found = []
+    for name in ("pq", "sq", "rq"):
+        values = [getattr(tally, name) for tally in classes]
+        mean = math.fsum(values) / len(values) if values else None
+        found.append(Metric(name=name.upper(), value=mean, num=num, group=group))
+    return [*found, Metric(name="classes", value=len(classes), num=num, group=group, kind="count")]

@@ -1,0 +1,96 @@
+"""COCO's panoptic annotations as they are: a picture, its true map, and the segments in it.
+
+Source: COCO panoptic format (arXiv 1801.00868): a JSON, and PNGs whose colour is the segment's id, R + 256 G + 65536 B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..roots import find
+from ..types import BadRecord, Record
+from .files import MalformedError, build_records, expect, image_file, place, read_json, take
+
+Categories = dict[int, tuple[str, bool]]
+"""COCO's id of a class -> its official name, and whether it is a thing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where the annotations lie.
+
+    Attributes:
+        annotations: the panoptic JSON, the first one found; the PNGs lie in the folder of its name without ``.json``.
+        images: folder of the pictures.
+    """
+
+    annotations: tuple[str, ...] = ("coco/annotations/panoptic_val2017.json",)
+    images: str = "coco/val2017"
+
+
+def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
+    """A record for each annotation: ``target`` has its segments; ``meta`` its map, image id, and all classes."""
+    path = find(roots, *options.annotations)
+    folder = find([path.parent], path.stem)
+    images = place(roots, options.images)
+    content = expect(read_json(path), dict, path)
+    bad: list[BadRecord] = []
+    categories = dict(_each(expect(content.get("categories"), list, path, "categories"), path, "categories", bad))
+    named = dict(_each(expect(content.get("images"), list, path, "images"), path, "images", bad))
+    yield from bad
+    items = enumerate(expect(content.get("annotations"), list, path, "annotations"))
+    yield from build_records(
+        ((f"{path}, annotations {number}", item) for number, item in items),
+        lambda item: _record(item, images, folder, named, categories),
+    )
+
+
+def _each(items: Sequence[Any], path: Path, key: str, bad: list[BadRecord]) -> Iterator[tuple[int, Any]]:
+    """Id and content of classes or pictures; malformed ones go to ``bad``."""
+    for number, item in enumerate(items):
+        try:
+            if key == "categories":
+                yield take(item, "id", int), (take(item, "name", str), bool(take(item, "isthing", int)))
+            else:
+                yield take(item, "id", int), take(item, "file_name", str)
+        except MalformedError as error:
+            bad.append(BadRecord(where=f"{path}, {key} {number}", reason=str(error)))
+
+
+def _record(item: Any, images: Path, folder: Path, named: Mapping[int, str], categories: Categories) -> Record:
+    """One annotation.
+
+    Raises:
+        MalformedError: it is none, names a picture or class that the file does not list, or its map is missing.
+    """
+    image_id = take(item, "image_id", int)
+    if image_id not in named:
+        raise MalformedError(f"image {image_id} is not among the file's images")
+    name = named[image_id]
+    true_map = image_file(folder, take(item, "file_name", str))
+    if not true_map.path.is_file():
+        raise MalformedError(f"picture {name}: its map is missing; looked for {true_map.path}")
+    return Record(
+        id=name,
+        image=image_file(images, name),
+        fields={},
+        target=_segments(take(item, "segments_info", list), categories),
+        meta={"map": true_map, "image_id": image_id, "categories": categories},
+    )
+
+
+def _segments(entries: Sequence[Any], categories: Categories) -> list[dict[str, int]]:
+    """Id, class and crowd mark of the segments, in the file's order."""
+    segments: dict[int, dict[str, int]] = {}
+    for entry in entries:
+        number, category = take(entry, "id", int), take(entry, "category_id", int)
+        if category not in categories:
+            raise MalformedError(f"class {category} is not among the file's categories")
+        if number in segments or number < 1:
+            raise MalformedError(f"segment {number}: ids count from 1 and are listed once")
+        crowd = int(bool(entry.get("iscrowd", 0)))
+        segments[number] = {"id": number, "category_id": category, "iscrowd": crowd}
+    return list(segments.values())

@@ -1,0 +1,169 @@
+"""Panoptic quality through the entry: the official rule's figures, for any backend and any number of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.tiny_world import write_world
+from pipeline.cli import main
+from tests.e2e.test_pope_processes import ROOT
+from tests.unit.pipeline.official_quality import averages, one_picture
+from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
+
+NAME = "coco_panoptic_val"
+
+
+def ids_of(path: Path) -> Any:
+    return np.asarray(Image.open(path), np.int64) @ [1, 256, 65536]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny world whose true maps have crowds and voids."""
+    root = tmp_path_factory.mktemp("world") / "data"
+    write_world(root, seed=4, scenes=8, size=72)
+    file = root / "coco/annotations/panoptic_val2017.json"
+    content = json.loads(file.read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        segments = annotation["segments_info"]
+        segments[-1]["iscrowd"] = number % 2
+        if number % 3 == 0:
+            gone = segments.pop(len(segments) // 2)
+            png = file.with_suffix("") / annotation["file_name"]
+            pixels = np.array(Image.open(png))
+            pixels[ids_of(png) == gone["id"]] = 0
+            Image.fromarray(pixels).save(png)
+    file.write_text(json.dumps(content))
+    return root
+
+
+def settings(world: Path, save: Path, maps: Path | None, *more: object) -> list[str]:
+    words: list[object] = ["eval", "--overrides", "DATASETS.TEST", NAME, "DATASETS.ROOT", world, "SAVE_DIR", save]
+    if maps is None:
+        return [*map(str, words), *map(str, more)]
+    segmenter = ["SEGMENTER.NAME", "precomputed", "SEGMENTER.PATH", f"{maps}.json", "SEGMENTER.IMAGES", maps]
+    return [*map(str, [*words, *segmenter, *more])]
+
+
+def results(save: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((save / NAME / "results.json").read_text())
+    return content
+
+
+def official(world: Path, folder: Path) -> dict[str, tuple[float, float, float, int]]:
+    """Figures of the files that a run wrote, by the rule written out again."""
+    truth = json.loads((world / "coco/annotations/panoptic_val2017.json").read_text())
+    found = {a["image_id"]: a for a in json.loads((folder / "panoptic.json").read_text())["annotations"]}
+    pictures = []
+    for true in truth["annotations"]:
+        if true["image_id"] in found:
+            mine = found[true["image_id"]]
+            classes = {s["id"]: s["category_id"] for s in mine["segments_info"]}
+            maps = world / "coco/annotations/panoptic_val2017" / true["file_name"], folder / "panoptic"
+            ids = ids_of(maps[1] / mine["file_name"])
+            assert {*np.unique(ids)} - {0} == {*classes}
+            assert {s["id"]: s["area"] for s in mine["segments_info"]} == {n: (ids == n).sum() for n in classes}
+            pictures.append(one_picture(ids_of(maps[0]), true["segments_info"], ids, classes))
+    things = {c["id"] for c in truth["categories"] if c["isthing"]}
+    stuff = {c["id"] for c in truth["categories"]} - things
+    return {"all": averages(pictures), "things": averages(pictures, things), "stuff": averages(pictures, stuff)}
+
+
+def agree(scores: Any, wanted: dict[str, tuple[float, float, float, int]]) -> bool:
+    figures = [[scores[group][name] for name in ("PQ", "SQ", "RQ", "classes")] for group in wanted]
+    return bool(np.allclose(np.array(figures, float), np.array(list(wanted.values())), atol=1e-6))
+
+
+def test_true_maps_are_perfect_and_no_maps_worth_nothing(world: Path, tmp_path: Path) -> None:
+    assert main(settings(world, tmp_path / "true", world / "coco/annotations/panoptic_val2017")) == 0
+    scores = results(tmp_path / "true")["scores"]
+    assert all(scores[group][name] == 1.0 for group in ("all", "things", "stuff") for name in ("PQ", "SQ", "RQ"))
+    assert main(settings(world, tmp_path / "none", None, "SEGMENTER.NAME", "none")) == 0
+    none = results(tmp_path / "none")
+    assert none["scores"]["all"]["PQ"] == 0.0
+    assert none["scores"]["all"]["classes"] == scores["all"]["classes"]
+    assert none["counts"]["answered"] == 8
+
+
+def test_one_and_two_processes_give_the_official_figures(world: Path, tmp_path: Path) -> None:
+    maps = world / "coco_panoptic/panoptic_spoiled"
+    assert main(settings(world, tmp_path / "one", maps, "COCO_PANOPTIC.TEST.BATCH_SIZE_TOTAL", 3)) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
+    command += ["--num_processes", "2", "--main_process_port", port, "lbk_entry.py"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
+    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command += settings(world, tmp_path / "two", maps)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = results(tmp_path / "one"), results(tmp_path / "two")
+    assert (one["metrics"], one["counts"]) == (two["metrics"], two["counts"])
+    assert 0.3 < one["scores"]["all"]["PQ"] < 1.0
+    assert agree(one["scores"], official(world, tmp_path / "one" / NAME))
+    for file in ("predictions.jsonl", "panoptic.json"):
+        assert (tmp_path / "one" / NAME / file).read_bytes() == (tmp_path / "two" / NAME / file).read_bytes()
+    pngs = sorted(path.name for path in (tmp_path / "one" / NAME / "panoptic").iterdir())
+    assert pngs == [f"{number:012d}.png" for number in range(1, 9)]
+
+
+def test_a_segmenter_of_all_classes_is_measured_on_the_annotated_ones(world: Path, tmp_path: Path) -> None:
+    folder = save_tiny_xdecoder(tmp_path / "xdecoder")
+    more = ("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", folder, "SEGMENTER.THRESHOLD", 0.02)
+    more += ("SEGMENTER.MASK_THRESHOLD", 0.02, "SEGMENTER.SHORT_SIDE", 32)
+    assert main(settings(world, tmp_path / "out", None, *more)) == 0
+    found = results(tmp_path / "out")
+    assert found["scores"]["all"]["unlisted_segments"] > 0
+    assert agree(found["scores"], official(world, tmp_path / "out" / NAME))
+
+
+def test_broken_pictures_and_maps_are_named_counted_and_tried_again(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(world / "coco", data / "coco")
+    maps = world / "coco_panoptic/panoptic_spoiled"
+    kept = (data / "coco/val2017/000000000002.jpg").read_bytes()
+    (data / "coco/val2017/000000000002.jpg").write_bytes(kept[:300])
+    pngs = data / "coco/annotations/panoptic_val2017"
+    (pngs / "000000000003.png").write_bytes(b"no picture")
+    Image.new("RGB", (5, 6)).save(pngs / "000000000004.png")
+    (pngs / "000000000005.png").unlink()
+    assert main(["validate", NAME, "--overrides", "DATASETS.ROOT", str(data)]) == 1
+    assert "picture 000000000005.jpg: its map is missing" in capsys.readouterr().out
+    assert main(settings(data, tmp_path / "out", maps)) == 0
+    found = results(tmp_path / "out")
+    assert (found["counts"]["answered"], found["counts"]["errors"], found["counts"]["bad_records"]) == (4, 3, 1)
+    reasons = [error["reason"] for error in found["errors"]]
+    assert "picture 000000000002.jpg: damaged" in reasons[0]
+    assert "picture 000000000003.jpg: its true map" in reasons[1]
+    assert "000000000004.jpg: 72 x 72 pixels, but its true map" in reasons[2]
+    assert "only 4 of 8 records have an answer" in capsys.readouterr().err
+    assert agree(found["scores"], official(data, tmp_path / "out" / NAME))
+    (data / "coco/val2017/000000000002.jpg").write_bytes(kept)
+    assert main(settings(data, tmp_path / "out", maps)) == 0
+    assert (results(tmp_path / "out")["counts"]["answered"], results(tmp_path / "out")["answered_this_session"]) == (
+        5,
+        3,
+    )
+
+
+def test_a_checkpoint_is_needed_only_where_a_model_is_asked(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["eval", "--check", "--overrides", "DATASETS.TEST", f"{NAME},pope_test", "DATASETS.ROOT", str(world)]
+    assert main(both) == 2
+    assert "RESUME_FROM: set it" in capsys.readouterr().err
+    assert main(["eval", "--check", "--overrides", "DATASETS.TEST", NAME, "DATASETS.ROOT", str(world)]) == 0
+    assert main(["list"]) == 0
+    assert f"{NAME}: the segmenter's maps; needs no RESUME_FROM, and is not part of all" in capsys.readouterr().out
