@@ -1,8 +1,8 @@
 """From encoded bytes to the square RGB picture that the model takes.
 
 EXIF orientation is applied, any mode becomes RGB (transparency is dropped, 16-bit grey scaled to 8), and the picture is
-resized without regard to its aspect ratio, as the reference does. The interpolation is bicubic with antialiasing,
-CLIP's own; the reference resizes tensors by a setting that its public files do not show.
+resized without regard to its aspect ratio, as the reference does, where a size is asked for. The interpolation is
+bicubic with antialiasing, CLIP's own; the reference resizes tensors by a setting that its public files do not show.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import io
 import math
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..types import DataError, ImageSource
+
+UInt8Array = npt.NDArray[np.uint8]
 
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 _DAMAGE = (
@@ -25,7 +28,7 @@ _DAMAGE = (
 """What Pillow's decoders let out on damaged bytes, seen on altered files of all common formats."""
 
 
-def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
+def decode(source: ImageSource, size: int) -> UInt8Array:
     """Decode a picture and resize it.
 
     Args:
@@ -36,6 +39,15 @@ def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: missing, unreadable, truncated or dangerously large; the picture is named.
     """
+    return _decoded(source, lambda image: image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def decode_whole(source: ImageSource) -> UInt8Array:
+    """Decode a picture at its own size; see `decode`. Returns: RGB, uint8 (height, width, 3)."""
+    return _decoded(source, lambda image: image)
+
+
+def _decoded(source: ImageSource, change: Callable[[Image.Image], Image.Image]) -> UInt8Array:
     try:
         data = source.read()
     except (OSError, ValueError) as error:
@@ -45,14 +57,14 @@ def decode(source: ImageSource, size: int) -> npt.NDArray[np.uint8]:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # Pillow itself only warns
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
             upright = ImageOps.exif_transpose(opened)
-            square = _rgb(upright).resize((size, size), Image.Resampling.BICUBIC)
+            changed = change(_rgb(upright))
+            return np.array(changed, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only
     except Image.DecompressionBombError as error:
         raise DataError(f"picture {source.name}: too large to decode safely ({error})") from error
     except UnidentifiedImageError as error:
         raise DataError(f"picture {source.name}: {len(data)} bytes that are no picture of a known format") from error
     except _DAMAGE as error:
         raise DataError(f"picture {source.name}: damaged ({type(error).__name__}: {error})") from error
-    return np.array(square, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only
 
 
 def _rgb(image: Image.Image) -> Image.Image:
