@@ -147,7 +147,8 @@ def _merge(config: DictConfig, values: dict[str, Any], where: str, prefix: str =
     for key, value in values.items():
         dotted = f"{prefix}{key}"
         try:
-            if isinstance(value, dict) and isinstance(_get(config, dotted), DictConfig):
+            node = _get(config, dotted) if isinstance(value, dict) else None
+            if isinstance(value, dict) and isinstance(node, DictConfig) and OmegaConf.get_type(node) is not dict:
                 _merge(config, value, where, f"{dotted}.")
             else:
                 _set(config, dotted, value)

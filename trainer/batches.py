@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from collavo.crayon import CrayonPrompt
 from collavo.model import IGNORE_INDEX
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import IMAGE_TAG
+
+from .loop import Totals
 
 IDLE = "none"
 """Id of a row that teaches nothing: it is there for the process to take part in an update."""
@@ -81,6 +83,16 @@ class Batch:
         """Arguments of the model's forward pass."""
         names = ("input_ids", "attention_mask", "labels", "position_ids", "pixel_values", "semantic", "numbering")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def num_labels(self) -> int:
+        """Tokens that are learned."""
+        return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
+
+    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
+        """See `trainer.loop.Piece.loss`."""
+        loss: Tensor = model(**self.inputs(), num_items_in_batch=totals.labels, use_cache=False).loss
+        return loss
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""

@@ -25,6 +25,32 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
     Raises:
         ConfigError, RunError, DataError, CheckpointError: a setting, checkpoint or dataset that does not serve.
     """
+    if config.TRAIN.STAGE == "segmenter":
+        _check_segmenter(config)
+    else:
+        _check_start(config)
+    for wanted, key, package in (
+        (config.WANDB, "WANDB", "wandb"),
+        (config.TRAIN.TENSORBOARD, "TRAIN.TENSORBOARD", "tensorboard"),
+    ):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
+    if config.TRAIN.EVAL_EVERY:
+        evaluation_plan(config, catalog)
+
+
+def _check_segmenter(config: TrainConfig) -> None:
+    start = Path(config.RESUME_FROM)
+    if config.RESUME_FROM and not start.is_file() and not (start / "config.json").is_file():
+        raise RunError(f"RESUME_FROM: {start} is neither a released X-Decoder (.pt) nor a directory with config.json")
+    if config.RESUME_FROM and config.XDECODER.SIZES:
+        raise ConfigError("XDECODER.SIZES are those of a fresh model; RESUME_FROM brings its own")
+    if config.TRAIN.EVAL_EVERY:
+        raise ConfigError("TRAIN.EVAL_EVERY: benchmarks are answered by CoLLaVO; stage segmenter trains none of it")
+
+
+def _check_start(config: TrainConfig) -> None:
+    """Check what a stage that trains CoLLaVO starts from."""
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
     base = Path(config.RESUME_FROM)
@@ -36,14 +62,6 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
         )
     if config.LLM.DTYPE == "fp16":
         raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
-    for wanted, key, package in (
-        (config.WANDB, "WANDB", "wandb"),
-        (config.TRAIN.TENSORBOARD, "TRAIN.TENSORBOARD", "tensorboard"),
-    ):
-        if wanted and importlib.util.find_spec(package) is None:
-            raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
-    if config.TRAIN.EVAL_EVERY:
-        evaluation_plan(config, catalog)
 
 
 def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:

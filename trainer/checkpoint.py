@@ -1,11 +1,13 @@
 """Checkpoints of a training: what it trained, and all that is needed to go on as if nothing had happened.
 
 SAVE_DIR/checkpoints/step-00000500/
-    crayon.safetensors                the crayon prompt's parameters
-    image_cit/, vl_cit/               the LoRA sets, as PEFT writes them
     optimizer.safetensors             AdamW's moments and counts, by the names of the parameters
     random.safetensors                state of every process's generators
+    ...                               what was trained: of stages cpt and cit
+    crayon.safetensors                the crayon prompt's parameters
+    image_cit/, vl_cit/               the LoRA sets, as PEFT writes them
     state.json                        step, the checkpoint it started from, what was trained and how
+    ...                               of stage segmenter: an X-Decoder directory, see ``trainer/segmenter.py``
 
 A checkpoint appears whole or not at all. The learning rate and the order of the data follow from step and seed alone,
 so they have no state of their own.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -44,10 +46,8 @@ def newest(save_dir: Path) -> Path | None:
 
 def save(
     save_dir: Path,
-    state: State,
-    crayon: Mapping[str, Tensor],
-    adapters: Adapters,
-    sets: Mapping[str, Tensor],
+    step: int,
+    write: Callable[[Path], None],
     optimizer: Mapping[str, Tensor],
     random: Sequence[Mapping[str, Tensor]],
     keep: int,
@@ -56,31 +56,44 @@ def save(
 
     Args:
         save_dir: of the training.
-        state: see `State`.
-        crayon: the crayon prompt's parameters, whole.
-        adapters: the LoRA sets.
-        sets: their parameters by name, whole.
+        step: updates made.
+        write: writes what was trained into a folder.
         optimizer: see `trainer.placement.Placement.optimizer_tensors`.
         random: see `random_state`, one of each process.
         keep: how many checkpoints remain, the new one included.
     Returns: its folder.
     """
-    target = folder_of(save_dir, state.step)
+    target = folder_of(save_dir, step)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, partial / CRAYON)
-    adapters.save(partial, sets)
+    write(partial)
     save_file(dict(optimizer), partial / OPTIMIZER)
     states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
     save_file(states, partial / RANDOM)
-    write_state(partial, state)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
     whole = sorted(path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name))
     for old in whole[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+def write_tuned(
+    folder: Path, state: State, crayon: Mapping[str, Tensor], adapters: Adapters, sets: Mapping[str, Tensor]
+) -> None:
+    """Write what stages cpt and cit train.
+
+    Args:
+        folder: of the checkpoint.
+        state: see `State`.
+        crayon: the crayon prompt's parameters, whole.
+        adapters: the LoRA sets.
+        sets: their parameters by name, whole.
+    """
+    save_file({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
+    adapters.save(folder, sets)
+    write_state(folder, state)
 
 
 def read_optimizer(folder: Path, trained: Mapping[str, object]) -> dict[str, Tensor]:

@@ -44,7 +44,9 @@ def _merge(args: argparse.Namespace) -> int:
     return 0
 
 
-TRAIN = Command(name="train", help="train the crayon prompt (cpt) or Dual QLoRA (cit)", options=_options, run=_train)
+TRAIN = Command(
+    name="train", help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter", options=_options, run=_train
+)
 MERGE = Command(
     name="merge",
     help="make one whole checkpoint of what a training left",

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from configs.load import ConfigError
 from datasets.instruct.crayon_instructions import KINDS
 from pipeline.catalog import Catalog
 from pipeline.config import EvalConfig, EvalSchema, read_configuration
 
-STAGES = ("cpt", "cit")
+STAGES = ("cpt", "cit", "segmenter")
+SHARDED_STAGES = ("cpt", "cit")
+"""Those whose model may lie on the processes in shards."""
+VOCABULARIES = ("clip", "classes")
+XDECODER_DTYPES = ("fp32", "bf16")
 CRAYONS = ("both", "semantic", "none")
 ADAPTERS = ("dual", "shared", "vl_only")
 _FROM_ONE = (
     *("STEPS", "BATCH_SIZE_TOTAL", "BATCH_SIZE", "QUESTIONS", "MAX_LENGTH"),
     *("LOG_EVERY", "SAVE_EVERY", "KEEP", "WORKERS"),
 )
+_XDECODER_FROM_ZERO = ("BACKBONE_FACTOR", "CLASS_WEIGHT", "MASK_WEIGHT", "DICE_WEIGHT", "NO_OBJECT", "FOCAL_GAMMA")
 _FROM_ZERO = ("EPOCHS", "LR", "LR_END", "WEIGHT_DECAY", "CLIP", "EVAL_EVERY")
 
 
@@ -87,11 +92,59 @@ class LoRAConfig:
 
 
 @dataclass
+class XDecoderConfig:
+    """Stage ``segmenter``: an X-Decoder and what it is taught by. Its classes are those of ``DATA.PANOPTIC``.
+
+    Attributes:
+        SIZES: of a fresh model, where RESUME_FROM is empty: what the config.json of one holds; empty for Focal-T.
+        VOCABULARY: of a fresh model's text encoder: clip: CLIP's 49408 tokens; classes: those of the classes' prompts
+            alone, numbered anew, which keeps a small model small but lets it read no other names.
+        TEMPLATES: how many of the 81 prompt templates are used; one per class is drawn for each update, and the mean
+            over all of them is a class's embedding afterwards.
+        LOGIT_SCALE: logarithm of what a fresh model multiplies cosines by.
+        TRAIN_TEXT: train the text encoder too.
+        BACKBONE_FACTOR: learning rate of the backbone over TRAIN.LR.
+        CLASS_WEIGHT: of the class loss, and of its part in the matching.
+        MASK_WEIGHT: of the masks' cross-entropy, also in the matching.
+        DICE_WEIGHT: of the dice loss, also in the matching.
+        NO_OBJECT: weight of queries without a segment in the class loss.
+        FOCAL_GAMMA: exponent of the focal loss of classes; 0 for plain cross-entropy.
+        POINTS: at which a mask is compared.
+        OVERSAMPLE: candidates per point, of which those that a mask is least sure of are taken.
+        IMPORTANCE: share of the points that are taken so; the rest is drawn evenly.
+        SIDE: pictures become squares of so many pixels; a multiple of 32.
+        SCALE: lowest and highest size, over SIDE, that a picture is given at random before the square is cut out of it
+            (or filled up); empty: its longer side becomes SIDE.
+        FLIP: mirror every other picture.
+        DTYPE: of the forward pass, fp32 or bf16; weights are float32.
+    """
+
+    SIZES: dict[str, Any] = field(default_factory=dict)
+    VOCABULARY: str = "clip"
+    TEMPLATES: int = 81
+    LOGIT_SCALE: float = 1.0
+    TRAIN_TEXT: bool = True
+    BACKBONE_FACTOR: float = 0.1
+    CLASS_WEIGHT: float = 2.0
+    MASK_WEIGHT: float = 5.0
+    DICE_WEIGHT: float = 5.0
+    NO_OBJECT: float = 0.1
+    FOCAL_GAMMA: float = 0.0
+    POINTS: int = 12544
+    OVERSAMPLE: float = 3.0
+    IMPORTANCE: float = 0.75
+    SIDE: int = 1024
+    SCALE: list[float] = field(default_factory=lambda: [0.1, 2.0])
+    FLIP: bool = True
+    DTYPE: str = "bf16"
+
+
+@dataclass
 class LoopConfig:
     """How training goes.
 
     Attributes:
-        STAGE: cpt trains the crayon prompt; cit trains it and the LoRA sets.
+        STAGE: cpt trains the crayon prompt; cit trains it and the LoRA sets; segmenter trains an X-Decoder.
         CRAYON: which queries act: both, semantic, or none (ablation).
         IMAGE_SHARE: share of the updates of stage cit that are drawn for object-level instructions (Image-CIT).
         ADAPTERS: dual: a set for each kind of data; shared: one set for both; vl_only: visual instructions only.
@@ -151,10 +204,12 @@ class TrainSchema(EvalSchema):
 
     Attributes:
         SAVE_DIR: folder of checkpoints and logs.
-        RESUME_FROM: checkpoint directory to start from, in the released layout, ours, or of an earlier stage.
+        RESUME_FROM: checkpoint directory to start from, in the released layout, ours, or of an earlier stage; of stage
+            segmenter an X-Decoder as SEGMENTER.PATH takes it, or empty for a fresh one.
         RESUME: go on from the newest checkpoint in SAVE_DIR, if there is one.
         DATA: see `DataConfig`.
         LORA: see `LoRAConfig`.
+        XDECODER: see `XDecoderConfig`.
         TRAIN: see `LoopConfig`.
     """
 
@@ -162,6 +217,7 @@ class TrainSchema(EvalSchema):
     RESUME: bool = False
     DATA: DataConfig = field(default_factory=DataConfig)
     LORA: LoRAConfig = field(default_factory=LoRAConfig)
+    XDECODER: XDecoderConfig = field(default_factory=XDecoderConfig)
     TRAIN: LoopConfig = field(default_factory=LoopConfig)
 
 
@@ -199,6 +255,8 @@ def _check(config: TrainConfig) -> None:
         ("TRAIN.STAGE", train.STAGE, STAGES),
         ("TRAIN.CRAYON", train.CRAYON, CRAYONS),
         ("TRAIN.ADAPTERS", train.ADAPTERS, ADAPTERS),
+        ("XDECODER.VOCABULARY", config.XDECODER.VOCABULARY, VOCABULARIES),
+        ("XDECODER.DTYPE", config.XDECODER.DTYPE, XDECODER_DTYPES),
     ):
         if value not in allowed:
             raise ConfigError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
@@ -212,6 +270,8 @@ def _check(config: TrainConfig) -> None:
         *((f"TRAIN.{name}", getattr(train, name), 0) for name in _FROM_ZERO),
         ("LORA.R", lora.R, 1),
         ("LORA.ALPHA", lora.ALPHA, 1),
+        *((f"XDECODER.{name}", getattr(config.XDECODER, name), 1) for name in ("TEMPLATES", "POINTS", "OVERSAMPLE")),
+        *((f"XDECODER.{name}", getattr(config.XDECODER, name), 0) for name in _XDECODER_FROM_ZERO),
     )
     for key, number, lowest in least:
         if number is not None and number < lowest:
@@ -223,3 +283,14 @@ def _check(config: TrainConfig) -> None:
     ):
         if not 0 <= share < 1:
             raise ConfigError(f"{key}: must be from 0 to below 1, got {share:g}")
+    _check_xdecoder(config.XDECODER)
+
+
+def _check_xdecoder(xdecoder: XDecoderConfig) -> None:
+    if not 0 <= xdecoder.IMPORTANCE <= 1:
+        raise ConfigError(f"XDECODER.IMPORTANCE: must be between 0 and 1, got {xdecoder.IMPORTANCE:g}")
+    if xdecoder.SIDE < 32 or xdecoder.SIDE % 32:
+        raise ConfigError(f"XDECODER.SIDE: must be a multiple of 32, got {xdecoder.SIDE}")
+    scale = list(xdecoder.SCALE)
+    if scale and not (len(scale) == 2 and 0 < scale[0] <= scale[1]):
+        raise ConfigError(f"XDECODER.SCALE: two numbers above 0 in rising order, or none, not {scale}")

@@ -6,10 +6,10 @@ A step's samples follow from seed and step alone; every process prepares only it
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ from .instructions import crayon_sample
 from .maps import MapCache, spoil
 from .parameters import CRAYON
 
+T = TypeVar("T")
 Int64Array = npt.NDArray[np.int64]
 CHARACTERS_PER_TOKEN = 4
 """Rough, to sort by length; nothing else depends on it."""
@@ -187,6 +188,28 @@ class CrayonInstructions:
         return self._preparation.example(samples[0], picture, told)
 
 
+def prepared_ahead(prepare: Callable[[int], T], steps: Iterable[int], workers: int) -> Iterator[T]:
+    """What is prepared for each of some steps, in order; a few steps ahead of who takes it.
+
+    Args:
+        prepare: for a step.
+        steps: numbers.
+        workers: threads, and how many steps they are ahead.
+    """
+    ahead: deque[Future[T]] = deque()
+    upcoming = iter(steps)
+    with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
+        try:
+            while True:
+                while len(ahead) <= workers and (step := next(upcoming, None)) is not None:
+                    ahead.append(pool.submit(prepare, step))
+                if not ahead:
+                    return
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _length(sample: Sample, image_tokens: int) -> int:
     text = sum(len(turn.question) + len(turn.answer) for turn in sample.turns)
     return text // CHARACTERS_PER_TOKEN + (image_tokens if sample.image is not None else 0)
@@ -250,18 +273,7 @@ class Schedule:
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[list[Batch]]:
         """See `TrainingData.batches`."""
-        ahead: deque[Future[list[Batch]]] = deque()
-        upcoming = iter(range(start, stop))
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="prepare") as pool:
-            try:
-                while True:
-                    while len(ahead) <= self._workers and (step := next(upcoming, None)) is not None:
-                        ahead.append(pool.submit(self._prepare, step, rank, world))
-                    if not ahead:
-                        return
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        return prepared_ahead(lambda step: self._prepare(step, rank, world), range(start, stop), self._workers)
 
     def _prepare(self, step: int, rank: int, world: int) -> list[Batch]:
         """A process's share of a step; where nothing of it is usable, a row that teaches nothing."""

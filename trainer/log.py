@@ -18,6 +18,7 @@ from pipeline.progress import say
 from .loop import Update
 
 FILE = "log.jsonl"
+ANSWER_TOKENS = "answer_tokens"
 GIB = 2**30
 
 
@@ -31,6 +32,7 @@ class Log:
         every: updates of an interval.
         shown: whether this process writes and shows.
         track: takes figures and the update, for trackers.
+        labels: what the loss is a mean over, in words.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Log:
         every: int,
         shown: bool,
         track: Callable[[Mapping[str, Any], int], None],
+        labels: str = ANSWER_TOKENS,
     ) -> None:
         self._file, self._every, self._steps, self._track = folder / FILE, every, steps, track
-        self._shown = shown
+        self._shown, self._labels = shown, labels
         self._held: list[Update] = []
         visible = shown and sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=start, unit="update", file=sys.stderr, disable=not visible)
@@ -60,7 +63,7 @@ class Log:
         self._bar.update(1)
         if update.step % self._every and update.step != self._steps:
             return
-        row = summary(self._held)
+        row = summary(self._held, self._labels)
         self._held.clear()
         with self._file.open("ab") as stream:
             stream.write(json_line(row))
@@ -68,9 +71,10 @@ class Log:
         self._bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
         if self._bar.disable:
             left = (self._steps - update.step) * row["seconds"] / row["updates"]
+            tokens = f"{row['tokens_per_second']:.0f} tokens/s, " if update.tokens else ""
             say(
                 f"update {update.step} of {self._steps}: loss {row['loss']:.4f}, rate {row['learning_rate']:.2e}, "
-                f"{row['samples_per_second']:.1f} samples/s, {row['tokens_per_second']:.0f} tokens/s, "
+                f"{row['samples_per_second']:.1f} samples/s, {tokens}"
                 f"{row['memory_gib']:.2f} GiB, {left / 60:.0f} min left"
             )
 
@@ -79,15 +83,16 @@ class Log:
         self._bar.close()
 
 
-def summary(updates: list[Update]) -> dict[str, Any]:
+def summary(updates: list[Update], counted: str = ANSWER_TOKENS) -> dict[str, Any]:
     """Figures of an interval.
 
     Args:
         updates: at least one.
-    Returns: loss (mean over answer tokens, also by branch), rates per second, memory of this process, by name.
+        counted: what the loss is a mean over, in words.
+    Returns: loss (mean over what is counted, also by branch), rates per second, memory of this process, by name.
     """
     last, labels = updates[-1], sum(update.labels for update in updates)
-    seconds = sum(update.seconds for update in updates)
+    seconds, tokens = sum(update.seconds for update in updates), sum(update.tokens for update in updates)
     by_branch = {
         f"loss_{branch}": _mean_loss([u for u in updates if u.branch == branch])
         for branch in sorted({update.branch for update in updates})
@@ -100,10 +105,10 @@ def summary(updates: list[Update]) -> dict[str, Any]:
         "gradient_norm": last.norm,
         "learning_rate": last.rate,
         "samples": sum(update.samples for update in updates),
-        "answer_tokens": labels,
+        counted: labels,
         "seconds": round(seconds, 4),
         "samples_per_second": sum(update.samples for update in updates) / seconds,
-        "tokens_per_second": sum(update.tokens for update in updates) / seconds,
+        **({"tokens_per_second": tokens / seconds} if tokens else {}),
         "memory_gib": memory() / GIB,
     }
 

@@ -1,8 +1,8 @@
 """The training loop: the same for every stage.
 
 An update takes one batch of the whole run. Every process takes its share, in small pieces whose gradients add up, and
-the loss is the mean over all answer tokens of the batch, wherever they are computed: neither the number of processes
-nor the size of the pieces changes what an update does, beyond rounding.
+the loss is a mean over the whole batch (over its answer tokens, or its masks), wherever it is computed: neither the
+number of processes nor the size of the pieces changes what an update does, beyond rounding.
 """
 
 from __future__ import annotations
@@ -14,17 +14,55 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from collavo.model import IGNORE_INDEX
 from pipeline.errors import RunError
 
-from .batches import Batch
+from .optimizer import FACTOR
 from .placement import Placement
 from .schedule import learning_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Numbers of a whole batch, over all processes.
+
+    Attributes:
+        samples: in it.
+        labels: what the loss is a mean over: answer tokens, or masks; at least 1.
+    """
+
+    samples: int
+    labels: int
+
+
+class Piece(Protocol):
+    """What runs through a model at a time."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of its samples."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Text tokens of the samples."""
+
+    @property
+    def num_labels(self) -> int:
+        """Its part of `Totals.labels`."""
+
+    @property
+    def num_pictures(self) -> int:
+        """Of the samples."""
+
+    def to(self, device: torch.device) -> Piece:
+        """The same on a device."""
+
+    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
+        """Its share of the batch's loss, a scalar: those of all pieces add up to it."""
 
 
 class TrainingData(Protocol):
@@ -33,7 +71,7 @@ class TrainingData(Protocol):
     def branch(self, step: int) -> str:
         """Which parameters a step trains, by name of a group."""
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[list[Batch]]:
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Sequence[Piece]]:
         """This process's share of each step's batch, from ``start`` on, in pieces; prepared ahead."""
 
 
@@ -65,12 +103,12 @@ class Update:
     Attributes:
         step: from 1: updates made so far.
         branch: which parameters it trained.
-        loss: mean over the answer tokens of the whole batch, in nats.
+        loss: mean over the whole batch (cross-entropies in nats).
         norm: of the gradient, before it is clipped.
         rate: learning rate.
         samples: in the whole batch.
         tokens: text tokens in the whole batch, padding left out; an image counts as one.
-        labels: answer tokens in the whole batch.
+        labels: answer tokens (or masks) in the whole batch.
         seconds: it took.
     """
 
@@ -126,17 +164,19 @@ class Loop:
             begun = time.perf_counter()
             done(update)
 
-    def _update(self, step: int, branch: str, pieces: Sequence[Batch], begun: float) -> Update:
+    def _update(self, step: int, branch: str, pieces: Sequence[Piece], begun: float) -> Update:
         settings = self._settings
         rate = learning_rate(
             step, settings.steps, highest=settings.highest, lowest=settings.lowest, warmup=settings.warmup
         )
         for group in self._placement.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group[FACTOR]
         counts = torch.tensor(_counts(pieces), dtype=torch.float64).sum(0)
         samples, tokens, labels, pictures = (int(n) for n in self._sum(counts))
         self._placement.train(branch, pictures=pictures > 0)
-        loss = self._backward(pieces, max(1, labels))  # none, if every sample of the batch was skipped
+        loss = self._backward(
+            pieces, Totals(samples=samples, labels=max(1, labels))
+        )  # none, if every sample of the batch was skipped
         if not math.isfinite(loss):
             raise self._non_finite(step, "loss", loss, pieces)
         norm = self._placement.step(settings.clip)
@@ -154,31 +194,30 @@ class Loop:
             seconds=time.perf_counter() - begun,
         )
 
-    def _backward(self, pieces: Sequence[Batch], labels: int) -> float:
+    def _backward(self, pieces: Sequence[Piece], totals: Totals) -> float:
         """Add up the gradients of this process's pieces, and average them over the processes; the batch's loss."""
         device, world = self._device, self._accelerator.num_processes
         total = torch.zeros(1, dtype=torch.float64, device=device)
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
             with self._placement.adding_up(last):
-                loss = self._loss(piece.to(device), labels)
+                loss = self._loss(piece.to(device), totals)
                 self._placement.backward(loss * world, last)  # the processes' gradients are averaged
                 total += loss.detach().double()
         return float(self._sum(total))
 
-    def _loss(self, piece: Batch, labels: int) -> Tensor:
+    def _loss(self, piece: Piece, totals: Totals) -> Tensor:
         """A piece's share of the batch's loss."""
         dtype = self._settings.autocast
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-            loss: Tensor = self._placement.model(**piece.inputs(), num_items_in_batch=labels, use_cache=False).loss
-        return loss
+            return piece.loss(self._placement.model, totals)
 
     def _sum(self, values: Tensor) -> Tensor:
         """Over all processes."""
         summed: Tensor = self._accelerator.reduce(values.to(self._device), "sum")
         return summed
 
-    def _non_finite(self, step: int, what: str, value: float, pieces: Sequence[Batch]) -> NonFiniteError:
+    def _non_finite(self, step: int, what: str, value: float, pieces: Sequence[Piece]) -> NonFiniteError:
         from accelerate.utils import gather_object
 
         ids = gather_object([name for piece in pieces for name in piece.ids])
@@ -188,6 +227,6 @@ class Loop:
         )
 
 
-def _counts(pieces: Sequence[Batch]) -> list[list[int]]:
+def _counts(pieces: Sequence[Piece]) -> list[list[int]]:
     """Samples, tokens, learned tokens and pictures of each piece."""
-    return [[len(p.ids), p.num_tokens, int((p.labels[:, 1:] != IGNORE_INDEX).sum()), p.num_pictures] for p in pieces]
+    return [[len(p.ids), p.num_tokens, p.num_labels, p.num_pictures] for p in pieces]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,15 @@ from .parameters import Parameters
 
 RESTS = "rests"
 """Key of a parameter group: True while nothing of it may move."""
+FACTOR = "factor"
+"""Key of a parameter group: its learning rate over that of the others."""
+GroupSettings = Callable[[Parameters], Mapping[str, Any]]
+"""What a parameter group has of its own: `FACTOR`, ``weight_decay``."""
+
+
+def all_alike(group: Parameters) -> Mapping[str, Any]:
+    """Nothing: all groups are trained in the same way."""
+    return {}
 
 
 class RestingAdamW(torch.optim.AdamW):
@@ -26,10 +35,13 @@ class RestingAdamW(torch.optim.AdamW):
         groups: parameters by name; each becomes a parameter group, in this order.
         lr: learning rate.
         weight_decay: as in AdamW.
+        own: what groups have of their own.
     """
 
-    def __init__(self, groups: Sequence[Parameters], *, lr: float, weight_decay: float) -> None:
-        listed = [{"params": list(group.values()), RESTS: True} for group in groups]
+    def __init__(
+        self, groups: Sequence[Parameters], *, lr: float, weight_decay: float, own: GroupSettings = all_alike
+    ) -> None:
+        listed = [{"params": list(group.values()), RESTS: True, FACTOR: 1.0, **own(group)} for group in groups]
         super().__init__(listed, lr=lr, weight_decay=weight_decay)
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:

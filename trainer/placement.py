@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from modeling.internlm2 import DecoderLayer
 from modeling.vit import VisionBlock
 
-from .optimizer import RESTS, RestingAdamW
+from .optimizer import RESTS, GroupSettings, RestingAdamW, all_alike
 from .parameters import Parameters, only, separate
 
 if TYPE_CHECKING:
@@ -78,17 +78,25 @@ class Whole:
         branches: see `trainer.parameters.groups`.
         lr: learning rate.
         weight_decay: of AdamW.
+        own: what groups of parameters have of their own.
     """
 
     alike = False
 
     def __init__(
-        self, accelerator: Accelerator, model: nn.Module, branches: Branches, *, lr: float, weight_decay: float
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        branches: Branches,
+        *,
+        lr: float,
+        weight_decay: float,
+        own: GroupSettings = all_alike,
     ) -> None:
         self._accelerator, self._inner, self._branches = accelerator, model, branches
         self._groups = separate(branches)
         self.model = self._placed(model)
-        self.optimizer: torch.optim.Optimizer = RestingAdamW(self._groups, lr=lr, weight_decay=weight_decay)
+        self.optimizer: torch.optim.Optimizer = RestingAdamW(self._groups, lr=lr, weight_decay=weight_decay, own=own)
 
     def _placed(self, model: nn.Module) -> nn.Module:
         placed: nn.Module = self._accelerator.prepare_model(model, device_placement=False)
@@ -230,6 +238,7 @@ def place(
     lr: float,
     weight_decay: float,
     clip: float,
+    own: GroupSettings = all_alike,
 ) -> Placement:
     """Lay a model and its optimiser out on the processes.
 
@@ -241,9 +250,10 @@ def place(
         lr: learning rate.
         weight_decay: of AdamW.
         clip: largest norm of the gradient; 0 for no limit.
+        own: what groups of parameters have of their own; only where the whole model is everywhere.
     """
     if sharding is None:
-        return Whole(accelerator, model, branches, lr=lr, weight_decay=weight_decay)
+        return Whole(accelerator, model, branches, lr=lr, weight_decay=weight_decay, own=own)
     if sharding.kind == "fsdp2":
         return FullySharded(accelerator, model, branches, sharding, lr=lr, weight_decay=weight_decay)
     from .zero import Zero

@@ -7,37 +7,27 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from collavo.adapters import Adapters, crayon_parameters
-from collavo.checkpoint import fingerprint
-from collavo.engine import Engine
-from collavo.load_collavo import DTYPES, load_model
-from collavo.model import CoLLaVOForConditionalGeneration
-from collavo.processing import CoLLaVOProcessor
-from collavo.template import CHAT
-from collavo.trained import State, foundation, is_trained, load_crayon, read_state
-from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import Segmenter
 from pipeline.errors import RunError
 from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
 from pipeline.progress import say
-from pipeline.run import Plan, finish, guarded, make_session, run_tasks
+from pipeline.run import Plan, finish, guarded, make_session
 from pipeline.session import AgreedError, Session
 
 from .check import evaluation_plan
 from .checkpoint import load_random, newest, random_state, read_optimizer, save
-from .config import TrainConfig
-from .data import Preparation, Schedule
+from .config import SHARDED_STAGES, TrainConfig
+from .job import Job
 from .log import Log
-from .loop import Loop, LoopSettings, Update
-from .parameters import groups, trained
+from .loop import Loop, Update
+from .parameters import trained
 from .placement import Placement, place
 from .sharding import Sharding, read_sharding
 from .zero import keep_whole
@@ -48,32 +38,6 @@ if TYPE_CHECKING:
     from pipeline.catalog import Catalog
 
 INTERRUPTED = "interrupted; the newest checkpoint is whole, and RESUME True goes on from there"
-_CONTINUED = (
-    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
-    *("LR", "LR_END", "WARMUP", "SEED"),
-)
-"""Settings of TRAIN that a continuation must share with what it continues."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a stage consists of once it is loaded.
-
-    Attributes:
-        model: the whole model, unwrapped.
-        processor: of the model.
-        adapters: its LoRA sets.
-        schedule: its data.
-        steps: updates in all.
-        started_from: the whole checkpoint below.
-    """
-
-    model: CoLLaVOForConditionalGeneration
-    processor: CoLLaVOProcessor
-    adapters: Adapters
-    schedule: Schedule
-    steps: int
-    started_from: Path
 
 
 def train(config: TrainConfig, catalog: Catalog) -> int:
@@ -114,6 +78,11 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
         trackers = [n for n, on in (("wandb", config.WANDB), ("tensorboard", config.TRAIN.TENSORBOARD)) if on]
         check_sharding(os.environ, has_accelerator=torch.accelerator.is_available())
         sharding = read_sharding(os.environ, bits=config.LLM.BITS, evaluates=config.TRAIN.EVAL_EVERY > 0)
+        if sharding is not None and config.TRAIN.STAGE not in SHARDED_STAGES:
+            raise RunError(
+                f"TRAIN.STAGE {config.TRAIN.STAGE} has the whole model on every process: launch it with "
+                "configs/accel/ddp_accel.yaml"
+            )
         # which LoRA set rests changes from update to update, and a batch of texts leaves the crayon prompt out
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         accelerator = start_accelerator(
@@ -142,140 +111,63 @@ def run_stage(
     """
     save_dir = Path(config.SAVE_DIR).expanduser()
     device = device_of(accelerator)
-    loaded: list[Parts] = []
-    session.agree(lambda: loaded.append(load_parts(config, device, alike=sharding is not None)))
-    parts = loaded[0]
-    branches = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
-    parameters = trained(branches)
-    for parameter in parts.model.parameters():
+    loaded: list[Job] = []
+    session.agree(lambda: loaded.append(load_job(config, device, alike=sharding is not None)))
+    job = loaded[0]
+    parameters = trained(job.branches)
+    for parameter in job.model.parameters():
         parameter.requires_grad_(False)
     for parameter in parameters.values():  # float32, whatever the type of the rest: small steps must not be lost
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    newest_one = _resume(config, save_dir, parts, parameters, session)
-    if config.TRAIN.GRADIENT_CHECKPOINTING:
-        parts.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    parts.model.train()
-    parts.model.vision_tower.eval()
+    newest_one = _resume(config, save_dir, job, parameters, session)
+    job.ready()
     placement = place(
         accelerator,
-        parts.model,
-        branches,
+        job.model,
+        job.branches,
         sharding,
         lr=config.TRAIN.LR,
         weight_decay=config.TRAIN.WEIGHT_DECAY,
         clip=config.TRAIN.CLIP,
+        own=job.own,
     )
-    start = _go_on(config, newest_one, placement, session)
-    loop = Loop(accelerator, placement, device, _settings(config, parts.steps))
+    start, steps = _go_on(config, newest_one, placement, session), job.settings.steps
+    loop = Loop(accelerator, placement, device, job.settings)
     if session.is_main:
-        _introduce(config, parts, parameters, start)
-    log = Log(save_dir, parts.steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log)
-    keeper = _Keeper(config, save_dir, parts, placement, session)
+        say(
+            f"stage {config.TRAIN.STAGE}: {job.introduction(parameters)}, {steps} updates of "
+            f"{config.TRAIN.BATCH_SIZE_TOTAL}{f', going on after {start}' if start else ''}"
+        )
+    log = Log(save_dir, steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log, job.labels)
 
     def done(update: Update) -> None:
         session.between()
         log.add(update)
-        last = update.step == parts.steps
+        last = update.step == steps
         if last or update.step % config.TRAIN.SAVE_EVERY == 0:
-            keeper.save(update.step)
+            _save(config, save_dir, job, placement, session, update.step)
         if plan is not None and (last or update.step % config.TRAIN.EVAL_EVERY == 0):
-            _evaluate(config, plan, session, parts, update.step)
+            job.evaluate(plan, session, update.step)
 
-    loop.run(parts.schedule, start, done)
+    loop.run(job.data, start, done)
     log.close()
 
 
-def load_parts(config: TrainConfig, device: torch.device, *, alike: bool = False) -> Parts:
-    """Load the model and the data of a stage.
+def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) -> Job:
+    """Load the model and the data of the stage that ``TRAIN.STAGE`` names.
 
     Args:
         config: resolved.
         device: of this process.
-        alike: see `trainer.data.Schedule`.
+        alike: whether all processes must run through equally many pieces, see `trainer.data.Schedule`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
     """
     stage = importlib.import_module(f"{__package__}.stages.{config.TRAIN.STAGE}")
-    base = Path(config.RESUME_FROM).resolve()
-    names = stage.adapters(config)
-    torch.manual_seed(config.TRAIN.SEED)
-    model = load_model(config.LLM, foundation(base), device, trainable=True)
-    model.config.crayon_queries = config.TRAIN.CRAYON
-    if is_trained(base):
-        load_crayon(base, crayon_parameters(model))
-    lora = config.LORA
-    torch.manual_seed(config.TRAIN.SEED)
-    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
-    processor = CoLLaVOProcessor.from_pretrained(foundation(base))
-    preparation = Preparation(
-        processor=processor,
-        max_length=config.TRAIN.MAX_LENGTH,
-        seed=config.TRAIN.SEED,
-        crayon=config.CRAYON,
-        spoil=config.DATA.SPOIL,
-        questions=config.TRAIN.QUESTIONS,
-    )
-    schedule = Schedule(
-        stage.sources(config, preparation, device),
-        preparation,
-        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
-        batch_size=config.TRAIN.BATCH_SIZE,
-        by_length=config.TRAIN.GROUP_BY_LENGTH,
-        image_share=config.TRAIN.IMAGE_SHARE,
-        workers=config.TRAIN.WORKERS,
-        alike=alike,
-    )
-    steps = config.TRAIN.STEPS
-    if steps is None:
-        steps = max(1, round(config.TRAIN.EPOCHS * schedule.num_samples / config.TRAIN.BATCH_SIZE_TOTAL))
-    return Parts(
-        model=model,
-        processor=processor,
-        adapters=adapters,
-        schedule=schedule,
-        steps=steps,
-        started_from=foundation(base),
-    )
-
-
-def _settings(config: TrainConfig, steps: int) -> LoopSettings:
-    dtype = DTYPES[config.LLM.DTYPE]
-    return LoopSettings(
-        steps=steps,
-        highest=config.TRAIN.LR,
-        lowest=config.TRAIN.LR_END,
-        warmup=config.TRAIN.WARMUP,
-        clip=config.TRAIN.CLIP,
-        autocast=None if dtype == torch.float32 else dtype,
-    )
-
-
-def _introduce(config: TrainConfig, parts: Parts, parameters: Mapping[str, nn.Parameter], start: int) -> None:
-    number = sum(parameter.numel() for parameter in parameters.values())
-    total = sum(parameter.numel() for parameter in parts.model.parameters())
-    sets = f", LoRA sets {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
-    say(
-        f"stage {config.TRAIN.STAGE}: {number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon "
-        f"prompt: {config.TRAIN.CRAYON}{sets}); {parts.schedule.num_samples} samples, {parts.steps} updates of "
-        f"{config.TRAIN.BATCH_SIZE_TOTAL}{f', going on after {start}' if start else ''}"
-    )
-
-
-def shared_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """What a continuation must have in common with what it continues."""
-    data = config.DATA
-    return {
-        **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
-        "steps": steps,
-        "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
-        "DATA.SPOIL": data.SPOIL,
-        "DATA.KINDS": list(data.KINDS),
-        "CRAYON": [config.CRAYON.OBJECT_LIST, config.CRAYON.MAP_SCALE],
-        "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
-        "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
-    }
+    job: Job = stage.load(config, device, alike=alike)
+    return job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +182,7 @@ class _Newest:
 def _resume(
     config: TrainConfig,
     save_dir: Path,
-    parts: Parts,
+    job: Job,
     parameters: Mapping[str, nn.Parameter],
     session: Session,
 ) -> _Newest | None:
@@ -306,15 +198,13 @@ def _resume(
                 f"{save_dir} holds checkpoints of an earlier training ({folder.name}): RESUME True goes on from there, "
                 "another SAVE_DIR starts anew"
             )
-        state = read_state(folder)
-        wanted = {**shared_settings(config, parts.steps), "foundation": fingerprint(parts.started_from)}
-        differ = [f"{k}: {state.settings.get(k)} -> {v}" for k, v in wanted.items() if state.settings.get(k) != v]
+        step, settings = job.standing(folder)
+        differ = [f"{k}: {settings.get(k)} -> {v}" for k, v in job.shared().items() if settings.get(k) != v]
         if differ:
             listed = "\n  ".join(differ)
             raise RunError(f"{folder} is of another training. What differs:\n  {listed}")
-        load_crayon(folder, crayon_parameters(parts.model))
-        parts.adapters.load(folder)
-        found.append(_Newest(folder=folder, step=state.step, optimizer=read_optimizer(folder, parameters)))
+        job.take_up(folder)
+        found.append(_Newest(folder=folder, step=step, optimizer=read_optimizer(folder, parameters)))
 
     session.agree(read)
     return found[0] if found else None
@@ -332,97 +222,11 @@ def _go_on(config: TrainConfig, found: _Newest | None, placement: Placement, ses
     return found.step
 
 
-class _Keeper:
-    """Writes checkpoints; all processes call it, the main one writes."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        save_dir: Path,
-        parts: Parts,
-        placement: Placement,
-        session: Session,
-    ) -> None:
-        self._config, self._save_dir, self._parts, self._session = config, save_dir, parts, session
-        self._placement = placement
-        self._foundation = fingerprint(parts.started_from)
-
-    def save(self, step: int) -> None:
-        """Write the checkpoint of a step."""
-        random = self._session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
-        adapters = self._parts.adapters
-        crayon = self._placement.weights(crayon_parameters(self._parts.model))
-        sets = [self._placement.weights(adapters.parameters(name)) for name in adapters.names]
-        optimizer = self._placement.optimizer_tensors()
-        if self._session.is_main:
-            folder = save(
-                self._save_dir,
-                self._state(step),
-                crayon,
-                adapters,
-                {name: tensor for weights in sets for name, tensor in weights.items()},
-                optimizer,
-                random,
-                self._config.TRAIN.KEEP,
-            )
-            say(f"checkpoint: {folder}")
-        self._session.accelerator.wait_for_everyone()
-
-    def _state(self, step: int) -> State:
-        config = self._config
-        return State(
-            step=step,
-            started_from=str(self._parts.started_from),
-            stage=config.TRAIN.STAGE,
-            adapters=self._parts.adapters.names,
-            rank=config.LORA.R,
-            alpha=config.LORA.ALPHA,
-            crayon=config.TRAIN.CRAYON,
-            settings={**shared_settings(config, self._parts.steps), "foundation": self._foundation},
-        )
-
-
-class _LiveEngine:
-    """The model as it is being trained, for `pipeline.task.run_task`; see `pipeline.session.EngineSource`."""
-
-    def __init__(
-        self, identity: Mapping[str, Any], make: Callable[[], Engine], segmenter: Callable[[], Segmenter]
-    ) -> None:
-        self._identity, self._make, self._segmenter = identity, make, segmenter
-
-    def parts(self) -> Mapping[str, Any]:
-        """Which training, and how far."""
-        return self._identity
-
-    def weights(self) -> str:
-        """They are in memory."""
-        return "the model in training answers"
-
-    def engine(self) -> Engine:
-        """Joins it with the segmenter."""
-        return self._make()
-
-    def segmenter(self) -> Segmenter:
-        """The segmenter alone."""
-        return self._segmenter()
-
-
-def _evaluate(config: TrainConfig, plan: Plan, session: Session, parts: Parts, step: int) -> None:
-    """Evaluate the benchmarks of the plan, into ``eval/step-...`` of the training's folder."""
-    folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
-    tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def segmenter() -> Segmenter:
-        return build_segmenter(config.SEGMENTER, parts.model.device)
-
-    def make() -> Engine:
-        return Engine(parts.model, parts.processor, segmenter(), CHAT, crayon=config.CRAYON)
-
-    identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
-    parts.model.eval()
-    try:
-        run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make, segmenter), session)
-    finally:
-        parts.model.train()
-        parts.model.vision_tower.eval()
+def _save(config: TrainConfig, save_dir: Path, job: Job, placement: Placement, session: Session, step: int) -> None:
+    """Write the checkpoint of a step; all processes call it, the main one writes."""
+    random = session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
+    write = job.content(placement, step)
+    optimizer = placement.optimizer_tensors()
+    if session.is_main:
+        say(f"checkpoint: {save(save_dir, step, write, optimizer, random, config.TRAIN.KEEP)}")
+    session.accelerator.wait_for_everyone()

@@ -55,7 +55,7 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
         for item in files
     ]
     gathered = gather(itertools.chain.from_iterable(read))
-    _report(", ".join(item.FILE for item in files), gathered.summary(), gathered.bad)
+    report(", ".join(item.FILE for item in files), gathered.summary(), gathered.bad)
     if not gathered.samples:
         raise DataError(f"{files[0].FILE}: holds no conversation that can be used")
     segmenter = build_segmenter(config.SEGMENTER, device)
@@ -92,7 +92,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         else:
             bad.append(item)
     missing = sum(isinstance(item, MissingPicture) for item in bad)
-    _report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
+    report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
     if not pictures:
         raise DataError(f"{file}: none of its pictures is in {images}")
     precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
@@ -111,7 +111,7 @@ def located(config: TrainConfig, path: str) -> Path:
     return given if given.is_absolute() or given.exists() else find(data_roots(config.DATASETS.ROOT, os.environ), path)
 
 
-def _report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
+def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
     """Say what a source gave, on the main process."""
     if is_main(os.environ):
         say(f"{name}: {summary}")

@@ -1,4 +1,5 @@
 """Stages of training. A stage is a module here; ``TRAIN.STAGE`` names it.
 
-It says which LoRA sets there are (``adapters``) and what each branch learns from (``sources``).
+Its ``load`` gives a `trainer.job.Job`: model, data, and what its checkpoints hold. Those that tune CoLLaVO say which
+LoRA sets there are (``adapters``) and what each branch learns from (``sources``); `trainer.tuning` does the rest.
 """

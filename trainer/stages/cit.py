@@ -17,6 +17,7 @@ from ..config import TrainConfig
 from ..data import Preparation, Source
 from ..parameters import SETS
 from ..sources import conversations, crayon_instructions
+from ..tuning import Tuning, load_tuning
 
 
 def adapters(config: TrainConfig) -> tuple[str, ...]:
@@ -30,3 +31,8 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     if config.TRAIN.ADAPTERS != "vl_only":
         found[IMAGE_CIT] = crayon_instructions(config, preparation, (*CRAYON_KINDS, *OBJECT_KINDS))
     return found
+
+
+def load(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+    """See `trainer.run.load_job`."""
+    return load_tuning(config, device, adapters(config), sources, alike=alike)

@@ -16,6 +16,7 @@ from ..config import TrainConfig
 from ..data import Preparation, Source
 from ..parameters import CRAYON
 from ..sources import crayon_instructions
+from ..tuning import Tuning, load_tuning
 
 
 def adapters(config: TrainConfig) -> tuple[str, ...]:
@@ -32,3 +33,8 @@ def adapters(config: TrainConfig) -> tuple[str, ...]:
 def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, Source]:
     """Crayon instructions alone."""
     return {CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)}
+
+
+def load(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+    """See `trainer.run.load_job`."""
+    return load_tuning(config, device, adapters(config), sources, alike=alike)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,6 +95,42 @@ class PromptTable:
             raise SegmenterError(f"table of prompts {path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SegmenterError(f"table of prompts {path} is malformed ({error!r})") from error
+
+    def write(self, path: Path) -> None:
+        """Write a table that `load` reads."""
+        content = {
+            "bos": self.bos,
+            "eos": self.eos,
+            "templates": [{"text": t.text, "before": t.before, "after": t.after} for t in self.templates],
+            "names": dict(self.names),
+        }
+        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def first(self, num_templates: int) -> PromptTable:
+        """The table with its first templates only."""
+        return replace(self, templates=self.templates[:num_templates])
+
+    def renumbered(self, names: Sequence[str]) -> PromptTable:
+        """A table of some names whose tokens are numbered anew, in their order: a small vocabulary of its own.
+
+        Raises:
+            SegmenterError: a name that the table does not hold.
+        """
+        if unknown := self.unknown(names):
+            raise SegmenterError(f"no token ids for {', '.join(map(repr, unknown))}")
+        parts = [part for t in self.templates for part in (t.before, t.after)]
+        used = {self.bos, self.eos}.union(*parts, *(self.names[name] for name in names))
+        new = {token: number for number, token in enumerate(sorted(used))}  # the end token stays the largest
+
+        def ids(old: Sequence[int]) -> tuple[int, ...]:
+            return tuple(new[token] for token in old)
+
+        return PromptTable(
+            bos=new[self.bos],
+            eos=new[self.eos],
+            templates=tuple(replace(t, before=ids(t.before), after=ids(t.after)) for t in self.templates),
+            names={name: ids(self.names[name]) for name in names},
+        )
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Those of some names that the table does not hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from collavo.options import LLMConfig
 from collavo.tiny import make_tiny
 from collavo.trained import State, identity_of, load_crayon, read_state
 from pipeline.errors import RunError
-from trainer.checkpoint import newest, save
+from trainer.checkpoint import newest, save, write_tuned
 from trainer.merge import merge
 
 CPU, LLM = torch.device("cpu"), LLMConfig(BITS=32, DTYPE="fp32")
@@ -47,7 +48,8 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     crayon = {name: parameter.detach() for name, parameter in crayon_parameters(model).items()}
     sets = {name: p.detach() for each in adapters.names for name, p in adapters.parameters(each).items()}
-    return save(folder, state, crayon, adapters, sets, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+    write = partial(write_tuned, state=state, crayon=crayon, adapters=adapters, sets=sets)
+    return save(folder, state.step, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
 
 
 def logits(model: CoLLaVOForConditionalGeneration) -> torch.Tensor:
@@ -115,7 +117,9 @@ def test_old_checkpoints_go_and_half_ones_do_not_count(left: Path, tmp_path: Pat
     adapters, state = Adapters(model, ()), read_state(left)
     for step in (1, 2, 3):
         values = State(**{**vars(state), "step": step, "adapters": ()})
-        save(tmp_path, values, crayon_parameters(model), adapters, {}, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+        crayon = crayon_parameters(model)
+        write = partial(write_tuned, state=values, crayon=crayon, adapters=adapters, sets={})
+        save(tmp_path, step, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
     (tmp_path / "checkpoints" / ".step-00000004.partial").mkdir()
     names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
     assert names == ["step-00000002", "step-00000003"]

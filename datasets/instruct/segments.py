@@ -1,0 +1,156 @@
+"""The segments of COCO panoptic annotations (``panoptic_train2017.json`` and its PNGs), to learn to segment from.
+
+Source: Kirillov et al. 2018 (arXiv 1801.00868), the format as COCO releases it: a PNG per picture whose colour is the
+segment's id (R + 256 G + 65536 B). Crowds ("iscrowd"), which are no single thing, are left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..registration.files import MalformedError, image_file, take
+from ..types import BadRecord, DataError, ImageFile
+from .stream import stream_arrays
+from .types import MissingPicture
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotatedClass:
+    """A class that a file annotates.
+
+    Attributes:
+        id: the file's number of it.
+        name: official, suffixes included.
+        is_thing: countable.
+    """
+
+    id: int
+    name: str
+    is_thing: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentedPicture:
+    """A picture with its segments.
+
+    Attributes:
+        image: the picture.
+        map: its PNG.
+        segments: id in the PNG and class (`AnnotatedClass.id`) of each, crowds left out.
+    """
+
+    image: ImageFile
+    map: Path
+    segments: tuple[tuple[int, int], ...]
+
+
+def read_classes(path: Path) -> list[AnnotatedClass]:
+    """The classes of a file, in its order.
+
+    Args:
+        path: the JSON file, in COCO's panoptic layout.
+
+    Raises:
+        DataError: the file is unreadable, names no classes, or one of them is malformed.
+    """
+    found = []
+    for key, index, item in stream_arrays(path):
+        if key == "categories":
+            try:
+                thing = bool(take(item, "isthing", int))
+                found.append(AnnotatedClass(id=take(item, "id", int), name=take(item, "name", str), is_thing=thing))
+            except MalformedError as error:
+                raise DataError(f"{path}, categories {index}: {error}") from error
+    if not found:
+        raise DataError(f"{path}: no COCO panoptic JSON, it has no list of categories")
+    return found
+
+
+def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedPicture | BadRecord]:
+    """List the annotated pictures with their segments.
+
+    Args:
+        path: the JSON file, in COCO's panoptic layout.
+        maps: folder of the PNGs.
+        images: folder of the pictures.
+
+    Yields:
+        In the order of the annotations; malformed ones as `BadRecord`, those without picture as `MissingPicture`.
+
+    Raises:
+        DataError: the file is unreadable.
+    """
+    names: dict[int, str] = {}
+    classes = {one.id for one in read_classes(path)}
+    annotated: list[tuple[str, int, str, tuple[tuple[int, int], ...]]] = []
+    for key, index, item in stream_arrays(path):
+        where = f"{path}, {key} {index}"
+        try:
+            if key == "images":
+                names[take(item, "id", int)] = take(item, "file_name", str)
+            elif key == "annotations":
+                annotated.append((where, take(item, "image_id", int), take(item, "file_name", str), _segments(item)))
+        except MalformedError as error:
+            yield BadRecord(where=where, reason=str(error))
+    for where, image_id, png, segments in annotated:
+        try:
+            if image_id not in names:
+                raise MalformedError(f"image {image_id} is not among the file's images")
+            if unknown := sorted({number for _, number in segments} - classes):
+                raise MalformedError(f"classes {unknown} are not among the file's categories")
+            image = image_file(images, names[image_id])
+            picture = SegmentedPicture(image=image, map=image_file(maps, png).path, segments=segments)
+        except MalformedError as error:
+            yield BadRecord(where=where, reason=str(error))
+            continue
+        if os.path.isfile(picture.image.path):
+            yield picture
+        else:
+            yield MissingPicture(where=where, reason=f"the picture is missing; looked for {picture.image.path}")
+
+
+def _segments(annotation: Any) -> tuple[tuple[int, int], ...]:
+    """Id and class of each segment that is no crowd.
+
+    Raises:
+        MalformedError: one is malformed.
+    """
+    return tuple(
+        (take(item, "id", int), take(item, "category_id", int))
+        for item in take(annotation, "segments_info", list)
+        if not (isinstance(item, dict) and item.get("iscrowd"))
+    )
+
+
+def segment_map(picture: SegmentedPicture) -> tuple[Int32Array, tuple[int, ...]]:
+    """Where the segments of a picture are.
+
+    Returns: int32 (height, width): 1, 2, ... where a segment is, 0 elsewhere; and their classes, in this order.
+    Segments without a pixel are left out.
+
+    Raises:
+        DataError: the PNG is missing or damaged; it is named.
+    """
+    try:
+        with Image.open(picture.map) as opened:
+            colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"picture {picture.image.name}: panoptic map {picture.map} cannot be read: {error}") from error
+    ids = colours @ np.array([1, 256, 65536], np.int32)
+    numbers, classes = np.zeros(ids.shape, np.int32), []
+    for segment_id, class_id in picture.segments:
+        pixels = ids == segment_id
+        if segment_id > 0 and pixels.any():
+            classes.append(class_id)
+            numbers[pixels] = len(classes)
+    return numbers, tuple(classes)

@@ -1,0 +1,85 @@
+"""Make the tiny X-Decoder, which segments the pictures of the tiny world, from nothing on a CPU.
+
+    python -m trainer.tiny_segmenter outputs/tiny_segmenter --seed 0
+
+draws scenes, trains through ``lbk_entry.py train`` (configs/segmenter_xdecoder_tiny.yaml), and writes the result in
+half precision to ``<directory>/shipped``, as ``assets/tiny/segmenter`` has it: ``SEGMENTER.NAME xdecoder``,
+``SEGMENTER.PATH`` that folder, ``SEGMENTER.SHORT_SIDE`` the side that it was trained at. A run that was cut off goes on
+with what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from configs.load import REPOSITORY
+from modeling.segmenters.xdecoder.checkpoint import CONFIG, KEPT, PROMPTS, WEIGHTS, LoadedModel, load_model, save_model
+from modeling.segmenters.xdecoder.convert import embeddings
+
+CONFIGURATION = "configs/segmenter_xdecoder_tiny.yaml"
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.tiny_segmenter", description="Make the tiny X-Decoder.")
+    parser.add_argument("directory", type=Path, help="gets all parts; the result is in <directory>/shipped")
+    parser.add_argument("--seed", type=int, default=0, help="of scenes, weights and order (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=16_000, help="to learn from (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=4000, help="updates (default: %(default)s)")
+    args = parser.parse_args()
+    here = args.directory.resolve()
+    seed, scenes = str(args.seed), str(args.scenes)
+    draw = ["-m", "datasets.tiny_world", str(here / "lessons"), "--lessons", "--seed", seed, "--scenes", scenes]
+    settings = {
+        "SAVE_DIR": here / "training",
+        "RESUME": True,
+        "DATASETS.ROOT": here / "lessons",
+        "TRAIN.STEPS": args.steps,
+        "TRAIN.SEED": args.seed,
+    }
+    code = _run(draw) or _run(
+        ["lbk_entry.py", "train", "--conf_files", CONFIGURATION, "--overrides", *_words(settings)]
+    )
+    if code == 0:
+        ship(here / "training" / "checkpoints" / f"step-{args.steps:08d}", here / "shipped")
+        sys.stdout.write(f"the tiny X-Decoder is in {here / 'shipped'}\n")
+    return code
+
+
+def ship(trained: Path, target: Path) -> None:
+    """Copy an X-Decoder in half precision, with the embeddings of its classes by the rounded text encoder.
+
+    Args:
+        trained: a checkpoint of stage segmenter.
+        target: replaced.
+
+    Raises:
+        SegmenterError: ``trained`` is no X-Decoder, or keeps no classes.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in (CONFIG, PROMPTS, KEPT):
+        if (trained / name).is_file():
+            shutil.copy(trained / name, target)
+    halved = {key: tensor.half() for key, tensor in load_model(trained).model.state_dict().items()}
+    save_file({key: tensor.contiguous() for key, tensor in halved.items()}, target / WEIGHTS, metadata={"format": "pt"})
+
+
+def _words(settings: Mapping[str, object]) -> list[str]:
+    return [str(word) for pair in settings.items() for word in pair]
+
+
+def _run(words: list[str]) -> int:
+    return subprocess.run([sys.executable, *words], cwd=REPOSITORY, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""Stages ``cpt`` and ``cit``: CoLLaVO's crayon prompt, and its LoRA sets, above a frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from collavo.adapters import Adapters, crayon_parameters
+from collavo.checkpoint import fingerprint
+from collavo.engine import Engine
+from collavo.load_collavo import DTYPES, load_model
+from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.processing import CoLLaVOProcessor
+from collavo.template import CHAT
+from collavo.trained import State, foundation, is_trained, load_crayon, read_state
+from modeling.segmenters import build_segmenter
+from modeling.segmenters.base import Segmenter
+from pipeline.run import Plan, run_tasks
+
+from .checkpoint import write_tuned
+from .config import TrainConfig
+from .data import Preparation, Schedule, Source
+from .log import ANSWER_TOKENS
+from .loop import LoopSettings
+from .optimizer import all_alike
+from .parameters import Parameters, groups
+from .placement import Placement
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+_CONTINUED = (
+    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
+    *("LR", "LR_END", "WARMUP", "SEED"),
+)
+"""Settings of TRAIN that a continuation must share with what it continues."""
+
+
+Sources = Callable[[TrainConfig, Preparation, torch.device], Mapping[str, Source]]
+"""What each branch of a stage learns from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What such a stage consists of once it is loaded.
+
+    Attributes:
+        model: the whole model, unwrapped.
+        processor: of the model.
+        adapters: its LoRA sets.
+        schedule: its data.
+        steps: updates in all.
+        started_from: the whole checkpoint below.
+    """
+
+    model: CoLLaVOForConditionalGeneration
+    processor: CoLLaVOProcessor
+    adapters: Adapters
+    schedule: Schedule
+    steps: int
+    started_from: Path
+
+
+class Tuning:
+    """See `trainer.job.Job`.
+
+    Args:
+        config: resolved.
+        parts: loaded.
+    """
+
+    labels = ANSWER_TOKENS
+
+    def __init__(self, config: TrainConfig, parts: Parts) -> None:
+        self._config, self._parts = config, parts
+        self.model, self.data = parts.model, parts.schedule
+        self.branches: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
+        self.settings = _settings(config, parts.steps)
+        self._foundation = fingerprint(parts.started_from)
+
+    def shared(self) -> dict[str, Any]:
+        """See `Job.shared`."""
+        return {**shared_settings(self._config, self._parts.steps), "foundation": self._foundation}
+
+    def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
+        """See `Job.standing`."""
+        state = read_state(folder)
+        return state.step, state.settings
+
+    def take_up(self, folder: Path) -> None:
+        """See `Job.take_up`."""
+        load_crayon(folder, crayon_parameters(self._parts.model))
+        self._parts.adapters.load(folder)
+
+    def ready(self) -> None:
+        """See `Job.ready`. The vision tower rests in every way."""
+        model = self._parts.model
+        if self._config.TRAIN.GRADIENT_CHECKPOINTING:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()
+        model.vision_tower.eval()
+
+    def own(self, group: Parameters) -> Mapping[str, Any]:
+        """See `Job.own`."""
+        return all_alike(group)
+
+    def content(self, placement: Placement, step: int) -> Callable[[Path], None]:
+        """See `Job.content`."""
+        adapters = self._parts.adapters
+        crayon = placement.weights(crayon_parameters(self._parts.model))
+        sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
+        merged = {name: tensor for weights in sets for name, tensor in weights.items()}
+        return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged)
+
+    def _state(self, step: int) -> State:
+        config = self._config
+        return State(
+            step=step,
+            started_from=str(self._parts.started_from),
+            stage=config.TRAIN.STAGE,
+            adapters=self._parts.adapters.names,
+            rank=config.LORA.R,
+            alpha=config.LORA.ALPHA,
+            crayon=config.TRAIN.CRAYON,
+            settings=self.shared(),
+        )
+
+    def introduction(self, trained: Parameters) -> str:
+        """See `Job.introduction`."""
+        parts, train = self._parts, self._config.TRAIN
+        number = sum(parameter.numel() for parameter in trained.values())
+        total = sum(parameter.numel() for parameter in parts.model.parameters())
+        sets = f", LoRA sets {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
+        return (
+            f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon prompt: "
+            f"{train.CRAYON}{sets}); {parts.schedule.num_samples} samples"
+        )
+
+    def evaluate(self, plan: Plan, session: Session, step: int) -> None:
+        """See `Job.evaluate`; into ``eval/step-...`` of the training's folder."""
+        config, parts = self._config, self._parts
+        folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
+        tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def segmenter() -> Segmenter:
+            return build_segmenter(config.SEGMENTER, parts.model.device)
+
+        def make() -> Engine:
+            return Engine(parts.model, parts.processor, segmenter(), CHAT, crayon=config.CRAYON)
+
+        identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
+        parts.model.eval()
+        try:
+            run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make, segmenter), session)
+        finally:
+            parts.model.train()
+            parts.model.vision_tower.eval()
+
+
+class _LiveEngine:
+    """The model as it is being trained, for `pipeline.task.run_task`; see `pipeline.session.EngineSource`."""
+
+    def __init__(
+        self, identity: Mapping[str, Any], make: Callable[[], Engine], segmenter: Callable[[], Segmenter]
+    ) -> None:
+        self._identity, self._make, self._segmenter = identity, make, segmenter
+
+    def parts(self) -> Mapping[str, Any]:
+        """Which training, and how far."""
+        return self._identity
+
+    def weights(self) -> str:
+        """They are in memory."""
+        return "the model in training answers"
+
+    def engine(self) -> Engine:
+        """Joins it with the segmenter."""
+        return self._make()
+
+    def segmenter(self) -> Segmenter:
+        """The segmenter alone."""
+        return self._segmenter()
+
+
+def load_tuning(
+    config: TrainConfig, device: torch.device, names: tuple[str, ...], sources: Sources, *, alike: bool
+) -> Tuning:
+    """Load the model and the data of a stage.
+
+    Args:
+        config: resolved.
+        device: of this process.
+        names: of the LoRA sets.
+        sources: of the stage.
+        alike: see `trainer.data.Schedule`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
+    """
+    base = Path(config.RESUME_FROM).resolve()
+    torch.manual_seed(config.TRAIN.SEED)
+    model = load_model(config.LLM, foundation(base), device, trainable=True)
+    model.config.crayon_queries = config.TRAIN.CRAYON
+    if is_trained(base):
+        load_crayon(base, crayon_parameters(model))
+    lora = config.LORA
+    torch.manual_seed(config.TRAIN.SEED)
+    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
+    processor = CoLLaVOProcessor.from_pretrained(foundation(base))
+    preparation = Preparation(
+        processor=processor,
+        max_length=config.TRAIN.MAX_LENGTH,
+        seed=config.TRAIN.SEED,
+        crayon=config.CRAYON,
+        spoil=config.DATA.SPOIL,
+        questions=config.TRAIN.QUESTIONS,
+    )
+    schedule = Schedule(
+        sources(config, preparation, device),
+        preparation,
+        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
+        batch_size=config.TRAIN.BATCH_SIZE,
+        by_length=config.TRAIN.GROUP_BY_LENGTH,
+        image_share=config.TRAIN.IMAGE_SHARE,
+        workers=config.TRAIN.WORKERS,
+        alike=alike,
+    )
+    steps = config.TRAIN.STEPS
+    if steps is None:
+        steps = max(1, round(config.TRAIN.EPOCHS * schedule.num_samples / config.TRAIN.BATCH_SIZE_TOTAL))
+    parts = Parts(
+        model=model,
+        processor=processor,
+        adapters=adapters,
+        schedule=schedule,
+        steps=steps,
+        started_from=foundation(base),
+    )
+    return Tuning(config, parts)
+
+
+def _settings(config: TrainConfig, steps: int) -> LoopSettings:
+    dtype = DTYPES[config.LLM.DTYPE]
+    return LoopSettings(
+        steps=steps,
+        highest=config.TRAIN.LR,
+        lowest=config.TRAIN.LR_END,
+        warmup=config.TRAIN.WARMUP,
+        clip=config.TRAIN.CLIP,
+        autocast=None if dtype == torch.float32 else dtype,
+    )
+
+
+def shared_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """What a continuation must have in common with what it continues."""
+    data = config.DATA
+    return {
+        **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
+        "steps": steps,
+        "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
+        "DATA.SPOIL": data.SPOIL,
+        "DATA.KINDS": list(data.KINDS),
+        "CRAYON": [config.CRAYON.OBJECT_LIST, config.CRAYON.MAP_SCALE],
+        "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
+        "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
+    }
