@@ -24,7 +24,7 @@ from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedPicture, read_classes, read_segments
 from datasets.instruct.types import MissingPicture
 from datasets.types import BadRecord, DataError
-from modeling.segmenters.coco import COCO_PANOPTIC
+from modeling.segmenters.coco import COCO_PANOPTIC, coco_index
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder.checkpoint import (
     PROMPTS,
@@ -35,7 +35,7 @@ from modeling.segmenters.xdecoder.checkpoint import (
     save_model,
     text_digest,
 )
-from modeling.segmenters.xdecoder.classes import class_list, coco_index
+from modeling.segmenters.xdecoder.classes import class_list
 from modeling.segmenters.xdecoder.config import FOCAL_T, XDecoderConfig
 from modeling.segmenters.xdecoder.criterion import CriterionConfig
 from modeling.segmenters.xdecoder.model import XDecoder

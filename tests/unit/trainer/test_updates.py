@@ -1,4 +1,4 @@
-"""Whole stages in this process: what an update moves, against a loop in plain PyTorch; what goes on, and what may not."""
+"""Whole stages in this process: what an update moves, against a plain PyTorch loop; what goes on, and what may not."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from pipeline.run import make_session
 from pipeline.session import AgreedError
 from trainer.check import evaluation_plan
 from trainer.config import TrainConfig, read_training
-from trainer.run import Parts, load_parts, run_stage
+from trainer.job import Job
+from trainer.run import load_job, run_stage
 
 CPU = torch.device("cpu")
 STEP = "checkpoints/step-{:08d}"
-Run = Callable[..., tuple[Path, Parts, dict[str, Tensor]]]
+Run = Callable[..., tuple[Path, Job, dict[str, Tensor]]]
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +58,16 @@ def configured(tiny: Path, save: Path, *more: object) -> TrainConfig:
 def run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a stage; gives its folder, what was loaded, and all weights as they were when training began."""
 
-    def go(name: str, *more: object) -> tuple[Path, Parts, dict[str, Tensor]]:
+    def go(name: str, *more: object) -> tuple[Path, Job, dict[str, Tensor]]:
         config = configured(tiny, tmp_path / name, *more)
-        kept: list[tuple[Parts, dict[str, Tensor]]] = []
+        kept: list[tuple[Job, dict[str, Tensor]]] = []
 
-        def loading(*args: Any, **settings: Any) -> Parts:
-            parts = load_parts(*args, **settings)
-            kept.append((parts, {name: value.clone() for name, value in parts.model.state_dict().items()}))
-            return parts
+        def loading(*args: Any, **settings: Any) -> Job:
+            job = load_job(*args, **settings)
+            kept.append((job, {name: value.clone() for name, value in job.model.state_dict().items()}))
+            return job
 
-        monkeypatch.setattr(trainer.run, "load_parts", loading)
+        monkeypatch.setattr(trainer.run, "load_job", loading)
         accelerator = Accelerator(cpu=True)
         catalog = read_training([REPOSITORY / "configs" / "collavo_tiny_train.yaml"], [])[1]
         session = make_session(evaluation_plan(config, catalog), accelerator)
@@ -101,8 +102,8 @@ def is_lora(name: str) -> bool:
 )
 def test_all_else_keeps_every_bit(stage: str, more: tuple[str, ...], moves: Callable[[str], bool], run: Run) -> None:
     """With a weight decay, which would move whatever the optimiser holds."""
-    _, parts, before = run("out", "TRAIN.STAGE", stage, "TRAIN.WEIGHT_DECAY", 0.1, *more)
-    after = parts.model.state_dict()
+    _, job, before = run("out", "TRAIN.STAGE", stage, "TRAIN.WEIGHT_DECAY", 0.1, *more)
+    after = job.model.state_dict()
     assert after.keys() == before.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(map(moves, moved))
@@ -122,13 +123,13 @@ def test_updates_are_those_of_a_plain_loop(run: Run, tiny: Path, tmp_path: Path)
     """Gradients added up over pieces, clipping, warm-up, cosine and decay, against whole batches in plain PyTorch."""
     given = ("TRAIN.STEPS", 6, "TRAIN.WARMUP", 0.3, "TRAIN.CLIP", 0.05, "TRAIN.WEIGHT_DECAY", 0.1, "TRAIN.LR", 3e-3)
     save, *_ = run("out", *given, "TRAIN.BATCH_SIZE", 3)
-    parts = load_parts(configured(tiny, tmp_path, *given, "TRAIN.BATCH_SIZE", 8), CPU)
-    model = parts.model.train()
+    job = load_job(configured(tiny, tmp_path, *given, "TRAIN.BATCH_SIZE", 8), CPU)
+    model = job.model.train()
     parameters = [p.requires_grad_(is_crayon(name)) for name, p in model.named_parameters()]
     trained = [p for p in parameters if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=0.1)
     expected = []
-    for step, (batch,) in enumerate(parts.schedule.batches(0, 6, 0, 1)):
+    for step, (batch,) in enumerate(job.data.batches(0, 6, 0, 1)):
         optimizer.param_groups[0]["lr"] = rate(step, 6, 3e-3, 1e-6, 2)
         inputs = {name: value for name, value in batch.inputs().items() if name != "labels"}
         length = batch.labels.shape[1]
@@ -161,10 +162,10 @@ def test_recomputed_activations_change_no_bit(run: Run) -> None:
 def test_bf16_learns_nearly_the_same_and_trains_in_float32(run: Run) -> None:
     """bf16 keeps 8 bits, 4e-3 of a loss of about 8."""
     full, *_ = run("full", "TRAIN.STAGE", "cit")
-    half, parts, _ = run("half", "TRAIN.STAGE", "cit", "LLM.BITS", 16, "LLM.DTYPE", "bf16")
+    half, job, _ = run("half", "TRAIN.STAGE", "cit", "LLM.BITS", 16, "LLM.DTYPE", "bf16")
     assert losses(half) == pytest.approx(losses(full), abs=5e-2)
     assert losses(half) != losses(full)
-    types = {p.dtype for name, p in parts.model.named_parameters() if not is_crayon(name) and not is_lora(name)}
+    types = {p.dtype for name, p in job.model.named_parameters() if not is_crayon(name) and not is_lora(name)}
     assert types == {torch.bfloat16}
     for file in ("crayon.safetensors", "image_cit/adapter_model.safetensors", "vl_cit/adapter_model.safetensors"):
         assert {tensor.dtype for tensor in load_file(half / STEP.format(4) / file).values()} == {torch.float32}
