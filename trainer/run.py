@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 INTERRUPTED = "interrupted; the newest checkpoint is whole, and RESUME True goes on from there"
 _CONTINUED = (
     *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
-    *("LR", "LR_END", "WARMUP", "SEED"),
+    *("LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "MAX_LENGTH", "GROUP_BY_LENGTH", "SEED"),
 )
 """Settings of TRAIN that a continuation must share with what it continues."""
 
@@ -262,12 +262,14 @@ def _introduce(config: TrainConfig, parts: Parts, parameters: Mapping[str, nn.Pa
     )
 
 
-def shared_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
+def shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     """What a continuation must have in common with what it continues."""
     data = config.DATA
     return {
         **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
-        "steps": steps,
+        "steps": parts.steps,
+        "data": parts.schedule.identity,
+        "foundation": fingerprint(parts.started_from),
         "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
         "DATA.SPOIL": data.SPOIL,
         "DATA.KINDS": list(data.KINDS),
@@ -306,8 +308,9 @@ def _resume(
                 "another SAVE_DIR starts anew"
             )
         state = read_state(folder)
-        wanted = {**shared_settings(config, parts.steps), "foundation": fingerprint(parts.started_from)}
-        differ = [f"{k}: {state.settings.get(k)} -> {v}" for k, v in wanted.items() if state.settings.get(k) != v]
+        wanted, held = shared_settings(config, parts), state.settings
+        # what an earlier version of this code did not keep cannot be compared
+        differ = [f"{key}: {held[key]} -> {v}" for key, v in wanted.items() if key in held and held[key] != v]
         if differ:
             listed = "\n  ".join(differ)
             raise RunError(f"{folder} is of another training. What differs:\n  {listed}")
@@ -344,7 +347,7 @@ class _Keeper:
     ) -> None:
         self._config, self._save_dir, self._parts, self._session = config, save_dir, parts, session
         self._placement = placement
-        self._foundation = fingerprint(parts.started_from)
+        self._settings = shared_settings(config, parts)
 
     def save(self, step: int) -> None:
         """Write the checkpoint of a step."""
@@ -377,7 +380,7 @@ class _Keeper:
             rank=config.LORA.R,
             alpha=config.LORA.ALPHA,
             crayon=config.TRAIN.CRAYON,
-            settings={**shared_settings(config, self._parts.steps), "foundation": self._foundation},
+            settings=self._settings,
         )
 
 
