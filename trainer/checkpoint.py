@@ -9,8 +9,8 @@ SAVE_DIR/checkpoints/step-00000500/
     state.json                        step, the checkpoint it started from, what was trained and how
     ...                               of stage segmenter: an X-Decoder directory, see ``trainer/segmenter.py``
 
-A checkpoint appears whole or not at all. The learning rate and the order of the data follow from step and seed alone,
-so they have no state of their own.
+A checkpoint appears whole or not at all, and goes the same way. The learning rate and the order of the data follow from
+step and seed alone, so they have no state of their own.
 """
 
 from __future__ import annotations
@@ -71,11 +71,13 @@ def save(
     save_file(dict(optimizer), partial / OPTIMIZER)
     states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
     save_file(states, partial / RANDOM)
-    shutil.rmtree(target, ignore_errors=True)
+    _remove(target)
     os.replace(partial, target)
     whole = sorted(path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name))
     for old in whole[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
+    for left in (save_dir / FOLDER).glob(".step-*"):  # by a process that was killed in here
+        shutil.rmtree(left)
     return target
 
 
@@ -94,6 +96,15 @@ def write_tuned(
     save_file({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
     adapters.save(folder, sets)
     write_state(folder, state)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint, if it is there: it, too, is whole or gone at every moment."""
+    if folder.exists():
+        gone = folder.with_name(f".{folder.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, gone)
+        shutil.rmtree(gone)
 
 
 def read_optimizer(folder: Path, trained: Mapping[str, object]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ A step's samples follow from seed and step alone; every process prepares only it
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -260,6 +261,14 @@ class Schedule:
     def num_samples(self) -> int:
         """Of all sources together."""
         return sum(len(source.lengths) for source in self._sources.values())
+
+    @property
+    def identity(self) -> str:
+        """Names the samples that the order is made of; with others, of whatever reason, it would be another order."""
+        digest = hashlib.sha256()
+        for name in sorted(self._sources):
+            digest.update(name.encode() + self._sources[name].lengths.astype("<i8").tobytes())
+        return f"{self.num_samples} samples ({digest.hexdigest()[:8]})"
 
     def branch(self, step: int) -> str:
         """See `TrainingData.branch`."""

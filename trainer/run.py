@@ -199,7 +199,8 @@ def _resume(
                 "another SAVE_DIR starts anew"
             )
         step, settings = job.standing(folder)
-        differ = [f"{k}: {settings.get(k)} -> {v}" for k, v in job.shared().items() if settings.get(k) != v]
+        # what an earlier version of this code did not keep cannot be compared
+        differ = [f"{k}: {settings[k]} -> {v}" for k, v in job.shared().items() if k in settings and settings[k] != v]
         if differ:
             listed = "\n  ".join(differ)
             raise RunError(f"{folder} is of another training. What differs:\n  {listed}")

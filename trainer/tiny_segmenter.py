@@ -17,12 +17,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from configs.load import REPOSITORY
-from modeling.segmenters.xdecoder.checkpoint import CONFIG, KEPT, PROMPTS, WEIGHTS, LoadedModel, load_model, save_model
-from modeling.segmenters.xdecoder.convert import embeddings
+from modeling.segmenters.xdecoder.checkpoint import CONFIG, KEPT, PROMPTS, WEIGHTS, load_model
 
 CONFIGURATION = "configs/segmenter_xdecoder_tiny.yaml"
 

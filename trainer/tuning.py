@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _CONTINUED = (
     *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
-    *("LR", "LR_END", "WARMUP", "SEED"),
+    *("LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "MAX_LENGTH", "GROUP_BY_LENGTH", "SEED"),
 )
 """Settings of TRAIN that a continuation must share with what it continues."""
 
@@ -80,11 +80,11 @@ class Tuning:
         self.model, self.data = parts.model, parts.schedule
         self.branches: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
         self.settings = _settings(config, parts.steps)
-        self._foundation = fingerprint(parts.started_from)
+        self._shared = _shared_settings(config, parts)
 
     def shared(self) -> dict[str, Any]:
         """See `Job.shared`."""
-        return {**shared_settings(self._config, self._parts.steps), "foundation": self._foundation}
+        return self._shared
 
     def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
         """See `Job.standing`."""
@@ -126,7 +126,7 @@ class Tuning:
             rank=config.LORA.R,
             alpha=config.LORA.ALPHA,
             crayon=config.TRAIN.CRAYON,
-            settings=self.shared(),
+            settings=self._shared,
         )
 
     def introduction(self, trained: Parameters) -> str:
@@ -256,12 +256,14 @@ def _settings(config: TrainConfig, steps: int) -> LoopSettings:
     )
 
 
-def shared_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
+def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     """What a continuation must have in common with what it continues."""
     data = config.DATA
     return {
         **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
-        "steps": steps,
+        "steps": parts.steps,
+        "data": parts.schedule.identity,
+        "foundation": fingerprint(parts.started_from),
         "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
         "DATA.SPOIL": data.SPOIL,
         "DATA.KINDS": list(data.KINDS),

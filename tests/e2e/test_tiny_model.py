@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import REPOSITORY
+from trainer.ablation import COLUMNS, tables
 
 SHIPPED = REPOSITORY / "assets" / "tiny"
 FEW = ["--scenes", "64", "--lessons", "24", "--vision-steps", "2", "--look-up-steps", "1", "--language-steps", "1"]
@@ -69,14 +70,14 @@ def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
 
 
 def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
-    few = ["--lessons", "24", "--scenes", "24", "--step1", "1", "--step2", "2", "--batch", "4", "--seeds", "0", "1"]
+    few = ["--lessons", "24", "--scenes", "8", "--step1", "1", "--step2", "2", "--batch", "4", "--seeds", "1"]
     words = ["-m", "trainer.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
     done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Crayon prompt, true maps, 2 seeds" in done.stdout
-    assert "Training, spoiled maps, 2 seeds" in done.stdout
+    assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
+    assert "Training, spoiled maps, 1 seed\n" in done.stdout
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert len(scores["true"]["none"]["count"]) == 2
+    assert len(scores["true"]["none"]["count"]) == 1
     state = json.loads((tmp_path / "out/vl_only-1/checkpoints/step-00000001/state.json").read_text())
     assert (state["adapters"], state["crayon"]) == (["vl_cit"], "both")  # half of the updates: those on VL data
 
@@ -95,6 +96,18 @@ def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
         for maps in ("true", "none")
     }
     assert len(identities) == 2
+
+
+def test_seeds_become_mean_and_spread() -> None:
+    figures = {title: [50.0, 52.0, 57.0] for title in COLUMNS}
+    text = tables({"true": {"none": figures, "full": figures}}, [0, 1, 2], markdown=True)
+    assert "### Crayon prompt, true maps, 3 seeds\n" in text and "### Training, true maps, 3 seeds\n" in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert [row[0] for row in rows if set(row[1:]) == {"53.0 (3.6)"}] == [
+        "no crayon prompt",
+        "semantic and numbering",
+        "Dual QLoRA",
+    ]
 
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="this clone holds no trained tiny model (assets/tiny)")

@@ -117,11 +117,13 @@ def test_old_checkpoints_go_and_half_ones_do_not_count(left: Path, tmp_path: Pat
     adapters, state = Adapters(model, ()), read_state(left)
     for step in (1, 2, 3):
         values = State(**{**vars(state), "step": step, "adapters": ()})
-        crayon = crayon_parameters(model)
-        write = partial(write_tuned, state=values, crayon=crayon, adapters=adapters, sets={})
+        write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, sets={})
         save(tmp_path, step, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
-    (tmp_path / "checkpoints" / ".step-00000004.partial").mkdir()
-    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
-    assert names == ["step-00000002", "step-00000003"]
-    found = newest(tmp_path)
-    assert found is not None and found.name == "step-00000003"
+        for half in (".step-00000009.partial", ".step-00000001.gone"):  # left by kills
+            (tmp_path / "checkpoints" / half).mkdir()
+        found = newest(tmp_path)
+        assert found is not None and found.name == f"step-{step:08d}"
+    values = State(**{**vars(state), "step": 3, "adapters": ()})
+    write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, sets={})
+    save(tmp_path, 3, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
