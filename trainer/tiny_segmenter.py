@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("directory", type=Path, help="gets all parts; the result is in <directory>/shipped")
     parser.add_argument("--seed", type=int, default=0, help="of scenes, weights and order (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=16_000, help="to learn from (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=4000, help="updates (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3600, help="updates (default: %(default)s)")
     args = parser.parse_args()
     here = args.directory.resolve()
     seed, scenes = str(args.seed), str(args.scenes)
