@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from configs.load import REPOSITORY
-from modeling.segmenters.xdecoder.checkpoint import CONFIG, KEPT, PROMPTS, WEIGHTS, load_model
+from modeling.segmenters.errors import SegmenterError
+from modeling.segmenters.xdecoder.checkpoint import KeptEmbeddings, load_model, save_model, text_digest
+from modeling.segmenters.xdecoder.vocabulary import make_vocabulary
 
 CONFIGURATION = "configs/segmenter_xdecoder_tiny.yaml"
 
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("directory", type=Path, help="gets all parts; the result is in <directory>/shipped")
     parser.add_argument("--seed", type=int, default=0, help="of scenes, weights and order (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=16_000, help="to learn from (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=4000, help="updates (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3600, help="updates (default: %(default)s)")
     args = parser.parse_args()
     here = args.directory.resolve()
     seed, scenes = str(args.seed), str(args.scenes)
@@ -62,13 +63,15 @@ def ship(trained: Path, target: Path) -> None:
     Raises:
         SegmenterError: ``trained`` is no X-Decoder, or keeps no classes.
     """
+    loaded = load_model(trained)
+    if loaded.kept is None:
+        raise SegmenterError(f"{trained} keeps no class embeddings; is it a checkpoint of stage segmenter?")
+    names, stuff = loaded.kept.classes, loaded.kept.stuff
+    rounded = loaded.model.half().float()
+    vectors = make_vocabulary(replace(loaded, model=rounded, kept=None), names, stuff, "", "cpu").vectors
+    kept = KeptEmbeddings(classes=names, stuff=stuff, vectors=vectors, text_digest=text_digest(rounded.state_dict()))
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for name in (CONFIG, PROMPTS, KEPT):
-        if (trained / name).is_file():
-            shutil.copy(trained / name, target)
-    halved = {key: tensor.half() for key, tensor in load_model(trained).model.state_dict().items()}
-    save_file({key: tensor.contiguous() for key, tensor in halved.items()}, target / WEIGHTS, metadata={"format": "pt"})
+    save_model(target, rounded.half(), kept, prompts=loaded.prompts)
 
 
 def _words(settings: Mapping[str, object]) -> list[str]:

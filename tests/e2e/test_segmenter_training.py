@@ -1,0 +1,152 @@
+"""Training of the segmenter through the entry: what it leaves is a segmenter; going on, and several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from datasets.tiny_world import write_lessons
+from modeling.segmenters import build_segmenter
+from modeling.segmenters.base import Picture
+from modeling.segmenters.options import SegmenterConfig
+from modeling.segmenters.xdecoder.checkpoint import load_model
+from tests.e2e.test_pope_processes import ROOT
+from tests.e2e.test_training import STEP, free_port, losses
+from trainer.tiny_segmenter import ship
+
+FILES = ("model.safetensors", "optimizer.safetensors", "class_embeddings.safetensors", "random.safetensors")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_lessons(folder, seed=3, scenes=10, size=64)
+    return folder
+
+
+def start(num: int, scenes: Path, save: Path, *more: object) -> subprocess.Popen[str]:
+    values: tuple[object, ...] = (
+        *("DATASETS.ROOT", scenes, "SAVE_DIR", save, "TRAIN.LOG_EVERY", 1, "TRAIN.SAVE_EVERY", 2, "TRAIN.KEEP", 9),
+        *("TRAIN.STEPS", 4, "TRAIN.BATCH_SIZE_TOTAL", 4, "XDECODER.SIDE", 64, "XDECODER.TEMPLATES", 3),
+    )
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
+    launcher += ["--num_processes", str(num), "--main_process_port", free_port()]
+    words = ["lbk_entry.py", "train", "--conf_files", "configs/segmenter_xdecoder_tiny.yaml", "--overrides"]
+    words += [str(word) for word in (*values, *more)]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
+    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    whole = [sys.executable, *(launcher if num > 1 else []), *words]
+    return subprocess.Popen(whole, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1)
+
+
+def train(num: int, scenes: Path, save: Path, *more: object) -> str:
+    process = start(num, scenes, save, *more)
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err[-3000:]
+    return out + err
+
+
+def refused(scenes: Path, save: Path, *more: object) -> str:
+    process = start(1, scenes, save, *more)
+    err = process.communicate(timeout=280)[1]
+    assert process.returncode != 0
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.fixture(scope="module")
+def straight(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    save = tmp_path_factory.mktemp("straight")
+    said = train(1, scenes, save)
+    assert "10 pictures; 0 skipped" in said and "on 21 classes" in said
+    return save
+
+
+def test_a_checkpoint_is_a_segmenter_also_in_half_precision(straight: Path, scenes: Path, tmp_path: Path) -> None:
+    checkpoint = straight / STEP.format(4)
+    first = sorted((scenes / "coco" / "train2017").iterdir())[0]
+    picture = Picture(np.asarray(Image.open(first).convert("RGB")), first.name)
+    ship(checkpoint, tmp_path / "shipped")
+    for folder in (checkpoint, tmp_path / "shipped"):
+        settings = SegmenterConfig(NAME="xdecoder", PATH=str(folder), SHORT_SIDE=64, THRESHOLD=0.0, MASK_THRESHOLD=0.0)
+        segmenter = build_segmenter(settings)
+        (found,) = segmenter.segment([picture], (35, 35))
+        assert found.id_map.shape == (35, 35)
+        assert load_model(folder).kept is not None, "the embeddings belong to the text encoder beside them"
+        one = SegmenterConfig(NAME="xdecoder", PATH=str(folder), CLASSES=["dog", "grass"], SHORT_SIDE=64)
+        assert len(build_segmenter(one).categories) == 2  # type: ignore[attr-defined]
+    assert (tmp_path / "shipped" / "model.safetensors").stat().st_size < 4e6
+
+
+def test_going_on_is_bit_for_bit_the_same(straight: Path, scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "on")
+    shutil.rmtree(tmp_path / "on" / STEP.format(4))
+    assert "RESUME True goes on from there" in refused(scenes, tmp_path / "on")
+    assert "XDECODER.NO_OBJECT: 0.1 -> 0.2" in refused(
+        scenes, tmp_path / "on", "RESUME", True, "XDECODER.NO_OBJECT", 0.2
+    )
+    train(1, scenes, tmp_path / "on", "RESUME", True)
+    for file in FILES:
+        assert (tmp_path / "on" / STEP.format(4) / file).read_bytes() == (straight / STEP.format(4) / file).read_bytes()
+    assert losses(tmp_path / "on") == losses(straight)
+
+
+def test_two_processes_and_other_pieces_learn_the_same(straight: Path, scenes: Path, tmp_path: Path) -> None:
+    """Four updates; rounding of the sums is all that differs, 1e-3 of a loss of about 50 bounds it."""
+    train(2, scenes, tmp_path / "two", "TRAIN.BATCH_SIZE", 1)
+    assert losses(tmp_path / "two") == pytest.approx(losses(straight), abs=1e-3)
+
+
+def test_a_training_goes_on_from_a_segmenter_and_the_text_encoder_can_rest(
+    straight: Path, scenes: Path, tmp_path: Path
+) -> None:
+    below = straight / STEP.format(4)
+    more = ("RESUME_FROM", below, "XDECODER.SIZES", "{}", "XDECODER.TRAIN_TEXT", False, "TRAIN.STEPS", 2)
+    train(1, scenes, tmp_path, *more)
+    before, after = (load_file(f / "model.safetensors") for f in (below, tmp_path / STEP.format(2)))
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved and not any(key.startswith("text_encoder.") for key in moved)
+    assert any(key.startswith("backbone.") for key in moved)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
+    straight: Path, scenes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(straight, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / STEP.format(4))
+    kept = tmp_path / "out" / STEP.format(2)
+    tensors = load_file(kept / "model.safetensors")
+    tensors["decoder.head.logit_scale"].fill_(float("nan"))
+    save_file(tensors, kept / "model.safetensors")
+    said = refused(scenes, tmp_path / "out", "RESUME", True)
+    assert "the loss of update 3 is nan" in said and ".jpg" in said
+    assert not (tmp_path / "out" / STEP.format(4)).exists()
+
+
+def test_mistakes_and_malformed_records_are_explained(scenes: Path, tmp_path: Path) -> None:
+    assert "XDECODER.SIDE: must be a multiple of 32, got 100" in refused(scenes, tmp_path, "XDECODER.SIDE", 100)
+    assert "nowhere is neither a released X-Decoder" in refused(scenes, tmp_path, "RESUME_FROM", "nowhere")
+    assert "decoder.num_querys: no such key; did you mean num_queries?" in refused(
+        scenes, tmp_path, "XDECODER.SIZES", "{decoder: {num_querys: 3}}"
+    )
+    root = tmp_path / "world"
+    shutil.copytree(scenes, root)
+    file = root / "coco" / "annotations" / "panoptic_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2]["segments_info"][0]["category_id"] = 999
+    (root / "coco" / "annotations" / "panoptic_train2017" / content["annotations"][5]["file_name"]).write_bytes(b"no")
+    file.write_text(json.dumps(content))
+    said = train(1, root, tmp_path / "out")
+    assert "9 pictures; 0 skipped, they are missing; 1 malformed records skipped" in said
+    assert "annotations 2: classes [999] are not among the file's categories" in said
+    assert "a picture is skipped" in said
