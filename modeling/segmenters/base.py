@@ -13,6 +13,14 @@ UInt8Array = npt.NDArray[np.uint8]
 Int32Array = npt.NDArray[np.int32]
 
 
+def check_pixels(pixels: UInt8Array) -> None:
+    """Raise a ValueError for what is no RGB picture: grey, with alpha, of another type, or without any pixel."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(f"expected RGB pixels, uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
+    if pixels.size == 0:
+        raise ValueError(f"a picture of {pixels.shape[0]}x{pixels.shape[1]} pixels")
+
+
 @dataclass(frozen=True)
 class Picture:
     """A decoded picture.

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .base import PanopticMap, Picture
+from .base import PanopticMap, Picture, check_pixels
 from .coco import coco_index
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -84,7 +84,7 @@ class Detectron2Segmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that cannot be resized; it is named.
+            SegmenterError: a picture that is not RGB or cannot be resized; it is named.
         """
         prepared = [self._prepare(picture) for picture in pictures]
         maps: dict[int, PanopticMap] = {}
@@ -97,14 +97,13 @@ class Detectron2Segmenter:
 
     def _prepare(self, picture: Picture) -> dict[str, Any]:
         """A picture as the library's models take it; the size is that of the map they shall make."""
-        pixels = picture.pixels if self._channels == "RGB" else picture.pixels[:, :, ::-1]
         try:
+            check_pixels(picture.pixels)
+            pixels = picture.pixels if self._channels == "RGB" else picture.pixels[:, :, ::-1]
             resized = self._resize.get_transform(pixels).apply_image(pixels)
-        except ValueError as error:  # a side shrinks to nothing
-            height, width = pixels.shape[:2]
-            raise SegmenterError(
-                f"picture {picture.name}: {height}x{width} pixels cannot be resized: {error}"
-            ) from error
+        except ValueError as error:  # so Pillow says, too, that a side would shrink to nothing
+            shape = picture.pixels.shape
+            raise SegmenterError(f"picture {picture.name}, {shape}, cannot be resized: {error}") from error
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))
         return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1]}
 

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import Mask2FormerForUniversalSegmentation
 
-from .base import PanopticMap, Picture
+from .base import PanopticMap, Picture, check_pixels
 from .coco import COCO_PANOPTIC
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -52,9 +52,18 @@ class Mask2FormerSegmenter:
 
     @torch.inference_mode()
     def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
-        """See `Segmenter.segment`."""
+        """See `Segmenter.segment`.
+
+        Raises:
+            SegmenterError: a picture that is not RGB; it is named.
+        """
         if not pictures:
             return []
+        for picture in pictures:
+            try:
+                check_pixels(picture.pixels)
+            except ValueError as error:
+                raise SegmenterError(f"picture {picture.name}: {error}") from error
         images = [picture.pixels for picture in pictures]
         # said outright: a picture of one or three pixels' height would be taken for one with channels first
         inputs = self._processor(images=images, return_tensors="pt", input_data_format="channels_last")

@@ -196,7 +196,7 @@ def rename(tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor]
         raise SegmenterError(f"SEGMENTER.PATH: {file}: {_few(unknown)} unknown; is it another variant of X-Decoder?")
     skipped = {key: UNUSED_NAMES[key] for key, name in names.items() if name is None}
     if skipped:
-        logger.info("%s: skipped %s", file, ", ".join(f"{key} ({why})" for key, why in skipped.items()))
+        logger.warning("%s: skipped %s", file, ", ".join(f"{key} ({why})" for key, why in skipped.items()))
     return {name: tensors[key] for key, name in names.items() if name is not None}, skipped
 
 

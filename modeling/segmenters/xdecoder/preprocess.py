@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..base import UInt8Array
+from ..base import UInt8Array, check_pixels
 
 EVALUATION, DEMO = "evaluation", "demo"
 MAX_PIXELS = 2**24  # of a resized picture; the network needs about 2 GiB for one of these
@@ -83,8 +83,7 @@ class ResizeRule:
         Raises:
             ValueError: it is no such picture, or see `size`.
         """
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise ValueError(f"expected RGB pixels, uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
+        check_pixels(pixels)
         height, width = self.size(*pixels.shape[:2])
         method = Image.Resampling.BICUBIC if self.demo else Image.Resampling.BILINEAR
         return np.asarray(Image.fromarray(pixels).resize((width, height), method))

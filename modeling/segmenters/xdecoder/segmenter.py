@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..base import PanopticMap, Picture
+from ..base import PanopticMap, Picture, check_pixels
 from ..coco import Category
 from ..errors import SegmenterError
 from ..options import SegmenterConfig
@@ -69,7 +69,7 @@ class XDecoderSegmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that cannot be resized; it is named.
+            SegmenterError: a picture that is not RGB or cannot be resized; it is named.
         """
         maps: dict[int, PanopticMap] = {}
         for padded, batch in self._batches(pictures):
@@ -81,6 +81,7 @@ class XDecoderSegmenter:
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, picture in enumerate(pictures):
             try:
+                check_pixels(picture.pixels)
                 resized = self._resize.size(*picture.pixels.shape[:2])
             except ValueError as error:
                 raise SegmenterError(f"picture {picture.name}: {error}") from error

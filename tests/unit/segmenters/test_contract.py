@@ -133,6 +133,14 @@ def test_contract(name: str, size: tuple[int, int], cases: dict[str, Callable[[]
         assert any(panoptic.segments for panoptic in maps), "maps that are all empty prove little"
 
 
+@pytest.mark.parametrize("name", sorted({*backends()} - {"none", "precomputed"}))  # these do not look at pixels
+def test_what_is_no_colour_picture_is_named(name: str, cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
+    segmenter = build_segmenter(cases[name]())
+    for shape, dtype in (((9, 9), np.uint8), ((9, 9, 4), np.uint8), ((9, 9, 3), np.float32), ((0, 9, 3), np.uint8)):
+        with pytest.raises(SegmenterError, match=r"picture odd\.png.*(expected RGB pixels|a picture of 0x9)"):
+            segmenter.segment([Picture(np.zeros(shape, dtype), "odd.png")], (5, 5))
+
+
 def test_fingerprint_follows_thresholds(tiny_mask2former: Path) -> None:
     made = [
         build_segmenter(SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=t)).fingerprint for t in (None, 0.5, 0.6)

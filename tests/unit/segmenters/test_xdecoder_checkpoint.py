@@ -28,8 +28,11 @@ def save(tensors: object, path: Path) -> Path:
     return path
 
 
-def test_a_released_file_shows_its_sizes_and_what_is_skipped(tmp_path: Path) -> None:
+def test_a_released_file_shows_its_sizes_and_what_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     loaded = load_model(save(released(), tmp_path / "xdecoder.pt"))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]  # shown by default
+    assert len(said) == 1
+    assert all(f"{name} ({why})" in said[0] for name, why in UNUSED_NAMES.items())
     assert loaded.model.config == CONFIG
     assert loaded.skipped == UNUSED_NAMES
     assert loaded.has_text_encoder
