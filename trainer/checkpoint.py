@@ -7,8 +7,8 @@ SAVE_DIR/checkpoints/step-00000500/
     random.safetensors                state of every process's generators
     state.json                        step, the checkpoint it started from, what was trained and how
 
-A checkpoint appears whole or not at all, and goes the same way. The learning rate and the order of the data follow from step and seed alone,
-so they have no state of their own.
+A checkpoint appears whole or not at all, and goes the same way. The learning rate and the order of the data follow from
+step and seed alone, so they have no state of their own.
 """
 
 from __future__ import annotations

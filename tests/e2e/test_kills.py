@@ -1,4 +1,4 @@
-"""A training that is killed at many moments, most of them within the writing of a checkpoint, ends as if it never was."""
+"""A training that is killed at many moments, most of them while a checkpoint is written, ends as if it never was."""
 
 from __future__ import annotations
 

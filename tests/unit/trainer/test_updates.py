@@ -1,4 +1,4 @@
-"""Whole stages in this process: what an update moves, against a loop in plain PyTorch; what goes on, and what may not."""
+"""Whole stages in this process: what moves, against a loop in plain PyTorch; what goes on, and what may not."""
 
 from __future__ import annotations
 
