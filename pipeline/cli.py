@@ -20,7 +20,7 @@ from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
 from .errors import RunError
-from .launch import is_main
+from .launch import is_main, let_main_speak
 from .rescore import Source, rescore
 from .run import asks_model, evaluate, make_plan
 from .session import USER_ERRORS
@@ -99,6 +99,7 @@ def _complain(message: str) -> None:
     """Write an error, on the main process only."""
     if is_main(os.environ):
         sys.stderr.write(f"error: {message}\n")
+    let_main_speak(os.environ)
 
 
 def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 _YES = ("1", "true", "yes", "y", "on", "t")
+
+SPEAKING = 60.0
+"""Seconds that the main process may be behind the others, by which it surely has said its error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +93,15 @@ def check_sharding(environ: Mapping[str, str], *, has_accelerator: bool) -> None
 def is_main(environ: Mapping[str, str]) -> bool:
     """Whether this is the process that talks, before anything is started."""
     return environ.get("RANK", "0") == "0"
+
+
+def let_main_speak(environ: Mapping[str, str]) -> None:
+    """Wait, on other processes than the main one, before they end over an error that all know.
+
+    A launcher that sees one process end ends the others, perhaps before the main one has said why.
+    """
+    if not is_main(environ):
+        time.sleep(SPEAKING)
 
 
 def start_accelerator(

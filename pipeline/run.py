@@ -27,6 +27,7 @@ from .launch import (
     describe,
     device_of,
     is_main,
+    let_main_speak,
     place,
     sharding_asked,
     start_accelerator,
@@ -97,6 +98,7 @@ def evaluate(config: EvalConfig, catalog: Catalog) -> int:
     except (ConfigError, *USER_ERRORS) as error:
         if is_main(os.environ):
             say(f"error: {error}")
+        let_main_speak(os.environ)
         return 1
     return run_plan(plan, lambda device: ConfiguredEngine(config, device))
 
@@ -192,6 +194,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
     except AgreedError as error:
         if rank == 0:
             say(f"error: {error}")
+        let_main_speak(os.environ)
         return 1
     except KeyboardInterrupt:
         if rank == 0:

@@ -1,7 +1,7 @@
 """Panoptic maps from disk, in COCO's layout: a JSON of segments and a folder of PNGs (id = R + 256 G + 65536 B).
 
 Source: COCO panoptic format (arXiv 1801.00868). A map is brought to the asked size by taking the pixel at the middle of
-every cell; segments that no cell shows are left out.
+every cell; segments that no cell shows, or that the PNG lacks altogether, are left out.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,8 @@ from .base import Int32Array, PanopticMap, Picture, Segment
 from .coco import INDEX_BY_COCO_ID, INDEX_BY_NAME
 from .errors import SegmenterError
 from .options import SegmenterConfig
+
+T = TypeVar("T")
 
 
 class PrecomputedSegmenter:
@@ -38,18 +40,41 @@ class PrecomputedSegmenter:
         try:
             data = annotations.read_bytes()
             content = json.loads(data)
-            self._classes = {int(c["id"]): _class_index(c) for c in content["categories"]}
-            names = {image["id"]: image["file_name"] for image in content.get("images", ())}
-            pairs = [(names.get(item["image_id"], item["file_name"]), item) for item in content["annotations"]]
-            self._by_name = dict(pairs)
-            self._by_stem = _unambiguous([(Path(name).stem, item) for name, item in pairs])
         except OSError as error:
             raise SegmenterError(f"SEGMENTER.PATH: {annotations} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SegmenterError(f"SEGMENTER.PATH: {annotations} is no COCO panoptic JSON ({error!r})") from error
+        except (ValueError, RecursionError) as error:
+            raise SegmenterError(f"SEGMENTER.PATH: {annotations} is no valid JSON: {error}") from error
+        self._classes = dict(self._each(content, "categories", lambda c: (int(c["id"]), _class_index(c))))
+        images = self._each(content, "images", _image) if "images" in content else []
+        self._sizes = {number: size for number, _, size in images if size is not None}
+        names = {number: name for number, name, _ in images}
+        pairs = self._each(content, "annotations", lambda i: (names.get(i["image_id"], str(i["file_name"])), i))
+        self._by_name = dict(pairs)
+        self._by_stem = _unambiguous([(Path(name).stem, item) for name, item in pairs])
         if not folder.is_dir():
             raise SegmenterError(f"SEGMENTER.IMAGES: {folder} is no folder of panoptic PNGs")
         self.fingerprint = f"precomputed-{hashlib.sha256(data).hexdigest()[:16]}"
+
+    def _each(self, content: Any, key: str, read: Callable[[Any], T]) -> list[T]:
+        """Read the records of one of the file's lists.
+
+        Raises:
+            SegmenterError: there is no such list, or a record is malformed; it is named.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise SegmenterError(f"SEGMENTER.PATH: {self._file} is no COCO panoptic JSON, it has no list of {key}")
+        found = []
+        for number, item in enumerate(content[key]):
+            try:
+                found.append(read(item))
+            except KeyError as error:
+                reason = f"it lacks {error}"
+            except (ValueError, TypeError, AttributeError) as error:
+                reason = str(error)
+            else:
+                continue
+            raise SegmenterError(f"SEGMENTER.PATH: {self._file}, {key} {number}: {reason}")
+        return found
 
     def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`.
@@ -63,18 +88,41 @@ class PrecomputedSegmenter:
         item = self._by_name.get(picture.name) or self._by_stem.get(Path(picture.name).stem)
         if item is None:
             raise SegmenterError(f"picture {picture.name}: {self._file} has no panoptic map for it")
-        path = self._folder / item["file_name"]
+        path = self._folder / str(item["file_name"])
         try:
             with Image.open(path) as opened:
                 colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
-            found = [(int(s["id"]), self._classes[int(s["category_id"])]) for s in item["segments_info"]]
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise SegmenterError(f"picture {picture.name}: panoptic map {path} cannot be read: {error}") from error
-        except (KeyError, TypeError) as error:
+        ids = colours @ np.array([1, 256, 65536])
+        try:
+            listed = [(int(s["id"]), int(s["category_id"])) for s in item["segments_info"]]
+            self._check(item, ids, listed)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise SegmenterError(
-                f"picture {picture.name}: its segments in {self._file} are malformed ({error!r})"
+                f"picture {picture.name}: its panoptic map {path}, listed in {self._file}, is malformed: {reason}"
             ) from error
-        return renumber(at_cell_centres(colours @ np.array([1, 256, 65536]), size), found)
+        return renumber(at_cell_centres(ids, size), [(number, self._classes[c]) for number, c in listed])
+
+    def _check(self, item: Mapping[str, Any], ids: np.ndarray[Any, Any], listed: Sequence[tuple[int, int]]) -> None:
+        """Compare a map with what the JSON says of it.
+
+        Args:
+            item: the annotation.
+            ids: of the PNG, (height, width).
+            listed: id and category of its segments.
+
+        Raises:
+            ValueError: a category is unknown, or the size is another.
+        """
+        unknown = [category for _, category in listed if category not in self._classes]
+        if unknown:
+            raise ValueError(f"category {unknown[0]} is not among the file's categories")
+        wanted = self._sizes.get(item.get("image_id"))
+        if wanted is not None and ids.shape != wanted:
+            sizes = f"{ids.shape[1]} x {ids.shape[0]} pixels, the picture {wanted[1]} x {wanted[0]}"
+            raise ValueError(f"the PNG has {sizes}")
 
 
 def _unambiguous(pairs: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -87,10 +135,26 @@ def _class_index(category: dict[str, Any]) -> int:
     """Our number of a category of the JSON: by its name, else by COCO's id.
 
     Raises:
-        KeyError: it is none of the 133.
+        ValueError: it is none of the 133.
     """
-    by_name = INDEX_BY_NAME.get(str(category.get("name")))
-    return INDEX_BY_COCO_ID[int(category["id"])] if by_name is None else by_name
+    name, number = str(category.get("name")), int(category["id"])
+    found = INDEX_BY_NAME.get(name, INDEX_BY_COCO_ID.get(number))
+    if found is None:
+        raise ValueError(f"class {number}, {name!r}, is none of COCO's {len(INDEX_BY_NAME)} panoptic ones")
+    return found
+
+
+def _image(image: Any) -> tuple[Any, str, tuple[int, int] | None]:
+    """Id, file name, and (height, width) where both are said.
+
+    Raises:
+        KeyError, ValueError, TypeError: it is malformed.
+    """
+    if not isinstance(image["id"], int | str):
+        raise ValueError(f"'id' should be a number or a text, got {image['id']!r}")
+    sides = [image.get(side) for side in ("height", "width")]
+    size = None if None in sides else (int(sides[0]), int(sides[1]))
+    return image["id"], str(image["file_name"]), size
 
 
 def at_cell_centres(ids: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:

@@ -7,7 +7,16 @@ import os
 import pytest
 
 from pipeline.errors import RunError
-from pipeline.launch import LauncherWatch, Place, check_environment, check_sharding, describe, is_main
+from pipeline.launch import (
+    SPEAKING,
+    LauncherWatch,
+    Place,
+    check_environment,
+    check_sharding,
+    describe,
+    is_main,
+    let_main_speak,
+)
 
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True"}
 
@@ -59,3 +68,14 @@ def test_a_dead_launcher_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     alone.check()
     with pytest.raises(RunError, match="launcher is gone"):
         watch.check()
+
+
+def test_the_main_process_ends_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the launcher could end it before it has said what is wrong."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    for environ in ({}, {"RANK": "0"}):
+        let_main_speak(environ)
+    assert waits == []
+    let_main_speak({"RANK": "3"})
+    assert waits == [SPEAKING]
