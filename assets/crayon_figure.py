@@ -15,7 +15,7 @@ from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
 from datasets.tiny_world import Scene, draw_scene
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, NUM_CLASSES
-from pipeline.drawing import colour
+from pipeline.drawing import colour, write_name
 
 SEED, SIZE, GRID, SIDE, GAP = 11, 350, 35, 350, 24
 
@@ -52,7 +52,7 @@ def main() -> None:
         x1, y1, x2, y2 = item.box
         height = (y1 + y2) / 2 if x2 - x1 < 1 else y2 - 0.06  # what spans the picture is named below the things
         at = (left + (x1 + x2) / 2 * SIDE, 2 * GAP + height * SIDE)
-        pen.text(at, f"#{item.number} {item.category}", "white", small, "mm", stroke_width=2, stroke_fill="black")
+        write_name(pen, at, f"#{item.number} {item.category}", small)
     titles = ("the picture", f"{GRID} x {GRID} image tokens: class and number", "what the model also reads")
     for column, title in enumerate(titles):
         pen.text((GAP + column * (SIDE + GAP), GAP), title, "black", bold, "lm")

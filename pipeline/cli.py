@@ -30,6 +30,7 @@ EXAMPLES = """\
 examples:
   lbk_entry.py list
   lbk_entry.py validate pope_test --overrides DATASETS.ROOT /path/to/dataset
+  lbk_entry.py segment dog.jpg --out outputs/dog --overrides SEGMENTER.NAME xdecoder SEGMENTER.PATH /path/to/X-Decoder
   lbk_entry.py score --predictions outputs/collavo_step2/mm-vet/predictions.jsonl
   accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
       --conf_files configs/collavo_step2.yaml \\
@@ -144,6 +145,15 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
     shown.add_argument(
         "--out", type=Path, default=Path("outputs/show.png"), metavar="PNG", help="the sheet (default: %(default)s)"
     )
+    drawn = commands.add_parser("segment", parents=[shared], help="panoptic maps of pictures, by the segmenter alone")
+    drawn.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures of any size and mode")
+    drawn.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/segment"),
+        metavar="DIR",
+        help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
+    )
     check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
     for command in more:
         parents = [shared] if command.configured else []
@@ -245,4 +255,18 @@ def _show(args: argparse.Namespace) -> int:
     return show(config, catalog, args.num, args.out, os.environ)
 
 
-COMMANDS = {"eval": _eval, "show": _show, "score": _score, "list": _list, "validate": _validate}
+def _segment(args: argparse.Namespace) -> int:
+    config, _ = _configuration(args)
+    from .segment import segment  # needs torch, as any segmenter does
+
+    return segment(config, args.images, args.out)
+
+
+COMMANDS = {
+    "eval": _eval,
+    "show": _show,
+    "segment": _segment,
+    "score": _score,
+    "list": _list,
+    "validate": _validate,
+}

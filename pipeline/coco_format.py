@@ -6,7 +6,9 @@ Source: COCO panoptic format (arXiv 1801.00868).
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -17,6 +19,9 @@ from scipy.ndimage import find_objects
 
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC, Category
+
+MOST_PIXELS = 2**22
+"""Pixels of a map up to which a segmenter is asked for it at the picture's own size."""
 
 COCO_BY_INDEX: Mapping[int, Category] = dict(enumerate(COCO_PANOPTIC))
 
@@ -30,6 +35,9 @@ def categories_of(segmenter: Segmenter) -> Mapping[int, Category]:
 def at_own_size(segmenter: Segmenter, pictures: Sequence[Picture]) -> list[PanopticMap]:
     """Maps of pictures, each of its picture's height and width; pictures of one size are segmented together.
 
+    Backends that make masks hold one of the asked size for every segment. So a map of more than `MOST_PIXELS` is asked
+    for at a smaller size, which is still finer than any network's masks, and enlarged.
+
     Raises:
         SegmenterError: see `Segmenter.segment`.
     """
@@ -37,9 +45,25 @@ def at_own_size(segmenter: Segmenter, pictures: Sequence[Picture]) -> list[Panop
     maps: dict[int, PanopticMap] = {}
     for size in dict.fromkeys(sizes):
         members = [index for index, other in enumerate(sizes) if other == size]
-        found = segmenter.segment([pictures[index] for index in members], size)
-        maps |= zip(members, found, strict=True)
+        asked = size if getattr(segmenter, "reads_maps", False) else _limited(size)
+        found = segmenter.segment([pictures[index] for index in members], asked)
+        maps |= zip(members, (_enlarged(panoptic, size) for panoptic in found), strict=True)
     return [maps[index] for index in range(len(pictures))]
+
+
+def _limited(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width, both made smaller by one factor where they hold more than `MOST_PIXELS`."""
+    factor = min(1.0, math.sqrt(MOST_PIXELS / (size[0] * size[1])))
+    height, width = (max(1, int(side * factor)) for side in size)
+    return min(height, MOST_PIXELS // width or 1), min(width, MOST_PIXELS // height)
+
+
+def _enlarged(panoptic: PanopticMap, size: tuple[int, int]) -> PanopticMap:
+    """A map at another size that is nowhere smaller: every pixel takes the nearest one's id."""
+    if panoptic.id_map.shape == size:
+        return panoptic
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, panoptic.id_map.shape, strict=True))
+    return replace(panoptic, id_map=panoptic.id_map[rows][:, columns])
 
 
 def segments_info(panoptic: PanopticMap, class_ids: Mapping[int, int]) -> list[dict[str, Any]]:
@@ -92,20 +116,22 @@ def ids_of(image: Image.Image) -> npt.NDArray[np.int32]:
     return ids
 
 
-def unique_stems(names: Iterable[str]) -> list[str]:
-    """File names without suffix, one for each picture; where pictures share one, later ones get ``_2``, ``_3``.
+def unique_stems(names: Iterable[str], endings: Sequence[str] = ("",)) -> list[str]:
+    """File names without suffix, one for each picture; where files would have one name, later ones get ``_2``, ``_3``.
 
     Args:
         names: of the pictures; folders in them become a part of the file name.
+        endings: of the files that a picture gets, after its stem.
     """
     stems = [str(PurePath(name).with_suffix("")).replace("/", "_").replace("\\", "_") for name in names]
-    taken, found = set(stems), []
+    wished = {stem + ending for stem in stems for ending in endings}
     given: set[str] = set()
+    found = []
     for stem in stems:
         number, chosen = 1, stem
-        while chosen in given or (number > 1 and chosen in taken):
+        while any(chosen + e in given or (number > 1 and chosen + e in wished) for e in endings):
             number += 1
             chosen = f"{stem}_{number}"
-        given.add(chosen)
+        given |= {chosen + ending for ending in endings}
         found.append(chosen)
     return found

@@ -33,7 +33,12 @@ class PrecomputedSegmenter:
 
     Raises:
         SegmenterError: the file is missing, unreadable, or no COCO panoptic JSON.
+
+    Attributes:
+        reads_maps: its maps come from files, so that one of any size takes no more memory than itself.
     """
+
+    reads_maps = True
 
     def __init__(self, annotations: Path, folder: Path) -> None:
         self._file, self._folder = annotations, folder

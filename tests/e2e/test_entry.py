@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_what_works() -> None:
     done = entry("--help")
     assert done.returncode == 0
-    assert "{eval,score,list,validate,train,merge}" in done.stdout
+    assert "{eval,show,segment,score,list,validate,train,merge}" in done.stdout
 
 
 def test_list_names_datasets_classes_and_segmenters() -> None:
@@ -62,7 +62,7 @@ def test_list_names_datasets_classes_and_segmenters() -> None:
         (["eval", "--overrides", "WANDB"], "'WANDB' has no value"),
         (["eval", "--overrides", "LLM.BITZ", "4"], "did you mean LLM.BITS"),
         (["eval", "--overrides", "RESUME_FROM", "x"], "DATASETS.TEST names no dataset"),
-        (["eval", "--overrides", "DATASETS.TEST", "pope"], "RESUME_FROM: set it"),
+        (["eval", "--overrides", "DATASETS.TEST", "pope_test"], "RESUME_FROM: set it"),
         (["eval", "--overrides", "DATASETS.TEST", "pope_tets", "RESUME_FROM", "x"], "did you mean pope_test"),
         (["eval", "--conf_files", "nowhere.yaml"], "nowhere.yaml not found"),
         (["eval", "--nonsense"], "unrecognized arguments: --nonsense"),

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
-import modeling.segmenters.mask2former as mask2former
 from modeling.segmenters import backends, build_segmenter
 from modeling.segmenters.base import Picture, Segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
+from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 
 SIZES = [(64, 64), (1, 90), (90, 1), (200, 40)]
@@ -29,25 +27,7 @@ def pictures() -> list[Picture]:
 @pytest.fixture(scope="module")
 def tiny_mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Mask2Former of a few thousand weights, saved as any checkpoint is."""
-    folder = tmp_path_factory.mktemp("mask2former")
-    torch.manual_seed(0)
-    backbone = SwinConfig(
-        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
-        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=2,
-        id2label={i: c.name for i, c in enumerate(COCO_PANOPTIC)},
-    )  # fmt: skip
-    model = Mask2FormerForUniversalSegmentation(config)
-    torch.nn.init.normal_(model.class_predictor.weight, std=20.0)  # so that some queries are confident
-    model.save_pretrained(folder)
-    kind = getattr(mask2former.transformers, "Mask2FormerImageProcessorPil", None)
-    (kind or mask2former.transformers.Mask2FormerImageProcessor)(size={"height": 64, "width": 64}).save_pretrained(
-        folder
-    )
-    return folder
+    return save_tiny_mask2former(tmp_path_factory.mktemp("mask2former"))
 
 
 @pytest.fixture(scope="module")
