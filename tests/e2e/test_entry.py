@@ -146,14 +146,8 @@ def test_launch_files_start_the_processes_they_name(
         command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accel/{file}"]
         command += ["--num_processes", str(processes), "--main_process_port", port, *where, "lbk_entry.py", "eval"]
         command += ["--conf_files", "configs/collavo_tiny.yaml", "--overrides", "RESUME_FROM", str(tiny)]
-        command += [
-            "DATASETS.ROOT",
-            str(world),
-            "SAVE_DIR",
-            str(tmp_path),
-            "SEGMENTER.IMAGES",
-            str(panoptic / "panoptic_val"),
-        ]
+        command += ["DATASETS.ROOT", str(world), "SAVE_DIR", str(tmp_path), "SEGMENTER.NAME", "precomputed"]
+        command += ["SEGMENTER.IMAGES", str(panoptic / "panoptic_val")]
         command += ["SEGMENTER.PATH", str(panoptic / "panoptic_val.json")]
         env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")} | {"CUDA_VISIBLE_DEVICES": ""}
         running.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1))

@@ -30,7 +30,8 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 def evaluation(checkpoint: Path, world: Path, save: Path, names: str, maps: str = "panoptic_val") -> list[str]:
     panoptic = world / "coco_panoptic" / maps
     settings = [("RESUME_FROM", checkpoint), ("SAVE_DIR", save), ("DATASETS.ROOT", world), ("DATASETS.TEST", names)]
-    settings += [("SEGMENTER.PATH", f"{panoptic}.json"), ("SEGMENTER.IMAGES", panoptic)]
+    settings += [("SEGMENTER.NAME", "precomputed"), ("SEGMENTER.PATH", f"{panoptic}.json")]
+    settings += [("SEGMENTER.IMAGES", panoptic)]
     return ["--conf_files", "configs/collavo_tiny.yaml", "--overrides", *(str(w) for pair in settings for w in pair)]
 
 

@@ -49,7 +49,7 @@ def segmenter(maps: str, world: Path) -> dict[str, Any]:
     if maps == "none":
         return {"SEGMENTER.NAME": "none"}
     if maps == "predicted":
-        return {"SEGMENTER.NAME": "xdecoder", "SEGMENTER.PATH": SHIPPED / "segmenter"}
+        return {}  # the configuration's own
     path = world / "coco_panoptic" / {"true": "panoptic_val", "spoiled": "panoptic_spoiled"}[maps]
     return {"SEGMENTER.NAME": "precomputed", "SEGMENTER.PATH": f"{path}.json", "SEGMENTER.IMAGES": path}
 
