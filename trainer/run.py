@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pipeline.about import git_commit, versions
 from pipeline.errors import RunError
+from pipeline.files import write_json, write_text
 from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
 from pipeline.progress import say
 from pipeline.run import Plan, finish, guarded, make_session
@@ -135,6 +137,7 @@ def run_stage(
     start, steps = _go_on(config, newest_one, placement, session), job.settings.steps
     loop = Loop(accelerator, placement, device, job.settings)
     if session.is_main:
+        _note(config, save_dir)
         say(
             f"stage {config.TRAIN.STAGE}: {job.introduction(parameters)}, {steps} updates of "
             f"{config.TRAIN.BATCH_SIZE_TOTAL}{f', going on after {start}' if start else ''}"
@@ -152,6 +155,14 @@ def run_stage(
 
     loop.run(job.data, start, done)
     log.close()
+
+
+def _note(config: TrainConfig, save_dir: Path) -> None:
+    """Write the resolved configuration, and what else a training depends on, beside its log."""
+    save_dir.mkdir(parents=True, exist_ok=True)
+    write_text(save_dir / "config.yaml", config.resolved_yaml)
+    about = {"commit": git_commit(), "versions": versions(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    write_json(save_dir / "run.json", about)
 
 
 def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) -> Job:

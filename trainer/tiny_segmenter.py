@@ -23,6 +23,8 @@ from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder.checkpoint import KeptEmbeddings, load_model, save_model, text_digest
 from modeling.segmenters.xdecoder.vocabulary import make_vocabulary
 
+from .tiny.ship import write_recipe
+
 CONFIGURATION = "configs/segmenter_xdecoder_tiny.yaml"
 
 
@@ -49,6 +51,13 @@ def main() -> int:
     )
     if code == 0:
         ship(here / "training" / "checkpoints" / f"step-{args.steps:08d}", here / "shipped")
+        settings = {"seed": args.seed, "scenes": args.scenes, "steps": args.steps}
+        write_recipe(
+            here / "shipped",
+            "python -m trainer.tiny_segmenter",
+            settings,
+            {"log.jsonl": here / "training" / "log.jsonl"},
+        )
         sys.stdout.write(f"the tiny X-Decoder is in {here / 'shipped'}\n")
     return code
 

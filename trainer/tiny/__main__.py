@@ -49,9 +49,13 @@ def main() -> int:
             if code:
                 return code
         below = last
-    from .ship import ship
+    from .ship import ship, write_recipe
 
-    ship(below, args.directory / "shipped")
+    here = args.directory
+    ship(below, here / "shipped")
+    settings = {name: value for name, value in vars(args).items() if name != "directory"}
+    logs = {"base.log": here / "log.txt"} | {f"step{n}.jsonl": here / f"step{n}" / "log.jsonl" for n in (1, 2)}
+    write_recipe(here / "shipped", "python -m trainer.tiny", settings, logs)
     say(f"the tiny CoLLaVO is in {args.directory / 'shipped'}")
     return 0
 

@@ -1,15 +1,18 @@
-"""What is shipped of a training: half precision, no optimiser, the checkpoint below named by a relative path."""
+"""What is shipped of a training: its recipe, half precision, no optimiser, the checkpoint below by a relative path."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from collavo.trained import CRAYON, STATE, read_state
+from pipeline.about import git_commit, versions
 
 _WEIGHTS = "model.safetensors"
 
@@ -39,6 +42,21 @@ def ship(trained: Path, target: Path) -> None:
     content = json.loads((trained / STATE).read_text(encoding="utf-8"))
     content["started_from"] = "../base"
     (model / STATE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_recipe(target: Path, command: str, settings: Mapping[str, Any], logs: Mapping[str, Path]) -> None:
+    """Write how something shipped was made: command, settings, code, versions and logs.
+
+    Args:
+        target: gets ``recipe.json`` and the logs.
+        command: that makes it.
+        settings: of the command.
+        logs: name there -> file.
+    """
+    made = {"command": command, "settings": settings, "commit": git_commit(), "versions": versions()}
+    (target / "recipe.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    for name, log in logs.items():
+        shutil.copy(log, target / name)
 
 
 def _halve(source: Path, target: Path) -> None:
