@@ -4,7 +4,7 @@
 
 draws scenes, trains through ``lbk_entry.py train`` (configs/segmenter_xdecoder_tiny.yaml), and writes the result in
 half precision to ``<directory>/shipped``, as ``assets/tiny/segmenter`` has it: ``SEGMENTER.NAME xdecoder``,
-``SEGMENTER.PATH`` that folder, ``SEGMENTER.SHORT_SIDE`` the side that it was trained at. A run that was cut off goes on
+``SEGMENTER.PATH`` that folder, ``SEGMENTER.SHORT_SIDE`` XDECODER.SIDE of that configuration. A run that was cut off goes on
 with what it has.
 """
 
