@@ -177,7 +177,7 @@ class EvalConfig(EvalSchema):
     """
 
     SCHEMA: ClassVar[type[EvalSchema]] = EvalSchema
-    APART: ClassVar[tuple[str, ...]] = ("DATA", "LORA", "RESUME", "TRAIN")
+    APART: ClassVar[tuple[str, ...]] = ("DATA", "LORA", "RESUME", "TRAIN", "XDECODER")
 
     sections: dict[str, BenchmarkSection] = field(default_factory=dict)
     resolved_yaml: str = ""

@@ -4,8 +4,8 @@
 
 draws scenes, trains through ``lbk_entry.py train`` (configs/segmenter_xdecoder_tiny.yaml), and writes the result in
 half precision to ``<directory>/shipped``, as ``assets/tiny/segmenter`` has it: ``SEGMENTER.NAME xdecoder``,
-``SEGMENTER.PATH`` that folder, ``SEGMENTER.SHORT_SIDE`` the side that it was trained at. A run that was cut off goes on
-with what it has.
+``SEGMENTER.PATH`` that folder, ``SEGMENTER.SHORT_SIDE`` XDECODER.SIDE of that configuration. A run that was cut off
+goes on with what it has.
 """
 
 from __future__ import annotations

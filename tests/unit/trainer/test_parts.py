@@ -19,7 +19,7 @@ from collavo.options import LLMConfig
 from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from modeling.segmenters.base import PanopticMap, Picture, Segment
-from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource
+from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource, XDecoderConfig
 from trainer.maps import MapCache, spoil
 from trainer.schedule import learning_rate
 
@@ -94,7 +94,9 @@ def test_the_loss_is_the_sum_over_labelled_tokens_by_a_given_number(tmp_path: Pa
     assert float(none) == 0.0 and none.requires_grad
 
 
-@pytest.mark.parametrize("cls", [LoopConfig, DataConfig, LoRAConfig, PanopticSource, ConversationSource])
+@pytest.mark.parametrize(
+    "cls", [LoopConfig, DataConfig, LoRAConfig, PanopticSource, ConversationSource, XDecoderConfig]
+)
 def test_every_key_is_documented_and_read(cls: type) -> None:
     code = "".join(
         file.read_text(encoding="utf-8") for file in (REPOSITORY / "trainer").rglob("*.py") if file.name != "config.py"
