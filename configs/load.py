@@ -210,7 +210,8 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
     if isinstance(value, bool) and node._metadata.ref_type in (int, float, str):
         raise ConfigError(f"{key}: expected {expected}, got {value!r}")
     try:
-        OmegaConf.update(config, key, value, merge=False)  # a mapping replaces that of an earlier file
+        # a mapping replaces that of an earlier file; a list does so either way, but only merging gives its items types
+        OmegaConf.update(config, key, value, merge=not isinstance(node, DictConfig))
     except OmegaConfBaseException:
         raise ConfigError(f"{key}: expected {expected}, got {value!r}") from None
 

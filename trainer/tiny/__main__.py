@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.load import REPOSITORY
-from trainer.checkpoint import folder_of
+
+from ..checkpoint import folder_of
 
 IMAGE_SIZE, PATCH_SIZE = 112, 14
 _VOCABULARY_SCENES = 2000
