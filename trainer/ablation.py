@@ -4,7 +4,7 @@
 
 Source: CoLLaVO (arXiv 2402.11248), the ablations of the crayon prompt (none; semantic; semantic and numbering) and of
 the training (visual instructions alone; both kinds in one adapter; Dual QLoRA). Every row starts from the same tiny
-language model and is trained and evaluated through ``lbk_entry.py``. Rows stop by updates, never by the clock; rows of
+language model and is trained on true maps and evaluated through ``lbk_entry.py``. Rows stop by updates, never by the clock; rows of
 the second table have the same number of updates on visual instructions. What is already there is kept.
 """
 
@@ -93,7 +93,7 @@ class Plan:
             settings = {
                 **{"SAVE_DIR": folder, "RESUME_FROM": below, "RESUME": True, "NAME": name},
                 **{"DATASETS.ROOT": self.folder / "lessons"},
-                **{"SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps},
+                **{"SEGMENTER.NAME": "precomputed", "SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps},
                 **{"TRAIN.STEPS": steps, "TRAIN.SEED": seed, "TRAIN.CRAYON": row.crayon},
                 **{"TRAIN.BATCH_SIZE_TOTAL": self.batch, "TRAIN.BATCH_SIZE": self.batch},
                 **({"TRAIN.ADAPTERS": row.adapters, "TRAIN.IMAGE_SHARE": IMAGE_SHARE} if number == 2 else {}),

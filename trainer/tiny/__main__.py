@@ -36,8 +36,15 @@ def main() -> int:
     parser.add_argument("--look-up-steps", type=int, default=500, help="updates, first phase (default: %(default)s)")
     parser.add_argument("--language-steps", type=int, default=2500, help="updates, then (default: %(default)s)")
     parser.add_argument("--step1", type=int, default=200, help="updates of crayon prompt tuning (default: %(default)s)")
-    parser.add_argument("--step2", type=int, default=1000, help="updates of Dual QLoRA (default: %(default)s)")
+    parser.add_argument("--step2", type=int, default=800, help="updates of Dual QLoRA (default: %(default)s)")
+    parser.add_argument(
+        "--segmenter",
+        type=Path,
+        default=REPOSITORY / "assets" / "tiny" / "segmenter",
+        help="X-Decoder whose maps step 2 learns from, of trainer.tiny_segmenter (default: the shipped one)",
+    )
     args = parser.parse_args()
+    args.segmenter = args.segmenter.resolve()
     args.directory.mkdir(parents=True, exist_ok=True)
     say = _teller(args.directory / "log.txt")
     if not (args.directory / "base" / "config.json").is_file():
@@ -54,7 +61,7 @@ def main() -> int:
 
     here = args.directory
     ship(below, here / "shipped")
-    settings = {name: value for name, value in vars(args).items() if name != "directory"}
+    settings = {name: value for name, value in vars(args).items() if name not in ("directory", "segmenter")}
     logs = {"base.log": here / "log.txt"} | {f"step{n}.jsonl": here / f"step{n}" / "log.jsonl" for n in (1, 2)}
     write_recipe(here / "shipped", "python -m trainer.tiny", settings, logs)
     say(f"the tiny CoLLaVO is in {args.directory / 'shipped'}")
@@ -132,13 +139,14 @@ def _step(args: argparse.Namespace, number: int, below: Path, steps: int, say: C
     """One of CoLLaVO's training steps, by the command that every user has; returns its exit code."""
     here = args.directory.resolve()
     maps = here / "lessons" / "coco" / "annotations" / "panoptic_train2017"
+    shown = {1: {"SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps}, 2: {"SEGMENTER.PATH": args.segmenter}}
     settings = {
+        **shown[number],
+        "DATA.MAPS_CACHE": here / "maps",
         "SAVE_DIR": here / f"step{number}",
         "RESUME_FROM": below.resolve(),
         "RESUME": True,
         "DATASETS.ROOT": here / "lessons",
-        "SEGMENTER.PATH": f"{maps}.json",
-        "SEGMENTER.IMAGES": maps,
         "TRAIN.STEPS": steps,
         "TRAIN.SEED": args.seed,
     }
