@@ -4,8 +4,8 @@
 
 Source: CoLLaVO (arXiv 2402.11248), the ablations of the crayon prompt (none; semantic; semantic and numbering) and of
 the training (visual instructions alone; both kinds in one adapter; Dual QLoRA). Every row starts from the same tiny
-language model and is trained on true maps and evaluated through ``lbk_entry.py``. Rows stop by updates, never by the clock; rows of
-the second table have the same number of updates on visual instructions. What is already there is kept.
+language model, and is trained (on true maps) and evaluated through ``lbk_entry.py``. Rows stop by updates, never by the
+clock; rows of the second table have the same number of updates on visual instructions. What is already there is kept.
 """
 
 from __future__ import annotations
