@@ -262,7 +262,10 @@ def _start(config: TrainConfig, wanted: Sequence[str]) -> Start:
             raise SegmenterError(f"RESUME_FROM: {config.RESUME_FROM} has no text encoder, which training needs")
         table = PromptTable.load(loaded.prompts or COCO_TABLE).first(settings.TEMPLATES)
         return Start(network=loaded.model, table=table, own=loaded.prompts is not None, identity=loaded.digest)
-    sizes = XDecoderConfig.from_dict(_plain(settings.SIZES)) if settings.SIZES else FOCAL_T
+    try:
+        sizes = XDecoderConfig.from_dict(_plain(settings.SIZES)) if settings.SIZES else FOCAL_T
+    except SegmenterError as error:
+        raise ConfigError(f"XDECODER.SIZES.{error}") from error
     table, own = PromptTable.load().first(settings.TEMPLATES), settings.VOCABULARY == "classes"
     if own:
         table = table.renumbered(wanted)

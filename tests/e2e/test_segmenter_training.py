@@ -138,9 +138,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
 def test_mistakes_and_malformed_records_are_explained(scenes: Path, tmp_path: Path) -> None:
     assert "XDECODER.SIDE: must be a multiple of 32, got 100" in refused(scenes, tmp_path, "XDECODER.SIDE", 100)
     assert "nowhere is neither a released X-Decoder" in refused(scenes, tmp_path, "RESUME_FROM", "nowhere")
-    assert "decoder.num_querys: no such key; did you mean num_queries?" in refused(
-        scenes, tmp_path, "XDECODER.SIZES", "{decoder: {num_querys: 3}}"
-    )
+    said = refused(scenes, tmp_path, "XDECODER.SIZES", "{decodr: {num_queries: 3}}")
+    assert "XDECODER.SIZES.decodr: no such key; did you mean decoder?" in said
     root = tmp_path / "world"
     shutil.copytree(scenes, root)
     file = root / "coco" / "annotations" / "panoptic_train2017.json"
