@@ -23,6 +23,8 @@ from ..checkpoint import folder_of
 
 IMAGE_SIZE, PATCH_SIZE = 112, 14
 _VOCABULARY_SCENES = 2000
+_AS_IN_EVALUATION = {"SEGMENTER.SHORT_SIDE": 160, "SEGMENTER.THRESHOLD": 0.5}
+"""Of configs/collavo_tiny.yaml."""
 
 
 def main() -> int:
@@ -36,15 +38,13 @@ def main() -> int:
     parser.add_argument("--look-up-steps", type=int, default=500, help="updates, first phase (default: %(default)s)")
     parser.add_argument("--language-steps", type=int, default=2500, help="updates, then (default: %(default)s)")
     parser.add_argument("--step1", type=int, default=200, help="updates of crayon prompt tuning (default: %(default)s)")
-    parser.add_argument("--step2", type=int, default=800, help="updates of Dual QLoRA (default: %(default)s)")
+    parser.add_argument("--step2", type=int, default=1000, help="updates of Dual QLoRA (default: %(default)s)")
     parser.add_argument(
         "--segmenter",
         type=Path,
-        default=REPOSITORY / "assets" / "tiny" / "segmenter",
-        help="X-Decoder whose maps step 2 learns from, of trainer.tiny_segmenter (default: the shipped one)",
+        help="X-Decoder of trainer.tiny_segmenter, whose maps step 2 shows with visual instructions (default: true maps)",
     )
     args = parser.parse_args()
-    args.segmenter = args.segmenter.resolve()
     args.directory.mkdir(parents=True, exist_ok=True)
     say = _teller(args.directory / "log.txt")
     if not (args.directory / "base" / "config.json").is_file():
@@ -62,6 +62,7 @@ def main() -> int:
     here = args.directory
     ship(below, here / "shipped")
     settings = {name: value for name, value in vars(args).items() if name not in ("directory", "segmenter")}
+    settings["segmenter"] = args.segmenter and args.segmenter.name
     logs = {"base.log": here / "log.txt"} | {f"step{n}.jsonl": here / f"step{n}" / "log.jsonl" for n in (1, 2)}
     write_recipe(here / "shipped", "python -m trainer.tiny", settings, logs)
     say(f"the tiny CoLLaVO is in {args.directory / 'shipped'}")
@@ -139,9 +140,11 @@ def _step(args: argparse.Namespace, number: int, below: Path, steps: int, say: C
     """One of CoLLaVO's training steps, by the command that every user has; returns its exit code."""
     here = args.directory.resolve()
     maps = here / "lessons" / "coco" / "annotations" / "panoptic_train2017"
-    shown = {1: {"SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps}, 2: {"SEGMENTER.PATH": args.segmenter}}
+    shown: dict[str, object] = {"SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps}
+    if number == 2 and args.segmenter is not None:
+        shown = {"SEGMENTER.NAME": "xdecoder", "SEGMENTER.PATH": args.segmenter.resolve(), **_AS_IN_EVALUATION}
     settings = {
-        **shown[number],
+        **shown,
         "DATA.MAPS_CACHE": here / "maps",
         "SAVE_DIR": here / f"step{number}",
         "RESUME_FROM": below.resolve(),
