@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument(
         "--segmenter",
         type=Path,
-        help="X-Decoder of trainer.tiny_segmenter, whose maps step 2 shows with visual instructions (default: true maps)",
+        help="X-Decoder whose maps step 2 shows with visual instructions (default: true maps)",
     )
     args = parser.parse_args()
     args.directory.mkdir(parents=True, exist_ok=True)
