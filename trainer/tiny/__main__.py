@@ -35,8 +35,9 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=24_000, help="for tower and language (default: %(default)s)")
     parser.add_argument("--lessons", type=int, default=8000, help="scenes for both steps (default: %(default)s)")
     parser.add_argument("--vision-steps", type=int, default=3000, help="updates (default: %(default)s)")
-    parser.add_argument("--look-up-steps", type=int, default=500, help="updates, first phase (default: %(default)s)")
-    parser.add_argument("--language-steps", type=int, default=2500, help="updates, then (default: %(default)s)")
+    parser.add_argument("--box-steps", type=int, default=350, help="updates, boxes alone (default: %(default)s)")
+    parser.add_argument("--look-up-steps", type=int, default=500, help="updates, look-ups (default: %(default)s)")
+    parser.add_argument("--language-steps", type=int, default=2500, help="updates, everything (default: %(default)s)")
     parser.add_argument("--step1", type=int, default=200, help="updates of crayon prompt tuning (default: %(default)s)")
     parser.add_argument("--step2", type=int, default=1000, help="updates of Dual QLoRA (default: %(default)s)")
     parser.add_argument(
@@ -92,7 +93,7 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     from collavo.processing import CoLLaVOProcessor
     from collavo.tokenizer import tiny_tokenizer
 
-    from .language import EVERYTHING, LOOK_UPS, OTHER, Phase, features_of, teach_language
+    from .language import BOXES, EVERYTHING, LOOK_UPS, OTHER, Phase, features_of, teach_language
     from .rows import Packer
     from .scenes import draw
     from .start import config_of
@@ -120,7 +121,8 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
         save_file(tower.state_dict(), file)
     features = features_of(model, lambda part: processor.pixel_values(drawn.pictures[part]), len(drawn.pictures))
     phases = (
-        Phase(steps=args.look_up_steps, weights=LOOK_UPS, other=0.0),
+        Phase(steps=args.box_steps, weights=BOXES, reading=True),
+        Phase(steps=args.look_up_steps, weights=LOOK_UPS),
         Phase(steps=args.language_steps, weights=EVERYTHING, other=OTHER),
     )
     packer = Packer(tokenizer, grid**2)

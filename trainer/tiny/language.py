@@ -1,7 +1,7 @@
 """The tiny language model, taught to talk about what the vision tower sees, without crayon prompt.
 
-It stands for what InternLM2 and the projector bring along at full size. Questions that need one look-up come first; the
-weights below were found by trial on this world.
+It stands for what InternLM2 and the projector bring along at full size. Boxes come first, then what needs one look-up,
+then everything; the weights below were found by trial on this world.
 
 Shape legend: B rows, P image tokens.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,25 +19,30 @@ from torch.nn import functional as F
 
 from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration
 
+from .boxes import LOOKS, box_loss, boxes_in, gather_numbers, number_ids, overhear
 from .rows import Packer, Row, choose
 from .scenes import Drawn
 from .start import SharedWords, TokenSays, mimetic_start, word_ids
 from .vision import cosine
 
 _AUXILIARY = 0.5
+_BOXES = 0.5
 _EVERY = 100
-LOOK_UPS = {
-    **{"existence": 4.0, "class_binary": 3.0, "colour": 2.0, "count": 2.0, "box_class": 2.0, "judge/present": 1.0},
-    **{"side": 1.5, "height": 1.0, "corner": 1.0, "text": 1.0, "choice/present": 1.0},
-}
+BOXES = {"box_class": 1.0}
 """First phase: how often each kind of question is asked; others are not."""
 
+LOOK_UPS = {
+    **{"existence": 4.0, "class_binary": 3.0, "colour": 2.0, "count": 2.0, "box_class": 3.0, "judge/present": 1.0},
+    **{"side": 1.5, "height": 1.0, "corner": 1.0, "text": 1.0, "choice/present": 1.0},
+}
+"""Second phase; nothing else either."""
+
 EVERYTHING = {
-    **{"existence": 2.0, "class_binary": 2.0, "colour": 1.5, "count": 2.0, "box_class": 3.0, "choice/present": 4.0},
+    **{"existence": 2.0, "class_binary": 2.0, "colour": 1.5, "count": 2.0, "box_class": 4.0, "choice/present": 4.0},
     **{"relation": 2.0, "side": 1.5, "height": 1.0, "corner": 1.5, "text": 1.5, "box_numbered": 0.7, "refer": 0.7},
     **{"describe": 0.2, "names": 0.3, "names_boxes": 0.0, "class_boxes": 0.3, "scene": 0.3, "judge/scene": 0.2},
 }
-"""Second phase; kinds that are not listed have `OTHER`."""
+"""Third phase; kinds that are not listed have `OTHER`."""
 
 OTHER = 0.6
 
@@ -62,11 +68,13 @@ class Phase:
         steps: updates.
         weights: see `choose`.
         other: see `choose`.
+        reading: whether reading boxes has losses of its own, see `box_loss`.
     """
 
     steps: int
     weights: Mapping[str, float]
-    other: float
+    other: float = 0.0
+    reading: bool = False
 
 
 def teach_language(
@@ -97,23 +105,32 @@ def teach_language(
         say: gets a line now and then.
     """
     table = model.language_model.embed_tokens
+    numbers = number_ids(packer.tokenizer)
     mimetic_start(model)
+    gather_numbers(model, numbers, seed)
     output, model.output = model.output, SharedWords(table)  # type: ignore[assignment]
-    helper = TokenSays(table, word_ids(packer.tokenizer), model.config.grid)
+    words = word_ids(packer.tokenizer)
+    helper = TokenSays(table, words, numbers, model.config.grid)
     resting = {id(p) for name, p in model.named_parameters() if "crayon" in name or name.startswith("vision_tower.")}
     parameters = [p for p in model.parameters() if id(p) not in resting] + list(helper.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     labels = torch.from_numpy(drawn.labels).long()
     steps, tally = sum(phase.steps for phase in phases), Tally()
     model.train()
-    for step, (batch, row) in enumerate(_batches(packer, drawn, phases, seed, batch_size, questions)):
+    looking: Any = model.language_model.layers[LOOKS]
+    for step, (phase, batch, row) in enumerate(_batches(packer, drawn, phases, seed, batch_size, questions)):
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, steps, rate)
         projected = model.projector(features[batch].float())
-        loss = _answer_loss(model, row, projected, tally)
+        with overhear(looking) as heard:
+            loss = _answer_loss(model, row, projected, tally)
         auxiliary = helper(projected, labels[batch])
+        total = loss + _AUXILIARY * auxiliary
+        if phase.reading:
+            boxes, classes = boxes_in(row.input_ids, numbers), labels[batch][..., 0]
+            total = total + _BOXES * box_loss(heard, model.config, row, boxes, classes, table.weight[words[0]])
         optimizer.zero_grad(set_to_none=True)
-        (loss + _AUXILIARY * auxiliary).backward()
+        total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % _EVERY == 0 or step + 1 == steps:
@@ -128,8 +145,8 @@ def teach_language(
 
 def _batches(
     packer: Packer, drawn: Drawn, phases: Sequence[Phase], seed: int, batch_size: int, questions: int
-) -> Iterator[tuple[list[int], Row]]:
-    """Scenes and rows of every update, on shuffled passes over the scenes."""
+) -> Iterator[tuple[Phase, list[int], Row]]:
+    """Phase, scenes and rows of every update, on shuffled passes over the scenes."""
     encoded = packer.encode(drawn.lessons)
     rng = np.random.default_rng(seed)
     order: list[int] = []
@@ -138,7 +155,8 @@ def _batches(
             if len(order) < batch_size:
                 order += rng.permutation(len(encoded)).tolist()
             batch, order = order[:batch_size], order[batch_size:]
-            yield batch, packer.rows(choose([encoded[i] for i in batch], phase.weights, phase.other, questions, rng))
+            chosen = choose([encoded[i] for i in batch], phase.weights, phase.other, questions, rng)
+            yield phase, batch, packer.rows(chosen)
 
 
 def _answer_loss(model: CoLLaVOForConditionalGeneration, row: Row, projected: Tensor, tally: Tally) -> Tensor:

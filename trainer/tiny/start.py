@@ -1,8 +1,8 @@
 """What a tiny language model needs so that it learns to look things up in a picture; a plain random start does not.
 
-Input and output share their words; image tokens resemble the words for their class, colour, text and place (auxiliary
-loss); the first query head of every group starts equal to its key and passes on what it finds (mimetic start, arXiv
-2305.09828).
+Input and output share their words; image tokens resemble the words for their class, colour, text, place and coordinates
+(auxiliary loss); the first query head of every group starts equal to its key and passes on what it finds (mimetic
+start, arXiv 2305.09828).
 
 Shape legend: B rows, P image tokens, D width.
 """
@@ -25,6 +25,9 @@ from modeling.segmenters.coco import display_name
 
 from .scenes import CLASSES, COLOUR_NAMES, TEXTS
 from .vision import mean_loss
+
+_COORDINATES = 0.5  # weight of coordinates beside class, colour, text and place
+_SPREAD = 0.12  # of the numbers that an image token resembles, in fractions of the picture
 
 
 def config_of(tokenizer: PreTrainedTokenizerBase, image_size: int, patch_size: int) -> CoLLaVOConfig:
@@ -76,15 +79,17 @@ class TokenSays(nn.Module):
     Args:
         table: the embedding table.
         words: ids of the words for every kind of label, the three of `place_labels` last.
+        numbers: ids of the words for coordinates, see `trainer.tiny.boxes.number_ids`.
         grid: image tokens a side.
     """
 
-    def __init__(self, table: nn.Embedding, words: Sequence[Sequence[int]], grid: int) -> None:
+    def __init__(self, table: nn.Embedding, words: Sequence[Sequence[int]], numbers: Tensor, grid: int) -> None:
         super().__init__()
         self._table = [table]
         self._places = place_labels(grid)
         self._words = [torch.tensor(ids) for ids in words]
-        linears = [nn.Linear(table.embedding_dim, table.embedding_dim, bias=False) for _ in words]
+        self._numbers, self._near = numbers, near_numbers(grid, len(numbers))
+        linears = [nn.Linear(table.embedding_dim, table.embedding_dim, bias=False) for _ in range(len(words) + 2)]
         for linear in linears:
             nn.init.eye_(linear.weight)
         self.maps = nn.ModuleList(linears)
@@ -99,9 +104,13 @@ class TokenSays(nn.Module):
         normed = F.rms_norm(features, features.shape[-1:])
         loss = features.new_zeros(())
         labels = torch.cat([labels, self._places.expand(len(labels), -1, -1)], dim=-1)
-        for kind, (mapping, words) in enumerate(zip(self.maps, self._words, strict=True)):
+        *mappings, column, line = self.maps
+        for kind, (mapping, words) in enumerate(zip(mappings, self._words, strict=True)):
             logits = F.linear(mapping(normed), self._table[0].weight[words])
             loss = loss + mean_loss(logits, labels[..., kind])
+        for mapping, near in zip((column, line), self._near, strict=True):
+            logits = F.linear(mapping(normed), self._table[0].weight[self._numbers])  # (B, P, numbers)
+            loss = loss + _COORDINATES * F.cross_entropy(logits.flatten(0, 1), near.repeat(len(logits), 1))
         return loss
 
 
@@ -110,6 +119,13 @@ def place_labels(grid: int) -> Tensor:
     index = torch.arange(grid**2)
     bottom, right = (index // grid >= grid / 2).long(), (index % grid >= grid / 2).long()
     return torch.stack([right, bottom, 2 * bottom + right], dim=-1)
+
+
+def near_numbers(grid: int, numbers: int) -> tuple[Tensor, Tensor]:
+    """How much each image token is at each of so many numbers from 0 to 1, across and down; two of (P, numbers)."""
+    far = torch.linspace(0, 1, numbers) - (torch.arange(grid)[:, None] + 0.5) / grid
+    near = (-far.square() / (2 * _SPREAD**2)).softmax(-1)
+    return near.repeat(grid, 1), near.repeat_interleave(grid, 0)
 
 
 def mimetic_start(model: CoLLaVOForConditionalGeneration) -> None:

@@ -18,11 +18,11 @@ from datasets.tiny_world.wording import plural
 from modeling.segmenters.coco import display_name
 
 _PLACES = ("left", "right", "top", "bottom", *CORNERS)
-_COORDINATES = tuple(f"{n / 100:.2f}" for n in range(101))
+COORDINATES = tuple(f"{n / 100:.2f}" for n in range(101))
 CONTENT = (
     *(display_name(name) for name in (*THINGS, *STUFF)),
     *(plural(name) for name in THINGS),
-    *(*COLOURS, *GROUPS, *WORDS, *_PLACES, *_COORDINATES, "Yes", "No", "A", "B", "C", "D"),
+    *(*COLOURS, *GROUPS, *WORDS, *_PLACES, *COORDINATES, "Yes", "No", "A", "B", "C", "D"),
     *(str(n) for n in range(21)),
 )
 """Words that questions are about and that answers consist of."""
@@ -32,6 +32,8 @@ _SPLIT = re.compile(rf"([\n ][A-D]\. |(?<![\w.])(?:{'|'.join(_LONGEST_FIRST)})(?
 """Letters of options stay with what is around them: a letter is then one token away from its option."""
 
 _RARE = 3
+_IN_TWO = ", "
+"""No piece, so that the numbers of a box are as far apart as `trainer.tiny.boxes` wants them."""
 
 
 def pieces(texts: Iterable[str]) -> Sequence[str]:
@@ -47,6 +49,6 @@ def pieces(texts: Iterable[str]) -> Sequence[str]:
         between.update(part for part in parts[::2] if part)
         between.update(part for part in parts[1::2] if part not in CONTENT)
     frame = (f"{SYSTEM} ", " ", *(part + "\n" for part in ("user", "assistant")), "\n")
-    common = [part for part, count in sorted(between.items()) if count >= _RARE]
+    common = [part for part, count in sorted(between.items()) if count >= _RARE and part != _IN_TWO]
     words = {word for part in between for word in re.findall(r" ?[^\W\d]+|[^\w\s]", part)}
     return tuple(dict.fromkeys((*CONTENT, *frame, *common, *sorted(words))))

@@ -1,0 +1,179 @@
+"""What a tiny language model needs so that it learns to read a box; from a plain start it reads none of its numbers.
+
+To say what a box holds, a token must gather the box's four numbers, look at the image token in its middle, and pass on
+what that shows: three steps, none of which pays without the others. The first is given at the start (`gather_numbers`),
+the others have losses of their own in the first phase of the training (`box_loss`), and none later.
+
+Shape legend: B rows, T tokens, P image tokens, N boxes, D width, K key-value heads, d head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from collavo.config import CoLLaVOConfig
+from collavo.model import CoLLaVOForConditionalGeneration
+from modeling.internlm2 import DecoderLayer, rotary_tables, rotate
+
+from .rows import Row
+from .vocabulary import COORDINATES
+
+APART = 3
+"""Tokens from one number of a box to the next: the number, a comma, a space.
+
+Rotary positions turn by one radian a token at most, and so by about half a circle from number to number: a head can
+tell every other number from those between.
+"""
+
+LOOKS = 1
+"""The layer that looks at the middle of a box; the one before it gathers the numbers."""
+
+_IN_COMMON = 0.7  # length of what the words for all numbers share; that of a word's own part is about as much
+_SHARPNESS = 8.0  # logit of the numbers that a gathering head looks at
+_SPREAD = 0.4  # of the image tokens that count as the middle, in image tokens
+
+
+def number_ids(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Ids of the words for coordinates from 0.00 to 1.00, int64 (101,).
+
+    Raises:
+        ValueError: a coordinate is no single token, or two coordinates in a row are not `APART`.
+    """
+    rows = tokenizer(list(COORDINATES), add_special_tokens=False).input_ids
+    pair = tokenizer(f"{COORDINATES[0]}, {COORDINATES[1]}", add_special_tokens=False).input_ids
+    if any(len(ids) != 1 for ids in rows) or len(pair) != APART + 1:
+        raise ValueError(f"coordinates must be one token each, and {APART} from one to the next in a box")
+    return torch.tensor([ids[0] for ids in rows])
+
+
+def gather_numbers(model: CoLLaVOForConditionalGeneration, numbers: Tensor, seed: int) -> None:
+    """Let the last number of a box see, in the first layer, its left and right by one head, top and bottom by another.
+
+    All words for numbers get a direction in common. Keys show it in the pair of dimensions that turns fastest; the
+    second query head of each of the two groups looks for it there, half a turn away (left and right) or not (the rest).
+
+    Args:
+        model: fresh; two groups of two query heads.
+        numbers: see `number_ids`.
+        seed: of the direction.
+    """
+    text = model.config.text
+    groups, half = text.num_attention_heads // text.num_key_value_heads, text.head_dim // 2
+    common = F.normalize(torch.randn(text.hidden_size, generator=torch.Generator().manual_seed(seed)), dim=0)
+    seen = text.hidden_size / 2  # squared length of the common part in a normalised word
+    size = math.sqrt(_SHARPNESS * math.sqrt(text.head_dim) / seen)
+    attention: Any = model.language_model.layers[LOOKS - 1].attention
+    with torch.no_grad():
+        model.language_model.embed_tokens.weight[numbers] += _IN_COMMON * common
+        packed = attention.wqkv.base.weight.view(text.num_key_value_heads, groups + 2, text.head_dim, -1)
+        packed[:, 1] = 0
+        for group, sign in enumerate((-1.0, 1.0)):
+            packed[group, 1, 0] = sign * size * common
+            packed[group, -2, 0], packed[group, -2, half] = size * common, 0
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Where the boxes of a batch are written, and what is in their middle.
+
+    Attributes:
+        rows: int64 (N,).
+        tokens: int64 (N,), place of the last number in its row.
+        middles: float32 (N, 2), x and y in fractions of the picture.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+    middles: Tensor
+
+
+def boxes_in(input_ids: Tensor, numbers: Tensor) -> Boxes:
+    """Find all boxes: four numbers, `APART` from each other.
+
+    Args:
+        input_ids: int64 (B, T).
+        numbers: see `number_ids`.
+    """
+    value = torch.full((max(int(input_ids.max()), int(numbers.max())) + 1,), -1.0)
+    value[numbers] = torch.linspace(0, 1, len(numbers))
+    sides = value[input_ids].unfold(1, 3 * APART + 1, 1)[..., ::APART]  # (B, T - 3 * APART, 4)
+    rows, tokens = (sides >= 0).all(-1).nonzero(as_tuple=True)
+    left, top, right, bottom = sides[rows, tokens].unbind(-1)
+    return Boxes(rows, tokens + 3 * APART, torch.stack([left + right, top + bottom], dim=-1) / 2)
+
+
+@dataclass
+class Overheard:
+    """What a decoder layer computed in its last run.
+
+    Attributes:
+        packed: queries, keys and values before rotation, (B, T, packed width).
+        hidden: what it returned, (B, T, D).
+    """
+
+    packed: Tensor = field(default_factory=lambda: torch.empty(0))
+    hidden: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@contextmanager
+def overhear(layer: DecoderLayer) -> Iterator[Overheard]:
+    """Listen to a layer."""
+    heard = Overheard()
+    hooks = [
+        layer.attention.wqkv.register_forward_hook(lambda module, given, out: setattr(heard, "packed", out)),
+        layer.register_forward_hook(lambda module, given, out: setattr(heard, "hidden", out)),
+    ]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def box_loss(heard: Overheard, config: CoLLaVOConfig, row: Row, boxes: Boxes, labels: Tensor, names: Tensor) -> Tensor:
+    """Whether the last number of each box looks at its middle, and then resembles the word for what is there.
+
+    Args:
+        heard: of layer `LOOKS`; its first head is the one that is to look.
+        config: of the model.
+        row: what was run.
+        boxes: in it; of none the loss is 0.
+        labels: int64 (B, P), class of every image token.
+        names: float (classes, D), embeddings of the words for the classes.
+    Returns: sum of two mean cross-entropies.
+    """
+    if not len(boxes.rows):
+        return heard.hidden.new_zeros(())
+    weights = _near(boxes.middles, config.grid)  # (N, P)
+    logits = _attention_logits(heard.packed, config, row, boxes)  # (N, T)
+    image = (row.input_ids[0] == config.image_token_id).nonzero()[:, 0]
+    looks = -(weights * logits.log_softmax(-1)[:, image]).sum(-1).mean()
+    shown = labels[boxes.rows, weights.argmax(-1)]
+    said = F.linear(F.rms_norm(heard.hidden[boxes.rows, boxes.tokens], names.shape[-1:]), names)
+    return looks + F.cross_entropy(said, shown)
+
+
+def _near(middles: Tensor, grid: int) -> Tensor:
+    """How much each image token is the middle of a box, (N, P), in all 1: by its distance from there."""
+    places = torch.arange(grid) + 0.5
+    far = (places - grid * middles[:, :, None]).square() / (2 * _SPREAD**2)  # (N, 2, grid)
+    return (-(far[:, 1, :, None] + far[:, 0, None, :])).flatten(1).softmax(-1)
+
+
+def _attention_logits(packed: Tensor, config: CoLLaVOConfig, row: Row, boxes: Boxes) -> Tensor:
+    """Logits of the first head from the last number of each box to every token, (N, T); -inf where it sees none."""
+    text = config.text
+    parts = packed.view(*packed.shape[:2], text.num_key_value_heads, -1, text.head_dim)[:, :, 0]  # (B, T, parts, d)
+    cos, sin = (table[:, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
+    query, key = rotate(parts[:, :, 0], cos, sin), rotate(parts[:, :, -2], cos, sin)  # (B, T, d)
+    logits: Tensor = torch.einsum("nd,ntd->nt", query[boxes.rows, boxes.tokens], key[boxes.rows]) * text.head_dim**-0.5
+    return logits.masked_fill(~row.attention_mask[boxes.rows, 0, boxes.tokens], -torch.inf)
