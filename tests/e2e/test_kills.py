@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from tests.e2e.test_pope_processes import ROOT
-from tests.e2e.test_training import STEP, losses, settings, tiny
+from tests.e2e.test_training import losses
+from tests.tiny_training import STEP, settings, tiny
 
 __all__ = ["tiny"]
 STEPS = 16

@@ -21,7 +21,8 @@ from modeling.segmenters.base import Picture
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import load_model
 from tests.e2e.test_pope_processes import ROOT
-from tests.e2e.test_training import STEP, free_port, losses
+from tests.e2e.test_training import free_port, losses
+from tests.tiny_training import STEP
 from trainer.tiny_segmenter import ship
 
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from collavo.trained import read_state
 from tests.e2e.test_pope_processes import ROOT
-from tests.e2e.test_training import STEP, branches, free_port, losses, settings, tiny, train
+from tests.e2e.test_training import branches, free_port, losses, train
+from tests.tiny_training import STEP, settings, tiny
 
 __all__ = ["tiny"]
 HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None

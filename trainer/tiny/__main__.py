@@ -17,14 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from configs.load import REPOSITORY
+from configs.load import REPOSITORY, find_file, read_yaml
 
 from ..checkpoint import folder_of
 
 IMAGE_SIZE, PATCH_SIZE = 112, 14
 _VOCABULARY_SCENES = 2000
-_AS_IN_EVALUATION = {"SEGMENTER.SHORT_SIDE": 160, "SEGMENTER.THRESHOLD": 0.5}
-"""Of configs/collavo_tiny.yaml."""
 
 
 def main() -> int:
@@ -144,7 +142,9 @@ def _step(args: argparse.Namespace, number: int, below: Path, steps: int, say: C
     maps = here / "lessons" / "coco" / "annotations" / "panoptic_train2017"
     shown: dict[str, object] = {"SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps}
     if number == 2 and args.segmenter is not None:
-        shown = {"SEGMENTER.NAME": "xdecoder", "SEGMENTER.PATH": args.segmenter.resolve(), **_AS_IN_EVALUATION}
+        evaluated = read_yaml(find_file("configs/collavo_tiny.yaml"))["SEGMENTER"]
+        shown = {f"SEGMENTER.{key}": value for key, value in evaluated.items()}
+        shown["SEGMENTER.PATH"] = args.segmenter.resolve()
     settings = {
         **shown,
         "DATA.MAPS_CACHE": here / "maps",

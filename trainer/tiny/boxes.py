@@ -97,7 +97,7 @@ class Boxes:
 
 
 def boxes_in(input_ids: Tensor, numbers: Tensor) -> Boxes:
-    """Find all boxes: four numbers, `APART` from each other.
+    """Find all boxes: four numbers, `APART` from each other, with the same between all of them.
 
     Args:
         input_ids: int64 (B, T).
@@ -105,8 +105,10 @@ def boxes_in(input_ids: Tensor, numbers: Tensor) -> Boxes:
     """
     value = torch.full((max(int(input_ids.max()), int(numbers.max())) + 1,), -1.0)
     value[numbers] = torch.linspace(0, 1, len(numbers))
-    sides = value[input_ids].unfold(1, 3 * APART + 1, 1)[..., ::APART]  # (B, T - 3 * APART, 4)
-    rows, tokens = (sides >= 0).all(-1).nonzero(as_tuple=True)
+    spans = input_ids.unfold(1, 3 * APART + 1, 1)  # (B, T - 3 * APART, 3 * APART + 1)
+    between = spans[..., :-1].unflatten(-1, (3, APART))[..., 1:]
+    sides = value[spans[..., ::APART]]
+    rows, tokens = ((sides >= 0).all(-1) & (between == between[..., :1, :]).all((-1, -2))).nonzero(as_tuple=True)
     left, top, right, bottom = sides[rows, tokens].unbind(-1)
     return Boxes(rows, tokens + 3 * APART, torch.stack([left + right, top + bottom], dim=-1) / 2)
 

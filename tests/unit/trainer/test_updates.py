@@ -18,40 +18,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import trainer.run
-from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
-from datasets.tiny_world import write_world
 from pipeline.errors import RunError
 from pipeline.run import make_session
 from pipeline.session import AgreedError
+from tests.tiny_training import STEP, settings, tiny
 from trainer.check import evaluation_plan
 from trainer.config import TrainConfig, read_training
 from trainer.job import Job
 from trainer.run import load_job, run_stage
 
+__all__ = ["tiny"]
 CPU = torch.device("cpu")
-STEP = "checkpoints/step-{:08d}"
 Run = Callable[..., tuple[Path, Job, dict[str, Tensor]]]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world and a checkpoint without dropout."""
-    folder = tmp_path_factory.mktemp("tiny")
-    write_world(folder / "data", seed=0, scenes=12, size=112)
-    make_tiny(folder / "checkpoint", seed=0)
-    config = folder / "checkpoint" / "config.json"
-    config.write_text(re.sub(r'"plora_dropout": [\d.]+', '"plora_dropout": 0.0', config.read_text()))
-    return folder
-
-
 def configured(tiny: Path, save: Path, *more: object) -> TrainConfig:
-    data, maps = tiny / "data", tiny / "data" / "coco_panoptic" / "panoptic_val"
-    words: list[object] = ["RESUME_FROM", tiny / "checkpoint", "DATASETS.ROOT", data, "SAVE_DIR", save]
-    words += ["SEGMENTER.PATH", f"{maps}.json", "SEGMENTER.IMAGES", maps, "LORA.R", 4, "LORA.ALPHA", 4]
-    words += ["DATA.CONVERSATIONS", f"[{{FILE: {data}/LLaVA/tiny_instruct.json, IMAGES: {data}}}]"]
-    words += ["TRAIN.STEPS", 4, "TRAIN.LOG_EVERY", 1, "TRAIN.SAVE_EVERY", 1, "TRAIN.KEEP", 9, *more]
-    return read_training([REPOSITORY / "configs" / "collavo_tiny_train.yaml"], [str(word) for word in words])[0]
+    often = ("TRAIN.STEPS", 4, "TRAIN.SAVE_EVERY", 1, "TRAIN.KEEP", 9)
+    words = settings(tiny, save, *often, *more)
+    return read_training([REPOSITORY / "configs" / "collavo_tiny_train.yaml"], words)[0]
 
 
 @pytest.fixture
