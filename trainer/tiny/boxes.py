@@ -106,7 +106,7 @@ def boxes_in(input_ids: Tensor, numbers: Tensor) -> Boxes:
     value = torch.full((max(int(input_ids.max()), int(numbers.max())) + 1,), -1.0)
     value[numbers] = torch.linspace(0, 1, len(numbers))
     spans = input_ids.unfold(1, 3 * APART + 1, 1)  # (B, T - 3 * APART, 3 * APART + 1)
-    between = spans[..., :-1].unflatten(-1, (3, APART))[..., 1:]
+    between = spans[..., :-1].reshape(*spans.shape[:2], 3, APART)[..., 1:]
     sides = value[spans[..., ::APART]]
     rows, tokens = ((sides >= 0).all(-1) & (between == between[..., :1, :]).all((-1, -2))).nonzero(as_tuple=True)
     left, top, right, bottom = sides[rows, tokens].unbind(-1)
