@@ -33,9 +33,9 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=24_000, help="for tower and language (default: %(default)s)")
     parser.add_argument("--lessons", type=int, default=8000, help="scenes for both steps (default: %(default)s)")
     parser.add_argument("--vision-steps", type=int, default=3000, help="updates (default: %(default)s)")
-    parser.add_argument("--box-steps", type=int, default=350, help="updates, boxes alone (default: %(default)s)")
-    parser.add_argument("--look-up-steps", type=int, default=500, help="updates, look-ups (default: %(default)s)")
-    parser.add_argument("--language-steps", type=int, default=2500, help="updates, everything (default: %(default)s)")
+    parser.add_argument("--look-up-steps", type=int, default=500, help="updates, first phase (default: %(default)s)")
+    parser.add_argument("--language-steps", type=int, default=2500, help="updates, then (default: %(default)s)")
+    parser.add_argument("--box-steps", type=int, default=600, help="updates, to read boxes (default: %(default)s)")
     parser.add_argument("--step1", type=int, default=200, help="updates of crayon prompt tuning (default: %(default)s)")
     parser.add_argument("--step2", type=int, default=1000, help="updates of Dual QLoRA (default: %(default)s)")
     parser.add_argument(
@@ -118,13 +118,19 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
         teach_tower(tower, processor, drawn, steps=args.vision_steps, batch_size=64, rate=1.5e-3, **settings)
         save_file(tower.state_dict(), file)
     features = features_of(model, lambda part: processor.pixel_values(drawn.pictures[part]), len(drawn.pictures))
-    phases = (
-        Phase(steps=args.box_steps, weights=BOXES, reading=True),
-        Phase(steps=args.look_up_steps, weights=LOOK_UPS),
-        Phase(steps=args.language_steps, weights=EVERYTHING, other=OTHER),
-    )
-    packer = Packer(tokenizer, grid**2)
-    teach_language(model, packer, drawn, features, phases, batch_size=32, questions=10, rate=2e-3, **settings)
+    packer, settings = Packer(tokenizer, grid**2), {"batch_size": 32, "questions": 10, **settings}
+    talking = args.directory / "language.safetensors"
+    if talking.is_file():
+        model.load_state_dict(load_file(talking))
+    else:
+        phases = (
+            Phase(steps=args.look_up_steps, weights=LOOK_UPS, other=0.0),
+            Phase(steps=args.language_steps, weights=EVERYTHING, other=OTHER),
+        )
+        teach_language(model, packer, drawn, features, phases, rate=2e-3, **settings)
+        save_file(model.state_dict(), talking)
+    boxes = Phase(steps=args.box_steps, weights=BOXES, other=OTHER)
+    teach_language(model, packer, drawn, features, [boxes], rate=1.5e-3, reading=True, **settings)
     model.save_pretrained(args.directory / "base")
     processor.save_pretrained(args.directory / "base")
 

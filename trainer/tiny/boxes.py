@@ -1,8 +1,8 @@
-"""What a tiny language model needs so that it learns to read a box; from a plain start it reads none of its numbers.
+"""What a tiny language model needs so that it learns to read a box; without, it reads none of the numbers.
 
 To say what a box holds, a token must gather the box's four numbers, look at the image token in its middle, and pass on
-what that shows: three steps, none of which pays without the others. The first is given at the start (`gather_numbers`),
-the others have losses of their own in the first phase of the training (`box_loss`), and none later.
+what that shows: three things, none of which pays without the others. The first is given (`gather_numbers`), the others
+have losses of their own (`box_loss`). All of it is part of the making of the tiny language model alone.
 
 Shape legend: B rows, T tokens, P image tokens, N boxes, D width, K key-value heads, d head width.
 """
@@ -27,17 +27,13 @@ from modeling.internlm2 import DecoderLayer, rotary_tables, rotate
 from .rows import Row
 from .vocabulary import COORDINATES
 
-APART = 3
-"""Tokens from one number of a box to the next: the number, a comma, a space.
-
-Rotary positions turn by one radian a token at most, and so by about half a circle from number to number: a head can
-tell every other number from those between.
-"""
+APART = 2
+"""Tokens from one number of a box to the next: the number, and a comma with a space."""
 
 LOOKS = 1
 """The layer that looks at the middle of a box; the one before it gathers the numbers."""
 
-_IN_COMMON = 0.7  # length of what the words for all numbers share; that of a word's own part is about as much
+_PAIRS = 2  # of dimensions, the two that rotary positions turn fastest: enough to tell four numbers by their distance
 _SHARPNESS = 8.0  # logit of the numbers that a gathering head looks at
 _SPREAD = 0.4  # of the image tokens that count as the middle, in image tokens
 
@@ -58,27 +54,33 @@ def number_ids(tokenizer: PreTrainedTokenizerBase) -> Tensor:
 def gather_numbers(model: CoLLaVOForConditionalGeneration, numbers: Tensor, seed: int) -> None:
     """Let the last number of a box see, in the first layer, its left and right by one head, top and bottom by another.
 
-    All words for numbers get a direction in common. Keys show it in the pair of dimensions that turns fastest; the
-    second query head of each of the two groups looks for it there, half a turn away (left and right) or not (the rest).
+    All words for numbers get a direction in common. Keys show it in two pairs of dimensions; there the second query
+    heads of both groups look for it at the distances of a box's left and right, and of its top and bottom: sums of the
+    cosines and sines by which rotary positions turn (arXiv 2104.09864) that are 1 at these and -1 at the others.
 
     Args:
-        model: fresh; two groups of two query heads.
+        model: with two groups of two query heads.
         numbers: see `number_ids`.
         seed: of the direction.
     """
     text = model.config.text
     groups, half = text.num_attention_heads // text.num_key_value_heads, text.head_dim // 2
     common = F.normalize(torch.randn(text.hidden_size, generator=torch.Generator().manual_seed(seed)), dim=0)
-    seen = text.hidden_size / 2  # squared length of the common part in a normalised word
-    size = math.sqrt(_SHARPNESS * math.sqrt(text.head_dim) / seen)
+    angles = text.rope_theta ** -(torch.arange(_PAIRS) / half) * APART * torch.arange(4)[:, None]  # (4, _PAIRS)
+    tops = torch.tensor([1.0, -1.0, 1.0, -1.0])  # from the last number back: bottom, right, top, left
+    cosines, sines = torch.linalg.solve(torch.cat([angles.cos(), angles.sin()], dim=-1), tops).chunk(2)
     attention: Any = model.language_model.layers[LOOKS - 1].attention
     with torch.no_grad():
-        model.language_model.embed_tokens.weight[numbers] += _IN_COMMON * common
+        table = model.language_model.embed_tokens.weight
+        table[numbers] += table[numbers].norm(dim=-1).mean() * common
+        seen = text.hidden_size / 2  # squared length of what is in common, after the norm
+        shown = math.sqrt(_SHARPNESS * math.sqrt(text.head_dim) / seen) * common
         packed = attention.wqkv.base.weight.view(text.num_key_value_heads, groups + 2, text.head_dim, -1)
-        packed[:, 1] = 0
         for group, sign in enumerate((-1.0, 1.0)):
-            packed[group, 1, 0] = sign * size * common
-            packed[group, -2, 0], packed[group, -2, half] = size * common, 0
+            for pair in range(_PAIRS):
+                packed[group, -2, pair], packed[group, -2, half + pair] = shown, 0
+                packed[group, 1, pair] = sign * cosines[pair] * shown
+                packed[group, 1, half + pair] = -sign * sines[pair] * shown
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def box_loss(heard: Overheard, config: CoLLaVOConfig, row: Row, boxes: Boxes, la
     """Whether the last number of each box looks at its middle, and then resembles the word for what is there.
 
     Args:
-        heard: of layer `LOOKS`; its first head is the one that is to look.
+        heard: of layer `LOOKS`; the second head of its first group is the one that is to look.
         config: of the model.
         row: what was run.
         boxes: in it; of none the loss is 0.
@@ -172,10 +174,10 @@ def _near(middles: Tensor, grid: int) -> Tensor:
 
 
 def _attention_logits(packed: Tensor, config: CoLLaVOConfig, row: Row, boxes: Boxes) -> Tensor:
-    """Logits of the first head from the last number of each box to every token, (N, T); -inf where it sees none."""
+    """Logits of the looking head from the last number of each box to every token, (N, T); -inf where it sees none."""
     text = config.text
     parts = packed.view(*packed.shape[:2], text.num_key_value_heads, -1, text.head_dim)[:, :, 0]  # (B, T, parts, d)
     cos, sin = (table[:, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
-    query, key = rotate(parts[:, :, 0], cos, sin), rotate(parts[:, :, -2], cos, sin)  # (B, T, d)
+    query, key = rotate(parts[:, :, 1], cos, sin), rotate(parts[:, :, -2], cos, sin)  # (B, T, d)
     logits: Tensor = torch.einsum("nd,ntd->nt", query[boxes.rows, boxes.tokens], key[boxes.rows]) * text.head_dim**-0.5
     return logits.masked_fill(~row.attention_mask[boxes.rows, 0, boxes.tokens], -torch.inf)

@@ -1,7 +1,7 @@
 """The tiny language model, taught to talk about what the vision tower sees, without crayon prompt.
 
-It stands for what InternLM2 and the projector bring along at full size. Boxes come first, then what needs one look-up,
-then everything; the weights below were found by trial on this world.
+It stands for what InternLM2 and the projector bring along at full size. Questions that need one look-up come first, and
+boxes last; the weights below were found by trial on this world.
 
 Shape legend: B rows, P image tokens.
 """
@@ -26,25 +26,25 @@ from .start import SharedWords, TokenSays, mimetic_start, word_ids
 from .vision import cosine
 
 _AUXILIARY = 0.5
-_BOXES = 0.5
+_READING = 0.5
 _EVERY = 100
-BOXES = {"box_class": 1.0}
-"""First phase: how often each kind of question is asked; others are not."""
-
 LOOK_UPS = {
-    **{"existence": 4.0, "class_binary": 3.0, "colour": 2.0, "count": 2.0, "box_class": 3.0, "judge/present": 1.0},
+    **{"existence": 4.0, "class_binary": 3.0, "colour": 2.0, "count": 2.0, "box_class": 2.0, "judge/present": 1.0},
     **{"side": 1.5, "height": 1.0, "corner": 1.0, "text": 1.0, "choice/present": 1.0},
 }
-"""Second phase; nothing else either."""
+"""First phase: how often each kind of question is asked; others are not."""
 
 EVERYTHING = {
-    **{"existence": 2.0, "class_binary": 2.0, "colour": 1.5, "count": 2.0, "box_class": 4.0, "choice/present": 4.0},
+    **{"existence": 2.0, "class_binary": 2.0, "colour": 1.5, "count": 2.0, "box_class": 3.0, "choice/present": 4.0},
     **{"relation": 2.0, "side": 1.5, "height": 1.0, "corner": 1.5, "text": 1.5, "box_numbered": 0.7, "refer": 0.7},
     **{"describe": 0.2, "names": 0.3, "names_boxes": 0.0, "class_boxes": 0.3, "scene": 0.3, "judge/scene": 0.2},
 }
-"""Third phase; kinds that are not listed have `OTHER`."""
+"""Second phase; kinds that are not listed have `OTHER`."""
 
 OTHER = 0.6
+
+BOXES = {**EVERYTHING, "box_class": 30.0}
+"""When boxes are learned; other kinds as before, so that they are not forgotten."""
 
 
 def features_of(model: CoLLaVOForConditionalGeneration, pixels: Callable[[slice], Tensor], num: int) -> Tensor:
@@ -68,13 +68,11 @@ class Phase:
         steps: updates.
         weights: see `choose`.
         other: see `choose`.
-        reading: whether reading boxes has losses of its own, see `box_loss`.
     """
 
     steps: int
     weights: Mapping[str, float]
-    other: float = 0.0
-    reading: bool = False
+    other: float
 
 
 def teach_language(
@@ -89,11 +87,12 @@ def teach_language(
     questions: int,
     rate: float,
     say: Callable[[str], None],
+    reading: bool = False,
 ) -> None:
     """Train decoder, PLoRA pairs of the image, and projector in place; tower and crayon prompt rest.
 
     Args:
-        model: fresh but for its tower.
+        model: fresh but for its tower; with ``reading``, one that was taught without.
         packer: makes rows.
         drawn: scenes.
         features: of their pictures, see `features_of`.
@@ -103,22 +102,25 @@ def teach_language(
         questions: about each.
         rate: highest learning rate.
         say: gets a line now and then.
+        reading: whether it learns to read boxes, see `trainer.tiny.boxes`.
     """
     table = model.language_model.embed_tokens
-    numbers = number_ids(packer.tokenizer)
-    mimetic_start(model)
-    gather_numbers(model, numbers, seed)
+    words, numbers = word_ids(packer.tokenizer), number_ids(packer.tokenizer) if reading else None
+    if numbers is None:
+        mimetic_start(model)
+    else:
+        gather_numbers(model, numbers, seed)
     output, model.output = model.output, SharedWords(table)  # type: ignore[assignment]
-    words = word_ids(packer.tokenizer)
-    helper = TokenSays(table, words, numbers, model.config.grid)
+    helper = TokenSays(table, words, model.config.grid, numbers)
     resting = {id(p) for name, p in model.named_parameters() if "crayon" in name or name.startswith("vision_tower.")}
     parameters = [p for p in model.parameters() if id(p) not in resting] + list(helper.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     labels = torch.from_numpy(drawn.labels).long()
     steps, tally = sum(phase.steps for phase in phases), Tally()
-    model.train()
+    name = "boxes" if reading else "language"
     looking: Any = model.language_model.layers[LOOKS]
-    for step, (phase, batch, row) in enumerate(_batches(packer, drawn, phases, seed, batch_size, questions)):
+    model.train()
+    for step, (batch, row) in enumerate(_batches(packer, drawn, phases, seed, batch_size, questions)):
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, steps, rate)
         projected = model.projector(features[batch].float())
@@ -126,16 +128,16 @@ def teach_language(
             loss = _answer_loss(model, row, projected, tally)
         auxiliary = helper(projected, labels[batch])
         total = loss + _AUXILIARY * auxiliary
-        if phase.reading:
+        if numbers is not None:
             boxes, classes = boxes_in(row.input_ids, numbers), labels[batch][..., 0]
-            total = total + _BOXES * box_loss(heard, model.config, row, boxes, classes, table.weight[words[0]])
+            total = total + _READING * box_loss(heard, model.config, row, boxes, classes, table.weight[words[0]])
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % _EVERY == 0 or step + 1 == steps:
             figures = f"loss {loss.item():.3f}, of image tokens {auxiliary.item():.3f}"
-            say(f"language, update {step + 1} of {steps}: {figures}; {tally.line()}")
+            say(f"{name}, update {step + 1} of {steps}: {figures}; {tally.line()}")
             tally.clear()
     with torch.no_grad():
         output.weight.copy_(table.weight[:-1])
@@ -145,8 +147,8 @@ def teach_language(
 
 def _batches(
     packer: Packer, drawn: Drawn, phases: Sequence[Phase], seed: int, batch_size: int, questions: int
-) -> Iterator[tuple[Phase, list[int], Row]]:
-    """Phase, scenes and rows of every update, on shuffled passes over the scenes."""
+) -> Iterator[tuple[list[int], Row]]:
+    """Scenes and rows of every update, on shuffled passes over the scenes."""
     encoded = packer.encode(drawn.lessons)
     rng = np.random.default_rng(seed)
     order: list[int] = []
@@ -155,8 +157,7 @@ def _batches(
             if len(order) < batch_size:
                 order += rng.permutation(len(encoded)).tolist()
             batch, order = order[:batch_size], order[batch_size:]
-            chosen = choose([encoded[i] for i in batch], phase.weights, phase.other, questions, rng)
-            yield phase, batch, packer.rows(chosen)
+            yield batch, packer.rows(choose([encoded[i] for i in batch], phase.weights, phase.other, questions, rng))
 
 
 def _answer_loss(model: CoLLaVOForConditionalGeneration, row: Row, projected: Tensor, tally: Tally) -> Tensor:

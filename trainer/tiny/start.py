@@ -1,8 +1,8 @@
 """What a tiny language model needs so that it learns to look things up in a picture; a plain random start does not.
 
-Input and output share their words; image tokens resemble the words for their class, colour, text, place and coordinates
-(auxiliary loss); the first query head of every group starts equal to its key and passes on what it finds (mimetic
-start, arXiv 2305.09828).
+Input and output share their words; image tokens resemble the words for their class, colour, text and place (auxiliary
+loss); the first query head of every group starts equal to its key and passes on what it finds (mimetic start, arXiv
+2305.09828).
 
 Shape legend: B rows, P image tokens, D width.
 """
@@ -79,17 +79,20 @@ class TokenSays(nn.Module):
     Args:
         table: the embedding table.
         words: ids of the words for every kind of label, the three of `place_labels` last.
-        numbers: ids of the words for coordinates, see `trainer.tiny.boxes.number_ids`.
         grid: image tokens a side.
+        numbers: ids of the words for coordinates from 0 to 1, which it is to resemble too; None for none.
     """
 
-    def __init__(self, table: nn.Embedding, words: Sequence[Sequence[int]], numbers: Tensor, grid: int) -> None:
+    def __init__(
+        self, table: nn.Embedding, words: Sequence[Sequence[int]], grid: int, numbers: Tensor | None = None
+    ) -> None:
         super().__init__()
         self._table = [table]
         self._places = place_labels(grid)
         self._words = [torch.tensor(ids) for ids in words]
-        self._numbers, self._near = numbers, near_numbers(grid, len(numbers))
-        linears = [nn.Linear(table.embedding_dim, table.embedding_dim, bias=False) for _ in range(len(words) + 2)]
+        self._numbers, self._near = numbers, () if numbers is None else near_numbers(grid, len(numbers))
+        num = len(words) + len(self._near)
+        linears = [nn.Linear(table.embedding_dim, table.embedding_dim, bias=False) for _ in range(num)]
         for linear in linears:
             nn.init.eye_(linear.weight)
         self.maps = nn.ModuleList(linears)
@@ -104,11 +107,11 @@ class TokenSays(nn.Module):
         normed = F.rms_norm(features, features.shape[-1:])
         loss = features.new_zeros(())
         labels = torch.cat([labels, self._places.expand(len(labels), -1, -1)], dim=-1)
-        *mappings, column, line = self.maps
-        for kind, (mapping, words) in enumerate(zip(mappings, self._words, strict=True)):
+        maps = list(self.maps)
+        for kind, (mapping, words) in enumerate(zip(maps, self._words, strict=False)):
             logits = F.linear(mapping(normed), self._table[0].weight[words])
             loss = loss + mean_loss(logits, labels[..., kind])
-        for mapping, near in zip((column, line), self._near, strict=True):
+        for mapping, near in zip(maps[len(self._words) :], self._near, strict=True):
             logits = F.linear(mapping(normed), self._table[0].weight[self._numbers])  # (B, P, numbers)
             loss = loss + _COORDINATES * F.cross_entropy(logits.flatten(0, 1), near.repeat(len(logits), 1))
         return loss
@@ -121,9 +124,9 @@ def place_labels(grid: int) -> Tensor:
     return torch.stack([right, bottom, 2 * bottom + right], dim=-1)
 
 
-def near_numbers(grid: int, numbers: int) -> tuple[Tensor, Tensor]:
-    """How much each image token is at each of so many numbers from 0 to 1, across and down; two of (P, numbers)."""
-    far = torch.linspace(0, 1, numbers) - (torch.arange(grid)[:, None] + 0.5) / grid
+def near_numbers(grid: int, num: int) -> tuple[Tensor, Tensor]:
+    """Which of ``num`` numbers from 0 to 1 each image token is near, across and down: two of (P, num), rows sum to 1."""
+    far = torch.linspace(0, 1, num) - (torch.arange(grid)[:, None] + 0.5) / grid
     near = (-far.square() / (2 * _SPREAD**2)).softmax(-1)
     return near.repeat(grid, 1), near.repeat_interleave(grid, 0)
 

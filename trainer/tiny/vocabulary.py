@@ -32,8 +32,6 @@ _SPLIT = re.compile(rf"([\n ][A-D]\. |(?<![\w.])(?:{'|'.join(_LONGEST_FIRST)})(?
 """Letters of options stay with what is around them: a letter is then one token away from its option."""
 
 _RARE = 3
-_IN_TWO = ", "
-"""No piece, so that the numbers of a box are as far apart as `trainer.tiny.boxes` wants them."""
 
 
 def pieces(texts: Iterable[str]) -> Sequence[str]:
@@ -49,6 +47,6 @@ def pieces(texts: Iterable[str]) -> Sequence[str]:
         between.update(part for part in parts[::2] if part)
         between.update(part for part in parts[1::2] if part not in CONTENT)
     frame = (f"{SYSTEM} ", " ", *(part + "\n" for part in ("user", "assistant")), "\n")
-    common = [part for part, count in sorted(between.items()) if count >= _RARE and part != _IN_TWO]
+    common = [part for part, count in sorted(between.items()) if count >= _RARE]
     words = {word for part in between for word in re.findall(r" ?[^\W\d]+|[^\w\s]", part)}
     return tuple(dict.fromkeys((*CONTENT, *frame, *common, *sorted(words))))
