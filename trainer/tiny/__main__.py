@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--language-steps", type=int, default=2500, help="updates, then (default: %(default)s)")
     parser.add_argument("--box-steps", type=int, default=600, help="updates, to read boxes (default: %(default)s)")
     parser.add_argument("--step1", type=int, default=200, help="updates of crayon prompt tuning (default: %(default)s)")
-    parser.add_argument("--step2", type=int, default=1000, help="updates of Dual QLoRA (default: %(default)s)")
+    parser.add_argument("--step2", type=int, default=800, help="updates of Dual QLoRA (default: %(default)s)")
     parser.add_argument(
         "--segmenter",
         type=Path,

@@ -125,7 +125,7 @@ def place_labels(grid: int) -> Tensor:
 
 
 def near_numbers(grid: int, num: int) -> tuple[Tensor, Tensor]:
-    """Which of ``num`` numbers from 0 to 1 each image token is near, across and down: two of (P, num), rows sum to 1."""
+    """Which of ``num`` numbers from 0 to 1 each image token is near, across and down: (P, num) each, rows sum to 1."""
     far = torch.linspace(0, 1, num) - (torch.arange(grid)[:, None] + 0.5) / grid
     near = (-far.square() / (2 * _SPREAD**2)).softmax(-1)
     return near.repeat(grid, 1), near.repeat_interleave(grid, 0)
