@@ -115,7 +115,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], help="(default: all)")
     parser.add_argument("--step1", type=int, default=100, help="updates of step 1 (default: %(default)s)")
-    parser.add_argument("--step2", type=int, default=300, help="updates of step 2 (default: %(default)s)")
+    parser.add_argument("--step2", type=int, default=250, help="updates of step 2 (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="pictures of an update (default: %(default)s)")
     parser.add_argument("--lessons", type=int, default=8000, help="scenes to train on (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=150, help="scenes to evaluate on (default: %(default)s)")
