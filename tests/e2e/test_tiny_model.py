@@ -15,8 +15,8 @@ from configs.load import REPOSITORY
 from trainer.ablation import COLUMNS, tables
 
 SHIPPED = REPOSITORY / "assets" / "tiny"
-FEW = ["--scenes", "64", "--lessons", "24", "--vision-steps", "2", "--box-steps", "1"]
-FEW += ["--look-up-steps", "1", "--language-steps", "1"]
+FEW = ["--scenes", "64", "--lessons", "24", "--vision-steps", "2"]
+FEW += ["--look-up-steps", "1", "--language-steps", "1", "--box-steps", "1"]
 STEPS = ["--step1", "2", "--step2", "2"]
 
 

@@ -4,7 +4,7 @@ To say what a box holds, a token must gather the box's four numbers, look at the
 what that shows: three things, none of which pays without the others. The first is given (`gather_numbers`), the others
 have losses of their own (`box_loss`). All of it is part of the making of the tiny language model alone.
 
-Shape legend: B rows, T tokens, P image tokens, N boxes, D width, K key-value heads, d head width.
+Shape legend: B rows, T tokens, P image tokens, N boxes, D width, d head width.
 """
 
 from __future__ import annotations
