@@ -45,13 +45,17 @@ class Handler(BaseHTTPRequestHandler):
             self.server.keys.append(self.headers["authorization"])
             reactions = self.server.reactions
             reaction = reactions.pop(0) if len(reactions) > 1 else reactions[0]
-            self.server.busy += 1
+            self.server.busy, self.counted = self.server.busy + 1, 1
             self.server.most_busy = max(self.server.most_busy, self.server.busy)
         try:
             reaction(self, body)
         finally:
-            with self.server.lock:
-                self.server.busy -= 1
+            self.over()
+
+    def over(self) -> None:
+        """The request keeps nobody busy any more; once, however often it is said."""
+        with self.server.lock:
+            self.server.busy, self.counted = self.server.busy - self.counted, 0
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -61,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"content-type": "application/json", "content-length": str(len(content)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
+        self.over()  # whoever has the reply may ask again before this thread runs on
         self.wfile.write(content)
 
 
