@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from collavo.options import CrayonConfig, LLMConfig
 from configs.load import ConfigError, load
 from datasets.declaration import Benchmark
+from datasets.evaluation.judges.base import JudgeError
+from datasets.evaluation.judges.options import check_address, check_key_variable, check_no_key
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
@@ -216,12 +219,28 @@ def read_configuration(
     declarations, others = split_files(conf_files)
     catalog = load_catalog(added=declarations)
     config = load_config(others, overrides, catalog.sections, kind)
+    _check_secrets(config)
     if catalog.added:
         added = yaml.safe_dump(
             {SECTION: {name: dict(v) for name, v in catalog.added.items()}}, allow_unicode=True, sort_keys=False
         )
         config = replace(config, resolved_yaml=config.resolved_yaml + added)
     return config, catalog
+
+
+def _check_secrets(config: EvalConfig) -> None:
+    """Check that the settings, which are printed and saved, hold no key of the judge.
+
+    Raises:
+        ConfigError: one does, and is named.
+    """
+    judge = config.JUDGE
+    try:
+        check_address(judge.BASE_URL, "JUDGE.BASE_URL")
+        check_key_variable(judge.KEY_VARIABLE, "JUDGE.KEY_VARIABLE")
+        check_no_key(yaml.safe_load(config.resolved_yaml), judge.KEY_VARIABLE, os.environ)
+    except JudgeError as error:
+        raise ConfigError(str(error)) from None
 
 
 def load_config(

@@ -24,7 +24,7 @@ from .progress import say
 VERDICTS = "verdicts.jsonl"
 """File of a run's folder that keeps what the judge said."""
 ANNOUNCED = 50
-"""Verdicts after which a word is said."""
+"""Requests after which a word is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +102,24 @@ def make_judge(options: JudgeOptions, environ: Mapping[str, str]) -> Judge:
     Raises:
         JudgeError: it cannot be used as configured.
     """
-    judge = ChatJudge(options, environ, progress=_announce)
+    judge = ChatJudge(options, environ, progress=_Announcer())
     answers_as = judge.probe()
     say(f"judge: {judge.name}, answering as {answers_as}; its replies are kept in {options.cache}")
     return judge
 
 
-def _announce(done: int, total: int) -> None:
-    if done % ANNOUNCED == 0 or done == total:
-        say(f"  {done} of {total} verdicts")
+class _Announcer:
+    """Says from time to time how many verdicts there are."""
+
+    def __init__(self) -> None:
+        self._said = 0
+
+    def __call__(self, judged: int, done: int, total: int) -> None:
+        """See ``progress`` of `ChatJudge`."""
+        if done == total or done // ANNOUNCED > self._said:
+            failed = f", {done - judged} requests without one" if done > judged else ""
+            say(f"  {judged} of {total} verdicts{failed}")
+        self._said = 0 if done == total else done // ANNOUNCED
 
 
 def score(
@@ -143,7 +152,7 @@ def score(
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
     requests = judge_requests(benchmark, [(record, text) for record, text in answers if text is not None])
     if requests:
-        say(f"{benchmark.dataset}: asking the judge {judge.name} {len(requests)} times")
+        say(f"{benchmark.dataset}: asking the judge {judge.name} for {len(requests)} verdicts")
     before = judge.usage
     said = judge.ask(requests)
     usage = _since(before, judge.usage)

@@ -7,15 +7,24 @@ the environment, since configurations are saved beside results. ``OPENAI_BASE_UR
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+
+from configs.text import quoted
 
 from ...options import build_options
 from .base import JudgeError
 
 PREFIX = "COLLAVO_JUDGE_"
+_SURELY_A_KEY = 12
+"""Characters from which a key is no placeholder that may stand in a setting by chance."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LIKE_A_KEY = re.compile(r"sk[-_].*|(?=.*[a-z])(?=.*[0-9]).{20,}", re.DOTALL)
+"""Names of variables are short, or in capitals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +63,8 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges and the address."""
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise JudgeError(f"judge: base_url must begin with http:// or https://, but is {self.base_url!r}")
+        check_address(self.base_url, "judge: base_url")
+        check_key_variable(self.key_variable, "judge: key_variable")
         for name, least in (("concurrency", 1), ("attempts", 1), ("give_up_after", 1), ("timeout", 0.001)):
             if getattr(self, name) < least:
                 raise JudgeError(f"judge: {name} must be at least {least}, not {getattr(self, name)}")
@@ -63,6 +72,91 @@ class JudgeOptions:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise JudgeError(f"judge: {name} must not be negative, but is {value}")
+
+
+def check_address(url: str | None, where: str) -> None:
+    """Check the address of a server. Addresses stand in files and messages, so one with a secret in it is refused.
+
+    Args:
+        url: the address; None for OpenAI's own.
+        where: the setting, for the message, which never shows a secret.
+
+    Raises:
+        JudgeError: it is no http or https address, or holds a user, a password, a query or a fragment.
+    """
+    if url is None:
+        return
+    shown = quoted(_without_secrets(url))
+    if not url.startswith(("http://", "https://")):
+        raise JudgeError(f"{where} must begin with http:// or https://, but is {shown}")
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and parts.port != 0 and url.isprintable() and " " not in url
+    except ValueError:
+        sound = False
+    if not sound:
+        raise JudgeError(f"{where} is no address of a server: {shown}; an example: http://localhost:8000/v1")
+    if "@" in url or "?" in url or "#" in url:
+        raise JudgeError(
+            f"{where} must be a plain address, without user, password or query, but is {shown}; a key belongs into the "
+            "environment variable that JUDGE.KEY_VARIABLE names (OPENAI_API_KEY), since addresses stand in results"
+        )
+
+
+def check_key_variable(name: str | None, where: str) -> None:
+    """Check that a setting names a variable, rather than hold the key itself, which would be saved beside results.
+
+    Raises:
+        JudgeError: it is no name, or looks like a key; the message does not show it.
+    """
+    if name is None or (_VARIABLE.fullmatch(name) and not _LIKE_A_KEY.fullmatch(name)):
+        return
+    raise JudgeError(
+        f"{where} must be the name of an environment variable, such as OPENAI_API_KEY, and its value is none; "
+        "the key itself belongs into that variable"
+    )
+
+
+def check_no_key(values: Any, variable: str | None, environ: Mapping[str, str]) -> None:
+    """Check that no setting holds the key of the environment, since settings are printed and saved beside results.
+
+    Args:
+        values: the settings, nested.
+        variable: what ``KEY_VARIABLE`` says; None for the environment's or the default.
+        environ: the process environment.
+
+    Raises:
+        JudgeError: one does; the message names it without its value.
+    """
+    variable = variable or environ.get(f"{PREFIX}KEY_VARIABLE") or JudgeOptions.key_variable
+    key = environ.get(variable, "").strip()
+    if len(key) >= _SURELY_A_KEY and (setting := _setting_with(key, values)):
+        raise JudgeError(
+            f"{setting} holds the key of the environment variable {quoted(variable)}. Settings are saved beside "
+            "results: take it out, the judge finds it in the environment"
+        )
+
+
+def _setting_with(key: str, values: Any, name: str = "") -> str:
+    """The dotted name of the first setting that holds the key, in its name or value; "" for none."""
+    if isinstance(values, str):
+        return name * (key in values)
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(values, Mapping):
+        if any(key in str(part) for part in values):
+            return name or "the configuration"
+        items = ((f"{name}.{part}" if name else str(part), value) for part, value in values.items())
+    elif isinstance(values, Sequence):
+        items = ((name, value) for value in values)
+    return next((found for part, value in items if (found := _setting_with(key, value, part))), "")
+
+
+def _without_secrets(url: str) -> str:
+    """An address without what may be a secret."""
+    head = re.split(r"[?#]", url, maxsplit=1)
+    scheme, slashes, rest = head[0].rpartition("//")
+    plain = f"{scheme}{slashes}{'...@' if '@' in rest else ''}{rest.rpartition('@')[2]}"
+    return f"{plain}?..." if len(head) > 1 else plain
 
 
 def judge_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> JudgeOptions:
