@@ -13,7 +13,7 @@ from typing import Any
 
 LONGEST_VALUE = 200
 """Characters of a value in a message or a cell."""
-LONGEST_LINE = 4000
+LONGEST_LINE = 2000
 """Characters of a line of a message; longer ones hold a value that nobody shortened."""
 _JOINERS = "\u200c\u200d"
 """Invisible, but part of how some scripts and emoji are written."""
@@ -43,12 +43,17 @@ def quoted(value: Any, limit: int = LONGEST_VALUE) -> str:
     try:
         return shorten(repr(value), limit)
     except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
-        return f"a {type(value).__name__} that is too large to be shown"
+        return f"a value of type {type(value).__name__} that is too large to be shown"
 
 
 def terminal(text: str) -> str:
     """A text on one line of a terminal: whatever is not printed becomes an escape."""
     return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def inline(text: str, limit: int = LONGEST_VALUE) -> str:
+    """A name within a message: an id, a title, a file. On one line, and not too long."""
+    return shorten(terminal(text), limit)
 
 
 def terminal_lines(text: str) -> str:

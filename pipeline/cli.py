@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from collavo.trained import is_trained
 from configs.load import ConfigError
+from configs.text import inline
 from datasets.roots import data_roots
 from datasets.types import DataError
 
@@ -21,6 +21,7 @@ from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
 from .errors import RunError
 from .launch import is_main, let_main_speak
+from .progress import say, tell, write_out
 from .rescore import Source, rescore
 from .run import asks_model, evaluate, make_plan
 from .session import USER_ERRORS
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
 def _complain(message: str) -> None:
     """Write an error, on the main process only."""
     if is_main(os.environ):
-        sys.stderr.write(f"error: {message}\n")
+        say(f"error: {message}")
     let_main_speak(os.environ)
 
 
@@ -169,7 +170,7 @@ def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
 def _eval(args: argparse.Namespace) -> int:
     config, catalog = _configuration(args)
     if args.print_config:
-        sys.stdout.write(config.resolved_yaml)
+        write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
     if args.check:
@@ -210,14 +211,14 @@ def _list(args: argparse.Namespace) -> int:
     rows = [("DATASETS.TEST", "benchmark", "config section", "PIPELINE")]
     for name, benchmark in catalog.benchmarks.items():
         pipeline = type(select_pipeline(None, benchmark)).__name__
-        rows.append((name, benchmark.title, benchmark.section, pipeline))
+        rows.append((name, inline(benchmark.title), benchmark.section, pipeline))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
-        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
+        tell("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
     maps = [name for name, benchmark in catalog.benchmarks.items() if benchmark.measures_maps]
-    sys.stdout.write(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
-    sys.stdout.write(f"PIPELINE may be left out, or written without {PREFIX}.\n")
-    sys.stdout.write(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
+    tell(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
+    tell(f"PIPELINE may be left out, or written without {PREFIX}.\n")
+    tell(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
     return 0
 
 
@@ -239,7 +240,7 @@ def _validate(args: argparse.Namespace) -> int:
     if len(complete) > 1:
         lacking = [p.declaration.dataset for p, whole in zip(pipelines, complete, strict=True) if not whole]
         listed = f"; incomplete: {', '.join(lacking)}" if lacking else ""
-        sys.stdout.write(f"{sum(complete)} of {len(complete)} benchmarks are complete{listed}\n")
+        tell(f"{sum(complete)} of {len(complete)} benchmarks are complete{listed}\n")
     return 0 if all(complete) else FAILED
 
 

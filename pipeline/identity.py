@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.text import inline
 from datasets.declaration import Benchmark
 from datasets.types import ImageSource, Record
 
@@ -78,7 +79,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = _flat(old), _flat(new)
     absent = "nothing"
     return [
-        f"{name}: {before.get(name, absent)} -> {after.get(name, absent)}"
+        f"{inline(name)}: {inline(before.get(name, absent))} -> {inline(after.get(name, absent))}"
         for name in sorted({*before, *after})
         if before.get(name, absent) != after.get(name, absent)
     ]

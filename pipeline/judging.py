@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.text import inline
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
 from datasets.evaluation.judges.base import Judge, JudgeError, Usage, Verdict, Verdicts, collect
@@ -104,7 +105,8 @@ def make_judge(options: JudgeOptions, environ: Mapping[str, str]) -> Judge:
     """
     judge = ChatJudge(options, environ, progress=_Announcer())
     answers_as = judge.probe()
-    say(f"judge: {judge.name}, answering as {answers_as}; its replies are kept in {options.cache}")
+    kept = f"; its replies are kept in {options.cache}" if options.cache else ""
+    say(f"judge: {inline(judge.name)}, answering as {inline(answers_as)}{kept}")
     return judge
 
 
@@ -152,7 +154,7 @@ def score(
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
     requests = judge_requests(benchmark, [(record, text) for record, text in answers if text is not None])
     if requests:
-        say(f"{benchmark.dataset}: asking the judge {judge.name} for {len(requests)} verdicts")
+        say(f"{benchmark.dataset}: asking the judge {inline(judge.name)} for {len(requests)} verdicts")
     before = judge.usage
     said = judge.ask(requests)
     usage = _since(before, judge.usage)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from collavo.errors import CheckpointError
+from configs.text import terminal_lines
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
@@ -182,7 +183,7 @@ def _write_log(folder: Path | None, rank: int, text: str) -> Path | None:
     log = folder / "errors" / f"process-{rank}.log"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(text, encoding="utf-8", errors="backslashreplace")
+        log.write_text(terminal_lines(text), encoding="utf-8", errors="backslashreplace")
     except OSError:
         return None  # a full or lost disk may be the very reason; the caller then shows everything
     return log

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from pipeline.cli import Command
+from pipeline.progress import write_out
 
 from .check import check
 from .config import read_training
@@ -20,7 +20,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     config, catalog = read_training(args.conf_files, args.overrides)
     if args.print_config:
-        sys.stdout.write(config.resolved_yaml)
+        write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
     if args.check:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from configs.text import inline
+
 from ..declaration import Benchmark
 from ..options import build_options
 from ..registration import named_module
@@ -53,7 +55,9 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
     seen: set[str] = set()
     for record, text in answers:
         if record.id in seen:
-            raise DataError(f"benchmark {benchmark.name}: {record.id} is answered twice; each id is scored once")
+            raise DataError(
+                f"benchmark {benchmark.name}: {inline(record.id)} is answered twice; each id is scored once"
+            )
         seen.add(record.id)
         if text is None:
             scored.append(unanswered(record))

@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from configs.text import inline
+
 from ..types import DataError, Metric, Record, Score, Scored
 from . import letters, rates
 from .judges import matching
@@ -109,7 +111,9 @@ def options_of(record: Record) -> Mapping[str, str]:
     """
     choices = record.meta.get("options")
     if not isinstance(choices, Mapping) or not choices:
-        raise DataError(f"record {record.id} has no options: a choice scorer needs a reader that gives meta['options']")
+        raise DataError(
+            f"record {inline(record.id)} has no options: a choice scorer needs a reader that gives meta['options']"
+        )
     return choices
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from configs.text import inline
+
 from ...types import DataError, Record, Score
 
 Verdicts = Mapping[str, Mapping[str, str]]
@@ -130,7 +132,7 @@ def question_of(record: Record) -> str:
     """
     question = record.fields.get("question")
     if question is None:
-        raise DataError(f"record {record.id} has no field 'question': a judge cannot be asked without it")
+        raise DataError(f"record {inline(record.id)} has no field 'question': a judge cannot be asked without it")
     return question
 
 

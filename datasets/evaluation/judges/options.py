@@ -197,4 +197,4 @@ def _typed(text: str, kind: Any, variable: str) -> str | int | float:
     try:
         return int(text) if int in wanted else float(text)
     except ValueError:
-        raise JudgeError(f"environment variable {variable}: expected a number, got {text!r}") from None
+        raise JudgeError(f"environment variable {variable}: expected a number, got {quoted(text)}") from None

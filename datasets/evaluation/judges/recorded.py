@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.text import inline, quoted
+
 from ...types import DataError
 from .base import Verdict
 
@@ -67,13 +69,13 @@ def _lines(path: Path, text: str) -> dict[str, dict[str, str]]:
         where = f"{path}, line {number}"
         try:
             item = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON: {error}") from None
         if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not isinstance(item.get("part"), str):
             raise DataError(f"{where}: expected an object with the texts 'id' and 'part'")
         parts = found.setdefault(item["id"], {})
         if item["part"] in parts:
-            raise DataError(f"{where}: a second verdict '{item['part']}' on {item['id']}")
+            raise DataError(f"{where}: a second verdict '{inline(item['part'])}' on {inline(item['id'])}")
         if item.get("verdict") is not None:
             parts[item["part"]] = _text(item["verdict"], where)
     return found
@@ -92,5 +94,5 @@ def _parts(value: Any, where: str) -> dict[str, str]:
 
 def _text(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise DataError(f"{where}: a verdict is a text or a number, got {value!r}")
+        raise DataError(f"{where}: a verdict is a text or a number, got {quoted(value)}")
     return str(value)
