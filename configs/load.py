@@ -15,6 +15,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from .text import inline
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE_KEY = "_BASE_"
 
@@ -56,7 +58,7 @@ def find_file(file: str | Path) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise ConfigError(f"configuration file {file} not found (looked in {Path.cwd()} and {REPOSITORY})")
+    raise ConfigError(f"configuration file {inline(str(file))} not found (looked in {Path.cwd()} and {REPOSITORY})")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

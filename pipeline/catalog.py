@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
+from configs.text import LONGEST_VALUE, inline
 from datasets.declaration import Benchmark, Expected
 
 FOLDER = REPOSITORY / "configs" / "benchmarks"
@@ -86,10 +87,10 @@ class Catalog:
             raise ConfigError(f"DATASETS.TEST names no dataset; there are: {ALL}, {', '.join(self.benchmarks)}")
         for name in wanted:
             if name not in self.benchmarks and name != ALL:
-                near = difflib.get_close_matches(name, self.benchmarks, n=2, cutoff=0.4)
+                near = difflib.get_close_matches(name[:LONGEST_VALUE], self.benchmarks, n=2, cutoff=0.4)
                 hint = f"; did you mean {' or '.join(near)}?" if near else "."
                 known = f"{ALL}, {', '.join(self.benchmarks)}"
-                raise ConfigError(f"DATASETS.TEST: there is no '{name}'{hint} There are: {known}")
+                raise ConfigError(f"DATASETS.TEST: there is no '{inline(name)}'{hint} There are: {known}")
         asked = [name for name, benchmark in self.benchmarks.items() if not benchmark.measures_maps]
         chosen = [key for name in wanted for key in (asked if name == ALL else (name,))]
         return [self.benchmarks[name] for name in dict.fromkeys(chosen)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from collavo.trained import is_trained
 from configs.load import ConfigError
-from configs.text import inline
+from configs.text import LONGEST_VALUE, inline
 from datasets.roots import data_roots
 from datasets.types import DataError
 
@@ -20,6 +20,9 @@ from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
 from .errors import RunError
+from .given import prediction_files
+from .identity import check_settings
+from .judging import VERDICTS
 from .launch import is_main, let_main_speak
 from .progress import say, tell, write_out
 from .rescore import Source, rescore
@@ -45,8 +48,13 @@ USAGE, FAILED = 2, 1
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors name the nearest command and reach the terminal once, not once a process."""
 
+    @property
+    def see_help(self) -> str:
+        """Where to read on."""
+        return f"Try: {self.prog} --help"
+
     def error(self, message: str) -> NoReturn:
-        _complain(f"{message}\nTry: {self.prog} --help")
+        _complain(f"{message}\n{self.see_help}")
         raise SystemExit(USAGE)
 
 
@@ -79,21 +87,23 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         configuration.
     """
     commands = {**COMMANDS, **{command.name: command.run for command in more}}
-    parser = _build_parser(more)
+    parser, own = _build_parser(more)
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in commands:
-        near = difflib.get_close_matches(command, commands, n=1)
+        near = difflib.get_close_matches(command[:LONGEST_VALUE], commands, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        _complain(f"there is no command '{command}'{hint} There are: {', '.join(commands)}")
+        _complain(f"there is no command '{inline(command)}'{hint} There are: {', '.join(commands)}")
         return USAGE
-    args = parser.parse_args(list(arguments))
+    args, unknown = parser.parse_known_args(list(arguments))
     if args.command is None:
         parser.print_help()
         return USAGE
+    if unknown:
+        own[args.command].error(f"unrecognized arguments: {' '.join(map(inline, unknown))}")
     try:
         return int(commands[args.command](args))
     except (ConfigError, *USER_ERRORS) as error:
-        _complain(str(error))
+        _complain(f"{error}\n{own[args.command].see_help}" if args.command == "score" else str(error))
         return USAGE
 
 
@@ -104,7 +114,8 @@ def _complain(message: str) -> None:
     let_main_speak(os.environ)
 
 
-def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
+def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The parser, and those of the commands by name."""
     parser = _Parser(
         prog="lbk_entry.py",
         description="Evaluate and train CoLLaVO, a vision-language model with a crayon prompt (arXiv 2402.11248).",
@@ -135,12 +146,12 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
         "--predictions",
         required=True,
         type=Path,
-        metavar="FILE",
-        help="predictions.jsonl of a run; or JSON or JSON lines with ids and texts",
+        metavar="PATH",
+        help="folder of a run or of one of its benchmarks; predictions.jsonl; or JSON or JSON lines with ids and texts",
     )
-    again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
-    again.add_argument("--against", type=Path, metavar="FILE", help="another run's answers, compared pair by pair")
-    again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
+    again.add_argument("--verdicts", type=Path, metavar="PATH", help="recorded verdicts, instead of asking a judge")
+    again.add_argument("--against", type=Path, metavar="PATH", help="another run's answers, compared pair by pair")
+    again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside them)")
     shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
     shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
     shown.add_argument(
@@ -160,7 +171,7 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
         parents = [shared] if command.configured else []
         command.options(commands.add_parser(command.name, parents=parents, help=command.help))
     check.add_argument("dataset", help="names as in DATASETS.TEST, separated by commas, or all; see list")
-    return parser
+    return parser, commands.choices
 
 
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
@@ -173,6 +184,7 @@ def _eval(args: argparse.Namespace) -> int:
         write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
+    check_folders(config, catalog)
     if args.check:
         return 0
     return evaluate(config, catalog)
@@ -199,6 +211,18 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
         raise ConfigError(f"SEGMENTER.NAME: no '{config.SEGMENTER.NAME}'{hint} There are: {', '.join(backends)}")
 
 
+def check_folders(config: EvalConfig, catalog: Catalog) -> None:
+    """Check that no folder of results holds those of other settings, as far as settings alone tell.
+
+    Raises:
+        RunError: one does, and ``EVAL.ON_CHANGE`` is refuse.
+    """
+    if config.EVAL.ON_CHANGE == "refuse":
+        engine = {"weight": config.WEIGHT, "bits": config.LLM.BITS, "dtype": config.LLM.DTYPE}
+        for task in make_plan(config, catalog).tasks:
+            check_settings(task.folder / "run.json", task.pipeline.declaration, engine)
+
+
 def segmenter_backends() -> list[str]:
     """Names that ``SEGMENTER.NAME`` may have."""
     from modeling.segmenters import backends
@@ -223,11 +247,39 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    beside = args.predictions.parent / "config.yaml"
-    if not args.conf_files and beside.is_file():
-        args.conf_files = [beside]  # of the run that wrote the answers
-    config, catalog = _configuration(args)
-    source = Source(predictions=args.predictions, verdicts=args.verdicts, against=args.against)
+    files = prediction_files(args.predictions, args.dataset)
+    given = [name for name in ("dataset", "verdicts", "against", "out") if getattr(args, name)]
+    if len(files) > 1 and given:
+        names = ", ".join(inline(file.parent.name) for file in files)
+        words = "a dataset" if given[0] == "dataset" else f"--{given[0]}"
+        raise ConfigError(
+            f"{words} is for one benchmark, but {inline(str(args.predictions))} holds several; name one of: {names}"
+        )
+    return _score_one(args, files[0]) if len(files) == 1 else max(_score_next(args, file) for file in files)
+
+
+def _score_next(args: argparse.Namespace, file: Path) -> int:
+    """Score one of several files; what is wrong with it is said, and the others are scored all the same."""
+    try:
+        return _score_one(args, file)
+    except (ConfigError, *USER_ERRORS) as error:
+        _complain(f"{inline(str(file))}: {error}")
+        return FAILED
+
+
+def _score_one(args: argparse.Namespace, file: Path) -> int:
+    beside = file.parent / "config.yaml"
+    own = [beside] if not args.conf_files and beside.is_file() else []  # of the run that wrote the answers
+    config, catalog = read_configuration(args.conf_files or own, args.overrides)
+    against = None if args.against is None else prediction_files(args.against, file.parent.name)
+    if against and len(against) > 1:
+        raise ConfigError(f"--against: {inline(str(args.against))} holds several benchmarks; name the folder of one")
+    verdicts = args.verdicts
+    if verdicts is not None and verdicts.is_dir():
+        verdicts = verdicts / VERDICTS
+    if verdicts is not None and not verdicts.is_file():
+        raise ConfigError(f"--verdicts: {inline(str(verdicts))}: no such file")
+    source = Source(predictions=file, verdicts=verdicts, against=against[0] if against else None)
     return rescore(config, catalog, source, args.dataset, args.out)
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.text import inline
 from datasets.evaluation.predictions import join, unknown
 from datasets.types import DataError, Record
 
 from .journal import Entry
+from .report import PREDICTIONS
 from .results import listed
 
 IDS = ("id", "question_id", "questionId", "pid", "index")
 """Names under which a file may give the id, in the order in which they are looked for."""
+SCORES = "score"
+"""Folder beside the predictions in which new scores go, if no other is named."""
 TEXTS = ("text", "response", "prediction", "pred", "output", "answer")
 """Names under which it may give the model's text."""
 
@@ -35,6 +40,41 @@ class Given:
     prompt: str = ""
     finished: bool = True
     error: str | None = None
+
+
+def prediction_files(path: Path, dataset: str | None) -> list[Path]:
+    """The files of answers that a path means.
+
+    Args:
+        path: a file; the folder of a benchmark's results; or a run's whole ``SAVE_DIR``, with a folder per benchmark.
+        dataset: the only benchmark of a run that is meant; None for all.
+
+    Raises:
+        DataError: there is no such file or folder, or no answers in it.
+    """
+    if path.is_file():
+        return [path]
+    where = inline(str(path))
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, _names_in(path.parent), n=2)
+        raise DataError(f"{where}: no such file{f'; did you mean {listed(near)}?' if near else ''}")
+    if (path / PREDICTIONS).is_file():
+        return [path / PREDICTIONS]
+    found = [file for file in sorted(path.glob(f"*/{PREDICTIONS}")) if file.parent.name != SCORES]
+    named = [file for file in found if dataset in (None, file.parent.name)]
+    if not named:
+        if found:
+            has = listed([file.parent.name for file in found])
+            raise DataError(f"{where}: no answers to {inline(dataset or '')}; it has: {has}")
+        raise DataError(f"{where}: no {PREDICTIONS} in this folder, nor in the benchmarks' folders below it")
+    return named
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [item.name for item in folder.iterdir()]
+    except OSError:
+        return []
 
 
 def read_predictions(path: Path) -> dict[str, Given]:

@@ -21,14 +21,11 @@ from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .catalog import Catalog
 from .config import EvalConfig
-from .given import entries_of, read_predictions
+from .given import SCORES, entries_of, read_predictions
 from .judging import make_judge, needs_judge, options_of, score
 from .progress import warn
 from .results import Answered, listed, paired, summary, text_of
 from .task import publish
-
-FOLDER = "score"
-"""Folder beside the predictions in which new scores go, if no other is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +65,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     records = records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
     options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
     judge = None if options is None else make_judge(options, os.environ)
-    folder = out or source.predictions.parent / FOLDER
+    folder = out or source.predictions.parent / SCORES
     folder.mkdir(parents=True, exist_ok=True)
     answered, stray = score_file(pipeline, records, bad, source, judge, folder)
     if stray:

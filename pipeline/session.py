@@ -146,7 +146,7 @@ def _merged(failed: Mapping[int, str], world: int) -> str:
     by_reason: dict[str, list[int]] = {}
     for rank, why in failed.items():
         by_reason.setdefault(why, []).append(rank)
-    if list(by_reason.values()) == [list(range(world))] or world == 1:
+    if list(by_reason.values()) in ([list(range(world))], [[0]]):  # what the main process alone looked at, too
         return next(iter(by_reason))
     return "\n".join(f"[process {', '.join(map(str, ranks))}] {why}" for why, ranks in by_reason.items())
 
