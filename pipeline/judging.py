@@ -119,7 +119,8 @@ class _Announcer:
     def __call__(self, judged: int, done: int, total: int) -> None:
         """See ``progress`` of `ChatJudge`."""
         if done == total or done // ANNOUNCED > self._said:
-            failed = f", {done - judged} requests without one" if done > judged else ""
+            vain = done - judged
+            failed = f", {vain} request{'s' if vain > 1 else ''} without one" if vain else ""
             say(f"  {judged} of {total} verdicts{failed}")
         self._said = 0 if done == total else done // ANNOUNCED
 

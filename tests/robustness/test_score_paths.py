@@ -132,7 +132,7 @@ def test_the_command_of_a_run_judges_it(run: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_verdicts_are_counted_not_requests(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for failing, said in ((False, "  12 of 12 verdicts\n"), (True, "  11 of 12 verdicts, 1 requests without one\n")):
+    for failing, said in ((False, "  12 of 12 verdicts\n"), (True, "  11 of 12 verdicts, 1 request without one\n")):
         with serving() as server:
             server.reactions = [says("ready"), *[says("0.5")] * 11, raw(400, b"{}") if failing else says("0.5")]
             judge = ["JUDGE.BASE_URL", server.url, "JUDGE.CONCURRENCY", "1", "JUDGE.CACHE", f"cache{failing}"]
