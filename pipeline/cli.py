@@ -26,7 +26,7 @@ from .judging import VERDICTS
 from .launch import is_main, let_main_speak
 from .progress import say, tell, write_out
 from .rescore import Source, rescore
-from .run import asks_model, evaluate, make_plan
+from .run import INTERRUPTED, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
 from .validate import validate
 
@@ -83,8 +83,8 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
     Args:
         arguments: the command line without the program's name.
         more: commands besides those here.
-    Returns: the exit code: 0; 1 where an evaluation or a validation failed; 2 for a mistake in the command line or the
-        configuration.
+    Returns: the exit code: 0; 1 where an evaluation or a validation failed, or a file cannot be read or written; 2 for
+        a mistake in the command line or the configuration; 130 after Ctrl-C.
     """
     commands = {**COMMANDS, **{command.name: command.run for command in more}}
     parser, own = _build_parser(more)
@@ -105,6 +105,12 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
     except (ConfigError, *USER_ERRORS) as error:
         _complain(f"{error}\n{own[args.command].see_help}" if args.command == "score" else str(error))
         return USAGE
+    except OSError as error:
+        _complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
 
 
 def _complain(message: str) -> None:
@@ -269,8 +275,9 @@ def _score_next(args: argparse.Namespace, file: Path) -> int:
 
 def _score_one(args: argparse.Namespace, file: Path) -> int:
     beside = file.parent / "config.yaml"
-    own = [beside] if not args.conf_files and beside.is_file() else []  # of the run that wrote the answers
-    config, catalog = read_configuration(args.conf_files or own, args.overrides)
+    if not args.conf_files and beside.is_file():  # of the run that wrote the answers
+        args = argparse.Namespace(**{**vars(args), "conf_files": [beside]})
+    config, catalog = _configuration(args)
     against = None if args.against is None else prediction_files(args.against, file.parent.name)
     if against and len(against) > 1:
         raise ConfigError(f"--against: {inline(str(args.against))} holds several benchmarks; name the folder of one")

@@ -66,11 +66,7 @@ class ConfiguredEngine:
 
     def engine(self) -> Engine:
         """Load it, once."""
-        from transformers.utils import logging as transformers_logging
-
         from collavo.load_collavo import load_engine
-
-        transformers_logging.disable_progress_bar()  # one bar per process would run through our own lines
 
         if self._engine is None:
             config = self._config

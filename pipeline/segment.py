@@ -19,6 +19,7 @@ from .coco_format import at_own_size, categories_of, panoptic_png, segments_info
 from .drawing import class_colour, overlay
 from .errors import RunError
 from .files import write_bytes, write_json
+from .libraries import quiet_libraries
 from .progress import say, tell
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
 
     stems = unique_stems([file.name for file in files], (PNG, OVERLAY))
     _check(files, stems, out)
+    quiet_libraries()
     segmenter = build_segmenter(config.SEGMENTER, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     categories = categories_of(segmenter)
     names = _names(files)

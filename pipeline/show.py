@@ -24,6 +24,7 @@ from modeling.segmenters.base import PanopticMap, Picture
 from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .drawing import segment_colours
+from .libraries import quiet_libraries
 from .progress import tell, write_out
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
 
     from .engines import ConfiguredEngine
 
+    quiet_libraries()
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     engine = source.engine()
     side = engine.image_size
@@ -172,7 +174,7 @@ def _lines(one: Shown) -> list[str]:
 
 def in_words(one: Shown, colours: bool) -> str:
     """For the terminal: picture and map side by side where it shows colours, then the words."""
-    lines = [f"  {line}" for line in _lines(one)]
+    lines = [f"  {line}".rstrip() for line in _lines(one)]
     if colours:
         lines = [*blocks(np.concatenate([shrunk(one.picture), shrunk(one.coloured)], axis=1)), *lines]
     return "\n".join([*lines, "", ""])

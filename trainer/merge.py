@@ -13,6 +13,7 @@ from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.trained import apply, foundation, is_trained
 from pipeline.errors import RunError
+from pipeline.libraries import quiet_libraries
 from pipeline.progress import say
 
 BITS = {"fp32": 32, "bf16": 16, "fp16": 16}
@@ -37,6 +38,7 @@ def merge(checkpoint: Path, out: Path, *, dtype: str, released: bool) -> None:
         raise RunError(f"{checkpoint} is not what a training left (it has no state.json); there is nothing to merge")
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; name a new directory")
+    quiet_libraries()
     base = foundation(checkpoint)
     model = load_model(LLMConfig(BITS=BITS[dtype], DTYPE=dtype), base, torch.device("cpu"), trainable=True)
     merge_adapters(model, apply(checkpoint, model))
@@ -46,4 +48,4 @@ def merge(checkpoint: Path, out: Path, *, dtype: str, released: bool) -> None:
     else:
         model.save_pretrained(out)
     CoLLaVOProcessor.from_pretrained(base).save_pretrained(out)
-    say(f"{checkpoint} on {base}, in {dtype}: {out}")
+    say(f"merged {checkpoint} into {base}, in {dtype}: {out}")

@@ -98,8 +98,9 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
     Raises:
         SegmenterError: it cannot be loaded, or has other classes.
     """
-    # without torchvision the plain processor name warns and falls back to this one
-    kind = getattr(transformers, "Mask2FormerImageProcessorPil", transformers.Mask2FormerImageProcessor)
+    # without torchvision the plain name, where it is so much as looked up, warns and falls back to the one for Pillow
+    pillow = getattr(transformers, "Mask2FormerImageProcessorPil", None)
+    kind = transformers.Mask2FormerImageProcessor if pillow is None else pillow
     try:
         model = Mask2FormerForUniversalSegmentation.from_pretrained(config.PATH).eval().to(device)
         processor = kind.from_pretrained(config.PATH)
