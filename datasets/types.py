@@ -62,6 +62,7 @@ class Record:
         group: the split or category that scores are reported by; "" if there is one group only.
         meta: anything else the scorer needs, with the release's own names; ``absent`` says which file would give a
             field that the record lacks.
+        where: its place, file and line or file and key, for messages; "" where the reader does not say.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Record:
     target: Any
     group: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

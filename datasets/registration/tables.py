@@ -18,7 +18,7 @@ from typing import Any, Literal
 from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .cells import CHOICES, absent, as_text, options_of, target_of
-from .files import MalformedError, build_records, place, shown
+from .files import MalformedError, build_records, place
 from .table_files import Entry, Item, check_format, entries
 from .table_pictures import Gallery
 
@@ -44,7 +44,7 @@ class Options:
             What is left out is looked for under our own name, ``id`` as ``index``, ``question_id`` and ``id``, else
             as the key or number of the record; ``image`` also as ``image_path``; and options as A, B, C, ...
         answer: how answers are written. Options are chosen by letter, by index from 0 or by their own text; "" is a
-            letter where a question has options, else a text.
+            letter or the text of an option where a question has options, else a text or a list of accepted ones.
         keep: columns for the scorer to report by or use, under their names in a record's ``meta``; short texts and
             numbers of all columns that have no other use if none are named.
     """
@@ -119,6 +119,11 @@ class _Table:
             self._id_column = next((name for name in _IDS if name in entry.cells), None)
         self.columns.update(dict.fromkeys(entry.cells))
 
+    @property
+    def _named(self) -> set[str]:
+        """Columns that the declaration gives a use."""
+        return {*self._options.columns.values()}
+
     def _column(self, name: str) -> str:
         return self._options.columns.get(name, name)
 
@@ -126,7 +131,7 @@ class _Table:
         if isinstance(entry, MalformedError):
             raise entry
         cells, name = entry.cells, self._id(entry, position)
-        choices = options_of(cells, self._column("options"))
+        choices = options_of(cells, self._column("options"), self._named)
         self.has_options = self.has_options or bool(choices)
         answer = self._column("answer")
         return Record(
@@ -179,7 +184,7 @@ class _Table:
         if hint or "context" not in named:
             named["context"] = f"{hint}\n" if hint else ""
         if choices or "options" not in named:
-            named["options"] = "\n".join(f"{letter}. {text}" for letter, text in shown(choices).items())
+            named["options"] = "\n".join(f"{letter}. {text}" for letter, text in choices.items())
         return named
 
 
