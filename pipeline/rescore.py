@@ -23,8 +23,9 @@ from .catalog import Catalog
 from .config import EvalConfig
 from .given import entries_of, read_predictions
 from .judging import make_judge, needs_judge, options_of, score
-from .progress import warn
+from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
+from .scoring_check import scorable
 from .task import publish
 
 FOLDER = "score"
@@ -64,7 +65,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     """
     benchmark = named(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
-    records, bad = pipeline.load(data_roots(config.DATASETS.ROOT, os.environ))
+    records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
+    say(f"{benchmark.dataset}: {check.sentence}")
     records = records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
     options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
     judge = None if options is None else make_judge(options, os.environ)

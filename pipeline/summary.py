@@ -54,7 +54,7 @@ def show_summary(results: Sequence[Mapping[str, Any]], missing: Mapping[str, str
     columns = in_order([column for result in results for column in columns_of(result)])
     write_text(folder / MARKDOWN, markdown(columns, results, missing))
     write_text(folder / TABLE, _csv(columns))
-    left_out = f"\nleft out, their files are missing: {', '.join(missing)}\n" if missing else ""
+    left_out = f"\nleft out, for reasons said above: {', '.join(missing)}\n" if missing else ""
     sys.stdout.write(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
     sys.stdout.flush()
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.registration import load_records
+from datasets.evaluation.scorable import UnscorableError
 from datasets.types import DataError, ImageFile, Record
 
 from .base import BenchmarkPipeline
 from .judging import needs_judge
+from .scoring_check import scorable
 
 SHOWN = 5
 """How many missing or malformed things are named before the rest is counted."""
@@ -34,7 +35,10 @@ def validate(pipeline: BenchmarkPipeline, roots: Sequence[Path]) -> bool:
     judged = "; a judge helps, if one is configured" if needs_judge(benchmark) else ""
     _say(f"  scorer: {benchmark.scorer} ({benchmark.rules} rules){judged}")
     try:
-        records, bad = load_records(benchmark, roots)
+        records, bad, check = scorable(pipeline, *pipeline.load(roots))
+    except UnscorableError as error:
+        _say(f"  UNSCORABLE: {error}")
+        return False
     except DataError as error:
         _say(f"  MISSING: {error}")
         return False
@@ -47,6 +51,7 @@ def validate(pipeline: BenchmarkPipeline, roots: Sequence[Path]) -> bool:
     _say(f"  pictures: {len(images)}, questions without one: {sum(record.image is None for record in records)}")
     _list(f"  MISSING pictures: {len(missing)}", missing)
     _list(f"  MALFORMED records: {len(bad)}", [f"{item.where}: {item.reason}" for item in bad])
+    _say(f"  {check.sentence}")
     complete = _prompts(pipeline, records) and bool(records) and not missing and not bad
     _say("  complete" if complete else "  incomplete")
     return complete

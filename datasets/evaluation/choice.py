@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import DataError, Metric, Record, Score, Scored
-from . import letters, rates
+from . import letters, rates, targets
 from .judges import matching
 from .judges.base import Request, Unjudged, question_of
 
@@ -47,6 +47,26 @@ def check_rule(rule: str) -> None:
         near = difflib.get_close_matches(rule, letters.RULES, n=2)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise DataError(f"unknown choice rule '{rule}'; {hint}Known rules: {', '.join(letters.RULES)}")
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with the letter of the right option as its target; see `targets.letter`."""
+    return targets.letter(record)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The letter of the right option."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """Whether the rule finds a letter in an empty reply."""
+    return bool(letters.RULES[options.rule]("", options_of(record)))
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of a reply that means the right option."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 from .judges import grading
 from .judges.base import Request, Unjudged, question_of
 
@@ -51,6 +52,31 @@ class Graded(Score):
     """
 
     grades: tuple[float, ...] = ()
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with a reference answer as its target, several joined as alternatives, and a list of capabilities.
+
+    Raises:
+        MalformedError: an answer is neither a text nor a number.
+    """
+    found = targets.with_target(record, lambda value: "<OR>".join(targets.accepted(value)))
+    needed = record.meta.get(options.capability)
+    if not isinstance(needed, str):
+        return found
+    names = cells.as_list(needed)
+    names = [name.strip() for name in needed.split(",") if name.strip()] if names is None else names
+    return targets.with_meta(found, {options.capability: [str(name) for name in names]})
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The reference answer."""
+    return str(record.target)
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of the reference answer."""
+    return "1.0"
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..dataset_mappers.image_size import image_size
+from ..registration import cells
+from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 
 Box = tuple[float, float, float, float]
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
@@ -75,6 +78,60 @@ class Located(Score):
     """
 
     iou: float | None = None
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with its box in pixels and the size of its image, which the image knows where the table does not.
+
+    A box that lies within one pixel is written in fractions of the image's sides.
+
+    Raises:
+        MalformedError: the target is no box with an area, or nothing tells the size of the image.
+    """
+    if cells.blank(record.target):
+        return targets.with_target(record, targets.box)
+    found = _sized(record)
+    width, height = found.meta["width"], found.meta["height"]
+    sides = targets.box(record.target)
+    if all(0 <= side <= 1 for side in sides):
+        sides = [side * whole for side, whole in zip(sides, (width, height) * 2, strict=True)]
+    x1, y1, x2, y2 = (*sides[:2], sides[0] + sides[2], sides[1] + sides[3]) if options.box == "xywh" else sides
+    if x2 <= x1 or y2 <= y1:
+        raise MalformedError(
+            f"'answer' {record.target!r} encloses nothing; it is read as {options.box} (scorer.box: xyxy | xywh)"
+        )
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise MalformedError(f"'answer' {record.target!r} lies outside its image of {width:g} x {height:g} pixels")
+    return targets.with_target(found, lambda _: sides)
+
+
+def _sized(record: Record) -> Record:
+    """The record with the width and height of its image as numbers.
+
+    Raises:
+        MalformedError: neither the record nor its image tells.
+    """
+    try:
+        sides = {name: float(record.meta[name]) for name in ("width", "height")}
+    except (KeyError, TypeError, ValueError):
+        sides = {}
+    if not sides or not all(0 < side < float("inf") for side in sides.values()):
+        if record.image is None:
+            raise MalformedError("has neither width and height (data.keep names their columns) nor an image")
+        try:
+            sides = dict(zip(("width", "height"), map(float, image_size(record.image)), strict=True))
+        except DataError as error:
+            raise MalformedError(f"has no width and height (data.keep names their columns), and {error}") from None
+        return targets.with_meta(record, sides)
+    same = all(type(record.meta[name]) in (int, float) for name in sides)
+    return record if same else targets.with_meta(record, sides)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The box on the model's scale."""
+    x1, y1, x2, y2 = _target(record, options)
+    across, down = (options.scale / record.meta[name] if options.scale else 1.0 for name in ("width", "height"))
+    return f"[{x1 * across:.6f}, {y1 * down:.6f}, {x2 * across:.6f}, {y2 * down:.6f}]"
 
 
 def score(record: Record, text: str, options: Options) -> Located:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Literal
 
+from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
-from . import hallusion_errors, rates
+from . import hallusion_errors, rates, targets
 from .hallusion_errors import Checked
 from .judges import correctness
 from .judges.base import Request, Unjudged, question_of
@@ -28,6 +29,9 @@ from .vqa_accuracy import without_punctuation
 _WORDS = {INCORRECT: "incorrect", CORRECT: "correct", UNCLEAR: "unclear"}
 _SET = ("category", "subcategory", "set_id")
 _SET_VLMEVALKIT = ("subcategory", "set_id")
+
+_PLACE = (*_SET, "figure_id", "question_id", "visual_input")
+"""What a record's ``meta`` must say of it."""
 
 OFFLINE = "yes and no by their words, as VLMEvalKit reads them"
 """What decides without a judge."""
@@ -57,6 +61,33 @@ def read_words(text: str) -> str:
 def read_released(text: str) -> str:
     """``yes`` if these letters stand anywhere in the text, be it in "eyes", else ``no``."""
     return "yes" if "yes" in text.lower() else "no"
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no`` as its target, and its place in its set as texts.
+
+    Raises:
+        MalformedError: the target is neither, or a part of the place is missing.
+    """
+    targets.need(record, "hallusion", *_PLACE)
+    place = {name: cells.as_text(record.meta[name], name) for name in _PLACE}
+    found = targets.with_target(targets.with_meta(record, place), targets.yes_no)
+    return found if "reference" in record.meta else targets.with_meta(found, {"reference": str(found.target or "")})
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """Not to know is right where there is no image to know it from; the release read "no" where nothing is said."""
+    return record.target == "no" if options.rule == "hallusion_released" else _blind(record)
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of a right answer, and of two that agree."""
+    return "same" if part == "same" else "correct"
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..types import Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -36,6 +36,21 @@ def first_four(text: str) -> str:
     if head in ("yes", "no"):
         return head
     return next((word for word in ("yes", "no") if word in head[:4]), "")
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no`` as its target.
+
+    Raises:
+        MalformedError: the target is neither, or the record does not say what pair it belongs to.
+    """
+    targets.need(record, "mme", "pair")
+    return targets.with_target(record, targets.yes_no)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +83,12 @@ class Measured(Score):
 
     tallies: Mapping[int, Tally] | None = None
     unlisted: int = 0
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """What is said of a map that is the true one: every segment but crowds is matched, with an overlap of 1."""
+    number = Counter(segment["category_id"] for segment in record.target if not segment["iscrowd"])
+    return json.dumps({"quality": {str(category): [num, num, 0, 0] for category, num in number.items()}})
 
 
 def score(record: Record, text: str, options: Options) -> Measured:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from ..registration import cells
+from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates, yes_no
+from . import rates, targets, yes_no
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,39 @@ class Options:
         """Check the number."""
         if self.extremes < 1:
             raise DataError(f"per_class: extremes must be at least 1, not {self.extremes}")
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no``, or the name of a class, as its target.
+
+    Raises:
+        MalformedError: the target is none of these, or the record lacks its class, or the names of all classes.
+    """
+    targets.need(record, "per_class", "class", *(["names"] if options.rule == "class_name" else []))
+    if options.rule == "yes_no":
+        return targets.with_target(record, targets.yes_no)
+    names = cells.as_list(record.meta["names"])
+    if not names or not all(isinstance(name, str) for name in names):
+        raise MalformedError(f"'names' should be a list of class names, got {record.meta['names']!r}")
+    found = record if not isinstance(record.meta["names"], str) else targets.with_meta(record, {"names": names})
+    return targets.with_target(found, lambda value: _named(targets.text(value), tuple(names)))
+
+
+def _named(value: str, names: tuple[str, ...]) -> str:
+    said = value if value in names else read_class(value, names)
+    if not said:
+        raise MalformedError(f"'answer' {value!r} is the name of no class, or of several")
+    return said
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label, or the name of the class."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """POPE's rule reads yes where nothing is said."""
+    return bool(options.rule == "yes_no" and record.target == "yes")
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -8,11 +8,12 @@ beside it as ``lenient_accuracy``. The paper's figure is the mean over the human
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..types import DataError, Metric, Record, Score, Scored
-from . import numbers, rates
+from . import exact_match, numbers, rates, targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,10 @@ def as_number(text: str) -> float | None:
     """A text that is nothing but a number; None for any other."""
     percent = text.endswith("%")
     try:
-        return float(text.rstrip("%")) / 100 if percent else float(text)
+        number = float(text.rstrip("%")) / 100 if percent else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None  # "nan" and "infinity" are words
 
 
 def matches(text: str, target: str, tolerance: float, number: Callable[[str], float | None] = as_number) -> bool:
@@ -53,6 +55,20 @@ def matches(text: str, target: str, tolerance: float, number: Callable[[str], fl
     if right and said is not None:
         return abs(said - right) / abs(right) <= tolerance
     return text.lower() == target.lower()
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with one accepted answer, or a list of several, as its target.
+
+    Raises:
+        MalformedError: an answer is neither a text nor a number.
+    """
+    return targets.with_target(record, lambda value: exact_match.one_or_several(value, str.strip))
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The first accepted answer."""
+    return _targets(record)[0]
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 
 _YES_WORDS = r"yes|yeah|yep|yup|true|correct|right|certainly|indeed|there (?:is|are)|it is|是|有|对"
 _NO_WORDS = r"no|not|nope|none|nothing|never|false|incorrect|cannot|can't|isn't|aren't|doesn't|don't|不|没|否|无"
@@ -49,6 +49,21 @@ def states_an_answer(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", text).lower()
     patterns = (_LATIN_YES, _LATIN_NO, _CHINESE_YES, _CHINESE_NO)
     return any(pattern.search(plain) for pattern in patterns)
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no`` as its target; see `targets.yes_no`."""
+    return targets.with_target(record, targets.yes_no)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """The official rule reads yes where nothing is said."""
+    return bool(record.target == "yes")
 
 
 def score(record: Record, text: str, options: Options) -> Score:

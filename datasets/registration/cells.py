@@ -152,7 +152,7 @@ def yes_no(value: Any) -> str | None:
     return _YES_NO.get(unicodedata.normalize("NFKC", str(value)).strip().rstrip(".。!").strip().casefold())
 
 
-def letter_of(value: Any, options: Mapping[str, str], column: str = "answer") -> str:
+def letter_of(value: Any, options: Mapping[str, str], column: str) -> str:
     """The letter of the option that an answer names: by its letter, in any case and brackets, or by its own text.
 
     Args:
@@ -196,11 +196,12 @@ def _same(text: str, other: str | None) -> bool:
 def _open(value: Any, options: Mapping[str, str], column: str) -> Any:
     """An answer of which nothing is declared."""
     if options:
-        return _named(value, options, column)
+        return option_letter(value, options, column)
     return value if isinstance(value, (list, tuple)) else as_text(value, column)
 
 
-def _named(value: Any, options: Mapping[str, str], column: str) -> str:
+def option_letter(value: Any, options: Mapping[str, str], column: str = "answer") -> str:
+    """As `letter_of`, of a value that may also stand alone in a list."""
     items = as_list(value)
     if items is not None and value not in options.values():
         if len(items) != 1:
