@@ -139,7 +139,12 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
     )
     again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
     again.add_argument("--against", type=Path, metavar="FILE", help="another run's answers, compared pair by pair")
-    again.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: score/ beside FILE)")
+    again.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the results (default: score/ beside FILE, with a folder in it for each judge)",
+    )
     shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
     shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
     shown.add_argument(

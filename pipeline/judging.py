@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,20 +37,23 @@ class Judgement:
         usage: what a judge cost in this session; None if none was asked.
         failed: requests that have no verdict, with the reason.
         asked_on: date, ISO; "" if none was asked.
+        judge: whose verdicts they are, see ``pipeline/kept.py``; "" where the rules alone decided.
     """
 
     decided_by: str = ""
     usage: Usage | None = None
     failed: Sequence[Verdict] = ()
     asked_on: str = ""
+    judge: str = ""
 
     def described(self) -> dict[str, Any]:
         """For ``results.json``."""
+        by = {"decided_by": self.decided_by, **({"judge": self.judge} if self.judge else {})}
         if self.usage is None:
-            return {"decided_by": self.decided_by}
+            return by
         usage = vars(self.usage)
         failed = [{"id": v.record, "part": v.part, "reason": v.failure} for v in self.failed]
-        return {"decided_by": self.decided_by, "asked_on": self.asked_on, "usage": usage, "without_verdict": failed}
+        return {**by, "asked_on": self.asked_on, "usage": usage, "without_verdict": failed}
 
 
 def needs_judge(benchmark: Benchmark) -> bool:
@@ -136,7 +140,8 @@ def score(
     benchmark = pipeline.declaration
     if recorded is not None:
         verdicts = read_verdicts(recorded)
-        return evaluate_judged(benchmark, answers, verdicts), Judgement(decided_by=f"verdicts of {recorded}")
+        judgement = Judgement(decided_by=f"verdicts of {recorded}", judge=decider(benchmark, judge, recorded))
+        return evaluate_judged(benchmark, answers, verdicts), judgement
     if not needs_judge(benchmark):
         return pipeline.evaluate(answers), Judgement()
     if judge is None:
@@ -156,8 +161,26 @@ def score(
         usage=usage,
         failed=[verdict for verdict in said if verdict.value is None],
         asked_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        judge=decider(benchmark, judge),
     )
     return evaluate_judged(benchmark, answers, found), judgement
+
+
+def decider(benchmark: Benchmark, judge: Judge | None, recorded: Path | None = None) -> str:
+    """Who decides about a benchmark's answers: `kept.RULES`, a judge by its identity, or a file of verdicts.
+
+    Args:
+        benchmark: says whether a judge has a part in its rules.
+        judge: that is at hand; None for none.
+        recorded: file of verdicts to use instead.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    if recorded is not None:
+        digest = hashlib.sha256(recorded.read_bytes()).hexdigest()[:8] if recorded.is_file() else "missing"
+        return f"verdicts of {recorded.name} ({digest})"
+    return judge.identity if judge is not None and needs_judge(benchmark) else ""
 
 
 def _since(before: Usage, now: Usage) -> Usage:

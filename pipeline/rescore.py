@@ -21,15 +21,17 @@ from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .catalog import Catalog
 from .config import EvalConfig
+from .errors import RunError
 from .given import entries_of, read_predictions
-from .judging import make_judge, needs_judge, options_of, score
+from .judging import decider, make_judge, needs_judge, options_of, score
+from .kept import RULES, decider_of, folder_of, in_words, set_aside
 from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
 from .scoring_check import scorable
 from .task import publish
 
 FOLDER = "score"
-"""Folder beside the predictions in which new scores go, if no other is named."""
+"""Folder beside the predictions for new scores, if no other is named; a judge's go into one of its own in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
         catalog: of the declared benchmarks.
         source: see `Source`.
         dataset: name of the benchmark; None for what the configuration or the folder of the predictions says.
-        out: folder of the results; None for one beside the predictions.
+        out: folder of the results; None for one beside the predictions, and in it one for each judge.
 
     Returns: the exit code.
 
@@ -70,8 +72,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     records = records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
     options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
     judge = None if options is None else make_judge(options, os.environ)
-    folder = out or source.predictions.parent / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts))
     answered, stray = score_file(pipeline, records, bad, source, judge, folder)
     if stray:
         warn(
@@ -91,6 +92,26 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
     return 0
+
+
+def _folder(source: Source, out: Path | None, by: str) -> Path:
+    """Where the results go: what the rules decide beside the answers, what each judge does in a folder of its own.
+
+    Raises:
+        RunError: the folder that is named holds another judge's results.
+    """
+    if out is None:
+        base = source.predictions.parent / FOLDER
+        if kept := set_aside(base, RULES):
+            say(f"the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
+        return _made(base if by == RULES else folder_of(base, by))
+    held = decider_of(out)
+    if held is not None and held != by:
+        raise RunError(
+            f"--out {out} holds results that were decided by {in_words(held)}; these would be decided by "
+            f"{in_words(by)}, and replace none: name another folder"
+        )
+    return _made(out)
 
 
 def _made(folder: Path) -> Path:

@@ -6,7 +6,7 @@ picture) reaches the scorer as unanswered, is counted, and is never given an ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,8 +23,10 @@ from .shard import Question, QuestionKey
 
 NAMED_IDS = 10
 """How many ids a message lists before it says how many more there are."""
-MANY_UNFINISHED = 0.2
-"""Share of replies cut at the token limit from which a run warns."""
+MANY = 0.1
+"""Share of replies from which a run warns that they are empty, unreadable or cut at the token limit."""
+SHOWN_REPLY = 100
+"""Characters of a reply in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +128,24 @@ def counts(answered: Answered) -> dict[str, int]:
         "bad_records": len(answered.bad),
         "errors": len(answered.records) - len(given),
         "no_answer": sum(scored.score.no_answer for scored in given),
+        "empty": sum(not scored.text.strip() for scored in given),
         "unscored": sum(scored.score.value is None for scored in given),
         "unfinished": sum(not answered.entries[scored.record.id].finished for scored in given),
     }
+
+
+def examples(answered: Answered) -> dict[str, dict[str, str]]:
+    """The first reply of each kind that a run warns of, with its record's id."""
+    found: dict[str, dict[str, str]] = {}
+    for scored in answered.evaluation.scored:
+        entry = answered.entries[scored.record.id]
+        if entry.error is not None:
+            continue
+        blank = not scored.text.strip()
+        kinds = {"empty": blank, "no_answer": scored.score.no_answer and not blank, "unfinished": not entry.finished}
+        for kind in (kind for kind, is_so in kinds.items() if is_so):
+            found.setdefault(kind, {"id": scored.record.id, "reply": scored.text[:SHOWN_REPLY]})
+    return found
 
 
 def nested(metrics: Iterable[Metric]) -> dict[str, dict[str, float | int | None]]:
@@ -193,6 +210,7 @@ def summary(
         "metrics": [asdict(metric) for metric in metrics],
         "expected": [compare(expected, metrics) for expected in benchmark.expected],
         "counts": counts(answered),
+        "examples": examples(answered),
         "bad_records": [asdict(record) for record in answered.bad],
         "errors": [
             {"id": record.id, "reason": answered.entries[record.id].error}
@@ -257,6 +275,38 @@ def paired(first: Evaluation, second: Evaluation) -> dict[str, float | int | Non
     }
 
 
+def _odd_replies(results: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with more than a tenth of the replies, with one of them and what to check."""
+    number, asked = results["counts"], results["asked"]
+    answered, empty, unread = number["answered"], number.get("empty", 0), number["no_answer"]
+    many = MANY * answered
+    if empty > many:
+        yield (
+            f"{empty} of {answered} replies are empty{_example(results, 'empty')}: check that the checkpoint is whole, "
+            "that its template and CRAYON settings are those it was trained with, and MAX_NEW_TOKENS"
+        )
+    if unread - empty > many or (unread > many >= empty):
+        kind = asked.get("scoring", {}).get("rule", asked.get("scorer", "its rule"))
+        yield (
+            f"{unread} of {answered} replies hold no answer that '{kind}' reads{_example(results, 'no_answer')}: check "
+            "whether the prompt (TEST.PROMPT) asks for such answers, and the checkpoint's template and CRAYON settings"
+            + ("; a judge reads more (JUDGE)" if results["judged"]["decided_by"].startswith("no judge") else "")
+        )
+    if number["unfinished"] > many:
+        yield (
+            f"{number['unfinished']} of {answered} replies did not end within {asked['max_new_tokens']} tokens"
+            f"{_example(results, 'unfinished')}: check the prompt, the checkpoint's template, or MAX_NEW_TOKENS"
+        )
+
+
+def _example(results: Mapping[str, Any], kind: str) -> str:
+    """One reply of a kind, with its record."""
+    example = results.get("examples", {}).get(kind)
+    if example is None:
+        return ""
+    return f", such as that to {example['id']}" + (f": {example['reply']!r}" if example["reply"].strip() else "")
+
+
 def warnings(results: Mapping[str, Any]) -> list[str]:
     """What a reader of the scores must know, in sentences."""
     number, found = results["counts"], []
@@ -271,12 +321,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         found.append(f"{number['unscored']} of {number['answered']} answers have no score ({why})")
     if failed := results["judged"].get("without_verdict"):
         found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {failed[0]['reason']}")
-    if number["unfinished"] > MANY_UNFINISHED * number["answered"]:
-        found.append(
-            f"{number['unfinished']} of {number['answered']} replies did not end within "
-            f"{results['asked']['max_new_tokens']} tokens: check the prompt, the checkpoint's template, or "
-            "MAX_NEW_TOKENS"
-        )
+    found += _odd_replies(results)
     if results.get("limit") is not None:
         found.append(f"only the first {results['limit']} records were asked (EVAL.LIMIT)")
     if results.get("changes"):

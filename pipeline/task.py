@@ -24,7 +24,8 @@ from .base import BenchmarkPipeline
 from .files import write_text
 from .identity import Identity, run_parts, settle
 from .journal import Entry, Journal, read_folder, usable_answers
-from .judging import score
+from .judging import decider, score
+from .kept import in_words, set_aside
 from .loop import LoopSettings, answer_all
 from .progress import Progress, duration, say, warn
 from .report import MARKDOWN, PREDICTIONS, RESULTS, headline, plain_table, remove_results, write_results
@@ -315,6 +316,8 @@ def _finish(
     """Score, write, and show."""
     entries = join(data.records, data.questions, answers)
     texts = [(record, text_of(entries[record.id])) for record in data.records]
+    if kept := set_aside(task.folder, decider(task.pipeline.declaration, session.judge)):
+        say(f"{task.dataset}: the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
     answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
     about = {

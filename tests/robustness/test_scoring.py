@@ -58,6 +58,12 @@ def results(folder: str | Path = "score") -> dict[str, Any]:
     return content
 
 
+def judged() -> Path:
+    """The one folder of a judge's results."""
+    (folder,) = Path("score").glob("judge-*")
+    return folder
+
+
 def asking(server: Server, *more: str) -> list[str]:
     return ["--overrides", "DATASETS.ROOT", "data", "JUDGE.BASE_URL", server.url, "JUDGE.BACKOFF", "0.01", *more]
 
@@ -84,7 +90,8 @@ def test_judging_a_file_and_doing_it_again(
     words = ["score", "mm-vet", "--predictions", "answers.json"]
     prices = ["JUDGE.PRICE_INPUT", "10", "JUDGE.PRICE_OUTPUT", "50", "JUDGE.CONCURRENCY", "1"]
     assert main([*words, *asking(server, *prices)]) == 0
-    found = results()
+    found = results(judged())
+    assert not Path("score/results.json").exists()
     assert found["scores"]["all"]["total"] == 50.0
     assert found["judged"]["decided_by"].startswith("judge: gpt-4-0613 at http://127.0.0.1")
     # the probe and two verdicts; what failed on the way sent no usable reply
@@ -92,7 +99,7 @@ def test_judging_a_file_and_doing_it_again(
     assert found["judged"]["usage"]["cost"] == pytest.approx(2 * (100 * 10 + 2 * 50) / 1e6)
     assert found["counts"]["unscored"] == 0
     assert "2 replies, 0 from the cache, 0 without a verdict" in capsys.readouterr().err
-    verdicts = [json.loads(line) for line in Path("score/verdicts.jsonl").read_text().splitlines()]
+    verdicts = [json.loads(line) for line in (judged() / "verdicts.jsonl").read_text().splitlines()]
     assert [(row["id"], row["verdict"]) for row in verdicts] == [("v1_1", "1.0"), ("v1_2", "0.0")]
     assert "secret" not in "".join(p.read_text() for p in here.rglob("*") if p.is_file() and p.suffix != ".png")
     sent = len(server.seen)
@@ -100,7 +107,7 @@ def test_judging_a_file_and_doing_it_again(
     assert len(server.seen) == sent + 1  # the probe alone
     assert results("again")["scores"] == found["scores"]
     assert results("again")["judged"]["usage"]["cached"] == 2
-    assert main([*words, "--out", "recorded", "--verdicts", "score/verdicts.jsonl"] + asking(server)[:3]) == 0
+    assert main([*words, "--out", "recorded", "--verdicts", str(judged() / "verdicts.jsonl")] + asking(server)[:3]) == 0
     assert len(server.seen) == sent + 1
     assert results("recorded")["scores"] == found["scores"]
 
@@ -111,7 +118,7 @@ def test_a_judge_that_fails_leaves_samples_unscored_and_says_so(
     server.reactions = [says("ready"), says("1.0"), says("no idea")]
     more = asking(server, "JUDGE.CONCURRENCY", "1", "JUDGE.ATTEMPTS", "2")
     assert main(["score", "mm-vet", "--predictions", "answers.json", *more]) == 0
-    found = results()
+    found = results(judged())
     assert found["scores"]["all"]["total"] is None or found["metrics"][0]["num"] < 2
     assert [row["id"] for row in found["judged"]["without_verdict"]] == ["v1_2"]
     shown = capsys.readouterr().err
@@ -154,7 +161,8 @@ def test_a_run_is_judged_and_can_be_judged_later(here: Path, server: Server) -> 
     (plain / "config.yaml").write_text("DATASETS: {ROOT: data}\nEVAL: {LIMIT: 2}\n")
     words = ["score", "--predictions", str(plain / "predictions.jsonl"), "--overrides", "JUDGE.BASE_URL", server.url]
     assert main(words) == 0  # the benchmark and where its files lie follow from the run's own folder
-    again = results(plain / "score")
+    (folder,) = (plain / "score").glob("judge-*")
+    again = results(folder)
     assert again["scores"]["all"]["total"] == judged["scores"]["all"]["total"]
     assert again["counts"]["records"] == 2
 
@@ -186,7 +194,7 @@ def test_files_of_answers_are_explained(
     [
         '[{"question_id": "v1_1", "answer": "x"}, {"question_id": "v1_2", "answer": null}]',
         '{"id": "v1_1", "prompt": "p", "text": "x", "error": null}\n{"id": "v1_2", "text": null, "error": "gone"}\n',
-        '{"v1_1": {"response": "x", "answer": "gold"}, "v1_2": null}',
+        '{"v1_1": {"response": "x", "answer": "apple"}, "v1_2": null}',
     ],
 )
 def test_forms_of_answers(here: Path, content: str) -> None:
@@ -217,3 +225,51 @@ def test_two_runs_are_compared_question_by_question(here: Path, capsys: pytest.C
     assert (found["questions"], found["first_better"], found["second_better"]) == (7, 3, 1)
     assert found["difference"] == pytest.approx(2 / 7)
     assert "on 7 questions: +28.57 points of credit" in capsys.readouterr().out
+
+
+def test_results_are_kept_by_judge(here: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["score", "mm-vet", "--predictions", "answers.json"]
+    totals = {}
+    for model, grade in (("first", "1.0"), ("second/one", "0.5")):
+        server.reactions = [says("ready"), says(grade)]
+        assert main([*words, *asking(server, "JUDGE.MODEL", model)]) == 0
+        found = {str(path) for path in Path("score").glob("judge-*/results.json")}
+        (new,) = found - totals.keys()
+        totals[new] = float(grade) * 100
+        assert new in capsys.readouterr().out
+    assert score() == 0
+    assert results()["scores"]["all"]["total"] is None
+    for file, total in totals.items():
+        assert json.loads(Path(file).read_text())["scores"]["all"]["total"] == total
+    assert main([*words, "--out", "mine", *asking(server, "JUDGE.MODEL", "first")]) == 0
+    capsys.readouterr()
+    assert score("--out", "mine") == 2
+    assert "holds results that were decided by first at http://127.0.0.1" in capsys.readouterr().err
+    assert results("mine")["scores"]["all"]["total"] == 100.0
+    recorded = str(judged_by("first") / "verdicts.jsonl")
+    assert score("--verdicts", recorded) == 0
+    (folder,) = Path("score").glob("verdicts-of-verdicts.jsonl-*")
+    assert results(folder)["scores"]["all"]["total"] == 100.0
+    assert results(judged_by("second"))["scores"]["all"]["total"] == 50.0
+
+
+def judged_by(model: str) -> Path:
+    (folder,) = Path("score").glob(f"judge-{model}*")
+    return folder
+
+
+def test_a_run_again_without_its_judge_keeps_what_the_judge_decided(
+    here: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reactions = [says("ready"), says("0.5")]
+    options = JudgeOptions(base_url=server.url, cache=str(here / "cache"))
+    for judge in (options, None, options):
+        assert run_plan(plan_of(here, here / "run", judge), lambda _: ToySource(ToyEngine())) == 0
+        if judge is None:
+            assert results(here / "run" / "mm-vet")["scores"]["all"]["total"] is None
+            (kept,) = (here / "run" / "mm-vet").glob("judge-gpt-4-0613-*")
+            assert f"are kept in {kept}" in capsys.readouterr().err
+            assert results(kept)["scores"]["all"]["total"] == pytest.approx(50.0)
+            assert (kept / "verdicts.jsonl").is_file()
+    assert results(here / "run" / "mm-vet")["scores"]["all"]["total"] == pytest.approx(50.0)
+    assert results(here / "run" / "mm-vet" / "rules")["scores"]["all"]["total"] is None

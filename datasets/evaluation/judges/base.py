@@ -105,6 +105,10 @@ class Judge(Protocol):
     def name(self) -> str:
         """Model and place, for results."""
 
+    @property
+    def identity(self) -> str:
+        """Model and place alone: the same for everything that it ever decides."""
+
     def probe(self) -> str:
         """Ask one trivial thing.
 

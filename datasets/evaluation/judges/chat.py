@@ -60,6 +60,11 @@ class ChatJudge:
         return self._connection.name
 
     @property
+    def identity(self) -> str:
+        """See `base.Judge.identity`."""
+        return f"{self._connection.model} at {self._connection.place}"
+
+    @property
     def usage(self) -> Usage:
         """What was spent so far."""
         prices = self._options.price_input, self._options.price_output
