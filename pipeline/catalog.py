@@ -38,7 +38,8 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "expected": (dict, list),
 }
 _REQUIRED = ("name", "data", "prompt", "scorer")
-_MARKS = {"data", "prompt", "scorer"}
+_MARKS = ("data", "prompt", "scorer")
+"""What a file must have to be a declaration; its name may be the file's."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
@@ -137,15 +138,38 @@ def split_files(conf_files: Sequence[str | Path]) -> tuple[list[Declaration], li
     for file in conf_files:
         path = find_file(file)
         content = read_yaml(path)
-        if content.keys() >= _MARKS:
+        if content.keys() >= set(_MARKS):
             values = {"name": path.stem, **content}
             declarations[str(values["name"])] = Declaration(str(path), values)
             continue
+        _check_no_declaration(content, path)
         others.append(file)
         for source, values in read_with_bases(path):
             for name, declared in _section(values.get(SECTION), source).items():
                 declarations[name] = Declaration(f"{source}, {SECTION}.{name}", {"name": name, **declared})
     return list(declarations.values()), others
+
+
+def _check_no_declaration(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file that is meant as a declaration and lacks a part, rather than call its keys unknown settings.
+
+    Raises:
+        ConfigError: it has parts of a declaration and no setting; with those that it lacks.
+    """
+    keys = [str(key) for key in content]
+    lower = {key.lower() for key in keys}
+    settings = [key for key in keys if key.isupper() or key.startswith("_")]
+    if settings or not (lower & set(_MARKS) or len(lower & set(_KEYS)) > 1):
+        return
+    lacking = [mark for mark in _MARKS if mark not in content]
+    near = {mark: difflib.get_close_matches(mark, set(keys) - set(_KEYS), n=1) for mark in lacking}
+    near |= {mark: [key] for mark in lacking for key in keys if key.lower() == mark}
+    hints = [f"'{found[0]}' may be meant as {mark}" for mark, found in near.items() if found]
+    listed = ", ".join(f"`{mark}`" for mark in lacking)
+    raise ConfigError(
+        f"{path}: looks like a benchmark but lacks {listed}" + (f" ({'; '.join(hints)})" if hints else "") + ". A "
+        f"benchmark needs {', '.join(_MARKS[:-1])} and {_MARKS[-1]}; its name is the file's where it gives none"
+    )
 
 
 def _section(content: Any, path: Path) -> dict[str, dict[str, Any]]:
