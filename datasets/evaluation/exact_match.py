@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..registration import cells
 from ..registration.files import MalformedError
 from ..types import Metric, Record, Score, Scored
 from . import rates, targets, vqa_accuracy
@@ -52,14 +53,19 @@ def prepare(record: Record, options: Options) -> Record:
 def one_or_several(value: Any, form: Callable[[str], str]) -> str | list[str]:
     """Accepted answers, without those that an empty reply would equal; see `targets.accepted`.
 
+    A text such as ``[3, 4]`` may list two answers or be one: both are accepted.
+
     Raises:
         MalformedError: an answer is no text, or none is left.
     """
     answers = targets.accepted(value)
+    items = cells.as_list(value) if isinstance(value, str) else None
+    if items is not None and not all(isinstance(item, str) for item in items):
+        answers.append(value)
     said = [answer for answer in answers if form(answer).strip()]
     if not said:
         raise MalformedError(f"'answer' {value!r} is nothing when it is normalised, as an empty reply is")
-    return said[0] if len(said) == 1 else said
+    return said[0] if len(said) == 1 and cells.as_list(said[0]) is None else said
 
 
 def own_reply(record: Record, options: Options) -> str:
