@@ -22,6 +22,7 @@ from pipeline.launch import check_environment, check_sharding, device_of, start_
 from pipeline.progress import say
 from pipeline.run import Plan, finish, guarded, make_session
 from pipeline.session import AgreedError, Session
+from pipeline.task import load_tasks
 
 from .check import evaluation_plan
 from .checkpoint import load_random, newest, random_state, read_optimizer, save
@@ -57,6 +58,8 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
         accelerator, sharding = _start(config)
         plan = evaluation_plan(config, catalog)
         session = make_session(plan, accelerator)
+        if config.TRAIN.EVAL_EVERY:
+            load_tasks(plan.tasks, session)  # what is missing or cannot be scored is said now, not after many updates
         run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
         finish(accelerator)
 

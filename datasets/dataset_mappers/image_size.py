@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
 
 from PIL import Image
 
@@ -15,7 +14,6 @@ _LYING = (5, 6, 7, 8)
 """Values of EXIF's orientation that turn an image by a quarter."""
 
 
-@lru_cache(maxsize=4096)
 def image_size(source: ImageSource) -> tuple[int, int]:
     """Width and height in pixels of an image as it is shown, with its EXIF orientation applied.
 

@@ -83,8 +83,8 @@ def _precision(record: Record) -> int | None:
         is_float = record.meta["answer_type"] == "float" and record.meta["question_type"] == "free_form"
         return max(1, len(written.partition(".")[2].strip())) if is_float and written else None
     try:
-        return int(float(given))
-    except (TypeError, ValueError, OverflowError):
+        return int(float(str(given)))
+    except (ValueError, OverflowError):
         raise MalformedError(f"'precision' should be a whole number, got {given!r}") from None
 
 
