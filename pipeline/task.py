@@ -134,7 +134,8 @@ def _load_all(tasks: Sequence[Task], session: Session, found: list[Loaded | str]
     for task in tasks:
         try:
             loaded = _load(task, session)
-            bad[task.dataset] = _try_scorer(loaded, session) if session.is_main else {}
+            if session.is_main:  # once for all of them: the scorer is the same everywhere
+                bad[task.dataset] = _try_scorer(loaded, session)
             found.append(loaded)
         except DataError as error:
             if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import parse
 from pipeline.cli import main
 from pipeline.run import run_plan
-from pipeline.task import Task
+from pipeline.session import Options
+from pipeline.task import Task, _Found, load_tasks
 from tests.robustness.toy import ToyEngine, ToySource, make_plan
 
 
@@ -137,6 +139,23 @@ def test_boxes_need_no_columns_of_width_and_height(here: Path) -> None:
     found = scored("boxes", ["[0.25, 0.25, 0.75, 0.75]", "[0.25, 0.25, 0.75, 0.75]"])
     assert (found["scores"]["all"]["accuracy"], found["counts"]["records"]) == (1.0, 1)
     assert "has no width and height" in found["bad_records"][0]["reason"]
+
+
+def test_what_the_main_process_cannot_score_is_left_out_everywhere(here: Path) -> None:
+    rows = [{"A": "u", "F": "v", "answer": "A"}, {"A": "u", "F": "v", "answer": "F"}]  # the rule reads A to E
+    task = Task(pipeline=BenchmarkPipeline(table("kit", rows, "scienceqa")), batch_size_total=2, folder=here / "out")
+    shares: list[Any] = []
+    for rank in (0, 1):
+
+        def agree(prepare: Any, rank: int = rank) -> list[Any]:
+            own = prepare()
+            shares.append(own)
+            return [shares[0], own if rank else _Found({}, {})]
+
+        session = SimpleNamespace(agree=agree, is_main=rank == 0, roots=[here / "data"], options=Options())
+        (loaded,), missing = load_tasks([task], session)  # type: ignore[arg-type]
+        assert ([record.id for record in loaded.records], missing) == (["0"], {})
+        assert [item.reason for item in loaded.bad] == ["its own answer 'F' gets 0 by the rule, where the most is 1"]
 
 
 def test_strict_ends_at_a_record_that_cannot_be_scored(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
