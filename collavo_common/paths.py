@@ -9,6 +9,16 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Bytes of a file's name and of a path, on Linux and macOS."""
 
 
+def path_text(text: str) -> str:
+    """A path as a text, with ``~`` replaced: for settings that name a file or a folder.
+
+    Raises:
+        ValueError: see `user_path`.
+    """
+    path = user_path(text)
+    return str(path) if text.startswith("~") else text
+
+
 def user_path(text: str) -> Path:
     """A path that the file system can be asked for, with ``~`` replaced.
 

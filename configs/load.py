@@ -48,10 +48,12 @@ class Loaded:
     Attributes:
         values: by dotted name; keys that nobody sets are not in it.
         dead: the dead keys that were set, by the file's path or ``--overrides``.
+        notes: on what was read otherwise than written.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     dead: dict[str, list[Dead]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -78,11 +80,12 @@ def load(
     for file in conf_files:
         for path, root in _documents(find_file(file)):
             reading.read_section(keys, root, str(path), skip=(*apart, BASE_KEY))
-    for key, value in pairs(overrides):
+    words = reading.parted(overrides)
+    for key, value in pairs(words):
         reading.read_override(key, value)
     if reading.mistakes:
         raise ConfigError("\n".join(reading.mistakes))
-    return Loaded(values=reading.values, dead=reading.dead)
+    return Loaded(values=reading.values, dead=reading.dead, notes=tuple(reading.notes))
 
 
 class _Reading:
@@ -92,6 +95,7 @@ class _Reading:
         values: what was read so far, see `Loaded`.
         dead: see `Loaded`.
         mistakes: in words, each with its place.
+        notes: see `Loaded`.
     """
 
     def __init__(self, keys: Section, forgive: Forgive) -> None:
@@ -100,6 +104,7 @@ class _Reading:
         self.values: dict[str, Any] = {}
         self.dead: dict[str, list[Dead]] = {}
         self.mistakes: list[str] = []
+        self.notes: list[str] = []
 
     def read_section(
         self, section: Section, node: yaml.MappingNode, file: str, prefix: str = "", skip: Collection[str] = ()
@@ -134,15 +139,39 @@ class _Reading:
         if dead is not None:
             self.dead.setdefault("--overrides", []).append(dead)
             return
-        known: Key | Section | None = self._keys
-        for part in dotted.split("."):
-            known = known.get(part) if isinstance(known, dict) else None
+        known = self._node(dotted)
         if known is None:
             self.mistakes.append(self._unknown(dotted))
         elif isinstance(known, Key):
             self._set(known, dotted, lambda: known.from_text(text), "")
         else:
             self.mistakes.append(self._no_value(dotted, known))
+
+    def _node(self, dotted: str) -> Key | Section | None:
+        node: Key | Section | None = self._keys
+        for part in dotted.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    def parted(self, overrides: Sequence[str]) -> Sequence[str]:
+        r"""The words of overrides, with a value and the key after it parted where the shell has joined them.
+
+        It does so with ``DATASETS.TEST pope_test\`` before a line that begins with the next key, as in copies of the
+        released command that have lost their indentation: the words are one too few then, and one ends in a key.
+        """
+        if len(overrides) % 2 == 0:
+            return overrides
+        known = sorted(leaves(self._keys), key=len, reverse=True)
+        for place in range(1, len(overrides), 2):
+            word = overrides[place]
+            key = next((k for k in known if word.endswith(k) and word != k), None)
+            if key is None:
+                continue
+            words = [*overrides[:place], word[: -len(key)], key, *overrides[place + 1 :]]
+            if all(self._node(k) is not None or self._forgive(k, ()) for k in words[::2]):
+                self.notes.append(f"--overrides: '{shown(word)}' is read as '{shown(words[place])}' and '{key}'")
+                return words
+        return overrides
 
     def _set(self, key: Key, dotted: str, read: Callable[[], Any], where: str) -> None:
         try:

@@ -6,22 +6,43 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from collavo.options import CrayonConfig, LLMConfig
+from collavo_common.paths import path_text
 from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
-from datasets.declaration import Benchmark
+from datasets.declaration import Benchmark, check_template
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
+from .released import dead_key, notes_of
 
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
 MOST_THREADS = 1024
 HOURS_OF_A_YEAR = 8784
 FromOne = Annotated[int, Field(ge=1)]
 FromZero = Annotated[float, Field(ge=0)]
+PathText = Annotated[str, AfterValidator(path_text)]
+Prompt = Annotated[str, AfterValidator(check_template)]
+
+
+def _address(url: str) -> str:
+    """An address of a server, checked; messages do not show it, since it may hold a password.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not url.isprintable() or " " in url:
+        raise ValueError("is no address of a server; an example: http://localhost:8000/v1")
+    return url
 
 
 @dataclass
@@ -35,7 +56,7 @@ class DatasetsConfig:
     """
 
     TEST: str = ""
-    ROOT: str | None = None
+    ROOT: PathText | None = None
 
 
 @dataclass
@@ -83,7 +104,7 @@ class JudgeConfig:
 
     USE: Literal["auto", "always", "never"] = "auto"
     MODEL: str | None = None
-    BASE_URL: str | None = None
+    BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
     KEY_VARIABLE: str | None = None
     TEMPERATURE: FromZero | None = None
     CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
@@ -94,7 +115,7 @@ class JudgeConfig:
     MAX_TOKENS: FromOne | None = None
     PRICE_INPUT: FromZero | None = None
     PRICE_OUTPUT: FromZero | None = None
-    CACHE: str = "outputs/judge_cache"
+    CACHE: PathText = "outputs/judge_cache"
 
 
 @dataclass
@@ -111,7 +132,7 @@ class BenchmarkTest:
     BATCH_SIZE_TOTAL: FromOne = 4
     NUM_BEAMS: FromOne | None = None
     MAX_NEW_TOKENS: FromOne | None = None
-    PROMPT: str | None = None
+    PROMPT: Prompt | None = None
 
 
 @dataclass
@@ -132,7 +153,7 @@ class EvalSchema:
     Attributes:
         NAME: for the tracker.
         PIPELINE: class that runs the benchmark, with or without the prefix CoLLaVO; empty to follow the dataset.
-        SAVE_DIR: folder of results; each dataset gets a folder below it.
+        SAVE_DIR: folder of results; each dataset gets a folder below it. Empty: the default.
         WEIGHT: load the weights of RESUME_FROM; False for random ones of its sizes.
         RESUME_FROM: checkpoint directory, in the released layout or ours.
         WANDB: log scores to Weights & Biases through Accelerate.
@@ -148,9 +169,9 @@ class EvalSchema:
 
     NAME: str = "collavo"
     PIPELINE: str = ""
-    SAVE_DIR: str = "outputs/eval"
+    SAVE_DIR: PathText = "outputs/eval"
     WEIGHT: bool = True
-    RESUME_FROM: str = ""
+    RESUME_FROM: PathText = ""
     WANDB: bool = False
     DATASETS: DatasetsConfig = field(default_factory=DatasetsConfig)
     LLM: LLMConfig = field(default_factory=LLMConfig)
@@ -169,6 +190,7 @@ class EvalConfig(EvalSchema):
         SCHEMA: the class of its keys.
         APART: keys that a file may hold for training, which shares its files with evaluation.
         sections: section name -> a benchmark's own settings.
+        notes: on what was read and does nothing, or was read otherwise than written; a line each.
         resolved_yaml: all of it as YAML, to be saved beside results.
     """
 
@@ -176,6 +198,7 @@ class EvalConfig(EvalSchema):
     APART: ClassVar[tuple[str, ...]] = ("DATA", "LORA", "RESUME", "TRAIN", "XDECODER")
 
     sections: dict[str, BenchmarkSection] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     resolved_yaml: str = ""
 
     def declared(self, benchmark: Benchmark) -> Benchmark:
@@ -236,10 +259,18 @@ def load_config(
         ConfigError: an unknown key, a value of another type or outside its choices.
     """
     sections = tuple(sections)
-    values = load(_keys(kind.SCHEMA, sections), conf_files, overrides, apart=(SECTION, *kind.APART)).values
+    loaded = load(
+        _keys(kind.SCHEMA, sections),
+        conf_files,
+        overrides,
+        apart=(SECTION, *kind.APART),
+        forgive=lambda key, beside: dead_key(key, beside, sections),
+    )
+    values = {key: value for key, value in loaded.values.items() if (key, value) != ("SAVE_DIR", "")}
     general = build(kind.SCHEMA, values)
     own = {name: build(BenchmarkSection, values, f"{name}.") for name in sections}
-    config = kind(**{f.name: getattr(general, f.name) for f in fields(general)}, sections=own)
+    notes = (*loaded.notes, *notes_of(loaded.dead))
+    config = kind(**{f.name: getattr(general, f.name) for f in fields(general)}, sections=own, notes=notes)
     check_together(config)
     resolved = dumped(asdict(general) | {name: asdict(section) for name, section in own.items()})
     return replace(config, resolved_yaml=resolved)

@@ -13,10 +13,12 @@ from collavo_common.words import quoted
 from configs.load import ConfigError
 from datasets.instruct.crayon_instructions import KINDS
 from pipeline.catalog import Catalog
-from pipeline.config import MOST_THREADS, EvalConfig, EvalSchema, FromOne, FromZero, read_configuration
+from pipeline.config import MOST_THREADS, EvalConfig, EvalSchema, FromOne, FromZero, PathText, read_configuration
 
 SHARDED_STAGES = ("cpt", "cit")
 """Those whose model may lie on the processes in shards."""
+SEGMENTER_STATE = "training.json"
+"""File of a checkpoint of stage ``segmenter`` that keeps its step and settings."""
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -32,9 +34,9 @@ class PanopticSource:
         IMAGES: folder of the pictures.
     """
 
-    ANNOTATIONS: str = ""
-    MAPS: str = ""
-    IMAGES: str = ""
+    ANNOTATIONS: PathText = ""
+    MAPS: PathText = ""
+    IMAGES: PathText = ""
 
 
 @dataclass
@@ -46,8 +48,8 @@ class ConversationSource:
         IMAGES: folder that the pictures' paths in it count from.
     """
 
-    FILE: str = ""
-    IMAGES: str = ""
+    FILE: PathText = ""
+    IMAGES: PathText = ""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class DataConfig:
     PANOPTIC: PanopticSource = field(default_factory=PanopticSource)
     CONVERSATIONS: list[ConversationSource] = field(default_factory=list)
     KINDS: list[str] = field(default_factory=list)
-    MAPS_CACHE: str = "outputs/maps"
+    MAPS_CACHE: PathText = "outputs/maps"
     SPOIL: BelowOne = 0.0
 
 
@@ -207,7 +209,7 @@ class TrainSchema(EvalSchema):
         TRAIN: see `LoopConfig`.
     """
 
-    SAVE_DIR: str = "outputs/train"
+    SAVE_DIR: PathText = "outputs/train"
     RESUME: bool = False
     DATA: DataConfig = field(default_factory=DataConfig)
     LORA: LoRAConfig = field(default_factory=LoRAConfig)
@@ -250,6 +252,8 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"DATA.KINDS: {quoted(unknown[0])} is not one of {', '.join(KINDS)}")
     if train.QUESTIONS > 1 and config.LLM.ATTENTION == "flash_attention_2":
         raise ConfigError("TRAIN.QUESTIONS above 1 hides questions from each other, which flash_attention_2 cannot do")
+    if (train.STAGE, train.CRAYON) == ("cpt", "none"):
+        raise ConfigError("TRAIN.STAGE cpt trains the crayon prompt, TRAIN.CRAYON none leaves nothing to train")
     if train.LR_END > train.LR:
         raise ConfigError(f"TRAIN.LR_END {train.LR_END:g} is above TRAIN.LR {train.LR:g}; the rate falls to LR_END")
     _check_scale(config.XDECODER.SCALE)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+
+from collavo_common.paths import path_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, AfterValidator(path_text)]
 Side = Annotated[int, Field(ge=1)]
 
 
@@ -39,14 +42,14 @@ class SegmenterConfig:
     """
 
     NAME: str = "mask2former"
-    PATH: str = "facebook/mask2former-swin-large-coco-panoptic"
-    ZOO_CONFIG: str = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
-    IMAGES: str = ""
+    PATH: PathText = "facebook/mask2former-swin-large-coco-panoptic"
+    ZOO_CONFIG: PathText = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
+    IMAGES: PathText = ""
     THRESHOLD: Share | None = None
     MASK_THRESHOLD: Share | None = None
     CLASSES: list[str] = field(default_factory=list)
     STUFF: list[str] = field(default_factory=list)
-    TOKENIZER: str = ""
+    TOKENIZER: PathText = ""
     RESIZE: Literal["evaluation", "demo"] = "evaluation"
     SHORT_SIDE: Side | None = None
     LONG_SIDE: Side | None = None
