@@ -60,7 +60,7 @@ def load(
     keys: Section,
     conf_files: Sequence[str | Path],
     overrides: Sequence[str],
-    apart: Collection[str] = (),
+    apart: Mapping[str, str] = {},
     forgive: Forgive = lambda key, beside: None,
 ) -> Loaded:
     """Read configuration files and overrides; later ones win.
@@ -69,14 +69,14 @@ def load(
         keys: all that there are, see `configs.keys.section_of`.
         conf_files: YAML files, relative to the working directory or else to the repository.
         overrides: ``KEY VALUE KEY VALUE ...`` with dotted keys.
-        apart: keys of the files that somebody else reads.
+        apart: keys of the files that somebody else reads, and who, in words.
         forgive: see `Forgive`.
 
     Raises:
         ConfigError: a file is missing or unreadable, the overrides do not come in pairs, or keys are unknown or have
             values of another type: all of these at once.
     """
-    reading = _Reading(keys, forgive)
+    reading = _Reading(keys, apart, forgive)
     for file in conf_files:
         for path, root in _documents(find_file(file)):
             reading.read_section(keys, root, str(path), skip=(*apart, BASE_KEY))
@@ -98,8 +98,9 @@ class _Reading:
         notes: see `Loaded`.
     """
 
-    def __init__(self, keys: Section, forgive: Forgive) -> None:
+    def __init__(self, keys: Section, apart: Mapping[str, str], forgive: Forgive) -> None:
         self._keys = keys
+        self._apart = apart
         self._forgive = forgive
         self.values: dict[str, Any] = {}
         self.dead: dict[str, list[Dead]] = {}
@@ -185,6 +186,8 @@ class _Reading:
 
     def _unknown(self, dotted: str) -> str:
         """Words about an unknown key, with those that were perhaps meant."""
+        if (top := dotted.split(".")[0]) in self._apart:
+            return f"{shown(dotted)}: {top} is for {self._apart[top]}"
         known = list(leaves(self._keys))
         parent = dotted.rpartition(".")[0]
         near = nearest(dotted, [*known, *(k for k, v in self._keys.items() if isinstance(v, dict))], n=3, cutoff=0.5)
@@ -308,4 +311,15 @@ def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
 
 def dumped(values: Mapping[str, Any]) -> str:
     """Settings as YAML that is read back as the same settings."""
-    return yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False, width=10**6)
+    return yaml.dump(dict(values), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts with unseen characters in double quotes, with escapes: in single ones YAML reads some as blanks."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)

@@ -16,6 +16,7 @@ from .errors import ConfigError
 
 DEEPEST = 50
 """Levels of a document; a configuration has five."""
+_TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 MOST = 100_000
 """Nodes of a document with all its aliases written out."""
 _MERGE = "tag:yaml.org,2002:merge"
@@ -23,6 +24,15 @@ _CORE = tuple(
     f"tag:yaml.org,2002:{name}"
     for name in ("null", "bool", "int", "float", "str", "seq", "map", "timestamp", "binary", "value", "merge")
 )
+
+
+class _Loader(yaml.SafeLoader):
+    """Stops at the first bracket that is too deep, instead of scanning a thousand characters ahead for each."""
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803 - PyYAML's name
+        if self.flow_level >= DEEPEST:
+            raise yaml.scanner.ScannerError(problem=_TOO_DEEP, problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
 
 def compose(text: str) -> yaml.Node | None:
@@ -36,14 +46,14 @@ def compose(text: str) -> yaml.Node | None:
         ConfigError: it is no valid YAML, says a key twice, or is too deep or too large; ``line N: ...`` where known.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _invalid(error.problem or error.context or "", mark) from None
     except yaml.YAMLError as error:
         raise _invalid(" ".join(str(error).split()), None) from None
     except RecursionError:
-        raise _invalid(f"nested more than {DEEPEST} levels deep", None) from None
+        raise _invalid(_TOO_DEEP, None) from None
     if root is not None:
         _check(root)
     return root
@@ -109,7 +119,7 @@ def _check(root: yaml.Node) -> None:
         node, depth = waiting.pop()
         left -= 1
         if depth > DEEPEST:
-            raise _invalid(f"nested more than {DEEPEST} levels deep", node.start_mark)
+            raise _invalid(_TOO_DEEP, node.start_mark)
         if left < 0:
             raise _invalid(f"more than {MOST} values, with all its aliases", node.start_mark)
         if node.tag not in _CORE:
@@ -126,7 +136,7 @@ def _merged(node: yaml.MappingNode, depth: int) -> list[tuple[yaml.Node, yaml.No
     own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     if depth > DEEPEST:
-        raise _invalid(f"nested more than {DEEPEST} levels deep", node.start_mark)
+        raise _invalid(_TOO_DEEP, node.start_mark)
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _invalid("a key must be a text, not a list or mapping", key.start_mark)

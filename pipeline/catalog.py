@@ -96,7 +96,7 @@ class Catalog:
     def _absent(self, name: str) -> str:
         """A sentence on a dataset that there is not."""
         if name in OTHER_SPLITS:
-            return f"'{name}' has no declaration here, since its answers are not public; {OTHER_SPLITS[name]} has them."
+            return f"'{name}' has no declaration here; {OTHER_SPLITS[name]} is what has answers, and is scored."
         return f"there is no '{shown(name)}'{did_you_mean(name, self.benchmarks, cutoff=0.4)}"
 
 

@@ -15,6 +15,7 @@ from collavo.trained import is_trained
 from collavo_common.paths import user_path
 from collavo_common.words import did_you_mean, printable, quoted, shown
 from configs.load import ConfigError
+from datasets.registration.beforehand import missing_files, unknown_placeholders
 from datasets.roots import data_roots
 from datasets.types import DataError
 
@@ -25,7 +26,7 @@ from .errors import RunError
 from .files import check_folder
 from .launch import is_main, let_main_speak
 from .rescore import Source, rescore
-from .run import asks_model, evaluate, make_plan
+from .run import Plan, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
 from .validate import validate
 
@@ -207,6 +208,7 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
 
 
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
+    config: EvalConfig
     config, catalog = read_configuration(args.conf_files, args.overrides)
     note(config.notes)
     return config, catalog
@@ -244,11 +246,35 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     for root in plan.roots:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
+    check_data(config, plan)
     backends = segmenter_backends()
     if config.SEGMENTER.NAME not in backends:
         name = config.SEGMENTER.NAME
         hint = did_you_mean(name, backends, n=1)
         raise ConfigError(f"SEGMENTER.NAME: no '{shown(name)}'{hint} There are: {', '.join(backends)}")
+
+
+def check_data(config: EvalConfig, plan: Plan) -> None:
+    """Check prompts, and whether the benchmarks' files are there. Opens none.
+
+    Raises:
+        ConfigError: a prompt names what no record has.
+        DataError: files of a benchmark that is asked for by name are missing, or those of all; or a declaration names
+            a reader or an option that there is not.
+    """
+    lacking: dict[str, list[str]] = {}
+    for task in plan.tasks:
+        benchmark = task.pipeline.declaration
+        unknown, known = unknown_placeholders(benchmark)
+        if unknown:
+            own = config.sections[benchmark.section].TEST.PROMPT is not None
+            where = f"{benchmark.section}.TEST.PROMPT" if own else f"benchmark {benchmark.name}, prompt"
+            raise ConfigError(f"{where}: names {{{shown(unknown[0])}}}; a record has {', '.join(known)}")
+        if missing := missing_files(benchmark, plan.roots):
+            lacking[task.dataset] = missing
+    named = [task.dataset for task in plan.tasks if not task.optional and task.dataset in lacking]
+    if named or len(lacking) == len(plan.tasks):
+        raise DataError("\n".join(f"{name}: {reason}" for name in named or lacking for reason in lacking[name]))
 
 
 def segmenter_backends() -> list[str]:

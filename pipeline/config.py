@@ -263,7 +263,7 @@ def load_config(
         _keys(kind.SCHEMA, sections),
         conf_files,
         overrides,
-        apart=(SECTION, *kind.APART),
+        apart={SECTION: "configuration files", **dict.fromkeys(kind.APART, "the command train")},
         forgive=lambda key, beside: dead_key(key, beside, sections),
     )
     values = {key: value for key, value in loaded.values.items() if (key, value) != ("SAVE_DIR", "")}

@@ -77,11 +77,9 @@ OTHER_SPLITS: Mapping[str, str] = {
     "mmbench_test": "mmbench",
     "mmbench_test_cn": "mmbench_cn",
     "qbench_test": "qbench_dev",
-    "qbench_cn_test": "qbench_dev",
-    "qbench_cn_dev": "qbench_dev",
     "mathvista_test": "mathvista_testmini",
 }
-"""Datasets that the release could ask but not score, or never named in its tables, and those with answers."""
+"""Datasets that the release could ask but not score, and those with public answers."""
 
 
 def dead_key(key: str, beside: Collection[str], sections: Collection[str]) -> Dead | None:

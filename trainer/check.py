@@ -18,6 +18,7 @@ from collavo_common.words import shown
 from configs.load import ConfigError
 from datasets.types import DataError
 from pipeline.catalog import Catalog
+from pipeline.cli import check_data
 from pipeline.errors import RunError
 from pipeline.files import check_folder
 from pipeline.run import Plan, make_plan
@@ -49,7 +50,7 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
         if wanted and importlib.util.find_spec(package) is None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
-        evaluation_plan(config, catalog)
+        check_data(config, evaluation_plan(config, catalog))
 
 
 def _check_segmenter(config: TrainConfig) -> None:

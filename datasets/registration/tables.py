@@ -71,6 +71,11 @@ class Options:
                 raise DataError(f"data.columns: unknown '{name}'{hint} it takes {', '.join(_COLUMNS)}: ours: theirs")
 
 
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [(options.file.replace(_SPLIT, split),) for split in options.splits or ("",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read every record of every split, in order.
 
