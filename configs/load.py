@@ -215,9 +215,8 @@ def find_file(file: str | Path) -> Path:
     known = {path.name: str(path) for path in (*shipped, *beside)}
     near = [known[name] for name in nearest(given.name, known, n=2, cutoff=0.5)]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ConfigError(
-        f"configuration file {shown(str(file))} not found (looked in {Path.cwd()} and {REPOSITORY}){hint}"
-    )
+    looked = " and ".join(dict.fromkeys((str(Path.cwd()), str(REPOSITORY))))
+    raise ConfigError(f"configuration file {shown(str(file))} not found (looked in {looked}){hint}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

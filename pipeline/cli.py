@@ -121,7 +121,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        _complain(f"{error.strerror or error}{'' if error.filename is None else f': {error.filename}'}")
+        _complain(f"{error.strerror or error}{'' if error.filename is None else f': {shown(str(error.filename))}'}")
     return USAGE
 
 

@@ -152,6 +152,48 @@ FILES = (
     "configs/segmenter_xdecoder_tiny.yaml",
     "configs/benchmarks/pope.yaml",
 )
+ZOO = """\
+name: zoo
+title: Zoo
+source: "made up"
+data:
+  file: zoo.jsonl
+  columns: {id: nr, question: ask, image: photo, answer: truth}
+  answer: yes_no
+prompt: "{question}\\nAnswer."
+generate: {num_beams: 3, max_new_tokens: 5}
+scorer: {kind: yes_no}
+expected: {metric: accuracy, value: 83.0, tolerance: 0.5, from: nowhere}
+"""
+ODD_DECLARATIONS = (
+    *(
+        ("{1: 2}", "yes_no"),
+        ("{file: [a]}", "yes_no"),
+        ("{file: ''}", "yes_no"),
+        ("{file: 'a{split}', splits: [1]}", "yes_no"),
+    ),
+    *(
+        ("{file: ../../etc/x.json}", "{kind: nope}"),
+        ("{file: zoo.jsonl}", "{kind: choice, rule: [x]}"),
+        ("{reader: pope, splits: 3}", "x"),
+    ),
+    *(
+        ("{file: zoo.jsonl}", "{kind: choice, 1: 2}"),
+        ("{file: zoo.jsonl}", "{kind: __init__}"),
+        ("{reader: files}", "{kind: options}"),
+    ),
+    *(
+        ("{file: zoo.jsonl, format: nope}", "yes_no"),
+        ("{file: zoo.exe}", "yes_no"),
+        ("{file: zoo.jsonl, columns: [a]}", "graded"),
+    ),
+    *(
+        ("{file: '\\0'}", "yes_no"),
+        ("{file: ~nosuch/x}", "mme"),
+        ("{file: " + "x" * 5000 + ".jsonl}", "gqa"),
+        ("{reader: ../x}", "yes_no"),
+    ),
+)
 TEXTS = (
     *(
         "NAME: [",
@@ -216,10 +258,11 @@ TEXTS = (
     "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)),
     "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40)),
     "DATA: {CONVERSATIONS: [{FILE: x}, 3, {NOPE: 1}, [a]]}\nXDECODER: {SIZES: {a: {1: [x, {b: c}]}}, SCALE: [1, a]}\n",
-    "name: x\ndata: {file: x.jsonl}\nprompt: '{a.b}'\nscorer: yes_no\n",
-    "name: x\ndata: {reader: nope}\nprompt: '{question}'\nscorer: yes_no\n",
-    "name: [x]\ndata: 3\nprompt: {a: b}\nscorer: {kind: 3}\nexpected: [3]\ngenerate: {num_beams: x}\n",
-    "name: x\ndata: {file: x.jsonl, columns: {1: 2}, splits: 3}\nprompt: q\nscorer: {kind: choice, rule: [x]}\n",
+    "name: zoo\ndata: {file: x.jsonl}\nprompt: '{a.b}'\nscorer: yes_no\n",
+    "name: zoo\ndata: {reader: nope}\nprompt: '{question}'\nscorer: yes_no\n",
+    "name: [zoo]\ndata: 3\nprompt: {a: b}\nscorer: {kind: 3}\nexpected: [3]\ngenerate: {num_beams: x}\n",
+    *(f"name: zoo\ndata: {data}\nprompt: '{{question}}'\nscorer: {scorer}\n" for data, scorer in ODD_DECLARATIONS),
+    "name: zoo\ndata: {file: x.jsonl, columns: {1: 2}, splits: 3}\nprompt: q\nscorer: {kind: choice, rule: [x]}\n",
 )
 
 
@@ -278,11 +321,12 @@ class Mistakes:
         """A configuration file that is damaged: other text, or a shipped one with changes."""
         text = self._random.choice(TEXTS)
         if self._random.random() < 0.6:
-            text = self._damaged((self._root / self._random.choice(FILES)).read_text(encoding="utf-8"))
+            file = self._random.choice((*FILES, *(None,) * 4))
+            text = self._damaged(ZOO if file is None else (self._root / file).read_text(encoding="utf-8"))
         self._files += 1
-        file = self._folder / f"mistake-{self._files}.yaml"
-        file.write_bytes(text.encode("utf-8", "surrogatepass"))
-        return [*words[:1], "--conf_files", str(file), *words[1:]]
+        path = self._folder / f"mistake-{self._files}.yaml"
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        return [*words[:1], "--conf_files", str(path), *words[1:]]
 
     def _damaged(self, text: str) -> str:
         lines = text.split("\n")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 import pipeline.cli
 from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from datasets.tiny_world import write_world
 from pipeline.cli import main
-from tests.command_lines import QUICK, Mistakes
+from tests.command_lines import QUICK, ZOO, Mistakes
 from trainer.cli import COMMANDS
 
 LINES = 90 if QUICK else 900
@@ -59,6 +61,21 @@ def lines(world: Path) -> list[list[str]]:
             "TRAIN.LR",
             "1e-3",
         ],
+        [
+            "eval",
+            "--check",
+            "--conf_files",
+            "zoo.yaml",
+            "--overrides",
+            "DATASETS.TEST",
+            "zoo",
+            *place[2:],
+            "DATASETS.ROOT",
+            ".",
+        ],
+        ["validate", "zoo", "--conf_files", "zoo.yaml", "--overrides", "DATASETS.ROOT", "."],
+        ["show", "--num", "2", "--out", "sheet.png", "--overrides", *pope, *place],
+        ["segment", "image.png", "--out", "maps", "--overrides", "SEGMENTER.NAME", "none"],
         ["validate", "pope_test", "--overrides", *place[:2]],
         ["score", "pope_test", "--predictions", "answers.json", "--out", "scores", "--overrides", *place[:2]],
         ["list"],
@@ -92,6 +109,10 @@ def stopped(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
         setattr(module, function, lambda *_: 0)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(pipeline.cli, "evaluate", lambda *_: 0)
+    (tmp_path / "zoo.yaml").write_text(ZOO)
+    record = {"nr": 1, "ask": "Is there a cat?", "photo": "image.png", "truth": "yes"}
+    (tmp_path / "zoo.jsonl").write_text(json.dumps(record) + "\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     (tmp_path / "answers.json").write_text('{"random/1": "yes"}')
     return tmp_path
 

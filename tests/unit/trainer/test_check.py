@@ -17,7 +17,6 @@ from tests.tiny_training import settings, tiny
 from trainer.cli import COMMANDS
 from trainer.config import read_training
 
-
 __all__ = ["tiny"]
 
 
