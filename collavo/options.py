@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 
 @dataclass
@@ -15,9 +18,9 @@ class LLMConfig:
         ATTENTION: auto, eager, sdpa or flash_attention_2 (falls back to sdpa, and says so, where it cannot run).
     """
 
-    BITS: int = 4
-    DTYPE: str = "fp16"
-    ATTENTION: str = "auto"
+    BITS: Literal[4, 8, 16, 32] = 4
+    DTYPE: Literal["bf16", "fp16", "fp32"] = "fp16"
+    ATTENTION: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
 
 
 @dataclass
@@ -32,4 +35,4 @@ class CrayonConfig:
     """
 
     OBJECT_LIST: bool = True
-    MAP_SCALE: int = 1
+    MAP_SCALE: Annotated[int, Field(ge=1)] = 1

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collavo_common.words import did_you_mean, shown
 from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
-from datasets.declaration import Benchmark, Expected
+from datasets.declaration import Benchmark, Expected, check_template
+
+from .released import OTHER_SPLITS
 
 FOLDER = REPOSITORY / "configs" / "benchmarks"
 ALL = "all"
@@ -87,13 +88,17 @@ class Catalog:
             raise ConfigError(f"DATASETS.TEST names no dataset; there are: {ALL}, {', '.join(self.benchmarks)}")
         for name in wanted:
             if name not in self.benchmarks and name != ALL:
-                near = difflib.get_close_matches(name, self.benchmarks, n=2, cutoff=0.4)
-                hint = f"; did you mean {' or '.join(near)}?" if near else "."
                 known = f"{ALL}, {', '.join(self.benchmarks)}"
-                raise ConfigError(f"DATASETS.TEST: there is no '{name}'{hint} There are: {known}")
+                raise ConfigError(f"DATASETS.TEST: {self._absent(name)} There are: {known}")
         asked = [name for name, benchmark in self.benchmarks.items() if not benchmark.measures_maps]
         chosen = [key for name in wanted for key in (asked if name == ALL else (name,))]
         return [self.benchmarks[name] for name in dict.fromkeys(chosen)]
+
+    def _absent(self, name: str) -> str:
+        """A sentence on a dataset that there is not."""
+        if name in OTHER_SPLITS:
+            return f"'{name}' has no declaration here; {OTHER_SPLITS[name]} is what has answers, and is scored."
+        return f"there is no '{shown(name)}'{did_you_mean(name, self.benchmarks, cutoff=0.4)}"
 
 
 def load_catalog(folder: Path = FOLDER, added: Iterable[Declaration] = ()) -> Catalog:
@@ -221,9 +226,8 @@ def parse(values: Mapping[str, Any], where: str) -> Benchmark:
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
-            raise ConfigError(f"{where}: unknown key '{key}'{hint} Known keys: {', '.join(_KEYS)}")
+            hint = did_you_mean(key, _KEYS)
+            raise ConfigError(f"{where}: unknown key '{shown(key)}'{hint} Known keys: {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
             wanted = " or ".join(kind.__name__ for kind in _KEYS[key])
             raise ConfigError(f"{where}: {key} is {type(value).__name__}, expected {wanted}")
@@ -243,15 +247,10 @@ def _generate(given: Mapping[str, Any], where: str) -> dict[str, int]:
 
 
 def _template(prompt: str, where: str) -> str:
-    """A prompt, checked to hold plain placeholders only."""
     try:
-        parts = list(string.Formatter().parse(prompt))
+        return check_template(prompt)
     except ValueError as error:
-        raise ConfigError(f"{where}: the prompt is no template: {error}; write {{{{ and }}}} for braces") from None
-    for _, name, spec, conversion in parts:
-        if name is not None and (not name.isidentifier() or spec or conversion):
-            raise ConfigError(f"{where}: the prompt holds {{{name}}}; only plain {{field}} placeholders are allowed")
-    return prompt
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _released(given: Mapping[str, Any], where: str) -> dict[str, Any]:

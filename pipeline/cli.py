@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from collavo.trained import is_trained
+from collavo_common.paths import user_path
+from collavo_common.words import did_you_mean, printable, quoted, shown
 from configs.load import ConfigError
+from datasets.registration.beforehand import missing_files, unknown_placeholders
 from datasets.roots import data_roots
 from datasets.types import DataError
 
@@ -20,9 +23,10 @@ from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
 from .errors import RunError
+from .files import check_folder
 from .launch import is_main, let_main_speak
 from .rescore import Source, rescore
-from .run import asks_model, evaluate, make_plan
+from .run import Plan, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
 from .validate import validate
 
@@ -39,14 +43,28 @@ examples:
 Keys, types and defaults of --overrides: lbk_entry.py eval --print-config
 """
 USAGE, FAILED = 2, 1
+LONGEST_MESSAGE = 1000
+"""Characters of a message of `argparse`, which repeats what it was given."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors name the nearest command and reach the terminal once, not once a process."""
+    """A parser whose errors point to its own help and reach the terminal once, not once a process."""
 
     def error(self, message: str) -> NoReturn:
-        _complain(f"{message}\nTry: {self.prog} --help")
+        _complain(f"{shown(message, LONGEST_MESSAGE)}\nTry: {self.prog} --help")
         raise SystemExit(USAGE)
+
+
+def path_argument(text: str) -> Path:
+    """A file or folder of the command line, as `argparse` takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: no file can have this path.
+    """
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{quoted(text)}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,29 +95,40 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
     Returns: the exit code: 0; 1 where an evaluation or a validation failed; 2 for a mistake in the command line or the
         configuration.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     commands = {**COMMANDS, **{command.name: command.run for command in more}}
     parser = _build_parser(more)
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in commands:
-        near = difflib.get_close_matches(command, commands, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        _complain(f"there is no command '{command}'{hint} There are: {', '.join(commands)}")
+        hint = did_you_mean(command, commands, n=1)
+        _complain(f"there is no command '{shown(command)}'{hint} There are: {', '.join(commands)}")
         return USAGE
-    args = parser.parse_args(list(arguments))
+    args, unknown = parser.parse_known_args(list(arguments))
     if args.command is None:
         parser.print_help()
+        return USAGE
+    if unknown:
+        words = shown(" ".join(unknown), LONGEST_MESSAGE)
+        _complain(f"unrecognized arguments: {words}\nTry: {parser.prog} {args.command} --help")
         return USAGE
     try:
         return int(commands[args.command](args))
     except (ConfigError, *USER_ERRORS) as error:
         _complain(str(error))
-        return USAGE
+    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        _complain(f"{error.strerror or error}{'' if error.filename is None else f': {shown(str(error.filename))}'}")
+    return USAGE
 
 
 def _complain(message: str) -> None:
     """Write an error, on the main process only."""
     if is_main(os.environ):
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write("\n".join(printable(line) for line in f"error: {message}".split("\n")) + "\n")
     let_main_speak(os.environ)
 
 
@@ -117,12 +146,18 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
     group.add_argument(
         "--conf_files",
         nargs="+",
+        action="extend",
         default=[],
         metavar="YAML",
         help="configuration files, later ones win (default: none)",
     )
     group.add_argument(
-        "--overrides", nargs="*", default=[], metavar="KEY VALUE", help="dotted keys and values (default: none)"
+        "--overrides",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        help="dotted keys and values (default: none)",
     )
     run = commands.add_parser("eval", parents=[shared], help="evaluate a checkpoint on benchmarks")
     run.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
@@ -133,28 +168,36 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
     again.add_argument(
         "--predictions",
         required=True,
-        type=Path,
+        type=path_argument,
         metavar="FILE",
         help="predictions.jsonl of a run; or JSON or JSON lines with ids and texts",
     )
-    again.add_argument("--verdicts", type=Path, metavar="FILE", help="recorded verdicts, instead of asking a judge")
-    again.add_argument("--against", type=Path, metavar="FILE", help="another run's answers, compared pair by pair")
+    again.add_argument(
+        "--verdicts", type=path_argument, metavar="FILE", help="recorded verdicts, instead of asking a judge"
+    )
+    again.add_argument(
+        "--against", type=path_argument, metavar="FILE", help="another run's answers, compared pair by pair"
+    )
     again.add_argument(
         "--out",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="folder of the results (default: score/ beside FILE, with a folder in it for each judge)",
     )
     shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
     shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
     shown.add_argument(
-        "--out", type=Path, default=Path("outputs/show.png"), metavar="PNG", help="the sheet (default: %(default)s)"
+        "--out",
+        type=path_argument,
+        default=Path("outputs/show.png"),
+        metavar="PNG",
+        help="the sheet (default: %(default)s)",
     )
     drawn = commands.add_parser("segment", parents=[shared], help="panoptic maps of pictures, by the segmenter alone")
-    drawn.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures of any size and mode")
+    drawn.add_argument("images", nargs="+", type=path_argument, metavar="IMAGE", help="pictures of any size and mode")
     drawn.add_argument(
         "--out",
-        type=Path,
+        type=path_argument,
         default=Path("outputs/segment"),
         metavar="DIR",
         help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
@@ -168,7 +211,16 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
 
 
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
-    return read_configuration(args.conf_files, args.overrides)
+    config: EvalConfig
+    config, catalog = read_configuration(args.conf_files, args.overrides)
+    note(config.notes)
+    return config, catalog
+
+
+def note(lines: Iterable[str]) -> None:
+    """Write what a user should know of his configuration, on the main process only."""
+    if is_main(os.environ):
+        sys.stderr.writelines(f"note: {printable(line)}\n" for line in lines)
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -189,6 +241,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
         ConfigError, RunError, DataError: a dataset, pipeline, segmenter, checkpoint or folder that is not there.
     """
     plan = make_plan(config, catalog)
+    check_folder("SAVE_DIR", plan.save_dir)
     checkpoint = Path(config.RESUME_FROM)
     needed = asks_model(task.pipeline.declaration for task in plan.tasks)
     if needed and not is_trained(checkpoint) and not (checkpoint / "config.json").is_file():
@@ -196,11 +249,35 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     for root in plan.roots:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
+    check_data(config, plan)
     backends = segmenter_backends()
     if config.SEGMENTER.NAME not in backends:
-        near = difflib.get_close_matches(config.SEGMENTER.NAME, backends, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise ConfigError(f"SEGMENTER.NAME: no '{config.SEGMENTER.NAME}'{hint} There are: {', '.join(backends)}")
+        name = config.SEGMENTER.NAME
+        hint = did_you_mean(name, backends, n=1)
+        raise ConfigError(f"SEGMENTER.NAME: no '{shown(name)}'{hint} There are: {', '.join(backends)}")
+
+
+def check_data(config: EvalConfig, plan: Plan) -> None:
+    """Check prompts, and whether the benchmarks' files are there. Opens none.
+
+    Raises:
+        ConfigError: a prompt names what no record has.
+        DataError: files of a benchmark that is asked for by name are missing, or those of all; or a declaration names
+            a reader or an option that there is not.
+    """
+    lacking: dict[str, list[str]] = {}
+    for task in plan.tasks:
+        benchmark = task.pipeline.declaration
+        unknown, known = unknown_placeholders(benchmark)
+        if unknown:
+            own = config.sections[benchmark.section].TEST.PROMPT is not None
+            where = f"{benchmark.section}.TEST.PROMPT" if own else f"benchmark {benchmark.name}, prompt"
+            raise ConfigError(f"{where}: names {{{shown(unknown[0])}}}; a record has {', '.join(known)}")
+        if missing := missing_files(benchmark, plan.roots):
+            lacking[task.dataset] = missing
+    named = [task.dataset for task in plan.tasks if not task.optional and task.dataset in lacking]
+    if named or len(lacking) == len(plan.tasks):
+        raise DataError("\n".join(f"{name}: {reason}" for name in named or lacking for reason in lacking[name]))
 
 
 def segmenter_backends() -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collavo_common.safe_json import parse_json
 from datasets.evaluation.predictions import join, unknown
 from datasets.types import DataError, Record
 
@@ -66,8 +66,8 @@ def _items(path: Path) -> Iterator[tuple[str, str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         if path.suffix == ".json" and "\n{" not in text.strip():
             raise DataError(f"{path}: not valid JSON: {error}") from None
         yield from _of_list(_lines(path, text))
@@ -83,8 +83,8 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield f"{path}, line {number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
+                yield f"{path}, line {number}", parse_json(line)
+            except ValueError as error:
                 raise DataError(f"{path}, line {number}: not JSON: {error}") from None
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from collavo_common.safe_json import read_json
 from datasets.declaration import Benchmark
 from datasets.types import ImageSource, Record
 
@@ -150,7 +151,7 @@ def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         if isinstance(values["parts"], dict) and isinstance(values["accepted"], list):
             return {"changes": values["changes"], "restarts": int(values["restarts"]), **values}
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collavo_common.safe_json import read_json
 from configs.load import ConfigError
 from datasets.declaration import Benchmark
 from datasets.evaluation.judges.base import Judge
@@ -169,7 +169,7 @@ def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str 
 def _of_run(folder: Path) -> str:
     """The dataset of a run by what it left beside its predictions; "" if it is no run's folder."""
     try:
-        content: Any = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        content: Any = read_json(folder / "results.json")
     except (OSError, ValueError):
         return ""
     name = content.get("dataset") if isinstance(content, Mapping) else None

@@ -16,7 +16,6 @@ step and seed alone, so they have no state of their own.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,19 +28,9 @@ from collavo.adapters import Adapters
 from collavo.errors import CheckpointError
 from collavo.trained import CRAYON, State, read_file, write_state
 
-FOLDER, OPTIMIZER, RANDOM = "checkpoints", "optimizer.safetensors", "random.safetensors"
-_NAME = re.compile(r"step-(\d{8})")
+from .step_folders import FOLDER, folder_of, whole
 
-
-def folder_of(save_dir: Path, step: int) -> Path:
-    """The folder of a step's checkpoint."""
-    return save_dir / FOLDER / f"step-{step:08d}"
-
-
-def newest(save_dir: Path) -> Path | None:
-    """The newest whole checkpoint of a training; None if there is none."""
-    found = [path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name)]
-    return max(found, key=lambda path: path.name, default=None)
+OPTIMIZER, RANDOM = "optimizer.safetensors", "random.safetensors"
 
 
 def save(
@@ -73,8 +62,7 @@ def save(
     save_file(states, partial / RANDOM)
     _remove(target)
     os.replace(partial, target)
-    whole = sorted(path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name))
-    for old in whole[:-keep]:
+    for old in whole(save_dir)[:-keep]:
         _remove(old)
     for left in (save_dir / FOLDER).glob(".step-*"):  # by a process that was killed in here
         shutil.rmtree(left)

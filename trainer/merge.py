@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -15,10 +16,10 @@ from collavo.trained import apply, foundation, is_trained
 from pipeline.errors import RunError
 from pipeline.progress import say
 
-BITS = {"fp32": 32, "bf16": 16, "fp16": 16}
+BITS: dict[str, Literal[16, 32]] = {"fp32": 32, "bf16": 16, "fp16": 16}
 
 
-def merge(checkpoint: Path, out: Path, *, dtype: str, released: bool) -> None:
+def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"], released: bool) -> None:
     """Write a whole checkpoint with both LoRA sets in its weights.
 
     In float32 the sum is exact up to rounding; in half precision it is rounded to the type of the weights.

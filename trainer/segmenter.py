@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from collavo.errors import CheckpointError
+from collavo_common.safe_json import read_json
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedPicture, read_classes, read_segments
 from datasets.instruct.types import MissingPicture
@@ -48,20 +49,21 @@ from modeling.segmenters.xdecoder.prompts import (
 )
 from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
 
+from .config import SEGMENTER_STATE as STATE
 from .config import TrainConfig
 from .config import XDecoderConfig as Settings
+from .data_paths import located
 from .loop import LoopSettings
 from .optimizer import FACTOR
 from .parameters import Parameters
 from .placement import Placement
 from .segmentation import BRANCH, Augmentation, SegmentationData
-from .sources import located, report
+from .sources import report
 
 if TYPE_CHECKING:
     from pipeline.run import Plan
     from pipeline.session import Session
 
-STATE = "training.json"
 _NETWORK = "network."
 _BACKBONE = f"{_NETWORK}backbone."
 _TABLES = ("query_start", "query_position", "level_embedding", "token_embedding.weight", "position_embedding")
@@ -141,7 +143,7 @@ class SegmenterJob:
     def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
         """See `Job.standing`."""
         try:
-            content = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            content = read_json(folder / STATE)
             return int(content["step"]), dict(content["settings"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder}: not what stage segmenter left ({error!r})") from error

@@ -7,9 +7,10 @@ the rule of the declaration as ``lenient_accuracy``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from collavo_common.words import did_you_mean
 
 from ..types import DataError, Metric, Record, Score, Scored
 from . import letters, rates, targets
@@ -44,9 +45,8 @@ class Options:
 def check_rule(rule: str) -> None:
     """Raise DataError, with the nearest names, for a rule that does not exist."""
     if rule not in letters.RULES:
-        near = difflib.get_close_matches(rule, letters.RULES, n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise DataError(f"unknown choice rule '{rule}'; {hint}Known rules: {', '.join(letters.RULES)}")
+        hint = did_you_mean(rule, letters.RULES)
+        raise DataError(f"unknown choice rule '{rule}'{hint} Known rules: {', '.join(letters.RULES)}")
 
 
 def prepare(record: Record, options: Options) -> Record:

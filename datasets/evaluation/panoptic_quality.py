@@ -9,12 +9,13 @@ Source: Kirillov et al. 2019 (arXiv 1801.00868).
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from collavo_common.safe_json import parse_json
 
 from ..types import Metric, Record, Score, Scored
 
@@ -94,7 +95,7 @@ def own_reply(record: Record, options: Options) -> str:
 def score(record: Record, text: str, options: Options) -> Measured:
     """Read a picture's matches; its value is their panoptic quality without regard to classes, 1 for nothing at all."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         tallies = {int(name): _tally(row) for name, row in content["quality"].items()}
         unlisted = int(content.get("unlisted", 0))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,13 +7,14 @@ declared.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from collavo_common.words import did_you_mean
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
@@ -66,9 +67,18 @@ class Options:
             raise DataError(f"data.records is for files of JSON; {self.file!r} is read from its first line")
         for name in self.columns:
             if name not in _COLUMNS:
-                near = difflib.get_close_matches(name, _COLUMNS, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ";"
+                hint = did_you_mean(name, _COLUMNS, n=1, otherwise=";")
                 raise DataError(f"data.columns: unknown '{name}'{hint} it takes {', '.join(_COLUMNS)}: ours: theirs")
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it.
+
+    Raises:
+        DataError: nothing tells their format.
+    """
+    check_format(options.file, options.format)
+    return [(options.file.replace(_SPLIT, split),) for split in options.splits or ("",)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
@@ -208,8 +218,7 @@ def _check_columns(tables: Sequence[_Table], options: Options) -> None:
     known = ", ".join(dict.fromkeys(columns))
     for key, column in named.items():
         if column not in columns:
-            near = difflib.get_close_matches(column, columns, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(column, columns, n=1)
             deeper = ". If records stand deeper in the file, data.records says where" if tables[0].is_json else ""
             raise DataError(f"{key}: no record of {paths} has '{column}'{hint} There are: {known}{deeper}")
     if options.answer in CHOICES and not any(table.has_options for table in tables):

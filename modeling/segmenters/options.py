@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from collavo_common.paths import path_text
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, AfterValidator(path_text)]
+Side = Annotated[int, Field(ge=1)]
 
 
 @dataclass
@@ -33,18 +42,18 @@ class SegmenterConfig:
     """
 
     NAME: str = "mask2former"
-    PATH: str = "facebook/mask2former-swin-large-coco-panoptic"
-    ZOO_CONFIG: str = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
-    IMAGES: str = ""
-    THRESHOLD: float | None = None
-    MASK_THRESHOLD: float | None = None
+    PATH: PathText = "facebook/mask2former-swin-large-coco-panoptic"
+    ZOO_CONFIG: PathText = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
+    IMAGES: PathText = ""
+    THRESHOLD: Share | None = None
+    MASK_THRESHOLD: Share | None = None
     CLASSES: list[str] = field(default_factory=list)
     STUFF: list[str] = field(default_factory=list)
-    TOKENIZER: str = ""
-    RESIZE: str = "evaluation"
-    SHORT_SIDE: int | None = None
-    LONG_SIDE: int | None = None
-    BATCH_SIZE: int = 4
+    TOKENIZER: PathText = ""
+    RESIZE: Literal["evaluation", "demo"] = "evaluation"
+    SHORT_SIDE: Side | None = None
+    LONG_SIDE: Side | None = None
+    BATCH_SIZE: Annotated[int, Field(ge=1)] = 4
 
     def thresholds(self, confidence: float, mask: float) -> tuple[float, float]:
         """``THRESHOLD`` and ``MASK_THRESHOLD``, or a backend's own where they are None.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs.load import REPOSITORY, find_file, read_yaml
 
-from ..checkpoint import folder_of
+from ..step_folders import folder_of
 
 IMAGE_SIZE, PATCH_SIZE = 112, 14
 _VOCABULARY_SCENES = 2000

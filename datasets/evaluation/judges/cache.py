@@ -11,6 +11,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from collavo_common.safe_json import read_json
+
 from .base import JudgeError
 
 
@@ -37,7 +39,7 @@ class ReplyCache:
         if self._folder is None:
             return None
         try:
-            content = json.loads(self._path(self._folder, key).read_text(encoding="utf-8"))
+            content = read_json(self._path(self._folder, key))
         except (OSError, ValueError):
             return None
         reply = content.get("reply") if isinstance(content, dict) else None

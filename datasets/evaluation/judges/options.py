@@ -7,6 +7,7 @@ the environment, since configurations are saved beside results. ``OPENAI_BASE_UR
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,6 +102,9 @@ def _typed(text: str, kind: Any, variable: str) -> str | int | float:
     if not wanted:
         return text
     try:
-        return int(text) if int in wanted else float(text)
-    except ValueError:
+        number = int(text) if int in wanted else float(text)
+        if math.isfinite(number):
+            return number
+        raise ValueError
+    except (ValueError, OverflowError):
         raise JudgeError(f"environment variable {variable}: expected a number, got {text!r}") from None

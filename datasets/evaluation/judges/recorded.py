@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from collavo_common.safe_json import parse_json
+
 from ...types import DataError
 from .base import Verdict
 
@@ -51,8 +53,8 @@ def read_verdicts(path: Path) -> dict[str, dict[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
             return _lines(path, text)
-        content = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as verdicts: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object from ids to verdicts, got {type(content).__name__}")
@@ -66,7 +68,7 @@ def _lines(path: Path, text: str) -> dict[str, dict[str, str]]:
             continue
         where = f"{path}, line {number}"
         try:
-            item = json.loads(line)
+            item = parse_json(line)
         except ValueError as error:
             raise DataError(f"{where}: not JSON: {error}") from None
         if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not isinstance(item.get("part"), str):

@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from collavo_common.safe_json import read_json
+
 from ..errors import SegmenterError
 from .checkpoint_names import UNUSED_NAMES, our_name
 from .config import XDecoderConfig
@@ -175,7 +177,7 @@ def read_config(file: Path) -> XDecoderConfig:
         SegmenterError: it is unreadable or says other things.
     """
     try:
-        return XDecoderConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        return XDecoderConfig.from_dict(read_json(file))
     except (OSError, ValueError, TypeError) as error:
         raise SegmenterError(f"SEGMENTER.PATH: {file} is no X-Decoder configuration ({error})") from error
     except SegmenterError as error:

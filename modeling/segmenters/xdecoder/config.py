@@ -7,11 +7,12 @@ file loads no torch.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
+
+from collavo_common.words import did_you_mean
 
 from ..errors import SegmenterError
 
@@ -220,8 +221,7 @@ def _read(kind: type[Any], values: Any, where: str) -> Any:
     hints = get_type_hints(kind)
     for key in values:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(hints)}"
+            hint = did_you_mean(key, hints, n=1, otherwise=f"; there are {', '.join(hints)}")
             raise SegmenterError(f"{where}{key}: no such key{hint}")
     needed = [name for name, item in kind.__dataclass_fields__.items() if item.default is dataclasses.MISSING]
     for name in needed:

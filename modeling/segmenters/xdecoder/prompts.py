@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from collavo_common.safe_json import read_json
+
 from ..coco import display_name
 from ..errors import SegmenterError
 from .text import TextEncoder
@@ -84,7 +86,7 @@ class PromptTable:
             SegmenterError: the file is missing or of another layout.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             templates = tuple(
                 Template(text=str(t["text"]), before=_ids(t["before"]), after=_ids(t["after"]))
                 for t in content["templates"]

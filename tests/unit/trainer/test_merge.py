@@ -19,8 +19,9 @@ from collavo.options import LLMConfig
 from collavo.tiny import make_tiny
 from collavo.trained import State, identity_of, load_crayon, read_state
 from pipeline.errors import RunError
-from trainer.checkpoint import newest, save, write_tuned
+from trainer.checkpoint import save, write_tuned
 from trainer.merge import merge
+from trainer.step_folders import newest
 
 CPU, LLM = torch.device("cpu"), LLMConfig(BITS=32, DTYPE="fp32")
 
