@@ -19,8 +19,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from collavo_common.words import quoted, shown
-
+from .common.words import quoted, shown
 from .errors import ConfigError
 from .nodes import compose, construct, is_null
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from collavo_common.paths import user_path
-from collavo_common.words import nearest, shown
-
+from .common.paths import user_path
+from .common.words import nearest, shown
 from .errors import ConfigError as ConfigError
 from .keys import Key, Section, leaves
 from .nodes import NodeError, compose, construct, is_null, line_of

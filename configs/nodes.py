@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from collavo_common.words import shown
-
+from .common.words import shown
 from .errors import ConfigError
 
 DEEPEST = 50

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from collavo_common.words import did_you_mean, shown
+from configs.common.words import did_you_mean, shown
 
 from .types import DataError
 

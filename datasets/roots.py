@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from collavo_common.paths import user_path
+from configs.common.paths import user_path
 
 from .types import DataError
 

@@ -5,7 +5,7 @@ A class states its benchmark and nothing else, unless that benchmark needs anoth
 
 from __future__ import annotations
 
-from collavo_common.words import did_you_mean, shown
+from configs.common.words import did_you_mean, shown
 from datasets.declaration import Benchmark
 
 from .base import BenchmarkPipeline

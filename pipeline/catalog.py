@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collavo_common.words import did_you_mean, shown
+from configs.common.words import did_you_mean, nearest, shown
 from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
 from datasets.declaration import Benchmark, Expected, check_template
 
@@ -167,7 +167,7 @@ def _check_no_declaration(content: Mapping[str, Any], path: Path) -> None:
     if settings or not (lower & set(_MARKS) or len(lower & set(_KEYS)) > 1):
         return
     lacking = [mark for mark in _MARKS if mark not in content]
-    near = {mark: difflib.get_close_matches(mark, set(keys) - set(_KEYS), n=1) for mark in lacking}
+    near = {mark: nearest(mark, set(keys) - set(_KEYS), 1) for mark in lacking}
     near |= {mark: [key] for mark in lacking for key in keys if key.lower() == mark}
     hints = [f"'{found[0]}' may be meant as {mark}" for mark, found in near.items() if found]
     listed = ", ".join(f"`{mark}`" for mark in lacking)

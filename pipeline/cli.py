@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from collavo.trained import is_trained
-from collavo_common.paths import user_path
-from collavo_common.words import did_you_mean, printable, quoted, shown
+from configs.common.paths import user_path
+from configs.common.words import did_you_mean, printable, quoted, shown
 from configs.load import ConfigError
 from datasets.registration.beforehand import missing_files, unknown_placeholders
 from datasets.roots import data_roots

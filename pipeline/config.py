@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from collavo.options import CrayonConfig, LLMConfig
-from collavo_common.paths import path_text
+from configs.common.paths import path_text
 from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
 from datasets.declaration import Benchmark, check_template

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collavo_common.safe_json import parse_json
+from configs.common.safe_json import parse_json
 from datasets.evaluation.predictions import join, unknown
 from datasets.types import DataError, Record
 

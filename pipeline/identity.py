@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from collavo_common.safe_json import read_json
+from configs.common.safe_json import read_json
 from datasets.declaration import Benchmark
 from datasets.types import ImageSource, Record
 

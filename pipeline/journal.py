@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
-from collavo_common.safe_json import parse_json
+from configs.common.safe_json import parse_json
 
 from .files import json_line
 from .shard import QuestionKey

@@ -13,8 +13,8 @@ import yaml
 
 from collavo.errors import CheckpointError
 from collavo.trained import is_trained, read_state
-from collavo_common.safe_json import read_json
-from collavo_common.words import shown
+from configs.common.safe_json import read_json
+from configs.common.words import shown
 from configs.load import ConfigError
 from datasets.types import DataError
 from pipeline.catalog import Catalog

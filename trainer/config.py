@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from collavo_common.words import quoted
+from configs.common.words import quoted
 from configs.load import ConfigError
 from datasets.instruct.crayon_instructions import KINDS
 from pipeline.catalog import Catalog

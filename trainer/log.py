@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from collavo_common.safe_json import parse_json
+from configs.common.safe_json import parse_json
 from pipeline.files import json_line, write_bytes
 from pipeline.progress import say
 

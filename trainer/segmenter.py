@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from collavo.errors import CheckpointError
-from collavo_common.safe_json import read_json
+from configs.common.safe_json import read_json
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedPicture, read_classes, read_segments
 from datasets.instruct.types import MissingPicture

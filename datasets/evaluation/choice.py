@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from collavo_common.words import did_you_mean
+from configs.common.words import did_you_mean
 
 from ..types import DataError, Metric, Record, Score, Scored
 from . import letters, rates, targets

@@ -9,13 +9,14 @@ Source: Kirillov et al. 2019 (arXiv 1801.00868).
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collavo_common.safe_json import parse_json
+from configs.common.safe_json import parse_json
 
 from ..types import Metric, Record, Score, Scored
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from collavo_common.words import did_you_mean, shown
+from configs.common.words import did_you_mean, shown
 
 from ..declaration import Benchmark
 from ..options import build_options

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from collavo_common.words import did_you_mean
+from configs.common.words import did_you_mean
 
 from ..types import DataError, ImageSource
 from . import jsonl, parquet, tsv

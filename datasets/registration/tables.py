@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from collavo_common.words import did_you_mean
+from configs.common.words import did_you_mean
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record

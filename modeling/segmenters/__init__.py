@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from collavo_common.words import did_you_mean
+from configs.common.words import did_you_mean
 
 from .base import Segmenter
 from .errors import SegmenterError

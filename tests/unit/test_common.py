@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collavo_common.paths import path_text, user_path
-from collavo_common.safe_json import DEEPEST, parse_json, read_json
-from collavo_common.words import did_you_mean, nearest, printable, quoted, shown
+from configs.common.paths import path_text, user_path
+from configs.common.safe_json import DEEPEST, parse_json, read_json
+from configs.common.words import did_you_mean, nearest, printable, quoted, shown
 
 
 def test_near_names() -> None:

@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from collavo_common.safe_json import read_json
+from configs.common.safe_json import read_json
 
 from .base import JudgeError
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from collavo_common.safe_json import parse_json
+from configs.common.safe_json import parse_json
 
 from ...types import DataError
 from .base import Verdict

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from collavo_common.safe_json import read_json
+from configs.common.safe_json import read_json
 
 from ..errors import SegmenterError
 from .checkpoint_names import UNUSED_NAMES, our_name

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from collavo_common.words import did_you_mean
+from configs.common.words import did_you_mean
 
 from ..errors import SegmenterError
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from collavo_common.safe_json import read_json
+from configs.common.safe_json import read_json
 
 from ..coco import display_name
 from ..errors import SegmenterError
