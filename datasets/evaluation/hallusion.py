@@ -158,7 +158,12 @@ def _groups(scored: Sequence[Scored], rule: str) -> Iterator[tuple[str, Sequence
     yield "", scored
     yield from rates.by_meta(scored, "category").items()
     if rule == "hallusion_vlmevalkit":
-        yield from rates.split_by(scored, lambda s: f"{s.record.meta['category']}_{s.record.meta['subcategory']}").items()
+        yield from rates.split_by(scored, _subcategory).items()
+
+
+def _subcategory(item: Scored) -> str:
+    """As VLMEvalKit's table names it, e.g. ``VD_ocr``."""
+    return f"{item.record.meta['category']}_{item.record.meta['subcategory']}"
 
 
 def _figures(scored: Sequence[Scored], group: str, options: Options) -> list[Metric]:
