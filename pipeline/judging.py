@@ -16,7 +16,7 @@ from datasets.evaluation.judges.chat import ChatJudge
 from datasets.evaluation.judges.options import JudgeOptions, is_configured, judge_options
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
 from datasets.evaluation.judging import evaluate_judged, judge_requests, method, uses_judge
-from datasets.types import Record
+from datasets.types import DataError, Record
 
 from .base import BenchmarkPipeline
 from .config import JudgeConfig
@@ -139,6 +139,11 @@ def score(
     """
     benchmark = pipeline.declaration
     if recorded is not None:
+        if benchmark.rules == "released":
+            raise DataError(
+                f"{benchmark.dataset}: the rules of SCORING released ask no judge, so the verdicts in {recorded} count "
+                "for nothing; leave --verdicts out, or set SCORING official"
+            )
         verdicts = read_verdicts(recorded)
         judgement = Judgement(decided_by=f"verdicts of {recorded}", judge=decider(benchmark, judge, recorded))
         return evaluate_judged(benchmark, answers, verdicts), judgement

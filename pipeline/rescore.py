@@ -70,7 +70,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
     records = records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
-    options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
+    asked = source.verdicts is None and needs_judge(pipeline.declaration)
+    options = options_of(config.JUDGE, os.environ) if asked else None
     judge = None if options is None else make_judge(options, os.environ)
     folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts))
     answered, stray = score_file(pipeline, records, bad, source, judge, folder)

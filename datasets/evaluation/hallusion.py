@@ -101,9 +101,14 @@ def score(record: Record, text: str, options: Options) -> Score:
     return Checked(value=value, extracted=said, no_answer=not read_words(text), verdict=verdict)
 
 
+def asks(options: Options) -> bool:
+    """Whether the rule has a use for a judge: the official one alone has."""
+    return options.rule == "hallusion"
+
+
 def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
     """Take the judge's verdict; a rule other than the official one has no use for it."""
-    if options.rule != "hallusion":
+    if not asks(options):
         return score(record, text, options)
     verdict, same = verdicts.get("correctness"), verdicts.get("same", "")
     said = read_words(text)
@@ -132,7 +137,7 @@ def _blind(record: Record) -> bool:
 
 def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
     """Is each answer right, and (``attribution``) does it agree with the one about figure 0?"""
-    if options.rule != "hallusion":
+    if not asks(options):
         return
     given = list(answers)
     for record, text in given:

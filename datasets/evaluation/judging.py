@@ -4,7 +4,8 @@ A scorer that can use a judge has, beside ``score`` and ``summarize``:
 
 - ``requests(answers, options)``: what a judge must be asked about some answers; nothing where its rules decide;
 - ``judged(record, text, verdicts, options)``: the score with the verdicts on that record, pure like ``score``;
-- ``OFFLINE``: what decides when there is no judge; "" where nothing does.
+- ``OFFLINE``: what decides when there is no judge; "" where nothing does;
+- ``asks(options)``, where some of its rules have no use for a judge: whether the chosen one has.
 
 Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded verdicts serve as well.
 """
@@ -26,12 +27,16 @@ from .predictions import unanswered
 
 
 def uses_judge(benchmark: Benchmark) -> bool:
-    """Whether a judge can help to score a benchmark.
+    """Whether a judge can help to score a benchmark by the rule that its declaration names.
 
     Raises:
         DataError: unknown scorer or option.
     """
-    return hasattr(_scorer(benchmark)[0], "requests")
+    return _has_use(*_scorer(benchmark))
+
+
+def _has_use(module: ModuleType, options: Any) -> bool:
+    return hasattr(module, "requests") and (not hasattr(module, "asks") or bool(module.asks(options)))
 
 
 def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) -> list[Request]:
@@ -83,8 +88,8 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
         benchmark: names the scorer.
         judge: name of the judge that was asked; None if there was none.
     """
-    module, _ = _scorer(benchmark)
-    if not hasattr(module, "requests"):
+    module, options = _scorer(benchmark)
+    if not _has_use(module, options):
         return ""
     if judge:
         return f"judge: {judge}"
@@ -93,8 +98,9 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
 
 def _judged_scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
     module, options = _scorer(benchmark)
-    if not hasattr(module, "requests"):
-        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}' has no use for a judge")
+    if not _has_use(module, options):
+        rule = f" by the rule '{options.rule}'" if hasattr(module, "requests") else ""
+        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}'{rule} has no use for a judge")
     return module, options
 
 

@@ -82,6 +82,25 @@ def test_a_judge_may_be_demanded(here: Path, capsys: pytest.CaptureFixture[str])
     assert "environment variable OPENAI_API_KEY, or set JUDGE.BASE_URL" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rules", ["released", "official"])
+def test_only_rules_that_ask_a_judge_demand_one(here: Path, capsys: pytest.CaptureFixture[str], rules: str) -> None:
+    """The declaration as resolved says whether there is anything to ask, not the one in the file."""
+    folder = here / "data" / "LLVisionQA-QBench"
+    folder.mkdir(parents=True)
+    item = {"img_path": "a.jpg", "question": "Is it dark?", "candidates": ["Yes", "No"], "correct_ans": "No", "type": 0}
+    (folder / "llvisionqa_dev.json").write_text(json.dumps([{**item, "concern": 0}]))
+    (here / "q.json").write_text(json.dumps({"0": "it is bright"}))
+    words = ["score", "qbench_dev", "--predictions", "q.json", "--overrides", "DATASETS.ROOT", "data"]
+    code = main([*words, "JUDGE.USE", "always", "SCORING", rules])
+    assert code == (0 if rules == "released" else 2)
+    assert ("JUDGE.BASE_URL" in capsys.readouterr().err) == (rules == "official")
+    if rules == "released":
+        assert results()["judged"] == {"decided_by": ""}
+        (here / "v.json").write_text(json.dumps({"0": "B"}))
+        assert main([*words[:4], "--verdicts", "v.json", *words[4:], "SCORING", "released"]) == 2
+        assert "ask no judge" in capsys.readouterr().err
+
+
 def test_judging_a_file_and_doing_it_again(
     here: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
