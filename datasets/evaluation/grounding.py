@@ -77,7 +77,7 @@ def overlap(a: Box, b: Box) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     common = max(0.0, width) * max(0.0, height)
     union = _area(a) + _area(b) - common
-    return common / union if union > 0 else 0.0
+    return min(1.0, common / union) if union > 0 else 0.0
 
 
 def _area(box: Box) -> float:
