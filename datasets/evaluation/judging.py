@@ -5,6 +5,7 @@ A scorer that can use a judge has, beside ``score`` and ``summarize``:
 - ``requests(answers, options)``: what a judge must be asked about some answers; nothing where its rules decide;
 - ``judged(record, text, verdicts, options)``: the score with the verdicts on that record, pure like ``score``;
 - ``OFFLINE``: what decides when there is no judge; "" where nothing does;
+- ``RECORDED``, where the authors' result files keep a judge's verdicts beside the replies: the name of that field;
 - ``asks(options)``, where some of its rules have no use for a judge: whether the chosen one has.
 
 Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded verdicts serve as well.
@@ -37,6 +38,15 @@ def uses_judge(benchmark: Benchmark) -> bool:
 
 def _has_use(module: ModuleType, options: Any) -> bool:
     return hasattr(module, "requests") and (not hasattr(module, "asks") or bool(module.asks(options)))
+
+
+def recorded_field(benchmark: Benchmark) -> str:
+    """Under which name result files of a benchmark keep a judge's verdict beside each reply; "" where they do not.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    return str(getattr(_scorer(benchmark)[0], "RECORDED", ""))
 
 
 def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) -> list[Request]:
