@@ -123,6 +123,8 @@ class Metric:
         value: the figure; None where the official rule cannot produce one (a division by zero).
         num: how many samples it is computed from.
         stderr: standard error of a rate over samples; None where it has no simple form.
+        low: lower end of its 95 % interval, within the scale of the figure; None where there is none.
+        high: upper end.
         kind: ``rate`` is a fraction of 1, ``count`` an integer, ``score`` any other scale.
     """
 
@@ -131,4 +133,6 @@ class Metric:
     num: int
     group: str = ""
     stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
     kind: Literal["rate", "count", "score"] = "rate"

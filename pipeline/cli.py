@@ -170,7 +170,8 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
         required=True,
         type=path_argument,
         metavar="FILE",
-        help="predictions.jsonl of a run; or JSON or JSON lines with ids and texts",
+        help="predictions.jsonl of a run; JSON or JSON lines with ids and texts; a result file of VLMEvalKit, LLaVA or "
+        "lmms-eval, or the folder of MME's tool",
     )
     again.add_argument(
         "--verdicts", type=path_argument, metavar="FILE", help="recorded verdicts, instead of asking a judge"

@@ -5,22 +5,23 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
-from datasets.evaluation.judges.base import Judge, JudgeError, Usage, Verdict, Verdicts, collect
+from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, Verdict, Verdicts, collect
 from datasets.evaluation.judges.chat import ChatJudge
 from datasets.evaluation.judges.options import JudgeOptions, is_configured, judge_options
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
-from datasets.evaluation.judging import evaluate_judged, judge_requests, method, uses_judge
-from datasets.types import Record
+from datasets.evaluation.judging import evaluate_judged, judge_requests, method, recorded_field, uses_judge
+from datasets.types import DataError, Record
 
 from .base import BenchmarkPipeline
 from .config import JudgeConfig
 from .progress import say
+from .result_files.extractions import extractions
 
 VERDICTS = "verdicts.jsonl"
 """File of a run's folder that keeps what the judge said."""
@@ -54,6 +55,39 @@ class Judgement:
         usage = vars(self.usage)
         failed = [{"id": v.record, "part": v.part, "reason": v.failure} for v in self.failed]
         return {**by, "asked_on": self.asked_on, "usage": usage, "without_verdict": failed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Verdicts that a file of replies holds beside them.
+
+    Attributes:
+        verdicts: by record.
+        path: where they stand; None for none.
+    """
+
+    verdicts: Verdicts = field(default_factory=dict)
+    path: Path | None = None
+
+
+def held_in(path: Path, benchmark: Benchmark) -> Held:
+    """What a file of replies holds of a judge's verdicts, as the result files of MathVista's authors do.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    name = recorded_field(benchmark) if needs_judge(benchmark) else ""
+    verdicts = extractions(path, name) if name and path.is_file() else {}
+    return Held(verdicts=verdicts, path=path) if verdicts else Held()
+
+
+def to_be_asked(benchmark: Benchmark, answers: Sequence[tuple[Record, str]], held: Held) -> list[Request]:
+    """What a judge must be asked about some answers that no verdict is held on.
+
+    Raises:
+        DataError: the benchmark's scorer has no use for a judge.
+    """
+    return judge_requests(benchmark, [(record, text) for record, text in answers if record.id not in held.verdicts])
 
 
 def needs_judge(benchmark: Benchmark) -> bool:
@@ -123,6 +157,7 @@ def score(
     judge: Judge | None,
     folder: Path,
     recorded: Path | None = None,
+    held: Held = Held(),
 ) -> tuple[Evaluation, Judgement]:
     """Score a benchmark's answers: by its rules alone, with recorded verdicts, or with a judge that is asked now.
 
@@ -132,6 +167,7 @@ def score(
         judge: to be asked where the benchmark has a use for it.
         folder: where the verdicts are kept.
         recorded: file of verdicts to use instead of asking.
+        held: verdicts of the answers' own file; nothing is asked about what they decide.
 
     Raises:
         DataError: the benchmark has no use for recorded verdicts, or the file is unreadable.
@@ -139,14 +175,23 @@ def score(
     """
     benchmark = pipeline.declaration
     if recorded is not None:
+        if benchmark.rules == "released":
+            raise DataError(
+                f"{benchmark.dataset}: the rules of SCORING released ask no judge, so the verdicts in {recorded} count "
+                "for nothing; leave --verdicts out, or set SCORING official"
+            )
         verdicts = read_verdicts(recorded)
         judgement = Judgement(decided_by=f"verdicts of {recorded}", judge=decider(benchmark, judge, recorded))
         return evaluate_judged(benchmark, answers, verdicts), judgement
     if not needs_judge(benchmark):
         return pipeline.evaluate(answers), Judgement()
-    if judge is None:
+    if judge is None and not held.verdicts:
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
-    requests = judge_requests(benchmark, [(record, text) for record, text in answers if text is not None])
+    kept = f"what {held.path} holds beside the replies" if held.verdicts else ""
+    if judge is None:
+        judgement = Judgement(decided_by=kept, judge=decider(benchmark, None, held.path))
+        return evaluate_judged(benchmark, answers, held.verdicts), judgement
+    requests = to_be_asked(benchmark, [(record, text) for record, text in answers if text is not None], held)
     if requests:
         say(f"{benchmark.dataset}: asking the judge {judge.name} {len(requests)} times")
     before = judge.usage
@@ -155,9 +200,9 @@ def score(
     write_verdicts(folder / VERDICTS, said, judge.name)
     if requests:
         say(f"{benchmark.dataset}: {usage.describe()}")
-    found: Verdicts = collect(said)
+    found: Verdicts = {**collect(said), **held.verdicts}
     judgement = Judgement(
-        decided_by=method(benchmark, judge.name),
+        decided_by="; ".join(filter(None, (kept, method(benchmark, judge.name)))),
         usage=usage,
         failed=[verdict for verdict in said if verdict.value is None],
         asked_on=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -17,10 +17,7 @@ CHANCE = "chance"
 
 CLASS, MANY_ROWS = "class/", 120
 """How groups of single classes begin, and rows of a table from which the terminal shows none of them."""
-
-INTERVAL = 1.96
-"""Standard errors on each side of a 95 % interval."""
-_COLUMNS = ("group", "name", "value", "num", "stderr", "kind")
+_COLUMNS = ("group", "name", "value", "num", "stderr", "low", "high", "kind")
 
 
 def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) -> None:
@@ -109,11 +106,10 @@ def _paired(row: Mapping[str, Any]) -> str:
     """Two runs, question by question."""
     if row["difference"] is None:
         return f"against {row['against']}: no question has a score in both"
-    half = INTERVAL * (row["stderr"] or 0.0)
-    low, high = 100 * (row["difference"] - half), 100 * (row["difference"] + half)
     return (
         f"against {row['against']}, on {row['questions']} questions: {100 * row['difference']:+.2f} points of credit "
-        f"({low:+.2f} to {high:+.2f}); better on {row['first_better']}, worse on {row['second_better']}"
+        f"({100 * row['low']:+.2f} to {100 * row['high']:+.2f}); better on {row['first_better']}, "
+        f"worse on {row['second_better']}"
     )
 
 
@@ -156,13 +152,9 @@ def shown(metric: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def _interval(metric: Mapping[str, Any]) -> str:
-    if metric["value"] is None or metric["stderr"] is None:
+    if metric["value"] is None or metric.get("low") is None:
         return ""
-    value, half = metric["value"] * _scale(metric), INTERVAL * metric["stderr"] * _scale(metric)
-    low, high = value - half, value + half
-    if metric["kind"] == "rate":
-        low, high = max(low, 0.0), min(high, 100.0)
-    return f"{low:.2f} to {high:.2f}"
+    return f"{metric['low'] * _scale(metric):.2f} to {metric['high'] * _scale(metric):.2f}"
 
 
 def _scale(metric: Mapping[str, Any]) -> float:

@@ -17,13 +17,13 @@ from datasets.roots import data_roots
 from datasets.types import BadRecord, Record
 
 from .about import git_commit, versions
+from .answers import read_answers
 from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .catalog import Catalog
 from .config import EvalConfig
 from .errors import RunError
-from .given import entries_of, read_predictions
-from .judging import decider, make_judge, needs_judge, options_of, score
+from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
 from .kept import RULES, decider_of, folder_of, in_words, set_aside
 from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
@@ -39,7 +39,7 @@ class Source:
     """What is to be scored.
 
     Attributes:
-        predictions: file of answers, see ``pipeline/given.py``.
+        predictions: file or folder of answers, see ``pipeline/given.py`` and ``pipeline/result_files``.
         verdicts: file of a judge's verdicts to use instead of asking one; None for none.
         against: file of another run's answers to compare with, question by question; None for none.
     """
@@ -69,11 +69,13 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
-    records = records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
-    options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
+    whole, records = records, records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
+    asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
+    options = options_of(config.JUDGE, os.environ) if asked else None
     judge = None if options is None else make_judge(options, os.environ)
-    folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts))
-    answered, stray = score_file(pipeline, records, bad, source, judge, folder)
+    held = _held(pipeline, source).path if judge is None else None
+    folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))
+    answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
         warn(
             f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
@@ -87,7 +89,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     }
     if source.against is not None:
         other, _ = score_file(
-            pipeline, records, bad, Source(predictions=source.against), judge, _made(folder / "against")
+            pipeline, records, bad, Source(predictions=source.against), judge, _made(folder / "against"), whole
         )
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
@@ -126,6 +128,7 @@ def score_file(
     source: Source,
     judge: Judge | None,
     folder: Path,
+    whole: list[Record] | None = None,
 ) -> tuple[Answered, list[str]]:
     """Score a file of answers to a benchmark's records.
 
@@ -136,16 +139,34 @@ def score_file(
         source: see `Source`.
         judge: to be asked where the benchmark needs one; None for none.
         folder: where its verdicts are kept.
+        whole: all records of the benchmark, where only a part is scored.
     Returns: the scores, and the ids of answers that no record has.
 
     Raises:
         DataError: a file is unreadable, or belongs to another benchmark.
     """
-    entries, stray = entries_of(records, read_predictions(source.predictions), source.predictions)
+    every, stray = read_answers(whole or records, source.predictions)
+    entries = {record.id: every[record.id] for record in records}
     texts = [(record, text_of(entries[record.id])) for record in records]
-    evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts)
+    held = _held(pipeline, source)
+    evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)
     answered = Answered(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
     return answered, stray
+
+
+def _held(pipeline: BenchmarkPipeline, source: Source) -> Held:
+    """Verdicts that stand beside the replies in their file; none where others are to be used."""
+    return Held() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
+
+
+def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: Source) -> bool:
+    """Whether a file of replies leaves anything to a judge, or holds all verdicts beside them."""
+    held = _held(pipeline, source)
+    if not held.verdicts or source.against is not None:
+        return True
+    entries, _ = read_answers(records, source.predictions)
+    texts = [(record, text) for record in records if (text := text_of(entries[record.id])) is not None]
+    return bool(to_be_asked(pipeline.declaration, texts, held))
 
 
 def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str | None) -> Benchmark:

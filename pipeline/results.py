@@ -260,16 +260,20 @@ def paired(first: Evaluation, second: Evaluation) -> dict[str, float | int | Non
         first: a run.
         second: another one, on the same records.
     Returns: over the questions that both answered: how many, the mean difference of the credits (first less second)
-        with its standard error, clustered by picture, and how many only one of them got more credit for.
+        with its standard error and 95 % interval, clustered by picture, and how many only one of them got more credit
+        for.
     """
     others = {scored.record.id: scored.score.value for scored in second.scored}
     pairs = [(s, s.score.value, others.get(s.record.id)) for s in first.scored]
     known = [(s, one - other) for s, one, other in pairs if one is not None and other is not None]
-    mean = rates.mean("difference", [gap for _, gap in known], clusters=[rates.picture(s) for s, _ in known])
+    clusters = [rates.picture(s) for s, _ in known]
+    mean = rates.mean("difference", [gap for _, gap in known], clusters=clusters, signed=True)
     return {
         "questions": len(known),
         "difference": mean.value,
         "stderr": mean.stderr,
+        "low": mean.low,
+        "high": mean.high,
         "first_better": sum(gap > 0 for _, gap in known),
         "second_better": sum(gap < 0 for _, gap in known),
     }

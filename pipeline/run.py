@@ -242,7 +242,7 @@ def _source_of(loaded: Loaded, source: EngineSource, session: Session) -> Engine
     task = loaded.task
     if not task.pipeline.declaration.measures_maps:
         return source
-    return MapSource(source, loaded.records, task.folder, device_of(session.accelerator))
+    return MapSource(source, loaded.records, task.folder)
 
 
 def _start(plan: Plan, world: int) -> Accelerator:

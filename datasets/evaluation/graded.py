@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from ..registration import cells
@@ -141,7 +141,7 @@ def _mean(name: str, scored: Sequence[Scored], group: str) -> Metric:
     values = [s.score.value or 0.0 for s in scored]
     metric = rates.mean(name, values, clusters=[rates.picture(s) for s in scored], group=group, scale=100)
     totals = _totals(scored)
-    return replace(metric, value=sum(totals) / len(totals)) if totals else metric
+    return rates.exactly(metric, sum(totals) / len(totals)) if totals else metric
 
 
 def _runs(scored: Sequence[Scored]) -> list[Metric]:

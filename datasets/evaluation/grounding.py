@@ -1,9 +1,10 @@
-"""Grounding: the box that the model says overlaps the right one by more than half (RefCOCO's rule, IoU > 0.5).
+"""Grounding: the box that the model says overlaps the right one by at least half (IoU >= 0.5).
 
 A record's target is a box in pixels, and ``meta`` has the picture's ``width`` and ``height``. The model says
 ``[x1, y1, x2, y2]`` on a scale of its own: CoLLaVO from 0 to 1, others up to 100 or 1,000.
 
-Source: Yu et al. 2016 (RefCOCO, arXiv 1608.00272); accuracy at IoU 0.5 as in MDETR (arXiv 2104.12763).
+Source: Yu et al. 2016 (RefCOCO, arXiv 1608.00272); accuracy at IoU 0.5 as MDETR's evaluator has it (arXiv 2104.12763),
+which counts an overlap of exactly the threshold.
 """
 
 from __future__ import annotations
@@ -21,8 +22,19 @@ from . import rates, targets
 
 Box = tuple[float, float, float, float]
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
+_SEPARATOR = r"[\s,;]{1,6}"
+_PAIR = rf"\s{{0,6}}{_NUMBER}{_SEPARATOR}{_NUMBER}\s{{0,6}}"
+_BRACKETS = r"\[{0}\]|\({0}\)|\{{{0}\}}|<{0}>"
+_FOUR_IN_ONE = _BRACKETS.format(rf"\s{{0,6}}{_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{3}}\s{{0,6}}")
+_TWO_CORNERS = rf"(?:{_BRACKETS.format(_PAIR)})[\s,;]{{0,6}}(?:{_BRACKETS.format(_PAIR)})"
+_BOX = re.compile(f"{_FOUR_IN_ONE}|{_TWO_CORNERS}")
 _FOUR = re.compile(rf"(?<![\w.]){_NUMBER}(?:[\s,;()\[\]]{{1,6}}{_NUMBER}){{3}}(?![\d.]*\d)")
+_ITEM = re.compile(r"^\s{0,9}(?:\(?\d{1,3}[.)]|[-*•])\s", re.MULTILINE)
+"""The mark of a list's item, whose number belongs to no box."""
 _VALUE = re.compile(_NUMBER)
+_OTHER_BRACKETS = str.maketrans("【】〔〕［］（）｛｝＜＞，；", "[][][](){}<>,;")
+_ROUNDING = 1e-9
+"""What an overlap may fall short of the threshold by, having been computed in floating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +43,7 @@ class Options:
 
     Attributes:
         scale: what the model's coordinates count to: 1, 100, 1000; 0 for pixels.
-        threshold: overlap that must be exceeded.
+        threshold: overlap that must be reached.
         box: how the target is written: two corners, or a corner with width and height.
     """
 
@@ -41,16 +53,19 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.scale < 0 or not 0 <= self.threshold < 1:
-            raise DataError(f"grounding: scale is at least 0 and threshold from 0 to below 1, not {self}")
+        if self.scale < 0 or not 0 < self.threshold <= 1:
+            raise DataError(f"grounding: scale is at least 0 and threshold from above 0 to 1, not {self}")
 
 
 def read_box(text: str) -> Box | None:
-    """The first four numbers that stand together in a text, in brackets or not; None where there are none.
+    """The first box of a text; None where there is none.
 
-    Corners in another order are put right: the smaller of each side first.
+    A box is a bracket of any kind with exactly four numbers, or two brackets with two each; only a text without such a
+    bracket is searched for four numbers that stand together, marks of list items aside. Corners in another order are
+    put right: the smaller of each side first.
     """
-    found = _FOUR.search(text)
+    plain = text.translate(_OTHER_BRACKETS)
+    found = _BOX.search(plain) or _FOUR.search(_ITEM.sub("", plain)) or _FOUR.search(plain)
     if not found:
         return None
     x1, y1, x2, y2 = (float(number) for number in _VALUE.findall(found[0]))
@@ -62,7 +77,7 @@ def overlap(a: Box, b: Box) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     common = max(0.0, width) * max(0.0, height)
     union = _area(a) + _area(b) - common
-    return common / union if union > 0 else 0.0
+    return min(1.0, common / union) if union > 0 else 0.0
 
 
 def _area(box: Box) -> float:
@@ -144,9 +159,8 @@ def score(record: Record, text: str, options: Options) -> Located:
         note = "holds no box" if text.strip() else ""
         return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
     iou = overlap(_in_pixels(said, record, options.scale), right)
-    return Located(
-        value=float(iou > options.threshold), extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}"
-    )
+    right_enough = float(iou >= options.threshold - _ROUNDING)
+    return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
 
 
 def _target(record: Record, options: Options) -> Box:

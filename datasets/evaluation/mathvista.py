@@ -27,6 +27,8 @@ _LETTER = re.compile(r"\(([a-zA-Z])\)")
 
 OFFLINE = "answers by the rules of extract_answer.py, which leave longer texts empty"
 """What decides without a judge."""
+RECORDED = "extraction"
+"""Field of the authors' result files that holds what their judge extracted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from typing import Literal
 from ..registration import cells
 from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates, targets, yes_no
+from . import intervals, rates, targets, yes_no
+from .intervals import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,23 +128,27 @@ def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     """The average over the classes, the best and the worst, the share of right answers, and every class."""
     groups = rates.by_meta([s for s in scored if s.score.value is not None], "class")
-    each = {name: rates.accuracy(members, group=f"class/{name}") for name, members in groups.items()}
-    ranked = sorted(each.values(), key=lambda metric: (-(metric.value or 0.0), metric.group))
+    each = {name: _estimate(members) for name, members in groups.items()}
+    ranked = sorted(each, key=lambda name: (-each[name].value, f"class/{name}"))
+    best, worst = ranked[: options.extremes], ranked[-options.extremes :]
+    averages = {"average": ranked, f"top_{options.extremes}": best, f"bottom_{options.extremes}": worst}
     return [
-        _average("average", ranked),
-        _average(f"top_{options.extremes}", ranked[: options.extremes]),
-        _average(f"bottom_{options.extremes}", ranked[-options.extremes :]),
+        *(_average(name, [(each[c], len(groups[c])) for c in classes]) for name, classes in averages.items()),
         rates.accuracy(scored),
-        *each.values(),
+        *(rates.metric("accuracy", each[name], len(groups[name]), group=f"class/{name}") for name in each),
         rates.no_answer(scored),
         *rates.unscored(scored),
     ]
 
 
-def _average(name: str, classes: Sequence[Metric]) -> Metric:
-    """Mean over classes; its error is that of the classes' figures, whose questions are different ones."""
-    values = [metric.value for metric in classes if metric.value is not None]
-    if not values:
+def _estimate(scored: Sequence[Scored]) -> Estimate:
+    return intervals.mean([s.score.value or 0.0 for s in scored], [rates.picture(s) for s in scored])
+
+
+def _average(name: str, classes: Sequence[tuple[Estimate, int]]) -> Metric:
+    """Mean over classes; questions about one image belong together, of whatever class they are."""
+    if not classes:
         return Metric(name=name, value=None, num=0)
-    stderr = sum((metric.stderr or 0.0) ** 2 for metric in classes) ** 0.5 / len(values)
-    return Metric(name=name, value=sum(values) / len(values), num=sum(metric.num for metric in classes), stderr=stderr)
+    whole = intervals.weighted_sum([(1 / len(classes), estimate) for estimate, _ in classes])
+    average = sum(estimate.value for estimate, _ in classes) / len(classes)
+    return rates.exactly(rates.metric(name, whole, sum(num for _, num in classes)), average)

@@ -116,7 +116,7 @@ def _over(name: str, value: float | None, scored: Sequence[Scored], word: str, o
     mean = rates.mean(
         name, [s.score.value or 0.0 for s in members], clusters=[rates.picture(s) for s in members], group=group
     )
-    return Metric(name=name, value=value, num=len(members), group=group, stderr=mean.stderr)
+    return rates.exactly(mean, value)
 
 
 _MEMBERS: dict[str, Callable[[Scored], float | None]] = {

@@ -82,6 +82,71 @@ def test_a_judge_may_be_demanded(here: Path, capsys: pytest.CaptureFixture[str])
     assert "environment variable OPENAI_API_KEY, or set JUDGE.BASE_URL" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rules", ["released", "official"])
+def test_only_rules_that_ask_a_judge_demand_one(here: Path, capsys: pytest.CaptureFixture[str], rules: str) -> None:
+    """The declaration as resolved says whether there is anything to ask, not the one in the file."""
+    folder = here / "data" / "LLVisionQA-QBench"
+    folder.mkdir(parents=True)
+    item = {"img_path": "a.jpg", "question": "Is it dark?", "candidates": ["Yes", "No"], "correct_ans": "No", "type": 0}
+    (folder / "llvisionqa_dev.json").write_text(json.dumps([{**item, "concern": 0}]))
+    (here / "q.json").write_text(json.dumps({"0": "it is bright"}))
+    words = ["score", "qbench_dev", "--predictions", "q.json", "--overrides", "DATASETS.ROOT", "data"]
+    code = main([*words, "JUDGE.USE", "always", "SCORING", rules])
+    assert code == (0 if rules == "released" else 2)
+    assert ("JUDGE.BASE_URL" in capsys.readouterr().err) == (rules == "official")
+    if rules == "released":
+        assert results()["judged"] == {"decided_by": ""}
+        (here / "v.json").write_text(json.dumps({"0": "B"}))
+        assert main([*words[:4], "--verdicts", "v.json", *words[4:], "SCORING", "released"]) == 2
+        assert "ask no judge" in capsys.readouterr().err
+
+
+PROBLEM = {"question": "How many?", "image": "images/1.jpg", "choices": None, "unit": None, "precision": None}
+PROBLEM |= {"question_type": "free_form", "answer_type": "integer", "answer": "4", "metadata": {}}
+REPLIES = {
+    "1": {"response": "There are four of them, so 4.", "extraction": "4", "prediction": "9"},
+    "2": {"response": "I see three dogs.", "extraction": "3"},
+    "3": {"response": "Nobody knows.", "extraction": ""},  # as the official script, wrong and not unscored
+}
+
+
+def mathvista(here: Path, replies: dict[str, Any]) -> list[str]:
+    folder = here / "data" / "MathVista"
+    (folder / "data").mkdir(parents=True)
+    problems = {key: {**PROBLEM, "pid": key} for key in replies}
+    (folder / "data" / "testmini.json").write_text(json.dumps(problems))
+    (folder / "data" / "query.json").write_text(json.dumps(dict.fromkeys(replies, "How many?")))
+    (here / "output_bard.json").write_text(json.dumps({key: {**problems[key], **replies[key]} for key in replies}))
+    return ["score", "mathvista_testmini", "--predictions", "output_bard.json"]
+
+
+def test_mathvistas_own_result_files_bring_their_extractions(here: Path, server: Server) -> None:
+    words = mathvista(here, REPLIES)
+    assert main([*words, *asking(server, "JUDGE.USE", "always")]) == 0  # nothing is left to ask
+    assert not server.seen
+    (folder,) = Path("score").iterdir()  # as with other verdicts of a file
+    assert folder.name.startswith("verdicts-of-output_bard.json")
+    found = results(folder)
+    assert found["scores"]["all"]["accuracy"] == pytest.approx(1 / 3)
+    assert found["judged"]["decided_by"] == "what output_bard.json holds beside the replies"
+    rows = [json.loads(line) for line in Path(folder, "predictions.jsonl").read_text().splitlines()]
+    assert [(row["text"], row["score"]) for row in rows] == [
+        (REPLIES[row["id"]]["response"], float(row["id"] == "1")) for row in rows
+    ]
+
+
+def test_what_such_a_file_lacks_is_asked_or_stays_unscored(here: Path, server: Server) -> None:
+    words = mathvista(here, {**REPLIES, "4": {"response": "They are four.", "extraction": None}})
+    assert main([*words, "--out", "alone", "--overrides", "DATASETS.ROOT", "data"]) == 0
+    assert results("alone")["counts"]["unscored"] == 1
+    server.reactions = [says("ready"), says("4")]
+    assert main([*words, "--out", "asked", *asking(server)]) == 0
+    assert len(server.seen) == 2  # the probe and one request
+    found = results("asked")
+    assert found["scores"]["all"]["accuracy"] == pytest.approx(2 / 4)
+    assert found["judged"]["decided_by"].startswith("what output_bard.json holds beside the replies; judge: gpt")
+
+
 def test_judging_a_file_and_doing_it_again(
     here: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
