@@ -133,6 +133,7 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Detectron2Segmenter:
     Raises:
         SegmenterError: the library is missing, or a setting, the weights or the classes are no good.
     """
+    config = config.resolved()
     library = _library()
     settings = zoo_settings(library, config.ZOO_CONFIG)
     # the library drops an instance of which more than a share is taken by others

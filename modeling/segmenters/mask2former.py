@@ -98,6 +98,7 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
     Raises:
         SegmenterError: it cannot be loaded, or has other classes.
     """
+    config = config.resolved()
     # without torchvision the plain processor name warns and falls back to this one
     kind = getattr(transformers, "Mask2FormerImageProcessorPil", transformers.Mask2FormerImageProcessor)
     try:
