@@ -95,11 +95,25 @@ def load_examined(
     *,
     weight: bool = True,
     trainable: bool = False,
+    base_only: bool = False,
     progress: Progress | None = None,
 ) -> CoLLaVOForConditionalGeneration:
-    """Load the model of a checkpoint that `examine` found whole; see `load_model`."""
+    """Load the model of a checkpoint that `examine` found whole; see `load_model`.
+
+    Args:
+        llm: see `load_model`.
+        examined: the checkpoint.
+        device: see `load_model`.
+        weight: see `load_model`.
+        trainable: see `load_model`.
+        base_only: leave out what a training left, and load the whole checkpoint below it.
+        progress: see `load_model`.
+
+    Raises:
+        CheckpointError: a weight is no number, or its bytes were changed.
+    """
     described, config, dtype = examined.described, examined.config, DTYPES[llm.DTYPE]
-    trained = weight and described.state is not None
+    trained = weight and described.state is not None and not base_only
     keep = modules_to_keep(examined.blank, NOT_QUANTISED)
     if trainable or trained:
         keep += [

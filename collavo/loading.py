@@ -1,4 +1,4 @@
-"""What goes on while transformers puts weights into a model: each is looked at once, as it is read, and progress is told.
+"""What goes on while transformers puts weights into a model: each is looked at once, as it is read.
 
 A weight that is NaN, infinite or beyond the compute type's range, or whose bytes in a ``.bin`` file are not those that
 were written, ends the loading by its name. Looking at all weights beforehand would read the files twice.

@@ -125,7 +125,10 @@ def read_state(folder: Path) -> State:
             no whole one.
     """
     file = folder / STATE
-    values = read_json(file)
+    try:
+        values = read_json(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: not what a training left ({error})") from error
     version = values.get("version")
     if version not in _READ_VERSIONS or isinstance(version, bool):
         raise CheckpointError(

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from collavo.trained import is_trained
+from collavo.examine import describe_checkpoint
+from collavo.place import locate
+from collavo.settings import settings_for
 from configs.load import ConfigError
 from datasets.roots import data_roots
 from datasets.types import DataError
@@ -19,7 +21,6 @@ from datasets.types import DataError
 from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
-from .errors import RunError
 from .launch import is_main, let_main_speak
 from .rescore import Source, rescore
 from .run import asks_model, evaluate, make_plan
@@ -186,21 +187,22 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     """Check what can be known of a run before anything is loaded.
 
     Raises:
-        ConfigError, RunError, DataError: a dataset, pipeline, segmenter, checkpoint or folder that is not there.
+        ConfigError, RunError, DataError: a dataset, pipeline, segmenter or folder that is not there.
+        CheckpointError: a checkpoint that is not there, whose files do not fit, or that the configuration contradicts.
     """
     plan = make_plan(config, catalog)
-    checkpoint = Path(config.RESUME_FROM)
-    needed = asks_model(task.pipeline.declaration for task in plan.tasks)
-    if needed and not is_trained(checkpoint) and not (checkpoint / "config.json").is_file():
-        raise RunError(f"RESUME_FROM: {checkpoint} is no checkpoint directory (it has no config.json)")
+    segmenter = config.SEGMENTER.resolved()
+    if asks_model(task.pipeline.declaration for task in plan.tasks):
+        checkpoint = describe_checkpoint(locate(config.RESUME_FROM)).folder
+        segmenter = settings_for(checkpoint, config.CRAYON, config.SEGMENTER).segmenter
     for root in plan.roots:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     backends = segmenter_backends()
-    if config.SEGMENTER.NAME not in backends:
-        near = difflib.get_close_matches(config.SEGMENTER.NAME, backends, n=1)
+    if segmenter.NAME not in backends:
+        near = difflib.get_close_matches(segmenter.NAME, backends, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        raise ConfigError(f"SEGMENTER.NAME: no '{config.SEGMENTER.NAME}'{hint} There are: {', '.join(backends)}")
+        raise ConfigError(f"SEGMENTER.NAME: no '{segmenter.NAME}'{hint} There are: {', '.join(backends)}")
 
 
 def segmenter_backends() -> list[str]:

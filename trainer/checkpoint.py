@@ -22,12 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from collavo.adapters import Adapters
 from collavo.errors import CheckpointError
 from collavo.trained import CRAYON, State, read_file, write_state
+from modeling.weight_files import save as save_tensors
 
 FOLDER, OPTIMIZER, RANDOM = "checkpoints", "optimizer.safetensors", "random.safetensors"
 _NAME = re.compile(r"step-(\d{8})")
@@ -68,9 +68,9 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial)
-    save_file(dict(optimizer), partial / OPTIMIZER)
+    save_tensors(optimizer, partial / OPTIMIZER)
     states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
-    save_file(states, partial / RANDOM)
+    save_tensors(states, partial / RANDOM)
     _remove(target)
     os.replace(partial, target)
     whole = sorted(path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name))
@@ -93,7 +93,7 @@ def write_tuned(
         adapters: the LoRA sets.
         sets: their parameters by name, whole.
     """
-    save_file({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
+    save_tensors({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
     adapters.save(folder, sets)
     write_state(folder, state)
 

@@ -162,7 +162,7 @@ def test_step_two_starts_from_step_one_and_evaluates_on_the_way(tiny: Path, tmp_
         (("TRAIN.CRAYON", "none"), "leaves nothing to train"),
         (("DATA.PANOPTIC.ANNOTATIONS", "nowhere.json"), "nowhere.json"),
         (("LLM.DTYPE", "fp16", "LLM.BITS", "16"), "cannot be trained in"),
-        (("RESUME_FROM", "nowhere"), "nowhere is no checkpoint directory"),
+        (("RESUME_FROM", "nowhere"), "RESUME_FROM: nowhere does not exist"),
     ],
 )
 def test_mistakes_are_explained_without_a_traceback(
