@@ -56,7 +56,7 @@ _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _WHOLE_DIGEST_BYTES = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 64, 2**16
-_FEW = 5
+_FEW, _MOST_SHARDS = 5, 10_000
 
 
 def to_released(key: str) -> str:
@@ -117,8 +117,11 @@ def _shards(directory: Path, index_name: str) -> list[Path]:
     for key, name in weight_map.items():
         if not isinstance(name, str):
             raise CheckpointError(f"{index}: the file of {shown(key)} should be a name, found {shown(name)}")
+    names = sorted(set(weight_map.values()))
+    if len(names) > _MOST_SHARDS:
+        raise CheckpointError(f"{index}: names {len(names)} shards; at most {_MOST_SHARDS} are read")
     try:
-        files = [member(directory, name) for name in sorted(set(weight_map.values()))]
+        files = [member(directory, name) for name in names]
     except FileError as error:
         raise CheckpointError(f"{index}: {error}") from None
     missing = [shown(file.name)[1:-1] for file in files if not is_file(file)]

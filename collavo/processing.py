@@ -29,7 +29,8 @@ CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
 """CLIP's channel standard deviations, on the same scale."""
 
 
-_Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+_Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
+_Deviation = Annotated[float, Field(ge=1e-4, le=1e4)]
 
 
 class _Settings(Strict):
@@ -37,8 +38,8 @@ class _Settings(Strict):
 
     image_size: Annotated[int, Field(ge=1, le=2**14)]
     patch_size: Annotated[int, Field(ge=1, le=2**14)]
-    image_mean: _Channels
-    image_std: _Channels
+    image_mean: Annotated[list[_Mean], Field(min_length=3, max_length=3)]
+    image_std: Annotated[list[_Deviation], Field(min_length=3, max_length=3)]
 
 
 class CoLLaVOProcessor:

@@ -27,6 +27,7 @@ from torch import Tensor
 from collavo.adapters import Adapters
 from collavo.errors import CheckpointError
 from collavo.trained import CRAYON, State, read_file, write_state
+from modeling.files import shown
 from modeling.weight_files import save as save_tensors
 
 FOLDER, OPTIMIZER, RANDOM = "checkpoints", "optimizer.safetensors", "random.safetensors"
@@ -107,7 +108,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(gone)
 
 
-def read_optimizer(folder: Path, trained: Mapping[str, object]) -> dict[str, Tensor]:
+def read_optimizer(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An optimiser's state, ``<parameter>/<part>``.
 
     Args:
@@ -115,13 +116,18 @@ def read_optimizer(folder: Path, trained: Mapping[str, object]) -> dict[str, Ten
         trained: the parameters, by name, that it may be of.
 
     Raises:
-        CheckpointError: the file is unreadable, or has the state of a parameter that is not trained here.
+        CheckpointError: the file is unreadable, has the state of a parameter that is not trained here, or one of
+            another shape.
     """
     state: dict[str, Tensor] = read_file(folder / OPTIMIZER)
-    for key in state:
-        name = key.rpartition("/")[0]
+    for key, value in state.items():
+        name, _, part = key.rpartition("/")
         if name not in trained:
-            raise CheckpointError(f"{folder / OPTIMIZER}: {name} is not trained here")
+            raise CheckpointError(f"{folder / OPTIMIZER}: {shown(name)} is not trained here")
+        if value.numel() != 1 and value.shape != trained[name].shape:
+            raise CheckpointError(
+                f"{folder / OPTIMIZER}: {part} of {name} is {tuple(value.shape)}, not {tuple(trained[name].shape)}"
+            )
     return state
 
 
@@ -137,11 +143,17 @@ def load_random(folder: Path, rank: int) -> bool:
     """Restore this process's generators.
 
     Returns: False where the checkpoint has no state for this process, since fewer ran then.
+
+    Raises:
+        CheckpointError: the file is unreadable, or holds something else.
     """
     states = read_file(folder / RANDOM)
     if f"{rank}.cpu" not in states:
         return False
-    torch.set_rng_state(states[f"{rank}.cpu"])
-    if torch.cuda.is_available() and f"{rank}.cuda" in states:
-        torch.cuda.set_rng_state(states[f"{rank}.cuda"])
+    try:
+        torch.set_rng_state(states[f"{rank}.cpu"])
+        if torch.cuda.is_available() and f"{rank}.cuda" in states:
+            torch.cuda.set_rng_state(states[f"{rank}.cuda"])
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{folder / RANDOM}: holds no state of a generator ({error})") from error
     return True

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..files import FileError, member
+from ..files import FileError, member, stand_in
 from .base import Int32Array, PanopticMap, Picture, Segment
 from .coco import INDEX_BY_COCO_ID, INDEX_BY_NAME
 from .errors import SegmenterError
@@ -45,6 +45,8 @@ class PrecomputedSegmenter:
         self._file, self._folder = annotations, folder
         try:
             data = annotations.read_bytes()
+            if found := stand_in(data[:256]):
+                raise SegmenterError(f"SEGMENTER.PATH: {annotations} {found}")
             content = json.loads(data)
         except OSError as error:
             raise SegmenterError(f"SEGMENTER.PATH: {annotations} cannot be read: {error.strerror}") from error
