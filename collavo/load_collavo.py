@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,13 @@ def load_examined(
             for name, _ in examined.blank.named_modules()
             if name.startswith("crayon.") or name.endswith(CRAYON_PAIR)
         ]
+    watch: AbstractContextManager[None] = nullcontext()
     if weight:
         tensors = read_tensors(described.base, compared=False)
         watch = watched_loading(described.tensors, tensors, dtype, progress)
     else:
         torch.manual_seed(0)
         tensors = CoLLaVOForConditionalGeneration(config).state_dict()
-        watch = nullcontext()
     with watch:
         model = CoLLaVOForConditionalGeneration.from_pretrained(
             None,

@@ -96,13 +96,13 @@ class ArchivedTensor(StoredTensor):
     strides: tuple[int, ...]
     has_crc: bool
 
-    def tensor(self, whole: torch.UntypedStorage) -> Tensor:
-        """The tensor itself, in the bytes of its whole file."""
+    def tensor(self, whole: Any) -> Tensor:
+        """The tensor itself, in the bytes of its whole file, an untyped storage."""
         import torch
 
         part = whole[self.entry.start : self.entry.start + self.entry.size]
         empty = torch.empty(0, dtype=getattr(torch, self.dtype))
-        return empty.set_(part, self.offset, self.shape, self.strides)  # type: ignore[call-overload,no-any-return]
+        return empty.set_(part, self.offset, self.shape, self.strides)
 
 
 def describe(file: Path) -> Mapping[str, StoredTensor]:

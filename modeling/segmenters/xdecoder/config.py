@@ -244,6 +244,6 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     accepted: types.UnionType | type = int | float if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) is not (kind is bool):
         raise SegmenterError(f"{where}: {kind.__name__} is needed, not {value!r}")
-    if not -LARGEST < value < LARGEST:
+    if isinstance(value, (int, float)) and not -LARGEST < value < LARGEST:
         raise SegmenterError(f"{where}: out of range")
     return kind(value)
