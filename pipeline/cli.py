@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from collavo.trained import is_trained
+from collavo.examine import describe_checkpoint
+from collavo.place import locate
+from collavo.settings import settings_for
 from configs.common.paths import user_path
 from configs.common.words import did_you_mean, printable, quoted, shown
 from configs.load import ConfigError
@@ -22,7 +24,6 @@ from datasets.types import DataError
 from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
-from .errors import RunError
 from .files import check_folder
 from .launch import is_main, let_main_speak
 from .rescore import Source, rescore
@@ -239,23 +240,23 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     """Check what can be known of a run before anything is loaded.
 
     Raises:
-        ConfigError, RunError, DataError: a dataset, pipeline, segmenter, checkpoint or folder that is not there.
+        ConfigError, RunError, DataError: a dataset, pipeline, segmenter or folder that is not there.
+        CheckpointError: a checkpoint that is not there, whose files do not fit, or that the configuration contradicts.
     """
     plan = make_plan(config, catalog)
     check_folder("SAVE_DIR", plan.save_dir)
-    checkpoint = Path(config.RESUME_FROM)
-    needed = asks_model(task.pipeline.declaration for task in plan.tasks)
-    if needed and not is_trained(checkpoint) and not (checkpoint / "config.json").is_file():
-        raise RunError(f"RESUME_FROM: {checkpoint} is no checkpoint directory (it has no config.json)")
+    segmenter = config.SEGMENTER.resolved()
+    if asks_model(task.pipeline.declaration for task in plan.tasks):
+        checkpoint = describe_checkpoint(locate(config.RESUME_FROM)).folder
+        segmenter = settings_for(checkpoint, config.CRAYON, config.SEGMENTER).segmenter
     for root in plan.roots:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     check_data(config, plan)
     backends = segmenter_backends()
-    if config.SEGMENTER.NAME not in backends:
-        name = config.SEGMENTER.NAME
-        hint = did_you_mean(name, backends, n=1)
-        raise ConfigError(f"SEGMENTER.NAME: no '{shown(name)}'{hint} There are: {', '.join(backends)}")
+    if segmenter.NAME not in backends:
+        hint = did_you_mean(segmenter.NAME, backends, n=1)
+        raise ConfigError(f"SEGMENTER.NAME: no '{shown(segmenter.NAME)}'{hint} There are: {', '.join(backends)}")
 
 
 def check_data(config: EvalConfig, plan: Plan) -> None:

@@ -12,7 +12,11 @@ from typing import Any
 import yaml
 
 from collavo.errors import CheckpointError
-from collavo.trained import is_trained, read_state
+from collavo.examine import describe_checkpoint
+from collavo.place import locate
+from collavo.settings import settings_for
+from collavo.template import CHAT
+from collavo.trained import read_state
 from configs.common.safe_json import read_json
 from configs.common.words import shown
 from configs.load import ConfigError
@@ -114,10 +118,10 @@ def _check_start(config: TrainConfig) -> None:
     """Check what a stage that trains CoLLaVO starts from."""
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
-    base = Path(config.RESUME_FROM)
-    if not is_trained(base) and not (base / "config.json").is_file():
-        raise RunError(f"RESUME_FROM: {base} is no checkpoint directory (it has no config.json)")
-    if is_trained(base) and read_state(base).adapters:
+    described = describe_checkpoint(locate(config.RESUME_FROM))
+    base = described.folder
+    settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
+    if described.state is not None and described.state.adapters:
         raise RunError(
             f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
         )

@@ -59,9 +59,9 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
     if not gathered.samples:
         raise DataError(f"{files[0].FILE}: holds no conversation that can be used")
     segmenter = build_segmenter(config.SEGMENTER, device)
-    reads_files = config.SEGMENTER.NAME in ("precomputed", "none")
+    reads_files = config.SEGMENTER.resolved().NAME in ("precomputed", "none")
     folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
-    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.OBJECT_LIST) for s in gathered.samples]
+    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in gathered.samples]
     samples = share_pictures(samples, config.TRAIN.QUESTIONS)
     return Conversations(samples, MapCache(segmenter, preparation.map_side, folder), preparation)
 
