@@ -165,7 +165,7 @@ class Engine:
     def _segment(self, pictures: dict[bytes, Picture]) -> None:
         """Compute the crayon prompts of pictures not seen before; one at a time, so that no map depends on another."""
         grid = self.processor.grid
-        side = grid * self.crayon.MAP_SCALE
+        side = grid * self.crayon.map_scale
         for key, picture in pictures.items():
             if key not in self._crayons:
                 panoptic: PanopticMap = self.segmenter.segment([picture], (side, side))[0]
@@ -176,7 +176,7 @@ class Engine:
         crayon = self._crayons[key] if query.picture is not None else None
         question = query.question.replace(IMAGE_TAG, "")  # the picture has its place; a second one would have no pixels
         objects = None if crayon is None else object_list(crayon.objects)
-        before, after = self.template.parts(objects, question, told=self.crayon.OBJECT_LIST)
+        before, after = self.template.parts(objects, question, told=self.crayon.object_list)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from configs.text import quoted
+from configs.common.words import did_you_mean, quoted, shown
 
 from .types import DataError
 
@@ -31,9 +30,8 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise DataError(f"{where}: unknown key '{key}'{hint} Known keys: {', '.join(fields) or 'none'}")
+            hint = did_you_mean(key, fields)
+            raise DataError(f"{where}: unknown key '{shown(str(key))}'{hint} Known keys: {', '.join(fields) or 'none'}")
     converted = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
     missing = [
         name

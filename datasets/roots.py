@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from configs.common.paths import user_path
+
 from .types import DataError
 
 ROOT_VARIABLES = ("DATASET", "DATASET2", "VLDATASET", "DETECTRON2_DATASETS")
@@ -18,17 +20,24 @@ def data_roots(configured: str | None, environ: Mapping[str, str]) -> tuple[Path
         environ: the process environment; `ROOT_VARIABLES` are read from it otherwise.
 
     Raises:
-        DataError: neither is set.
+        DataError: neither is set, or one is no path.
     """
     if configured:
-        return (Path(configured).expanduser(),)
-    roots = [Path(environ[name]).expanduser() for name in ROOT_VARIABLES if environ.get(name)]
+        return (_folder("DATASETS.ROOT", configured),)
+    roots = [_folder(name, environ[name]) for name in ROOT_VARIABLES if environ.get(name)]
     if not roots:
         raise DataError(
             "no dataset folder is known: set DATASETS.ROOT, or one of the environment variables "
             f"{', '.join(ROOT_VARIABLES)}, to the folder that holds POPE, coco2014, ..."
         )
     return tuple(dict.fromkeys(roots))
+
+
+def _folder(name: str, path: str) -> Path:
+    try:
+        return user_path(path)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def find(roots: Sequence[Path], *candidates: str) -> Path:

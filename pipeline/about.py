@@ -17,7 +17,6 @@ PACKAGES = (
     "safetensors",
     "numpy",
     "pillow",
-    "torchmetrics",
 )
 _ROOT = Path(__file__).resolve().parent.parent
 

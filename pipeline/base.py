@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation, evaluate, score
+from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
 from datasets.types import BadRecord, Record, Score
 
@@ -48,12 +49,15 @@ class BenchmarkPipeline:
 
         Args:
             roots: dataset folders, in the order in which they are searched.
-        Returns: the records in data order, and what could not be read.
+        Returns: the records in data order, in the form that the scorer needs, and what could not be read or scored.
 
         Raises:
+            UnscorableError: the scorer understands no record.
             DataError: a file is missing.
         """
-        return load_records(self.declaration, roots)
+        records, bad = load_records(self.declaration, roots)
+        good, unscorable = prepare_records(self.declaration, records)
+        return good, [*bad, *unscorable]
 
     def prompt(self, record: Record) -> str:
         """Word the question of a record, without object list and template.

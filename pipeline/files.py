@@ -7,6 +7,26 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .errors import RunError
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Check that files can be written below a folder, which need not exist yet. Makes nothing.
+
+    Args:
+        key: the setting that names it.
+        folder: may begin with ``~``.
+
+    Raises:
+        RunError: a file is in its place or above it, or it cannot be written to.
+    """
+    place = folder.expanduser().absolute()
+    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise RunError(f"{key}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{key}: {there} cannot be written to; choose another folder")
+
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Replace a file's content at once, so that no reader and no kill ever sees a half.

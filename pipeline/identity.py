@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.text import inline
+from configs.common.safe_json import read_json
+from configs.common.words import shown
 from datasets.declaration import Benchmark
 from datasets.types import ImageSource, Record
 
@@ -79,7 +80,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = _flat(old), _flat(new)
     absent = "nothing"
     return [
-        f"{inline(name)}: {inline(before.get(name, absent))} -> {inline(after.get(name, absent))}"
+        f"{shown(name)}: {shown(before.get(name, absent))} -> {shown(after.get(name, absent))}"
         for name in sorted({*before, *after})
         if before.get(name, absent) != after.get(name, absent)
     ]
@@ -178,7 +179,7 @@ def _refusal(file: Path, changes: Sequence[str]) -> RunError:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         if isinstance(values["parts"], dict) and isinstance(values["accepted"], list):
             return {"changes": values["changes"], "restarts": int(values["restarts"]), **values}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -7,12 +7,13 @@ file opened for appending; what a kill leaves of a last line is skipped when rea
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
+
+from configs.common.safe_json import parse_json
 
 from .files import json_line
 from .shard import QuestionKey
@@ -72,7 +73,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def parse_line(line: bytes) -> Entry | None:
     """Read one line; None if it is torn or not one of ours."""
     try:
-        values = json.loads(line)
+        values = parse_json(line)
     except ValueError:
         return None
     if not isinstance(values, dict) or set(values) != {field.name for field in fields(Entry)}:

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from configs.text import inline, quoted
+from configs.common.words import quoted
+from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
 from datasets.types import DataError, ImageSource
 from modeling.segmenters.base import Picture

@@ -40,11 +40,10 @@ class MapSource:
         source: has the segmenter.
         records: of the benchmark, all of them.
         folder: of the benchmark's results.
-        device: where maps are compared.
     """
 
-    def __init__(self, source: EngineSource, records: Sequence[Record], folder: Path, device: Any) -> None:
-        self._source, self._records, self._folder, self._device = source, records, folder / FOLDER, device
+    def __init__(self, source: EngineSource, records: Sequence[Record], folder: Path) -> None:
+        self._source, self._records, self._folder = source, records, folder / FOLDER
 
     def parts(self) -> Mapping[str, Any]:
         """The segmenter's identity; nothing else shapes a map."""
@@ -57,7 +56,7 @@ class MapSource:
     def engine(self) -> Answerer:
         """The segmenter, which keeps its maps in the run's folder."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        return MapAnswerer(self.segmenter(), self._records, self._folder, self._device)
+        return MapAnswerer(self.segmenter(), self._records, self._folder)
 
     def segmenter(self) -> Segmenter:
         """See `EngineSource.segmenter`."""
@@ -71,13 +70,12 @@ class MapAnswerer:
         segmenter: makes the maps.
         records: of the benchmark.
         folder: of the PNGs.
-        device: where maps are compared.
     """
 
     image_size = None
 
-    def __init__(self, segmenter: Segmenter, records: Sequence[Record], folder: Path, device: Any = "cpu") -> None:
-        self._segmenter, self._folder, self._device = segmenter, folder, device
+    def __init__(self, segmenter: Segmenter, records: Sequence[Record], folder: Path) -> None:
+        self._segmenter, self._folder = segmenter, folder
         names = [record.id for record in records]
         self._records = dict(zip(names, records, strict=True))
         self._files = {name: f"{stem}.png" for name, stem in zip(names, unique_stems(names), strict=True)}
@@ -111,7 +109,7 @@ class MapAnswerer:
             TrueSegment(id=s["id"], category_id=s["category_id"], crowd=bool(s["iscrowd"])) for s in record.target
         ]
         classes = {segment.id: listed[segment.category_id] for segment in kept}
-        tallies = compare(panoptic.id_map, classes, true, segments, self._device)
+        tallies = compare(panoptic.id_map, classes, true, segments)
         write_bytes(self._folder / self._files[record.id], panoptic_png(panoptic.id_map))
         content = {
             "file_name": self._files[record.id],

@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from configs.text import terminal_lines
+from configs.common.escape import terminal_lines
 
 FIRST_LINE_SECONDS, MAX_LINE_SECONDS = 5.0, 60.0
 
@@ -111,6 +111,42 @@ class Progress:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+class LoadingBar:
+    """How much of a checkpoint has been loaded; where standard error is no terminal, plain lines.
+
+    Args:
+        shown: False on all processes but the main one.
+    """
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown, self._before = shown, 0
+        self._progress: Progress | None = None
+
+    def show(self, done: int, total: int) -> None:
+        """Show the bytes that are loaded, and those of the whole checkpoint."""
+        if self._progress is None:
+            self._progress = Progress("loading weights", _megabytes(total), shown=self._shown, unit="MB")
+        if new := _megabytes(done) - self._before:
+            self._progress.advance(new)
+            self._before += new
+
+    def __enter__(self) -> LoadingBar:
+        """The bar itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
+
+
+def _megabytes(size: int) -> int:
+    """Bytes in MB, rounded up, so that whatever is loaded is never nothing."""
+    return -(-size // 10**6)
 
 
 def duration(seconds: float) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.text import csv_cell, inline, quoted
-from configs.text import markdown as markdown_text
+from configs.common.escape import csv_cell
+from configs.common.escape import markdown as markdown_text
+from configs.common.words import quoted
+from configs.common.words import shown as inline
 
 from .files import write_bytes, write_json, write_text
 from .results import warnings
@@ -23,10 +25,7 @@ CLASS, MANY_ROWS = "class/", 120
 
 LONGEST_PROMPT = 1000
 """Characters of a prompt, or of where a rule is from, in a report."""
-
-INTERVAL = 1.96
-"""Standard errors on each side of a 95 % interval."""
-_COLUMNS = ("group", "name", "value", "num", "stderr", "kind")
+_COLUMNS = ("group", "name", "value", "num", "stderr", "low", "high", "kind")
 
 
 def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) -> None:
@@ -121,11 +120,10 @@ def _paired(row: Mapping[str, Any]) -> str:
     against = inline(row["against"])
     if row["difference"] is None:
         return f"against {against}: no question has a score in both"
-    half = INTERVAL * (row["stderr"] or 0.0)
-    low, high = 100 * (row["difference"] - half), 100 * (row["difference"] + half)
     return (
         f"against {against}, on {row['questions']} questions: {100 * row['difference']:+.2f} points of credit "
-        f"({low:+.2f} to {high:+.2f}); better on {row['first_better']}, worse on {row['second_better']}"
+        f"({100 * row['low']:+.2f} to {100 * row['high']:+.2f}); better on {row['first_better']}, "
+        f"worse on {row['second_better']}"
     )
 
 
@@ -168,13 +166,9 @@ def shown(metric: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def _interval(metric: Mapping[str, Any]) -> str:
-    if metric["value"] is None or metric["stderr"] is None:
+    if metric["value"] is None or metric.get("low") is None:
         return ""
-    value, half = metric["value"] * _scale(metric), INTERVAL * metric["stderr"] * _scale(metric)
-    low, high = value - half, value + half
-    if metric["kind"] == "rate":
-        low, high = max(low, 0.0), min(high, 100.0)
-    return f"{low:.2f} to {high:.2f}"
+    return f"{metric['low'] * _scale(metric):.2f} to {metric['high'] * _scale(metric):.2f}"
 
 
 def _scale(metric: Mapping[str, Any]) -> float:

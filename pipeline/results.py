@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.text import inline
+from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
 from datasets.evaluation import Evaluation, rates
 from datasets.evaluation.predictions import outcome
@@ -28,8 +28,10 @@ from .shard import Question, QuestionKey
 
 NAMED_IDS = 10
 """How many ids a message lists before it says how many more there are."""
-MANY_UNFINISHED = 0.2
-"""Share of replies cut at the token limit from which a run warns."""
+MANY = 0.1
+"""Share of replies from which a run warns that they are empty, unreadable or cut at the token limit."""
+SHOWN_REPLY = 100
+"""Characters of a reply in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class Effort:
 def listed(names: Sequence[str]) -> str:
     """Names for a message, the first few of them."""
     more = f" and {len(names) - NAMED_IDS} more" if len(names) > NAMED_IDS else ""
-    return ", ".join(map(inline, names[:NAMED_IDS])) + more
+    return ", ".join(map(shown, names[:NAMED_IDS])) + more
 
 
 def join(
@@ -140,8 +142,23 @@ def counts(answered: Answered) -> dict[str, int]:
         "pictures": len({record.image.name for record in answered.records if record.image is not None}),
         "bad_records": len(answered.bad),
         "no_answer": sum(scored.score.no_answer for scored in given),
+        "empty": sum(not scored.text.strip() for scored in given),
         "unfinished": sum(not answered.entries[scored.record.id].finished for scored in given),
     }
+
+
+def examples(answered: Answered) -> dict[str, dict[str, str]]:
+    """The first reply of each kind that a run warns of, with its record's id."""
+    found: dict[str, dict[str, str]] = {}
+    for scored in answered.evaluation.scored:
+        entry = answered.entries[scored.record.id]
+        if entry.error is not None:
+            continue
+        blank = not scored.text.strip()
+        kinds = {"empty": blank, "no_answer": scored.score.no_answer and not blank, "unfinished": not entry.finished}
+        for kind in (kind for kind, is_so in kinds.items() if is_so):
+            found.setdefault(kind, {"id": scored.record.id, "reply": scored.text[:SHOWN_REPLY]})
+    return found
 
 
 def nested(metrics: Iterable[Metric]) -> dict[str, dict[str, float | int | None]]:
@@ -206,6 +223,7 @@ def summary(
         "metrics": [asdict(metric) for metric in metrics],
         "expected": [compare(expected, metrics) for expected in benchmark.expected],
         "counts": counts(answered),
+        "examples": examples(answered),
         "bad_records": [asdict(record) for record in answered.bad],
         "errors": [
             {"id": record.id, "reason": answered.entries[record.id].error}
@@ -222,7 +240,7 @@ def summary(
 def _unscored(results: Mapping[str, Any], folder: Path) -> str:
     """How many replies nobody judged, and how to have them judged."""
     number, judged = results["counts"], results["judged"]
-    why = inline(judged["decided_by"] or "the rules decide nothing about them", LONGEST_REASON)
+    why = shown(judged["decided_by"] or "the rules decide nothing about them", LONGEST_REASON)
     head = f"{number['unscored']} of {number['answered']} replies are unscored ({why})"
     if "usage" in judged:
         return head
@@ -271,19 +289,56 @@ def paired(first: Evaluation, second: Evaluation) -> dict[str, float | int | Non
         first: a run.
         second: another one, on the same records.
     Returns: over the questions that both answered: how many, the mean difference of the credits (first less second)
-        with its standard error, clustered by picture, and how many only one of them got more credit for.
+        with its standard error and 95 % interval, clustered by picture, and how many only one of them got more credit
+        for.
     """
     others = {scored.record.id: scored.score.value for scored in second.scored}
     pairs = [(s, s.score.value, others.get(s.record.id)) for s in first.scored]
     known = [(s, one - other) for s, one, other in pairs if one is not None and other is not None]
-    mean = rates.mean("difference", [gap for _, gap in known], clusters=[rates.picture(s) for s, _ in known])
+    clusters = [rates.picture(s) for s, _ in known]
+    mean = rates.mean("difference", [gap for _, gap in known], clusters=clusters, signed=True)
     return {
         "questions": len(known),
         "difference": mean.value,
         "stderr": mean.stderr,
+        "low": mean.low,
+        "high": mean.high,
         "first_better": sum(gap > 0 for _, gap in known),
         "second_better": sum(gap < 0 for _, gap in known),
     }
+
+
+def _odd_replies(results: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with more than a tenth of the replies, with one of them and what to check."""
+    number, asked = results["counts"], results["asked"]
+    answered, empty, unread = number["answered"], number.get("empty", 0), number["no_answer"]
+    many = MANY * answered
+    if empty > many:
+        yield (
+            f"{empty} of {answered} replies are empty{_example(results, 'empty')}: check that the checkpoint is whole, "
+            "that its template and CRAYON settings are those it was trained with, and MAX_NEW_TOKENS"
+        )
+    if unread - empty > many or (unread > many >= empty):
+        kind = asked.get("scoring", {}).get("rule", asked.get("scorer", "its rule"))
+        yield (
+            f"{unread} of {answered} replies hold no answer that '{kind}' reads{_example(results, 'no_answer')}: check "
+            "whether the prompt (TEST.PROMPT) asks for such answers, and the checkpoint's template and CRAYON settings"
+            + ("; a judge reads more (JUDGE)" if results["judged"]["decided_by"].startswith("no judge") else "")
+        )
+    if number["unfinished"] > many:
+        yield (
+            f"{number['unfinished']} of {answered} replies did not end within {asked['max_new_tokens']} tokens"
+            f"{_example(results, 'unfinished')}: check the prompt, the checkpoint's template, or MAX_NEW_TOKENS"
+        )
+
+
+def _example(results: Mapping[str, Any], kind: str) -> str:
+    """One reply of a kind, with its record."""
+    example = results.get("examples", {}).get(kind)
+    if example is None:
+        return ""
+    reply = f": {quoted(example['reply'])}" if example["reply"].strip() else ""
+    return f", such as that to {shown(example['id'])}{reply}"
 
 
 def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
@@ -308,17 +363,12 @@ def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
             "targets"
         )
     if failed := results["judged"].get("without_verdict"):
-        first = inline(failed[0]["reason"], LONGEST_REASON)
+        first = shown(failed[0]["reason"], LONGEST_REASON)
         found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {first}")
-    if number["unfinished"] > MANY_UNFINISHED * number["answered"]:
-        found.append(
-            f"{number['unfinished']} of {number['answered']} replies did not end within "
-            f"{results['asked']['max_new_tokens']} tokens: check the prompt, the checkpoint's template, or "
-            "MAX_NEW_TOKENS"
-        )
+    found += _odd_replies(results)
     if results.get("limit") is not None:
         found.append(f"only the first {results['limit']} records were asked (EVAL.LIMIT)")
     if results.get("changes"):
-        changes = "; ".join(map(inline, results["changes"]))
+        changes = "; ".join(map(shown, results["changes"]))
         found.append(f"some answers are of an earlier configuration (EVAL.ON_CHANGE): {changes}")
     return found

@@ -164,6 +164,8 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
         session = with_judge(plan, make_session(plan, accelerator))
         run_tasks(plan, make_source(device_of(accelerator)), session, lambda task: folders.append(task.folder))
         finish(accelerator)
+        if lacking := [task.dataset for task in plan.tasks if not task.optional and task.folder not in folders]:
+            raise AgreedError(f"left out, as said above: {', '.join(lacking)}; the other benchmarks are done")
 
     return guarded(work, "interrupted; the answers so far are kept, and the same command goes on from there")
 
@@ -219,7 +221,7 @@ def run_tasks(
     Returns: the results of each on the main process, in order.
 
     Raises:
-        AgreedError: files are missing, or a task cannot start.
+        AgreedError: files are missing, nothing can be scored, or a task cannot start.
         DataError, RunError, SampleError: see `run_task`.
     """
     found, missing = load_tasks(plan.tasks, session)
@@ -240,7 +242,7 @@ def _source_of(loaded: Loaded, source: EngineSource, session: Session) -> Engine
     task = loaded.task
     if not task.pipeline.declaration.measures_maps:
         return source
-    return MapSource(source, loaded.records, task.folder, device_of(session.accelerator))
+    return MapSource(source, loaded.records, task.folder)
 
 
 def _start(plan: Plan, world: int) -> Accelerator:

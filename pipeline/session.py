@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from collavo.errors import CheckpointError
-from configs.text import terminal_lines
+from configs.common.escape import terminal_lines
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 

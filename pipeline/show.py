@@ -14,9 +14,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from collavo.crayon import crayon_prompt
-from configs.text import inline
+from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
-from datasets.registration import load_records
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
 from modeling.segmenters.base import PanopticMap, Picture
@@ -85,7 +84,7 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     """
     benchmark = catalog.select(config.DATASETS.TEST)[0]
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
-    records, _ = load_records(pipeline.declaration, data_roots(config.DATASETS.ROOT, environment))
+    records, _ = pipeline.load(data_roots(config.DATASETS.ROOT, environment))
     chosen = spread(records, num)
     if not chosen:
         raise DataError(f"{benchmark.dataset}: it has no question with a picture")

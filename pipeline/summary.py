@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.text import csv_cell, inline
-from configs.text import markdown as markdown_text
+from configs.common.escape import csv_cell
+from configs.common.escape import markdown as markdown_text
+from configs.common.words import shown as inline
 
 from .files import write_text
 from .progress import tell
@@ -57,7 +58,7 @@ def show_summary(results: Sequence[Mapping[str, Any]], missing: Mapping[str, str
     columns = in_order([column for result in results for column in columns_of(result)])
     write_text(folder / MARKDOWN, markdown(columns, results, missing))
     write_text(folder / TABLE, _csv(columns))
-    left_out = f"\nleft out, their files are missing: {', '.join(missing)}\n" if missing else ""
+    left_out = f"\nleft out, for reasons said above: {', '.join(missing)}\n" if missing else ""
     tell(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from configs.text import inline, quoted
+from configs.common.words import quoted
+from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
+from datasets.evaluation.scorable import UnscorableError
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
@@ -23,11 +25,13 @@ from .base import BenchmarkPipeline
 from .files import write_text
 from .identity import Identity, run_parts, settle
 from .journal import Entry, Journal, read_folder, usable_answers
-from .judging import score
+from .judging import decider, score
+from .kept import in_words, set_aside
 from .loop import LoopSettings, answer_all
 from .progress import Progress, duration, say, tell, warn
 from .report import LONGEST_PROMPT, MARKDOWN, PREDICTIONS, RESULTS, headline, plain_table, remove_results, write_results
 from .results import Answered, Effort, flat, join, listed, predictions, summary, text_of, warnings
+from .scoring_check import check_scoring, without
 from .session import AgreedError, EngineSource, Session
 from .shard import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
 
@@ -70,6 +74,19 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What a process found of all benchmarks' files.
+
+    Attributes:
+        missing: dataset -> why it cannot be run here.
+        bad: dataset -> records that cannot be scored, by id; on the main process.
+    """
+
+    missing: dict[str, str]
+    bad: dict[str, Mapping[str, BadRecord]]
+
+
+@dataclass(frozen=True)
 class _Data:
     """A benchmark's records and the questions they ask."""
 
@@ -88,47 +105,78 @@ class _Start:
 
 
 def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], dict[str, str]]:
-    """Read the files of all benchmarks before anything is asked. All processes must call it.
+    """Read the files of all benchmarks, and try their scorers, before anything is asked. All processes must call it.
 
-    Returns: the benchmarks that can be run, and why optional ones cannot, by dataset name.
+    Returns: the benchmarks that can be run, and why others cannot, by dataset name: optional ones without their files,
+        and, where there are several, those that cannot be scored.
 
     Raises:
-        AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all.
+        AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all;
+            or the only one cannot be scored.
     """
     found: list[Loaded | str] = []
     shares = session.agree(lambda: _load_all(tasks, session, found))
-    missing = {name: why for share in shares for name, why in share.items()}
-    loaded = [item for item in found if isinstance(item, Loaded) and item.task.dataset not in missing]
+    missing = {name: why for share in shares for name, why in share.missing.items()}
+    unscorable = {name: bad for share in shares for name, bad in share.bad.items()}
+    loaded = [
+        replace(item, records=without(item.records, bad), bad=[*item.bad, *bad.values()])
+        for item in found
+        if isinstance(item, Loaded) and item.task.dataset not in missing
+        for bad in [unscorable.get(item.task.dataset, {})]
+    ]
     if not loaded:
-        raise AgreedError("no benchmark has its files:\n" + "\n".join(f"{n}: {why}" for n, why in missing.items()))
+        raise AgreedError("no benchmark can be run:\n" + "\n".join(f"{n}: {why}" for n, why in missing.items()))
     return loaded, missing
 
 
-def _load_all(tasks: Sequence[Task], session: Session, found: list[Loaded | str]) -> dict[str, str]:
-    """Read all benchmarks into ``found``; returns why some cannot be run here."""
-    found += [_load(task, session) for task in tasks]
-    return {task.dataset: item for task, item in zip(tasks, found, strict=True) if isinstance(item, str)}
+def _load_all(tasks: Sequence[Task], session: Session, found: list[Loaded | str]) -> _Found:
+    """Read all benchmarks into ``found``; returns what cannot be run or scored here."""
+    bad: dict[str, Mapping[str, BadRecord]] = {}
+    for task in tasks:
+        try:
+            loaded = _load(task, session)
+            if session.is_main:  # once for all of them: the scorer is the same everywhere
+                bad[task.dataset] = _try_scorer(loaded, session)
+            found.append(loaded)
+        except DataError as error:
+            if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
+                raise
+            found.append(str(error))
+    missing = {task.dataset: item for task, item in zip(tasks, found, strict=True) if isinstance(item, str)}
+    return _Found(missing, bad)
 
 
-def _load(task: Task, session: Session) -> Loaded | str:
+def _load(task: Task, session: Session) -> Loaded:
     """Read a benchmark's files.
 
-    Returns: what they hold, or why an optional one cannot be run.
+    Raises:
+        UnscorableError: they hold no record that can be read and scored.
+        DataError: they are missing or unreadable, or (``strict``) a record is malformed.
+    """
+    records, bad = task.pipeline.load(session.roots)
+    _check_strict(bad, session)
+    if not records:
+        first = f": {bad[0].where}: {bad[0].reason}" if bad else ""
+        raise UnscorableError(f"{task.dataset}: the files hold no record that can be read{first}")
+    return Loaded(task, records, bad)
+
+
+def _try_scorer(loaded: Loaded, session: Session) -> Mapping[str, BadRecord]:
+    """Score a benchmark's records with their own targets and say the finding; returns those that cannot be scored.
 
     Raises:
-        DataError: they are missing or unreadable, hold nothing, or (``strict``) a record is malformed.
+        UnscorableError: nothing can be scored.
+        DataError: ``strict``, and one record cannot.
     """
-    try:
-        records, bad = task.pipeline.load(session.roots)
-    except DataError as error:
-        if task.optional:
-            return str(error)
-        raise
+    check = check_scoring(loaded.task.pipeline, loaded.records)
+    say(f"{loaded.task.dataset}: {check.sentence}")
+    _check_strict(list(check.bad.values()), session)
+    return check.bad
+
+
+def _check_strict(bad: Sequence[BadRecord], session: Session) -> None:
     if bad and session.options.strict:
         raise DataError(f"{bad[0].where}: {bad[0].reason} (EVAL.STRICT False counts it and goes on)")
-    if not records:
-        raise DataError(f"{task.dataset}: the files hold no record" + (f": {bad[0]}" if bad else ""))
-    return Loaded(task, records, bad)
 
 
 def run_task(loaded: Loaded, source: EngineSource, session: Session) -> dict[str, Any]:
@@ -270,6 +318,8 @@ def _finish(
     """Score, write, and show."""
     entries = join(data.records, data.questions, answers)
     texts = [(record, text_of(entries[record.id])) for record in data.records]
+    if kept := set_aside(task.folder, decider(task.pipeline.declaration, session.judge)):
+        say(f"{task.dataset}: the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
     answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
     about = {

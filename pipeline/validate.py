@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.text import inline
-from datasets.registration import load_records
+from configs.common.words import shown
+from datasets.evaluation.scorable import UnscorableError
 from datasets.types import DataError, ImageFile, Record
 
 from .base import BenchmarkPipeline
 from .judging import needs_judge
 from .progress import tell
+from .scoring_check import scorable
 
 SHOWN = 5
 """How many missing or malformed things are named before the rest is counted."""
@@ -32,13 +33,16 @@ def validate(pipeline: BenchmarkPipeline, roots: Sequence[Path]) -> bool:
         DataError: the declaration names no such reader or scorer, or an option that it does not have.
     """
     benchmark = pipeline.declaration
-    _say(f"{inline(benchmark.title)} ({benchmark.dataset}), version {benchmark.version}")
-    _say(f"  source: {inline(benchmark.source, LONGEST)}")
+    _say(f"{shown(benchmark.title)} ({benchmark.dataset}), version {benchmark.version}")
+    _say(f"  source: {shown(benchmark.source, LONGEST)}")
     _say(f"  folders: {', '.join(map(str, roots))}")
     judged = "; a judge helps, if one is configured" if needs_judge(benchmark) else ""
     _say(f"  scorer: {benchmark.scorer} ({benchmark.rules} rules){judged}")
     try:
-        records, bad = load_records(benchmark, roots)
+        records, bad, check = scorable(pipeline, *pipeline.load(roots))
+    except UnscorableError as error:
+        _say(f"  UNSCORABLE: {error}")
+        return False
     except DataError as error:
         _say(f"  MISSING: {error}")
         return False
@@ -51,6 +55,7 @@ def validate(pipeline: BenchmarkPipeline, roots: Sequence[Path]) -> bool:
     _say(f"  pictures: {len(images)}, questions without one: {sum(record.image is None for record in records)}")
     _list(f"  MISSING pictures: {len(missing)}", missing)
     _list(f"  MALFORMED records: {len(bad)}", [f"{item.where}: {item.reason}" for item in bad])
+    _say(f"  {check.sentence}")
     complete = _prompts(pipeline, records) and bool(records) and not missing and not bad
     _say("  complete" if complete else "  incomplete")
     return complete
@@ -65,8 +70,8 @@ def _prompts(pipeline: BenchmarkPipeline, records: Sequence[Record]) -> bool:
         return False
     for record, prompt in zip(records[:1], prompts[:1], strict=True):
         _say(
-            f"  first question ({inline(record.id)}):",
-            *(f"    | {inline(part, LONGEST)}" for part in prompt.split("\n")),
+            f"  first question ({shown(record.id)}):",
+            *(f"    | {shown(part, LONGEST)}" for part in prompt.split("\n")),
         )
     return True
 
@@ -74,7 +79,7 @@ def _prompts(pipeline: BenchmarkPipeline, records: Sequence[Record]) -> bool:
 def _list(title: str, items: Sequence[Any]) -> None:
     if items:
         more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
-        _say(title, *(f"    {inline(str(item), LONGEST)}" for item in [*items[:SHOWN], *more]))
+        _say(title, *(f"    {shown(str(item), LONGEST)}" for item in [*items[:SHOWN], *more]))
 
 
 def _say(*lines: str) -> None:

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from collavo.trained import is_trained, read_state
+from collavo.errors import CheckpointError
+from collavo.examine import describe_checkpoint
+from collavo.place import locate
+from collavo.settings import settings_for
+from collavo.template import CHAT
+from collavo.trained import read_state
+from configs.common.safe_json import read_json
+from configs.common.words import shown
 from configs.load import ConfigError
+from datasets.types import DataError
 from pipeline.catalog import Catalog
+from pipeline.cli import check_data
 from pipeline.errors import RunError
+from pipeline.files import check_folder
 from pipeline.run import Plan, make_plan
 from pipeline.session import Options
 
-from .config import TrainConfig
+from .config import SEGMENTER_STATE, TrainConfig
+from .data_paths import missing
+from .step_folders import in_use, newest
 
 
 def check(config: TrainConfig, catalog: Catalog) -> None:
@@ -29,6 +43,10 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
         _check_segmenter(config)
     else:
         _check_start(config)
+    if lacking := missing(config):
+        raise DataError("\n".join(lacking))
+    check_folder("SAVE_DIR", Path(config.SAVE_DIR))
+    _check_continuation(config)
     for wanted, key, package in (
         (config.WANDB, "WANDB", "wandb"),
         (config.TRAIN.TENSORBOARD, "TRAIN.TENSORBOARD", "tensorboard"),
@@ -36,7 +54,7 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
         if wanted and importlib.util.find_spec(package) is None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
-        evaluation_plan(config, catalog)
+        check_data(config, evaluation_plan(config, catalog))
 
 
 def _check_segmenter(config: TrainConfig) -> None:
@@ -49,14 +67,61 @@ def _check_segmenter(config: TrainConfig) -> None:
         raise ConfigError("TRAIN.EVAL_EVERY: benchmarks are answered by CoLLaVO; stage segmenter trains none of it")
 
 
+def _check_continuation(config: TrainConfig) -> None:
+    """Check what SAVE_DIR holds already, as far as the configuration alone tells.
+
+    Raises:
+        RunError: an earlier training that is not to be gone on with, or one of other settings.
+        CheckpointError: its newest checkpoint is unreadable.
+    """
+    save_dir = Path(config.SAVE_DIR)
+    folder = newest(save_dir)
+    if folder is None:
+        return
+    if not config.RESUME:
+        raise RunError(in_use(save_dir, folder))
+    kept = _kept_settings(config, folder)
+    differ = [
+        f"{key}: {shown(kept[key])} -> {shown(value)}"
+        for key, value in _comparable(config)
+        if key in kept and kept[key] != value
+    ]
+    if differ:
+        raise RunError(f"{folder} is of another training. What differs:\n  " + "\n  ".join(differ))
+
+
+def _kept_settings(config: TrainConfig, folder: Path) -> Mapping[str, Any]:
+    """What a checkpoint says that a continuation must have in common with it."""
+    if config.TRAIN.STAGE != "segmenter":
+        return read_state(folder).settings
+    try:
+        return dict(read_json(folder / SEGMENTER_STATE)["settings"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder}: not what stage segmenter left ({error!r})") from error
+
+
+def _comparable(config: TrainConfig) -> Iterator[tuple[str, Any]]:
+    """Settings by the names that checkpoints have for them."""
+    for section in ("TRAIN", "XDECODER"):
+        yield from ((f"{section}.{name}", value) for name, value in vars(getattr(config, section)).items())
+    data = config.DATA
+    yield "DATA.SPOIL", data.SPOIL
+    yield "DATA.KINDS", data.KINDS
+    yield "DATA.PANOPTIC.ANNOTATIONS", data.PANOPTIC.ANNOTATIONS
+    yield "DATA.CONVERSATIONS", [item.FILE for item in data.CONVERSATIONS]
+    yield "LORA", [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT]
+    if config.TRAIN.STEPS is not None:
+        yield "steps", config.TRAIN.STEPS
+
+
 def _check_start(config: TrainConfig) -> None:
     """Check what a stage that trains CoLLaVO starts from."""
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
-    base = Path(config.RESUME_FROM)
-    if not is_trained(base) and not (base / "config.json").is_file():
-        raise RunError(f"RESUME_FROM: {base} is no checkpoint directory (it has no config.json)")
-    if is_trained(base) and read_state(base).adapters:
+    described = describe_checkpoint(locate(config.RESUME_FROM))
+    base = described.folder
+    settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
+    if described.state is not None and described.state.adapters:
         raise RunError(
             f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
         )

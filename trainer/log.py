@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from configs.common.safe_json import parse_json
 from pipeline.files import json_line, write_bytes
 from pipeline.progress import say
 
@@ -130,7 +130,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     found = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # cut off by a kill
         if isinstance(row, dict) and isinstance(row.get("step"), int):

@@ -22,9 +22,10 @@ from pipeline.launch import check_environment, check_sharding, device_of, start_
 from pipeline.progress import say
 from pipeline.run import Plan, finish, guarded, make_session
 from pipeline.session import AgreedError, Session
+from pipeline.task import load_tasks
 
 from .check import evaluation_plan
-from .checkpoint import load_random, newest, random_state, read_optimizer, save
+from .checkpoint import load_random, random_state, read_optimizer, save
 from .config import SHARDED_STAGES, TrainConfig
 from .job import Job
 from .log import Log
@@ -32,6 +33,7 @@ from .loop import Loop, Update
 from .parameters import trained
 from .placement import Placement, place
 from .sharding import Sharding, read_sharding
+from .step_folders import in_use, newest
 from .zero import keep_whole
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
         accelerator, sharding = _start(config)
         plan = evaluation_plan(config, catalog)
         session = make_session(plan, accelerator)
+        if config.TRAIN.EVAL_EVERY:
+            load_tasks(plan.tasks, session)  # what is missing or cannot be scored is said now, not after many updates
         run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
         finish(accelerator)
 
@@ -205,10 +209,7 @@ def _resume(
         if folder is None:
             return
         if not config.RESUME:
-            raise RunError(
-                f"{save_dir} holds checkpoints of an earlier training ({folder.name}): RESUME True goes on from there, "
-                "another SAVE_DIR starts anew"
-            )
+            raise RunError(in_use(save_dir, folder))
         step, settings = job.standing(folder)
         # what an earlier version of this code did not keep cannot be compared
         differ = [f"{k}: {settings[k]} -> {v}" for k, v in job.shared().items() if k in settings and settings[k] != v]

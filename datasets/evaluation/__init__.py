@@ -1,4 +1,16 @@
-"""Scorers: answers into verdicts and figures. A scorer is a module here; a declaration names it."""
+"""Scorers: answers into verdicts and figures. A scorer is a module here; a declaration names it.
+
+A scorer has ``Options``, ``score`` and ``summarize``, and says beside them which targets it understands:
+
+- ``prepare(record, options)``: the record with its target, and what else the rule needs, in the form that ``score``
+  compares with; it raises ``MalformedError`` for a record that the rule cannot score (see `targets`);
+- ``own_reply(record, options)``: the reply that says the record's target;
+- ``highest(record, options)``: the most that the rule gives for it; 1 where there is no such function;
+- ``credits_empty(record, options)``: whether the rule finds an answer in an empty reply; never if there is none;
+- ``own_verdict(record, part, options)``: what a judge replies about ``own_reply`` (see `judging`).
+
+`scorable` checks records with them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +19,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from configs.text import inline
+from configs.common.words import shown
 
 from ..declaration import Benchmark
 from ..options import build_options
@@ -55,9 +67,7 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
     seen: set[str] = set()
     for record, text in answers:
         if record.id in seen:
-            raise DataError(
-                f"benchmark {benchmark.name}: {inline(record.id)} is answered twice; each id is scored once"
-            )
+            raise DataError(f"benchmark {benchmark.name}: {shown(record.id)} is answered twice; each id is scored once")
         seen.add(record.id)
         if text is None:
             scored.append(unanswered(record))

@@ -46,6 +46,15 @@ class Options:
     images: tuple[str, ...] = ("ai2d_images", ".")
 
 
+FIELDS = ("question", "options")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [(f"{options.root}/{options.file}", f"{options.root}/{options.questions}")]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the list, or of the list of diagrams."""
     plain, lettered = (

@@ -63,6 +63,15 @@ class _Annotated:
     names: frozenset[str]
 
 
+FIELDS = ("question", "class", "box")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [options.annotations]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Make the questions, picture by picture."""
     path = find(roots, *options.annotations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import string
@@ -174,7 +175,7 @@ def build_records(items: Iterable[tuple[str, T]], build: Callable[[T], Record]) 
             yield BadRecord(where=where, reason=f"repeats id {record.id} of {places[record.id]}")
             continue
         places[record.id] = where
-        yield record
+        yield dataclasses.replace(record, where=where)
 
 
 def place(roots: Sequence[Path], *candidates: str) -> Path:

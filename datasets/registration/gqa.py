@@ -30,6 +30,15 @@ class Options:
     images: str = "images"
 
 
+FIELDS = ("question",)
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [(f"{options.root}/{options.file}", f"{options.root}/questions1.2/{options.file}")]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the balanced questions; the others only serve a consistency measure that cannot be computed on testdev."""
     path = find(roots, f"{options.root}/{options.file}", f"{options.root}/questions1.2/{options.file}")

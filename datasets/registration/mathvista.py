@@ -45,6 +45,15 @@ class Options:
     images: str = "."
 
 
+FIELDS = ("question", "query")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [tuple(f"{options.root}/{file}" for file in options.files)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the problems in the order of the table."""
     path = find(roots, *(f"{options.root}/{file}" for file in options.files))

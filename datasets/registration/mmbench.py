@@ -34,6 +34,15 @@ class Options:
     files: tuple[str, ...] = ("mmbench_dev_20230712.tsv",)
 
 
+FIELDS = ("question", "hint", "context", "options")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [tuple(f"{options.root}/{file}" for file in options.files)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read every pass of every question, in the order of the table.
 

@@ -36,6 +36,15 @@ class Options:
     root: str = "MME_Benchmark_release_version"
 
 
+FIELDS = ("question", "release_question")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [(options.root,)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the 14 subtasks, perception first.
 

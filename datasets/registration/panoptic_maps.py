@@ -31,6 +31,15 @@ class Options:
     images: str = "coco/val2017"
 
 
+FIELDS = ()
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [options.annotations]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """A record for each annotation: ``target`` has its segments; ``meta`` its map, image id, and all classes."""
     path = find(roots, *options.annotations)

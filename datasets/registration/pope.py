@@ -43,6 +43,20 @@ class Options:
     source: Literal["auto", "official", "merged"] = "auto"
 
 
+FIELDS = ("question",)
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    merged = [f"{folder}/{options.merged}" for folder in options.folders]
+    if options.source == "merged":
+        return [tuple(merged)]
+    instead = merged if options.source == "auto" else []
+    names = [options.file.format(split=split) for split in options.splits]
+    return [(*(f"{folder}/{name}" for folder in options.folders), *instead) for name in names]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions, list by list, in the order of the files.
 

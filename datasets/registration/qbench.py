@@ -34,6 +34,15 @@ class Options:
     images: str = "images"
 
 
+FIELDS = ("question", "options")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [(f"{options.root}/{options.file}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")

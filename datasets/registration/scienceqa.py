@@ -37,6 +37,18 @@ class Options:
     image_only: bool = True
 
 
+FIELDS = ("question", "hint", "context", "options")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [
+        (f"{options.root}/{file}", f"{options.root}/data/scienceqa/{file}")
+        for file in (options.problems, options.splits)
+    ]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read one split in the order of its list.
 

@@ -47,6 +47,15 @@ class Options:
     data_types: tuple[str, ...] = ("image",)
 
 
+FIELDS = ("question", "options")
+"""What a prompt may name."""
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it."""
+    return [(f"{options.root}/{options.file}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions of the asked types, in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")

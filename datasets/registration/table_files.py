@@ -6,12 +6,13 @@ that finds it again, so that the pictures of a large file are not held in memory
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from configs.common.words import did_you_mean
 
 from ..types import DataError, ImageSource
 from . import jsonl, parquet, tsv
@@ -159,8 +160,7 @@ def _descend(content: Any, records: str, path: Path) -> list[Any] | dict[str, An
     for part in records.split(".") if records else ():
         if not isinstance(content, dict) or part not in content:
             known = list(content) if isinstance(content, dict) else []
-            near = difflib.get_close_matches(part, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(part, known, n=1)
             raise DataError(
                 f"{path}: data.records is '{records}', but there is no '{part}'{hint} {_described(content)}"
             )

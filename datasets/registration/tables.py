@@ -7,7 +7,6 @@ declared.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from configs.common.words import did_you_mean
+
 from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .cells import CHOICES, absent, as_text, options_of, target_of
-from .files import MalformedError, build_records, place, shown
+from .files import MalformedError, build_records, place
 from .table_files import Entry, Item, check_format, entries
 from .table_pictures import Gallery
 
@@ -44,7 +45,7 @@ class Options:
             What is left out is looked for under our own name, ``id`` as ``index``, ``question_id`` and ``id``, else
             as the key or number of the record; ``image`` also as ``image_path``; and options as A, B, C, ...
         answer: how answers are written. Options are chosen by letter, by index from 0 or by their own text; "" is a
-            letter where a question has options, else a text.
+            letter or the text of an option where a question has options, else a text or a list of accepted ones.
         keep: columns for the scorer to report by or use, under their names in a record's ``meta``; short texts and
             numbers of all columns that have no other use if none are named.
     """
@@ -66,9 +67,18 @@ class Options:
             raise DataError(f"data.records is for files of JSON; {self.file!r} is read from its first line")
         for name in self.columns:
             if name not in _COLUMNS:
-                near = difflib.get_close_matches(name, _COLUMNS, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ";"
+                hint = did_you_mean(name, _COLUMNS, n=1, otherwise=";")
                 raise DataError(f"data.columns: unknown '{name}'{hint} it takes {', '.join(_COLUMNS)}: ours: theirs")
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it.
+
+    Raises:
+        DataError: nothing tells their format.
+    """
+    check_format(options.file, options.format)
+    return [(options.file.replace(_SPLIT, split),) for split in options.splits or ("",)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
@@ -119,6 +129,11 @@ class _Table:
             self._id_column = next((name for name in _IDS if name in entry.cells), None)
         self.columns.update(dict.fromkeys(entry.cells))
 
+    @property
+    def _named(self) -> set[str]:
+        """Columns that the declaration gives a use."""
+        return {*self._options.columns.values()}
+
     def _column(self, name: str) -> str:
         return self._options.columns.get(name, name)
 
@@ -126,7 +141,7 @@ class _Table:
         if isinstance(entry, MalformedError):
             raise entry
         cells, name = entry.cells, self._id(entry, position)
-        choices = options_of(cells, self._column("options"))
+        choices = options_of(cells, self._column("options"), self._named)
         self.has_options = self.has_options or bool(choices)
         answer = self._column("answer")
         return Record(
@@ -179,7 +194,7 @@ class _Table:
         if hint or "context" not in named:
             named["context"] = f"{hint}\n" if hint else ""
         if choices or "options" not in named:
-            named["options"] = "\n".join(f"{letter}. {text}" for letter, text in shown(choices).items())
+            named["options"] = "\n".join(f"{letter}. {text}" for letter, text in choices.items())
         return named
 
 
@@ -203,8 +218,7 @@ def _check_columns(tables: Sequence[_Table], options: Options) -> None:
     known = ", ".join(dict.fromkeys(columns))
     for key, column in named.items():
         if column not in columns:
-            near = difflib.get_close_matches(column, columns, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(column, columns, n=1)
             deeper = ". If records stand deeper in the file, data.records says where" if tables[0].is_json else ""
             raise DataError(f"{key}: no record of {paths} has '{column}'{hint} There are: {known}{deeper}")
     if options.answer in CHOICES and not any(table.has_options for table in tables):

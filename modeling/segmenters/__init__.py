@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from typing import Any
+
+from configs.common.words import did_you_mean
 
 from .base import Segmenter
 from .errors import SegmenterError
@@ -29,10 +30,12 @@ def build_segmenter(config: SegmenterConfig, device: Any = "cpu") -> Segmenter:
     Raises:
         SegmenterError: unknown backend, or one that cannot be built with these settings.
     """
+    config = config.resolved()
     if config.NAME not in backends():
-        near = difflib.get_close_matches(config.NAME, backends(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(config.NAME, backends(), n=1)
         raise SegmenterError(f"SEGMENTER.NAME: no '{config.NAME}'{hint} There are: {', '.join(backends())}")
+    if not config.PATH and config.NAME != "none":
+        raise SegmenterError(f"SEGMENTER.PATH: SEGMENTER.NAME {config.NAME} needs one; it is empty")
     if config.BATCH_SIZE < 1:
         raise SegmenterError(f"SEGMENTER.BATCH_SIZE: must be at least 1, got {config.BATCH_SIZE}")
     segmenter: Segmenter = importlib.import_module(f"{__name__}.{config.NAME}").build(config, device)

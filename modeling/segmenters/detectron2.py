@@ -20,9 +20,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ..files import check_real
+from ..weight_files import load, load_described, named_tensors, read_archive
 from .base import PanopticMap, Picture, check_pixels
 from .coco import coco_index
 from .errors import SegmenterError
@@ -133,6 +134,7 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Detectron2Segmenter:
     Raises:
         SegmenterError: the library is missing, or a setting, the weights or the classes are no good.
     """
+    config = config.resolved()
     library = _library()
     settings = zoo_settings(library, config.ZOO_CONFIG)
     # the library drops an instance of which more than a share is taken by others
@@ -265,13 +267,14 @@ def read_weights(file: Path, name: str) -> dict[str, Tensor]:
             ".pkl that its model zoo lists for it"
         )
     try:
+        check_real(file)
         if file.suffix == ".safetensors":
-            return load_file(file)
-        if file.suffix == ".pkl":
-            with file.open("rb") as opened:
-                content = _read_pickle(opened)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return load(file)
+        if file.suffix != ".pkl":
+            content = read_archive(file)
+            return load_described(named_tensors(content.get("model", content), file), file)
+        with file.open("rb") as opened:
+            content = _read_pickle(opened)
         weights = content.get("model", content)
         return {key: torch.as_tensor(value) for key, value in weights.items()}
     except Exception as error:  # damaged bytes make the readers fail in any way

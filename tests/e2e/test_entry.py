@@ -76,8 +76,34 @@ def test_mistakes_give_one_message_and_exit_2(words: list[str], message: str) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_checkpoint_is_checked_without_torch(world: Path, tmp_path: Path) -> None:
+    """What its headers and its settings show is said before any process starts."""
+    make_tiny(tmp_path / "tiny", seed=0)
+    asked = ("DATASETS.TEST", "pope_test", "DATASETS.ROOT", world, "RESUME_FROM")
+    shipped = ROOT / "assets" / "tiny" / "collavo"
+    assert entry("eval", "--check", "--overrides", *asked, shipped).returncode == 0
+    for words, message in (
+        (
+            (shipped, "CRAYON.OBJECT_LIST", "True"),
+            "CRAYON.OBJECT_LIST: True is asked for, False is what it was trained",
+        ),
+        ((tmp_path / "gone",), "gone does not exist"),
+        (("BK-Lee/CoLLaVO",), "looks like a name on the Hugging Face hub"),
+        ((tmp_path,), "is no checkpoint: it has neither config.json nor state.json"),
+    ):
+        done = entry("eval", "--check", "--overrides", *asked, *words)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr and "Traceback" not in done.stderr
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = entry("eval", "--check", "--overrides", *asked, tmp_path / "tiny")
+    assert done.returncode == 2
+    assert "model.safetensors: not a readable weight file" in done.stderr
+
+
 def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "collavo"}))
+    checkpoint = tmp_path / "checkpoint"
+    make_tiny(checkpoint, seed=0)
     names = [
         *("GQA", "SCIENCEQA", "TEXTVQA", "POPE", "MME", "MMBENCH", "MMVET"),
         *("QBENCH", "MATHVISTA", "AI2D", "SEED"),
@@ -88,10 +114,10 @@ def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, t
         done = entry(
             *("eval", "--check", "--conf_files", "configs/collavo_step2.yaml", "--overrides", "WANDB", "False"),
             *("DATASETS.TEST", "pope_test", "PIPELINE", pipeline, *sizes, "SAVE_DIR", tmp_path / "out"),
-            *("WEIGHT", "True", "RESUME_FROM", tmp_path, "DATASETS.ROOT", world),
+            *("WEIGHT", "True", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world),
         )
         assert done.returncode == 0, done.stderr
-    wrong = ["DATASETS.TEST", "pope_test", "PIPELINE", "MMEPipeline", "RESUME_FROM", tmp_path, "DATASETS.ROOT", world]
+    wrong = ["DATASETS.TEST", "pope_test", "PIPELINE", "MMEPipeline", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world]
     done = entry("eval", "--check", "--overrides", *wrong)
     assert done.returncode == 2
     assert "runs the benchmark mme" in done.stderr

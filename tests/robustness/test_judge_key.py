@@ -121,6 +121,13 @@ def score(server: Server) -> int:
     return main(words)
 
 
+def verdicts(here: Path) -> str:
+    """What the judge's own folder of results keeps."""
+    (file,) = (here / "score").rglob("verdicts.jsonl")
+    assert file.with_name("results.json").is_file()
+    return file.read_text()
+
+
 def assert_secret(here: Path, shown: str) -> None:
     files = {path: path.read_text() for path in here.rglob("*") if path.is_file()}
     for where, text in {"terminal": shown, **files}.items():
@@ -141,8 +148,7 @@ def test_a_key_that_the_server_repeats_is_nowhere(
     assert server.seen
     if not probe:
         assert code == 0
-        assert (here / "score" / "results.json").is_file()
-        told = "[key]" in said.err and "[key]" in (here / "score" / "verdicts.jsonl").read_text()
+        told = "[key]" in said.err and "[key]" in verdicts(here)
         assert told or reaction not in TOLD
 
 
@@ -154,8 +160,8 @@ def test_a_key_in_replies_that_were_kept_is_taken_out_when_they_are_read(
         kept = json.loads(file.read_text())
         file.write_text(json.dumps({**kept, "reply": f"0.5 {KEY}"}))
     assert score(server) == 0
-    assert KEY[:20] not in (here / "score" / "verdicts.jsonl").read_text()
-    assert "[key]" in (here / "score" / "verdicts.jsonl").read_text()
+    assert KEY[:20] not in verdicts(here)
+    assert "[key]" in verdicts(here)
 
 
 @pytest.mark.parametrize("key", ["sk-schlüssel-0123", "sk-01234\x0056789", "sk-0123\n456789", "sk-\u202e0123456789"])

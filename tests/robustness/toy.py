@@ -87,8 +87,9 @@ class ToyPipeline(BenchmarkPipeline):
         return records, bad
 
     def score(self, record: Record, text: str) -> Score:
-        """Extract the first digit."""
-        return Score(value=float(int(text[0], 16) % 2 == 0), extracted=text[0])
+        """Extract the first digit; there is none in an empty reply."""
+        digit = text[:1]
+        return Score(value=float(digit != "" and int(digit, 16) % 2 == 0), extracted=digit)
 
     def evaluate(self, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
         """The share of even digits."""

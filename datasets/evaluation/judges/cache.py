@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import threading
 from pathlib import Path
+
+from configs.common.safe_json import read_json
 
 from .base import JudgeError
 
@@ -37,7 +39,7 @@ class ReplyCache:
         if self._folder is None:
             return None
         try:
-            content = json.loads(self._path(self._folder, key).read_text(encoding="utf-8"))
+            content = read_json(self._path(self._folder, key))
         except (OSError, ValueError):
             return None
         reply = content.get("reply") if isinstance(content, dict) else None
@@ -59,10 +61,10 @@ class ReplyCache:
         path = self._path(self._folder, key)
         try:
             path.parent.mkdir(exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({**about, "reply": reply}, file, ensure_ascii=True, indent=1)
-            os.replace(name, path)
+            # of this process and thread alone; not by tempfile, whose files nobody else may read
+            draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+            draft.write_text(json.dumps({**about, "reply": reply}, ensure_ascii=True, indent=1), encoding="utf-8")
+            os.replace(draft, path)
         except OSError as error:
             raise JudgeError(f"judge: a reply cannot be kept in {self._folder}: {error}") from None
 

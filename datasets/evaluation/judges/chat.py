@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
 
-from configs.text import quoted
+from configs.common.words import quoted
 
 from .base import JudgeError, Request, Usage, Verdict
 from .cache import ReplyCache, reply_key
@@ -81,6 +81,12 @@ class ChatJudge:
     def name(self) -> str:
         """Model and place."""
         return self._connection.name
+
+    @property
+    def identity(self) -> str:
+        """See `base.Judge.identity`."""
+        connection = self._connection
+        return f"{connection.redact(connection.model)} at {connection.place}"
 
     @property
     def usage(self) -> Usage:

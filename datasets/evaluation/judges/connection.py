@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from configs.text import shorten
+from configs.common.words import shown
 
 from .base import JudgeError
 from .options import JudgeOptions
@@ -141,7 +141,7 @@ class Connection:
 
     def _said(self, what: object) -> str:
         """What a server or the client library says, without the key and not too long to be read."""
-        return shorten(self.redact(str(what)), _LONGEST)
+        return shown(self.redact(str(what)), _LONGEST)
 
     def _settings(self, temperature: float, max_tokens: int) -> dict[str, Any]:
         """Temperature and length under the names that the model takes; newer models of OpenAI dropped two of them."""

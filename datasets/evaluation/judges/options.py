@@ -7,6 +7,7 @@ the environment, since configurations are saved beside results. ``OPENAI_BASE_UR
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from configs.text import quoted
+from configs.common.words import quoted
 
 from ...options import build_options
 from .base import JudgeError
@@ -63,8 +64,10 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges and the address."""
-        check_address(self.base_url, "judge: base_url")
-        check_key_variable(self.key_variable, "judge: key_variable")
+        if self.base_url is not None and (fault := address_fault(self.base_url)):
+            raise JudgeError(f"judge: base_url {fault}")
+        if fault := key_variable_fault(self.key_variable):
+            raise JudgeError(f"judge: key_variable {fault}")
         for name, least in (("concurrency", 1), ("attempts", 1), ("give_up_after", 1), ("timeout", 0.001)):
             if getattr(self, name) < least:
                 raise JudgeError(f"judge: {name} must be at least {least}, not {getattr(self, name)}")
@@ -74,46 +77,35 @@ class JudgeOptions:
                 raise JudgeError(f"judge: {name} must not be negative, but is {value}")
 
 
-def check_address(url: str | None, where: str) -> None:
-    """Check the address of a server. Addresses stand in files and messages, so one with a secret in it is refused.
+def address_fault(url: str) -> str:
+    """What keeps a text from being the address of a server; "" for nothing.
 
-    Args:
-        url: the address; None for OpenAI's own.
-        where: the setting, for the message, which never shows a secret.
-
-    Raises:
-        JudgeError: it is no http or https address, or holds a user, a password, a query or a fragment.
+    Addresses stand in files and messages, so one with a secret in it is refused, and none is ever shown here.
     """
-    if url is None:
-        return
-    shown = quoted(_without_secrets(url))
-    if not url.startswith(("http://", "https://")):
-        raise JudgeError(f"{where} must begin with http:// or https://, but is {shown}")
     try:
         parts = urlsplit(url)
-        sound = bool(parts.hostname) and parts.port != 0 and url.isprintable() and " " not in url
+        sound = bool(parts.hostname) and parts.port != 0
     except ValueError:
         sound = False
-    if not sound:
-        raise JudgeError(f"{where} is no address of a server: {shown}; an example: http://localhost:8000/v1")
     if "@" in url or "?" in url or "#" in url:
-        raise JudgeError(
-            f"{where} must be a plain address, without user, password or query, but is {shown}; a key belongs into the "
-            "environment variable that JUDGE.KEY_VARIABLE names (OPENAI_API_KEY), since addresses stand in results"
+        return (
+            "must be a plain address, without user, password or query, since addresses stand in results; a key belongs "
+            "into the environment variable that JUDGE.KEY_VARIABLE names (OPENAI_API_KEY)"
         )
+    if not url.startswith(("http://", "https://")):
+        return "is no address of a server, which must begin with http:// or https://"
+    if not sound or not url.isprintable() or " " in url:
+        return "is no address of a server; an example: http://localhost:8000/v1"
+    return ""
 
 
-def check_key_variable(name: str | None, where: str) -> None:
-    """Check that a setting names a variable, rather than hold the key itself, which would be saved beside results.
-
-    Raises:
-        JudgeError: it is no name, or looks like a key; the message does not show it.
-    """
-    if name is None or (_VARIABLE.fullmatch(name) and not _LIKE_A_KEY.fullmatch(name)):
-        return
-    raise JudgeError(
-        f"{where} must be the name of an environment variable, such as OPENAI_API_KEY, and its value is none; "
-        "the key itself belongs into that variable"
+def key_variable_fault(name: str) -> str:
+    """What keeps a text from being the name of a variable, such as being the key itself, which is never shown."""
+    if _VARIABLE.fullmatch(name) and not _LIKE_A_KEY.fullmatch(name):
+        return ""
+    return (
+        "must be the name of an environment variable, such as OPENAI_API_KEY, and its value is none; the key itself "
+        "belongs into that variable"
     )
 
 
@@ -149,14 +141,6 @@ def _setting_with(key: str, values: Any, name: str = "") -> str:
     elif isinstance(values, Sequence):
         items = ((name, value) for value in values)
     return next((found for part, value in items if (found := _setting_with(key, value, part))), "")
-
-
-def _without_secrets(url: str) -> str:
-    """An address without what may be a secret."""
-    head = re.split(r"[?#]", url, maxsplit=1)
-    scheme, slashes, rest = head[0].rpartition("//")
-    plain = f"{scheme}{slashes}{'...@' if '@' in rest else ''}{rest.rpartition('@')[2]}"
-    return f"{plain}?..." if len(head) > 1 else plain
 
 
 def judge_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> JudgeOptions:
@@ -195,6 +179,9 @@ def _typed(text: str, kind: Any, variable: str) -> str | int | float:
     if not wanted:
         return text
     try:
-        return int(text) if int in wanted else float(text)
-    except ValueError:
+        number = int(text) if int in wanted else float(text)
+        if math.isfinite(number):
+            return number
+        raise ValueError
+    except (ValueError, OverflowError):
         raise JudgeError(f"environment variable {variable}: expected a number, got {quoted(text)}") from None

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.text import inline, quoted
+from configs.common.safe_json import parse_json
+from configs.common.words import quoted, shown
 
 from ...types import DataError
 from .base import Verdict
@@ -53,8 +54,8 @@ def read_verdicts(path: Path) -> dict[str, dict[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
             return _lines(path, text)
-        content = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as verdicts: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object from ids to verdicts, got {type(content).__name__}")
@@ -68,14 +69,14 @@ def _lines(path: Path, text: str) -> dict[str, dict[str, str]]:
             continue
         where = f"{path}, line {number}"
         try:
-            item = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            item = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{where}: not JSON: {error}") from None
         if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not isinstance(item.get("part"), str):
             raise DataError(f"{where}: expected an object with the texts 'id' and 'part'")
         parts = found.setdefault(item["id"], {})
         if item["part"] in parts:
-            raise DataError(f"{where}: a second verdict '{inline(item['part'])}' on {inline(item['id'])}")
+            raise DataError(f"{where}: a second verdict '{shown(item['part'])}' on {shown(item['id'])}")
         if item.get("verdict") is not None:
             parts[item["part"]] = _text(item["verdict"], where)
     return found

@@ -116,7 +116,7 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> XDecoderSegmenter:
         SegmenterError: a setting, the checkpoint, or the classes are no good.
     """
     try:
-        resize = ResizeRule.named(config.RESIZE, config.SHORT_SIDE, config.LONG_SIDE)
+        resize = ResizeRule.named(config.resolved().RESIZE, config.SHORT_SIDE, config.LONG_SIDE)
     except ValueError as error:
         raise SegmenterError(f"SEGMENTER.RESIZE, SHORT_SIDE, LONG_SIDE: {error}") from error
     loaded = load_model(Path(config.PATH))

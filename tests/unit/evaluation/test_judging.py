@@ -102,6 +102,15 @@ def test_a_scorer_without_use_for_a_judge_says_so() -> None:
         judge_requests(declared("exact_match"), [])
 
 
+@pytest.mark.parametrize("rule", ["hallusion_vlmevalkit", "hallusion_released"])
+def test_a_rule_without_use_for_a_judge_says_so(rule: str) -> None:
+    benchmark = declared("hallusion", rule=rule)
+    assert not uses_judge(benchmark)
+    assert method(benchmark, None) == ""
+    with pytest.raises(DataError, match=f"'hallusion' by the rule '{rule}' has no use for a judge"):
+        evaluate_judged(benchmark, [], {})
+
+
 def test_verdicts_on_another_benchmark_are_an_error() -> None:
     with pytest.raises(DataError, match="none of the 1 verdicts is on one of its records; a verdict is on z"):
         evaluate_judged(declared("graded"), [(record("a"), "x")], {"z": {"run1": "1"}})
@@ -162,7 +171,7 @@ def test_settings_come_from_the_configuration_then_the_environment() -> None:
         ({"CONCURRENCY": "many"}, {}, "judge.concurrency: expected int"),
         ({"concurrency": 0}, {}, "concurrency must be at least 1"),
         ({"temperature": -1.0}, {}, "temperature must not be negative"),
-        ({"base_url": "localhost:8000"}, {}, "base_url must begin with http"),
+        ({"base_url": "localhost:8000"}, {}, "base_url is no address of a server, which must begin with http"),
         ({}, {"COLLAVO_JUDGE_TIMEOUT": "soon"}, "COLLAVO_JUDGE_TIMEOUT: expected a number, got 'soon'"),
     ],
 )

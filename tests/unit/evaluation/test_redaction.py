@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.evaluation.judges.base import JudgeError
-from datasets.evaluation.judges.options import JudgeOptions, check_address, check_key_variable, check_no_key
+from datasets.evaluation.judges.options import JudgeOptions, address_fault, check_no_key, key_variable_fault
 from datasets.evaluation.judges.redaction import REDACTED, Redactor
 
 KEYS = st.text(string.ascii_letters + string.digits + "-_+/=.&<>\"'\\%", min_size=12, max_size=80)
@@ -92,17 +92,15 @@ def test_an_address_with_a_secret_is_refused_without_showing_it(url: str) -> Non
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://", "http://host:99999/v1", "http://a b/v1", "localhost:8000"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(JudgeError, match="JUDGE.BASE_URL (is no address|must begin with)"):
-        check_address(url, "JUDGE.BASE_URL")
+    assert address_fault(url).startswith("is no address")
 
 
 def test_the_key_in_place_of_the_variable_is_refused_without_showing_it() -> None:
     for name in ("sk-hunter22", "sk_hunter22", "hunter 22", "a" * 20 + "hunter22", ""):
-        with pytest.raises(JudgeError) as refused:
-            check_key_variable(name, "JUDGE.KEY_VARIABLE")
-        assert not name or name not in str(refused.value)
-    for name in ("OPENAI_API_KEY", "my_key", "AZURE_OPENAI_API_KEY_NUMBER_2", None):
-        check_key_variable(name, "JUDGE.KEY_VARIABLE")
+        assert key_variable_fault(name)
+        assert not name or name not in key_variable_fault(name)
+    for name in ("OPENAI_API_KEY", "my_key", "AZURE_OPENAI_API_KEY_NUMBER_2"):
+        assert key_variable_fault(name) == ""
 
 
 @pytest.mark.parametrize(

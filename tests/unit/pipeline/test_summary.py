@@ -80,7 +80,7 @@ def test_several_benchmarks_end_in_a_table(tmp_path: Path, capsys: Any) -> None:
         f"difference,{ours - 50:+.1f},",
     ]
     shown = capsys.readouterr()
-    assert "left out, their files are missing: toy1" in shown.out
+    assert "left out, for reasons said above: toy1" in shown.out
     assert "toy1 is left out: no such file" in shown.err
 
 

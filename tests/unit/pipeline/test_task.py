@@ -68,6 +68,7 @@ def test_results_hold_scores_counts_and_what_they_depend_on(data: Path, tmp_path
         "bad_records": 0,
         "errors": 0,
         "no_answer": 0,
+        "empty": 0,
         "unscored": 0,
         "unfinished": 0,
     }

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.text import csv_cell, inline, markdown, quoted, shorten, terminal, terminal_lines
+from configs.common.escape import csv_cell, markdown, terminal_lines
+from configs.common.words import printable, quoted, shown
 
 ANY = st.text(st.characters(), max_size=60)
 HOSTILE = [
@@ -33,23 +34,23 @@ HOSTILE = [
 @given(text=ANY)
 @settings(deadline=None)
 def test_nothing_steers_a_terminal(text: str) -> None:
-    shown = terminal(text)
+    shown = printable(text)
     assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\ufeff")
     shown.encode()
-    assert terminal(shown) == shown
+    assert printable(shown) == shown
 
 
 @pytest.mark.parametrize("part", HOSTILE)
 def test_what_is_not_seen_becomes_an_escape(part: str) -> None:
-    shown = terminal(f"a{part}b")
+    shown = printable(f"a{part}b")
     assert shown.startswith("a\\") and shown.endswith("b") and len(shown.splitlines()) == 1
     assert terminal_lines(f"a\nb{part}c").startswith("a\nb")
 
 
 @pytest.mark.parametrize("text", ["naïve café", "中文　标题", "ชื่อ", "می‌خواهم", "👩‍🔬", "a\u00a0b", "no_answer 50 %"])
 def test_other_scripts_are_shown_as_they_are(text: str) -> None:
-    assert terminal(text) == text
+    assert printable(text) == text
 
 
 @given(text=ANY)
@@ -58,7 +59,7 @@ def test_markdown_shows_a_text_as_it_is(text: str) -> None:
     """Undoing the escapes of CommonMark (2.4 and 2.5) gives the text back, and nothing unescaped has a meaning."""
     shown = markdown(text)
     plain = re.sub(r"\\([!-/:-@\[-`{-~])", lambda match: f"&#{ord(match[1])};", shown)
-    assert html.unescape(plain) == terminal(text) or "&" in text
+    assert html.unescape(plain) == printable(text) or "&" in text
     assert not re.search(r"[`*\[\]|<>~$]", plain)
 
 
@@ -102,11 +103,11 @@ def test_a_cell_is_one_line_and_read_back(text: str) -> None:
 
 def test_long_values_are_shortened_and_say_by_how_much() -> None:
     long = "a" * 60_000 + "b" * 40_000
-    for shown in (shorten(long), quoted(long), inline(long), quoted([long]), quoted({"k": long})):
-        assert len(shown) < 300
-        assert re.search(r"\(\d{5} more characters\)", shown)
-        assert "a" in shown and "b" in shown
-    assert shorten("x" * 230) == "x" * 230
+    for made in (shown(long), quoted(long), quoted([long]), quoted({"k": long})):
+        assert len(made) < 300
+        assert re.search(r"\d{5} more characters", made)
+        assert "a" in made and "b" in made
+    assert shown("x" * 160) == "x" * 160
     assert len(terminal_lines(f"head\n{long}")) < 2100
 
 
