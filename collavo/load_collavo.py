@@ -196,7 +196,6 @@ def load_engine(
     *,
     weight: bool = True,
     template: Template = CHAT,
-    tie_margin: float | None = None,
     crayon: CrayonConfig | None = None,
 ) -> Engine:
     """Load model and processor, and join them with a segmenter.
@@ -208,7 +207,6 @@ def load_engine(
         device: where the model runs.
         weight: False for random weights.
         template: the conversation's wrapper; evaluation uses the chat template.
-        tie_margin: see `Engine`.
         crayon: what the model is told of a picture's objects.
 
     Raises:
@@ -222,4 +220,4 @@ def load_engine(
     model = load_model(llm, directory, torch.device(device), weight=weight)
     processor = CoLLaVOProcessor.from_pretrained(foundation(directory))
     _check_processor(model.config, processor, directory)
-    return Engine(model, processor, segmenter, template, identity, tie_margin, crayon)
+    return Engine(model, processor, segmenter, template, identity, crayon)

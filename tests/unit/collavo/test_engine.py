@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LogitsProcessorList
 
 from collavo.engine import Engine, Generation, Query
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, memory_needed, resolve_attention
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
-from collavo.ties import MarginTracker
 from collavo.tiny import make_tiny
 from modeling.segmenters.base import PanopticMap, Picture, Segment
 
@@ -133,46 +131,6 @@ def test_a_cached_prefix_is_never_used_for_another_picture(engine: Engine) -> No
     alone = engine.answer([Query(second, QUESTIONS[0])], generation)[0].text
     answers = [engine.answer([Query(picture, QUESTIONS[0])], generation)[0].text for picture in (first, renamed)]
     assert answers[1] == alone != answers[0]
-
-
-def test_ties_are_asked_again_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    generate = engine._generate
-    monkeypatch.setattr(engine, "_generate", lambda prompts, g: sizes.append(len(prompts)) or generate(prompts, g))
-    engine.tie_margin = float("inf")
-    engine.answer(queries(1), Generation(num_beams=3, max_new_tokens=3))
-    assert sizes == [6, 1, 1, 1, 1, 1, 1]
-    engine.tie_margin = 0.0
-    engine.answer(queries(1), Generation(num_beams=3, max_new_tokens=3))
-    assert sizes[7:] == [6]
-
-
-def test_margins_equal_a_brute_force_search(engine: Engine) -> None:
-    """The tracker's smallest gap, against scores recomputed for every running beam by whole forward passes."""
-    prompt = torch.tensor([engine.processor.encode([CHAT.prompt(None, "Hello")])[0]])
-    beams, steps, end = 2, 4, engine.end_ids
-    tracker = MarginTracker(1, beams, prompt.shape[1], end)
-    engine.model.generate(
-        prompt,
-        num_beams=beams,
-        max_new_tokens=steps,
-        do_sample=False,
-        eos_token_id=end,
-        logits_processor=LogitsProcessorList([tracker]),
-    )
-    running, smallest = [(0.0, prompt[0])], float("inf")
-    for _ in range(steps):
-        candidates = []
-        for total, ids in running:
-            with torch.no_grad():
-                log_probs = torch.log_softmax(engine.model(input_ids=ids[None]).logits[0, -1], -1)
-            candidates += [(total + float(p), ids, token) for token, p in enumerate(log_probs)]
-        candidates.sort(key=lambda candidate: -candidate[0])
-        going_on = [candidate for candidate in candidates if candidate[2] not in end]
-        for ranked in (candidates, going_on):
-            smallest = min(smallest, ranked[beams - 1][0] - ranked[beams][0])
-        running = [(total, torch.cat([ids, torch.tensor([token])])) for total, ids, token in going_on[:beams]]
-    assert float(tracker.margins[0]) == pytest.approx(smallest, abs=1e-4)
 
 
 def test_unfinished_replies_are_told_apart(engine: Engine) -> None:

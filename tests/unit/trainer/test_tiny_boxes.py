@@ -79,7 +79,7 @@ def _shares(packed: Tensor, config: CoLLaVOConfig, row: Row, group: int, place: 
     """What the second head of a group attends to from a place."""
     text = config.text
     parts = packed.view(*packed.shape[1:2], text.num_key_value_heads, 4, text.head_dim)[:, group]
-    cos, sin = (table[0, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
+    cos, sin = (table[0, :, 0, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
     query, key = rotate(parts[:, 1], cos, sin)[place], rotate(parts[:, 2], cos, sin)
     logits = (key @ query / math.sqrt(text.head_dim)).masked_fill(~row.attention_mask[0, 0, place], -math.inf)
     return logits.softmax(-1)
