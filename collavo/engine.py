@@ -6,13 +6,13 @@ then it takes a place in a block, where a search generates its reply. A block re
 copies (``modeling/shared_prefix.py``), and has its own storage for what differs between rows (``collavo/search.py``).
 
 A reply does not depend on what else is asked: a prefix and a prompt's end run alone, and a block always has the same
-number of rows, so that every product is summed up in an order that only the question itself decides. On the CPU the
-number of threads must be the same too.
+number of rows, so that every product is summed up in an order that only the question itself decides. On the CPU that
+takes one thread: several cut tensors at places that depend on the row. Several processes use several cores better.
 
 A prefix belongs to pixels, object list and weights: it is keyed by the image's bytes and the prefix's token ids, and
 lives in an engine, which has one set of weights.
 
-Shape legend: Q questions of a block, B beams, R = Q * B rows, T tokens of a prompt's end, V vocabulary.
+Shape legend: Q questions of a block, B beams, R rows of a block, T tokens of a prompt's end, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ from .template import IMAGE_TAG, STOP_TAG, Template, reply_text
 __all__ = ["Engine", "Generation", "Query", "Reply"]
 
 ROWS = {"cpu": 16, "cuda": 64}
-"""Most rows of a block, by device: enough that weights are read for many rows at a time; more would delay finished
-rows. A part of a run's identity, since the shape of a product can decide its last digits."""
+"""Rows of a block, by device: enough that weights are read for many rows at a time; more would delay finished rows. A
+part of a run's identity, since the shape of a product can decide its last digits."""
 
 SLOTS = 32
 """A prompt's end gets a multiple of so many places in the cache; prompts with as many places can share a block."""
@@ -78,12 +79,15 @@ class Reply:
         prompt: the whole prompt that was asked, object list and template included.
         num_tokens: tokens generated, the end token included.
         finished: whether it ended by itself, rather than at the token limit.
+        margin: smallest gap (log-probability; logit in a greedy search) at any decision of the search: how much the
+            numbers would have to change before the reply does.
     """
 
     text: str
     prompt: str
     num_tokens: int
     finished: bool
+    margin: float = field(default=float("inf"), compare=False)
 
 
 @dataclass(frozen=True)
@@ -162,9 +166,13 @@ class Engine:
             generation: how to search.
         Returns: one reply each, in order; the same whatever else is asked.
         """
+        with _one_thread(self.model.device):
+            return self._answer(queries, generation)
+
+    def _answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
         replies: dict[int, Reply] = {}
         for window in self._windows(queries):
-            blocks = list(_blocks(window, self._questions_per_block(generation)))
+            blocks = list(_blocks(window, self._rows(generation) // generation.num_beams))
             for number, block in enumerate(blocks):
                 replies |= self._answer_block(block, generation)
                 later = {prompt.held for other in blocks[number + 1 :] for prompt in other}
@@ -172,8 +180,10 @@ class Engine:
                 self._prefixes = {held: p for held, p in self._prefixes.items() if held in later or held in last}
         return [replies[index] for index in range(len(queries))]
 
-    def _questions_per_block(self, generation: Generation) -> int:
-        return max(1, ROWS.get(self.model.device.type, ROWS["cuda"]) // generation.num_beams)
+    def _rows(self, generation: Generation) -> int:
+        """Rows of a block: those of the device, or as many more as one question's beams need."""
+        rows = ROWS.get(self.model.device.type, ROWS["cuda"])
+        return -(-generation.num_beams // rows) * rows
 
     def _windows(self, queries: Sequence[Query]) -> Iterator[list[_Prompt]]:
         """Questions that are answered together, in order: as many as their prefixes leave memory for."""
@@ -258,35 +268,40 @@ class Engine:
 
     def _answer_block(self, block: Sequence[_Prompt], generation: Generation) -> dict[int, Reply]:
         """Answer a block's questions; replies by their place in the call."""
-        beams, room = generation.num_beams, self._questions_per_block(generation)
+        beams, rows = generation.num_beams, self._rows(generation)
         prefixes = [self._prefix(prompt) for prompt in block]
         cache = SharedPrefixCache(
             prefixes,
-            num_questions=room,
+            num_rows=rows,
             num_beams=beams,
             prompt_slots=block[0].slots,
             new_slots=generation.max_new_tokens,
         )
         logits = self._read_prompts(block, cache)
-        search = start_search(generation, [prompt.index for prompt in block], self.end_ids, logits.device)
+        device, live = logits.device, len(block) * beams
+        search = start_search(generation, [prompt.index for prompt in block], self.end_ids, device)
         tokens, parents = search.advance(logits)
         ends = [prefix.length + len(prompt.suffix) for prefix, prompt in zip(prefixes, block, strict=True)]
-        positions = torch.tensor([*ends, *[0] * (room - len(block))], device=logits.device).repeat_interleave(beams)
-        first_rows = torch.arange(len(block), device=logits.device)[:, None] * beams
-        idle = torch.arange(len(block) * beams, room * beams, device=logits.device)
-        look = STEPS_UNSEEN.get(logits.device.type, STEPS_UNSEEN["cuda"])
+        positions = torch.zeros(rows, dtype=torch.long)
+        positions[:live] = torch.tensor(ends).repeat_interleave(beams)
+        positions = positions.to(device)
+        token_rows = torch.zeros(rows, dtype=torch.long, device=device)
+        parent_rows = torch.arange(rows, device=device)
+        first_rows = torch.arange(len(block), device=device)[:, None] * beams
+        look = STEPS_UNSEEN.get(device.type, STEPS_UNSEEN["cuda"])
         for step in range(generation.max_new_tokens - 1):
             if step % look == 0 and bool(search.done().all()):
                 break
+            token_rows[:live] = tokens.flatten()
             if beams > 1:
-                cache.reorder(torch.cat([(parents + first_rows).flatten(), idle]), step)
+                parent_rows[:live] = (parents + first_rows).flatten()
+                cache.reorder(parent_rows, step)
             cache.decode(step)
-            rows = torch.cat([tokens.flatten(), torch.zeros_like(idle)])
-            embeds = self.model.get_input_embeddings()(rows)[:, None]
-            logits = self._decoder(embeds, (positions + step)[:, None], cache)[: len(block) * beams]
+            embeds = self.model.get_input_embeddings()(token_rows)[:, None]
+            logits = self._decoder(embeds, (positions + step)[:, None], cache)[:live]
             tokens, parents = search.advance(logits.view(len(block), beams, -1))
-        new_ids = search.sequences().tolist()
-        return {prompt.index: self.reply(prompt.text, ids) for prompt, ids in zip(block, new_ids, strict=True)}
+        found = zip(block, search.sequences().tolist(), search.margin.tolist(), strict=True)
+        return {prompt.index: self.reply(prompt.text, ids, margin) for prompt, ids, margin in found}
 
     def _read_prompts(self, block: Sequence[_Prompt], cache: SharedPrefixCache) -> Tensor:
         """Run the ends of the prompts, each alone; logits (Q, 1, V) of the last tokens."""
@@ -298,12 +313,26 @@ class Engine:
             rows.append(self._decoder(embeds, cache.prefixes[number].length, cache))
         return torch.stack(rows)
 
-    def reply(self, prompt: str, new_ids: list[int]) -> Reply:
+    def reply(self, prompt: str, new_ids: list[int], margin: float = float("inf")) -> Reply:
         """Turn generated ids into a reply: cut at the first end token."""
         ends = [index for index, token in enumerate(new_ids) if token in self.end_ids]
         kept = new_ids[: ends[0]] if ends else new_ids
         text = reply_text(self.processor.decode(kept))
-        return Reply(text=text, prompt=prompt, num_tokens=len(kept) + bool(ends), finished=bool(ends))
+        return Reply(text=text, prompt=prompt, num_tokens=len(kept) + bool(ends), finished=bool(ends), margin=margin)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Compute on one thread, on the CPU; see the top of the file."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _blocks(window: Sequence[_Prompt], size: int) -> Iterator[list[_Prompt]]:

@@ -8,10 +8,11 @@ by their log-sum-exps, which gives what one softmax over all keys gives (Milakov
 for shared prefixes Juravsky et al. 2024, arXiv 2402.05099).
 
 Rows are laid out as blocks of a fixed number of rows, and every product's shape depends on the row's own question
-alone. A row's numbers therefore do not depend on what is beside it.
+alone. A row's numbers therefore do not depend on what is beside it. The number of rows is a multiple of 16, the widest
+vector of a CPU: elements behind the last whole vector would be computed by other instructions than the rest.
 
-Shape legend: Q questions, B beams, R = Q * B rows, T new tokens, H query heads, K key-value heads, G = H / K heads that
-share one, P prefix tokens, S suffix slots, L layers, d head width.
+Shape legend: Q questions that are answered, B beams, R >= Q * B rows, T new tokens, H query heads, K key-value heads,
+G = H / K heads that share one, P prefix tokens, S suffix slots, L layers, d head width.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ class _Span:
 class SharedPrefixCache:
     """Keys and values of a block of rows: shared prefixes, and a preallocated suffix per row.
 
-    Row ``q * B + b`` is beam ``b`` of question ``q``. A suffix has ``prompt_slots`` places for the end of the prompt,
-    which the beams of a question have in common, and ``new_slots`` for generated tokens.
+    Row ``q * B + b`` is beam ``b`` of question ``q``; further rows are idle: nothing that they hold is ever used. A
+    suffix has ``prompt_slots`` places for the end of the prompt, which the beams of a question have in common, and
+    ``new_slots`` for generated tokens.
 
     Args:
-        prefixes: the prefix of each question that is answered, in order; equal ones (the same object) side by side. A
-            block may have room for more questions than these; the rows of the others hold nothing and read nothing.
-        num_questions: Q, the room in the block.
+        prefixes: the prefix of each question, in order; equal ones (the same object) side by side.
+        num_rows: R.
         num_beams: B.
         prompt_slots: places for a prompt's end.
         new_slots: places for generated tokens.
@@ -80,24 +81,26 @@ class SharedPrefixCache:
     attention = SHARED_PREFIX
 
     def __init__(
-        self, prefixes: Sequence[Prefix], *, num_questions: int, num_beams: int, prompt_slots: int, new_slots: int
+        self, prefixes: Sequence[Prefix], *, num_rows: int, num_beams: int, prompt_slots: int, new_slots: int
     ) -> None:
-        self.num_questions, self.num_beams, self.prompt_slots = num_questions, num_beams, prompt_slots
+        self.num_beams, self.prompt_slots = num_beams, prompt_slots
         self.prefixes = list(prefixes)
         self.spans = _spans(self.prefixes)
         key = self.prefixes[0].layers[0][0]
-        shape = (2, num_questions * num_beams, key.shape[1], prompt_slots + new_slots, key.shape[3])
-        self.suffix = [key.new_zeros(shape) for _ in self.prefixes[0].layers]  # keys and values, (2, R, K, S, d)
+        layers, slots = len(self.prefixes[0].layers), prompt_slots + new_slots
+        # keys and values of all layers, (L, 2, R, K, S, d)
+        self.suffix = key.new_zeros(layers, 2, num_rows, key.shape[1], slots, key.shape[3])
         # what a row must not see: the empty places behind its own prompt's end
-        self.mask = key.new_full((num_questions * num_beams, 1, 1, prompt_slots + new_slots), -math.inf)
+        self.mask = key.new_full((num_rows, 1, 1, slots), -math.inf)
         self.mask[..., prompt_slots:] = 0
+        self._buffers: tuple[Tensor, Tensor] | None = None
         self.reading: int | None = None
         self.step = 0
 
     @property
     def num_bytes(self) -> int:
         """Memory that the suffixes take."""
-        return sum(t.numel() * t.element_size() for t in self.suffix)
+        return self.suffix.numel() * self.suffix.element_size()
 
     def read_prompt(self, question: int, length: int) -> None:
         """Let the next forward pass be over the end of one question's prompt.
@@ -122,9 +125,8 @@ class SharedPrefixCache:
         """
         if num_generated == 0:
             return
-        for layer in self.suffix:
-            generated = layer[:, :, :, self.prompt_slots : self.prompt_slots + num_generated]
-            generated.copy_(generated.index_select(1, parents))
+        generated = self.suffix[..., self.prompt_slots : self.prompt_slots + num_generated, :]
+        generated.copy_(generated.index_select(2, parents))
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Write new keys and values in their place.
@@ -145,8 +147,19 @@ class SharedPrefixCache:
         place = self.prompt_slots + self.step
         suffix[0, :, :, place].copy_(key[:, :, 0])
         suffix[1, :, :, place].copy_(value[:, :, 0])
-        seen = suffix[:, : len(self.prefixes) * self.num_beams, :, : place + 1]
+        seen = suffix[..., : place + 1, :]
         return seen[0], seen[1]
+
+    def buffers(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for the rows' attention over their prefixes, (R, H, d), and its log-sum-exp, (R, H), for every layer anew.
+
+        Idle rows keep the values of a row without a prefix: zeros, and minus infinity.
+        """
+        if self._buffers is None:
+            rows, heads, _, width = query.shape
+            lse = query.new_full((rows, heads), -math.inf, dtype=torch.float32)
+            self._buffers = query.new_zeros(rows, heads, width), lse
+        return self._buffers
 
     def _rows(self, question: int) -> slice:
         return slice(question * self.num_beams, (question + 1) * self.num_beams)
@@ -183,7 +196,7 @@ def shared_prefix_attention(
         scaling: factor of the scores.
         dropout: 0, since this is for inference.
         shared: the cache.
-    Returns: (1, T, H, d) or (R, 1, H, d), and no weights. Rows of the block that answer nothing are 0.
+    Returns: (1, T, H, d) or (R, 1, H, d), and no weights.
     """
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     if shared.reading is not None:
@@ -192,32 +205,31 @@ def shared_prefix_attention(
         out, lse = attend(folded, *prefix, scaling)
         own, own_lse = attend(query, key, value, scaling, causal=True)
         return join(own, own_lse, out.reshape(query.shape), lse.reshape(query.shape[:-1])).transpose(1, 2), None
-    rows, heads, _length, width = query.shape
-    live, kv_heads = key.shape[0], key.shape[1]
-    query = query[:live]
-    own, own_lse = attend(query, key, value, scaling, mask=shared.mask[:live, ..., : key.shape[-2]])  # (R, H, 1, d)
-    beams, groups = shared.num_beams, heads // kv_heads
-    split = (live // beams, beams, kv_heads, groups)
-    folded = query.view(*split, width).transpose(1, 2).reshape(live // beams, kv_heads, beams * groups, width)
-    parts = []
+    own, own_lse = attend(query, key, value, scaling, mask=shared.mask[..., : key.shape[-2]])  # (R, H, 1, d)
+    out, lse = _over_prefixes(query, key.shape[1], layer, scaling, shared)
+    return join(own, own_lse, out.view(own.shape), lse.view(own_lse.shape)).transpose(1, 2), None
+
+
+def _over_prefixes(
+    query: Tensor, kv_heads: int, layer: int, scaling: float, shared: SharedPrefixCache
+) -> tuple[Tensor, Tensor]:
+    """Attention of a block's rows over their prefixes, and log-sum-exp, in the order of the heads; idle rows get none.
+
+    The beams of a question and the query heads that share a key-value head are folded into one query axis.
+    """
+    heads, width = query.shape[1], query.shape[3]
+    questions, beams = len(shared.prefixes), shared.num_beams
+    split = (questions, beams, kv_heads, heads // kv_heads)
+    live = query[: questions * beams].view(*split, width)  # (Q, B, K, G, d)
+    folded = live.transpose(1, 2).reshape(questions, kv_heads, -1, width)  # (Q, K, B * G, d)
+    out, lse = shared.buffers(query)
     for span in shared.spans:
-        keys, values = span.prefix.layers[layer]
-        count = span.stop - span.start
-        parts.append(
-            attend(
-                folded[span.start : span.stop],
-                keys.expand(count, -1, -1, -1),
-                values.expand(count, -1, -1, -1),
-                scaling,
-            )
-        )
-    out, lse = parts[0] if len(parts) == 1 else (torch.cat([o for o, _ in parts]), torch.cat([s for _, s in parts]))
-    unfolded = out.unflatten(2, (beams, groups)).transpose(1, 2)  # (Q, B, K, G, d)
-    unfolded_lse = lse.unflatten(2, (beams, groups)).transpose(1, 2)
-    joined = join(own.view(*split, width), own_lse.view(split), unfolded, unfolded_lse).reshape(live, 1, heads, width)
-    if live < rows:
-        joined = nn.functional.pad(joined, (0, 0, 0, 0, 0, 0, 0, rows - live))
-    return joined, None
+        keys, values = (t.expand(span.stop - span.start, -1, -1, -1) for t in span.prefix.layers[layer])
+        part, part_lse = attend(folded[span.start : span.stop], keys, values, scaling)
+        place = slice(span.start * beams, span.stop * beams)
+        out[place].view(-1, *split[1:], width).copy_(part.unflatten(2, (beams, -1)).transpose(1, 2))
+        lse[place].view(-1, *split[1:]).copy_(part_lse.unflatten(2, (beams, -1)).transpose(1, 2))
+    return out, lse
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

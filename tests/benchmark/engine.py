@@ -31,8 +31,8 @@ from modeling.segmenters.none import NoSegmenter
 Run = Callable[[], list[str]]
 
 
-def build(width: int, image_size: int, device: torch.device) -> Engine:
-    """A model of some width with 8 decoder layers, and an engine around it."""
+def build(width: int, image_size: int, device: torch.device, *, layers: int = 8) -> Engine:
+    """A model of some width and number of decoder layers, and an engine around it."""
     tokenizer = tiny_tokenizer()
     config = CoLLaVOConfig(
         text_config={
@@ -40,7 +40,7 @@ def build(width: int, image_size: int, device: torch.device) -> Engine:
             "embedding_rows": len(tokenizer),
             "hidden_size": width,
             "intermediate_size": 3 * width,
-            "num_hidden_layers": 8,
+            "num_hidden_layers": layers,
             "num_attention_heads": 8,
             "num_key_value_heads": 2,
             "plora_rank": width // 16,

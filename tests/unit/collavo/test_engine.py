@@ -14,6 +14,7 @@ from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
 from collavo.tiny import make_tiny
 from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.shared_prefix import SharedPrefixCache
 
 QUESTIONS = (
     "Is there a dog in the image?",
@@ -94,13 +95,29 @@ def test_replies_equal_plain_generate(engine: Engine, generation: Generation) ->
     assert len({reply.text for reply in replies}) > 4, "replies that hardly differ prove little"
 
 
-def test_replies_do_not_depend_on_company_or_order(engine: Engine) -> None:
-    generation = Generation(num_beams=3, max_new_tokens=5)
-    asked = queries()
-    alone = [engine.answer([query], generation)[0] for query in asked]
-    assert engine.answer(asked, generation) == alone
-    shuffled = np.random.default_rng(1).permutation(len(asked))
-    assert engine.answer([asked[i] for i in shuffled], generation) == [alone[i] for i in shuffled]
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_numbers_do_not_depend_on_company_or_order(checkpoint: Path, dtype: str, beams: int) -> None:
+    """Replies, and the smallest gap of each search to the last bit, for any batch size and order."""
+    bits = 32 if dtype == "fp32" else 16
+    engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
+    generation = Generation(num_beams=beams, max_new_tokens=4)
+    asked = queries(6)
+    asked += [Query(asked[0].picture, f"Is there a {'very ' * (n % 5)}large dog?") for n in range(14)]
+
+    def ask(order: list[int], size: int) -> dict[int, tuple[str, float]]:
+        found = {}
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            for index, reply in zip(part, engine.answer([asked[i] for i in part], generation), strict=True):
+                found[index] = (reply.text, reply.margin)
+        return found
+
+    alone = ask(list(range(len(asked))), 1)
+    assert all(0 <= margin < float("inf") for _, margin in alone.values())
+    rng = np.random.default_rng(1)
+    for size in (4, 18, 64):
+        assert ask(rng.permutation(len(asked)).tolist(), size) == alone
 
 
 def test_prompts_hold_the_objects(engine: Engine) -> None:
@@ -121,6 +138,25 @@ def test_a_picture_is_segmented_and_encoded_once(engine: Engine, monkeypatch: py
         )
     assert engine.segmenter.seen == ["0.png"]  # type: ignore[attr-defined]
     assert encoded == [1]
+
+
+def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five hundred questions on an image: one prefix, and one block's suffixes at a time, however many beams."""
+    sizes: list[int] = []
+    start = SharedPrefixCache.__init__
+
+    def watched(self: SharedPrefixCache, *args: object, **kwargs: object) -> None:
+        start(self, *args, **kwargs)  # type: ignore[arg-type]
+        sizes.append(self.num_bytes)
+
+    monkeypatch.setattr(SharedPrefixCache, "__init__", watched)
+    image = pictures(1)[0]
+    engine.answer([Query(image, f"Is there a {n}?") for n in range(500)], Generation(num_beams=3, max_new_tokens=1))
+    prefix = next(iter(engine._prefixes.values()))
+    assert len(engine._prefixes) == 1
+    assert set(sizes) == {sizes[0]}
+    per_token = prefix.num_bytes // prefix.length
+    assert sizes[0] == 16 * (32 + 1) * per_token, "rows of a block, times places, and nothing of the prefix"
 
 
 def test_a_cached_prefix_is_never_used_for_another_picture(engine: Engine) -> None:
