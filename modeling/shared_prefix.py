@@ -151,7 +151,7 @@ class SharedPrefixCache:
         return seen[0], seen[1]
 
     def buffers(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Room for the rows' attention over their prefixes, (R, H, d), and its log-sum-exp, (R, H), for every layer anew.
+        """Room for the rows' attention over their prefixes, (R, H, d), and its log-sum-exp, (R, H), anew a layer.
 
         Idle rows keep the values of a row without a prefix: zeros, and minus infinity.
         """
