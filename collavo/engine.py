@@ -180,6 +180,11 @@ class Engine:
                 self._prefixes = {held: p for held, p in self._prefixes.items() if held in later or held in last}
         return [replies[index] for index in range(len(queries))]
 
+    def forget(self) -> None:
+        """Drop what is kept of images seen before."""
+        self._prefixes.clear()
+        self._crayons.clear()
+
     def _rows(self, generation: Generation) -> int:
         """Rows of a block: those of the device, or as many more as one question's beams need."""
         rows = ROWS.get(self.model.device.type, ROWS["cuda"])

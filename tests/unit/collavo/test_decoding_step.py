@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.search import Generation, start_search
 from modeling.internlm2 import CACHE
 from modeling.shared_prefix import Prefix, SharedPrefixCache
-from tests.benchmark.engine import build
+from tests.benchmark.engine import Geometry, build
 
 ELSEWHERE = "lazy:0"
 """A device that every build of PyTorch knows and that is not the CPU; `cuda` needs its libraries to be sliced."""
 
+SMALLEST = Geometry(64, 8, 8, 2, 192, 4, 64, 2, 56)
 LAYERS, ROOM, BEAMS, ROWS = 32, 5, 3, 16
 
 
@@ -82,7 +84,7 @@ def step_of(model: CoLLaVOForConditionalGeneration, prefix: Prefix) -> Callable[
 
 
 def test_a_step_takes_at_most_900_operators_at_32_layers() -> None:
-    engine = build(64, 56, torch.device("cpu"), layers=LAYERS)
+    engine = build(replace(SMALLEST, layers=LAYERS), torch.device("cpu"))
     text = engine.model.config.text
     states = torch.randn(1, text.num_key_value_heads, 20, text.head_dim)
     with torch.inference_mode():
@@ -97,7 +99,7 @@ def test_a_step_takes_at_most_900_operators_at_32_layers() -> None:
 @pytest.mark.parametrize("crayon", [True, False])
 def test_nothing_is_left_on_the_cpu(crayon: bool) -> None:
     """Prefix, prompt's end and step on a pretended GPU: an operator that mixed devices, or read back, would raise."""
-    model = build(64, 56, torch.device("cpu")).model.to(torch.bfloat16)
+    model = build(SMALLEST, torch.device("cpu")).model.to(torch.bfloat16)
     model.set_attn_implementation("eager")  # PyTorch's own backends ask for the real device
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         fake_elsewhere(model)
