@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from modeling.precision import at_least_float32
 from pipeline.about import git_commit, versions
 from pipeline.errors import RunError
 from pipeline.files import write_json, write_text
@@ -123,8 +124,8 @@ def run_stage(
     parameters = trained(job.branches)
     for parameter in job.model.parameters():
         parameter.requires_grad_(False)
-    for parameter in parameters.values():  # float32, whatever the type of the rest: small steps must not be lost
-        parameter.data = parameter.data.float()
+    for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
+        parameter.data = at_least_float32(parameter.data)
         parameter.requires_grad_(True)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.ready()

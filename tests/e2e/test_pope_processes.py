@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.limits import LIMIT, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("random", "popular", "adversarial")
@@ -59,9 +60,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: object) -> subprocess.Popen[str]:
     """Start the entry under torchrun, in a session of its own, so that all of it can be killed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={num}", "--master_addr=127.0.0.1"]
     settings: dict[str, object] = {
         "PIPELINE": "POPEPipeline",
@@ -87,7 +86,7 @@ def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: objec
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.limits import LIMIT, free_port
 from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def launch(num: int, data: Path, save: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -50,7 +44,7 @@ def launch(num: int, data: Path, save: Path, *arguments: str) -> subprocess.Pope
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -171,7 +165,7 @@ def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path)
     while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=30)  # returns only when the last process has closed its end of the pipe
+    _, err = process.communicate(timeout=LIMIT)  # returns only when the last process has closed its end of the pipe
     assert "the launcher is gone" in err
     assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
 
@@ -189,6 +183,6 @@ def test_launches_that_would_silently_be_something_else(
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *flags, "--mixed_precision=no"]
     command += ["--dynamo_backend=no", "--num_machines=1", "-m", "tests.robustness.toy", str(data), str(tmp_path)]
     environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode != 0 and message in done.stderr and done.stderr.count("error: ") == 1
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import ROOT
+from tests.limits import LIMIT
 
 SCRIPTS = ("run", "install", "tests/run", ".ci/run", "assets/environment.sh")
 
@@ -17,7 +18,7 @@ def bash(*words: str, path: Path | None = None, **variables: str) -> subprocess.
     env |= {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
     if path is not None:
         env["PATH"] = f"{path}:{env['PATH']}"
-    return subprocess.run(["bash", *words], env=env, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(["bash", *words], env=env, capture_output=True, text=True, check=False, timeout=LIMIT)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
