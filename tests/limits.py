@@ -5,9 +5,15 @@ Nothing here is a bound that a test measures: a limit only ends what hangs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+import psutil
 
 LIMIT = 1200.0
 """Seconds that a process, or a state that a test waits for, may take; only what hangs takes so long."""
@@ -20,6 +26,29 @@ _PORTS = range(20000, 32000)
 def examples(number: int) -> int:
     """How many examples a property is tried on: as many as asked for, or a few in the quick profile."""
     return min(number, _FEW) if QUICK else number
+
+
+def wait_for(happened: Callable[[], object], unless: Callable[[], object] = lambda: False) -> None:
+    """Wait until something has happened.
+
+    Args:
+        happened: whether it has.
+        unless: whether it cannot happen any more, which fails.
+    """
+    until = time.monotonic() + LIMIT
+    while not happened():
+        assert not unless(), "what was waited for cannot happen any more"
+        assert time.monotonic() < until, f"waited {LIMIT} s in vain"
+        time.sleep(0.01)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a launcher and what it started, which has sessions of its own."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for one in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling.precision import at_least_float32
-from pipeline.about import git_commit, versions
+from pipeline.about import git_commit, libraries
 from pipeline.errors import RunError
 from pipeline.files import write_json, write_text
 from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
@@ -166,7 +166,7 @@ def _note(config: TrainConfig, save_dir: Path) -> None:
     """Write the resolved configuration, and what else a training depends on, beside its log."""
     save_dir.mkdir(parents=True, exist_ok=True)
     write_text(save_dir / "config.yaml", config.resolved_yaml)
-    about = {"commit": git_commit(), "versions": versions(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    about = {"commit": git_commit(), **libraries(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
     write_json(save_dir / "run.json", about)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.limits import LIMIT, free_port
+from tests.limits import LIMIT, free_port, kill, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("random", "popular", "adversarial")
@@ -90,7 +88,7 @@ def finish(process: subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int,
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         pytest.fail(f"still running after {timeout} s:\n{process.communicate()[1][-3000:]}")
     return process.returncode, out, err
 
@@ -150,10 +148,11 @@ def test_processes_do_not_matter(
 def test_a_killed_run_goes_on_with_other_processes(data: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
     journal = tmp_path / "pope_test" / "journal"
     process = launch(2, data, checkpoint, tmp_path, "POPE.TEST.BATCH_SIZE_TOTAL", 2)
-    deadline = time.monotonic() + 200
-    while sum(f.read_bytes().count(b"\n") for f in journal.glob("*.jsonl")) < 6 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    wait_for(
+        lambda: sum(f.read_bytes().count(b"\n") for f in journal.glob("*.jsonl")) >= 6,
+        unless=lambda: process.poll() is not None,
+    )
+    kill(process)
     process.communicate()
     before = sum(len(file.read_bytes().splitlines()) for file in journal.glob("*.jsonl"))
     assert before >= 6
