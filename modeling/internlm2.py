@@ -24,6 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import eager_attention
 from .plora import ImageTokens, PLoRALinear
+from .precision import at_least_float32
 
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 """What transformers calls a cache: in `generate`, in the outputs of models and for masks; renamed in 5.24."""
@@ -91,7 +92,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        x32 = x.float()
+        x32 = at_least_float32(x)
         normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(x.dtype)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .about import difference_in_words
 from .files import write_bytes, write_json, write_text
 from .results import warnings
 
@@ -68,6 +69,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"- scorer {asked['scorer']}, version {asked['version']} of the benchmark, after {asked['source']}",
         f"- {rules_in_words(results)}",
     ]
+    lines += [f"- {note}" for note in [difference_in_words(results)] if note]
     if "seconds" in results:
         lines.append(
             f"- {results['seconds']['this_session']} s in the last session; devices: {', '.join(results['devices'])}"

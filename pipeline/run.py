@@ -15,7 +15,7 @@ import yaml
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
-from .about import git_commit, versions
+from .about import difference_in_words, git_commit, libraries
 from .benchmarks import select_pipeline
 from .engines import ConfiguredEngine
 from .errors import RunError
@@ -279,8 +279,11 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
     from accelerate.utils import gather_object
 
     places = list(gather_object([place(accelerator)]))
+    about = {"config_hash": plan.config_hash, "git_commit": git_commit(), **libraries()}
     if accelerator.process_index == 0:
         say(describe(places))
+        if note := difference_in_words(about):
+            say(f"  {note}")
         if sharding := sharding_asked(os.environ):
             say(f"  note: {sharding} shards a model that trains; evaluation keeps a whole model on every process")
     session = Session(
@@ -288,7 +291,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         options=plan.options,
         roots=plan.roots,
         devices=[where.device for where in places],
-        about={"config_hash": plan.config_hash, "git_commit": git_commit(), "versions": versions()},
+        about=about,
         config_yaml=plan.config_yaml,
         between=LauncherWatch(os.environ).check,
         tracked=plan.wandb,

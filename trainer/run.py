@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pipeline.about import git_commit, versions
+from modeling.precision import at_least_float32
+from pipeline.about import git_commit, libraries
 from pipeline.errors import RunError
 from pipeline.files import write_json, write_text
 from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
@@ -123,8 +124,8 @@ def run_stage(
     parameters = trained(job.branches)
     for parameter in job.model.parameters():
         parameter.requires_grad_(False)
-    for parameter in parameters.values():  # float32, whatever the type of the rest: small steps must not be lost
-        parameter.data = parameter.data.float()
+    for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
+        parameter.data = at_least_float32(parameter.data)
         parameter.requires_grad_(True)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.ready()
@@ -165,7 +166,7 @@ def _note(config: TrainConfig, save_dir: Path) -> None:
     """Write the resolved configuration, and what else a training depends on, beside its log."""
     save_dir.mkdir(parents=True, exist_ok=True)
     write_text(save_dir / "config.yaml", config.resolved_yaml)
-    about = {"commit": git_commit(), "versions": versions(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    about = {"commit": git_commit(), **libraries(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
     write_json(save_dir / "run.json", about)
 
 

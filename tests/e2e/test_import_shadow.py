@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.test_pope_processes import ROOT
+from tests.limits import LIMIT
 
 PREPARE = """
 import os
@@ -29,7 +30,7 @@ os._exit(0)  # tearing the process group down can abort a process that has done 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=180
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT
     )
 
 

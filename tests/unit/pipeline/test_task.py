@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import about
 from pipeline.run import run_plan
 from tests.robustness.toy import ToyEngine, ToySource, expected_text, make_data, make_plan
 
@@ -49,6 +50,21 @@ def test_predictions_are_the_engines_replies_in_data_order(data: Path, tmp_path:
             "finished": True,
             "error": None,
         }
+
+
+def test_results_say_where_versions_differ_from_those_tried(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(about, "tried_versions", lambda: {"torch": "0.1", "numpy": about.versions()["numpy"]})
+    assert run(data, tmp_path / "run") == 0
+    assert results(tmp_path / "run")["tried_versions"] == {"torch": "0.1"}
+    line = f"versions other than those tried: torch {about.versions()['torch']} (tried: 0.1)"
+    assert f"\n- {line}\n" in (tmp_path / "run" / "toy_test" / "results.md").read_text()
+    assert capfd.readouterr().err.count(line) == 1
+    monkeypatch.setattr(about, "tried_versions", lambda: {})
+    assert run(data, tmp_path / "other") == 0
+    assert results(tmp_path / "other")["tried_versions"] == {}
+    assert "those tried" not in (tmp_path / "other" / "toy_test" / "results.md").read_text() + capfd.readouterr().err
 
 
 def test_results_hold_scores_counts_and_what_they_depend_on(data: Path, tmp_path: Path) -> None:

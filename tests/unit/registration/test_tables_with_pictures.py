@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.registration import mmbench, tsv
@@ -121,7 +121,6 @@ def test_broken_tables(tmp_path: Path, content: bytes, message: str) -> None:
 CELL = st.text(st.characters(exclude_characters="\r\0", exclude_categories=("Cs",)), max_size=20)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(CELL, st.binary(min_size=1, max_size=40)), min_size=1, max_size=6))
 def test_any_table_comes_back_cell_by_cell_and_picture_by_picture(
     tmp_path: Path, content: list[tuple[str, bytes]]

@@ -38,6 +38,7 @@ from modeling.segmenters.xdecoder.points import at_points, draw, labels_at_point
 from modeling.segmenters.xdecoder.postprocess import Rules, Sizes, panoptic_map
 from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names
 from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
+from tests.limits import examples
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -45,7 +46,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_the_assignment_is_the_cheapest_of_all(seed: int, num_queries: int, num_segments: int) -> None:
     cost = torch.rand(num_queries, num_segments, generator=seeded(seed))
     queries, segments = match(cost)
