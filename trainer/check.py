@@ -10,10 +10,11 @@ from pathlib import Path
 import yaml
 
 from collavo.examine import describe_checkpoint
-from collavo.place import locate
+from collavo.place import locate, not_there
 from collavo.settings import settings_for
 from collavo.template import CHAT
 from configs.load import ConfigError
+from modeling.files import is_file, is_folder, shown
 from pipeline.catalog import Catalog
 from pipeline.errors import RunError
 from pipeline.run import Plan, make_plan
@@ -44,7 +45,9 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
 
 def _check_segmenter(config: TrainConfig) -> None:
     start = Path(config.RESUME_FROM)
-    if config.RESUME_FROM and not start.is_file() and not (start / "config.json").is_file():
+    if config.RESUME_FROM and not is_file(start) and not is_folder(start):
+        raise RunError(f"RESUME_FROM: {shown(str(start))[1:-1]} {not_there(config.RESUME_FROM)}")
+    if config.RESUME_FROM and not is_file(start) and not is_file(start / "config.json"):
         raise RunError(f"RESUME_FROM: {start} is neither a released X-Decoder (.pt) nor a directory with config.json")
     if config.RESUME_FROM and config.XDECODER.SIZES:
         raise ConfigError("XDECODER.SIZES are those of a fresh model; RESUME_FROM brings its own")
