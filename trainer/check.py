@@ -13,7 +13,7 @@ import yaml
 
 from collavo.errors import CheckpointError
 from collavo.examine import describe_checkpoint
-from collavo.place import locate
+from collavo.place import locate, not_there
 from collavo.settings import settings_for
 from collavo.template import CHAT
 from collavo.trained import read_state
@@ -21,6 +21,7 @@ from configs.common.safe_json import read_json
 from configs.common.words import shown
 from configs.load import ConfigError
 from datasets.types import DataError
+from modeling.files import is_file, is_folder
 from pipeline.catalog import Catalog
 from pipeline.cli import check_data
 from pipeline.errors import RunError
@@ -59,7 +60,9 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
 
 def _check_segmenter(config: TrainConfig) -> None:
     start = Path(config.RESUME_FROM)
-    if config.RESUME_FROM and not start.is_file() and not (start / "config.json").is_file():
+    if config.RESUME_FROM and not is_file(start) and not is_folder(start):
+        raise RunError(f"RESUME_FROM: {shown(str(start))[1:-1]} {not_there(config.RESUME_FROM)}")
+    if config.RESUME_FROM and not is_file(start) and not is_file(start / "config.json"):
         raise RunError(f"RESUME_FROM: {start} is neither a released X-Decoder (.pt) nor a directory with config.json")
     if config.RESUME_FROM and config.XDECODER.SIZES:
         raise ConfigError("XDECODER.SIZES are those of a fresh model; RESUME_FROM brings its own")
