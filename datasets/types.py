@@ -12,9 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from configs.common.escape import terminal_lines
+from configs.common.words import shown
+
+LONGEST_PLACE, LONGEST_REASON = 500, 1000
+"""Characters of what is said about a bad record."""
+
 
 class DataError(Exception):
-    """A mistake in the user's data: the message names file, line or key, and says what to do."""
+    """A mistake in the user's data: the message names file, line or key, and says what to do.
+
+    Args:
+        message: may hold parts of the data; control characters in it become visible, and overlong lines are cut.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(terminal_lines(str(message)))
 
 
 @runtime_checkable
@@ -85,6 +98,11 @@ class BadRecord:
 
     where: str
     reason: str
+
+    def __post_init__(self) -> None:
+        """Make both fit for a line of a message, whatever the data held."""
+        object.__setattr__(self, "where", shown(self.where, LONGEST_PLACE))
+        object.__setattr__(self, "reason", shown(self.reason, LONGEST_REASON))
 
 
 @dataclass(frozen=True, kw_only=True)

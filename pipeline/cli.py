@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +15,7 @@ from collavo.examine import describe_checkpoint
 from collavo.place import locate
 from collavo.settings import settings_for
 from configs.common.paths import user_path
-from configs.common.words import did_you_mean, printable, quoted, shown
+from configs.common.words import did_you_mean, quoted, shown
 from configs.load import ConfigError
 from datasets.registration.beforehand import missing_files, unknown_placeholders
 from datasets.roots import data_roots
@@ -25,9 +25,13 @@ from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
 from .files import check_folder
+from .given import prediction_files
+from .identity import check_settings
+from .judging import VERDICTS
 from .launch import is_main, let_main_speak
+from .progress import say, tell, write_out
 from .rescore import Source, rescore
-from .run import Plan, asks_model, evaluate, make_plan
+from .run import INTERRUPTED, Plan, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
 from .validate import validate
 
@@ -51,8 +55,13 @@ LONGEST_MESSAGE = 1000
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors point to its own help and reach the terminal once, not once a process."""
 
+    @property
+    def see_help(self) -> str:
+        """Where to read on."""
+        return f"Try: {self.prog} --help"
+
     def error(self, message: str) -> NoReturn:
-        _complain(f"{shown(message, LONGEST_MESSAGE)}\nTry: {self.prog} --help")
+        _complain(f"{shown(message, LONGEST_MESSAGE)}\n{self.see_help}")
         raise SystemExit(USAGE)
 
 
@@ -93,14 +102,14 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
     Args:
         arguments: the command line without the program's name.
         more: commands besides those here.
-    Returns: the exit code: 0; 1 where an evaluation or a validation failed; 2 for a mistake in the command line or the
-        configuration.
+    Returns: the exit code: 0; 1 where an evaluation or a validation failed, or a file cannot be read or written; 2 for
+        a mistake in the command line or the configuration; 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     commands = {**COMMANDS, **{command.name: command.run for command in more}}
-    parser = _build_parser(more)
+    parser, own = _build_parser(more)
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in commands:
         hint = did_you_mean(command, commands, n=1)
@@ -111,29 +120,28 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         parser.print_help()
         return USAGE
     if unknown:
-        words = shown(" ".join(unknown), LONGEST_MESSAGE)
-        _complain(f"unrecognized arguments: {words}\nTry: {parser.prog} {args.command} --help")
-        return USAGE
+        own[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(commands[args.command](args))
     except (ConfigError, *USER_ERRORS) as error:
-        _complain(str(error))
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        _complain(f"{error}\n{own[args.command].see_help}" if args.command == "score" else str(error))
     except OSError as error:
         _complain(f"{error.strerror or error}{'' if error.filename is None else f': {shown(str(error.filename))}'}")
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
     return USAGE
 
 
 def _complain(message: str) -> None:
     """Write an error, on the main process only."""
     if is_main(os.environ):
-        sys.stderr.write("\n".join(printable(line) for line in f"error: {message}".split("\n")) + "\n")
+        say(f"error: {message}")
     let_main_speak(os.environ)
 
 
-def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
+def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The parser, and those of the commands by name."""
     parser = _Parser(
         prog="lbk_entry.py",
         description="Evaluate and train CoLLaVO, a vision-language model with a crayon prompt (arXiv 2402.11248).",
@@ -170,21 +178,21 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
         "--predictions",
         required=True,
         type=path_argument,
-        metavar="FILE",
-        help="predictions.jsonl of a run; JSON or JSON lines with ids and texts; a result file of VLMEvalKit, LLaVA or "
-        "lmms-eval, or the folder of MME's tool",
+        metavar="PATH",
+        help="predictions.jsonl of a run, its folder, or that of all its benchmarks; JSON or JSON lines with ids and "
+        "texts; a result file of VLMEvalKit, LLaVA or lmms-eval, or the folder of MME's tool",
     )
     again.add_argument(
-        "--verdicts", type=path_argument, metavar="FILE", help="recorded verdicts, instead of asking a judge"
+        "--verdicts", type=path_argument, metavar="PATH", help="recorded verdicts, instead of asking a judge"
     )
     again.add_argument(
-        "--against", type=path_argument, metavar="FILE", help="another run's answers, compared pair by pair"
+        "--against", type=path_argument, metavar="PATH", help="another run's answers, compared pair by pair"
     )
     again.add_argument(
         "--out",
         type=path_argument,
         metavar="DIR",
-        help="folder of the results (default: score/ beside FILE, with a folder in it for each judge)",
+        help="folder of the results (default: score/ beside PATH, with a folder in it for each judge)",
     )
     shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
     shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
@@ -209,7 +217,7 @@ def _build_parser(more: Sequence[Command]) -> argparse.ArgumentParser:
         parents = [shared] if command.configured else []
         command.options(commands.add_parser(command.name, parents=parents, help=command.help))
     check.add_argument("dataset", help="names as in DATASETS.TEST, separated by commas, or all; see list")
-    return parser
+    return parser, commands.choices
 
 
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
@@ -221,16 +229,17 @@ def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
 
 def note(lines: Iterable[str]) -> None:
     """Write what a user should know of his configuration, on the main process only."""
-    if is_main(os.environ):
-        sys.stderr.writelines(f"note: {printable(line)}\n" for line in lines)
+    for line in lines if is_main(os.environ) else ():
+        say(f"note: {line}")
 
 
 def _eval(args: argparse.Namespace) -> int:
     config, catalog = _configuration(args)
     if args.print_config:
-        sys.stdout.write(config.resolved_yaml)
+        write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
+    check_folders(config, catalog)
     if args.check:
         return 0
     return evaluate(config, catalog)
@@ -282,6 +291,18 @@ def check_data(config: EvalConfig, plan: Plan) -> None:
         raise DataError("\n".join(f"{name}: {reason}" for name in named or lacking for reason in lacking[name]))
 
 
+def check_folders(config: EvalConfig, catalog: Catalog) -> None:
+    """Check that no folder of results holds those of other settings, as far as settings alone tell.
+
+    Raises:
+        RunError: one does, and ``EVAL.ON_CHANGE`` is refuse.
+    """
+    if config.EVAL.ON_CHANGE == "refuse":
+        engine = {"weight": config.WEIGHT, "bits": config.LLM.BITS, "dtype": config.LLM.DTYPE}
+        for task in make_plan(config, catalog).tasks:
+            check_settings(task.folder / "run.json", task.pipeline.declaration, engine)
+
+
 def segmenter_backends() -> list[str]:
     """Names that ``SEGMENTER.NAME`` may have."""
     from modeling.segmenters import backends
@@ -294,23 +315,52 @@ def _list(args: argparse.Namespace) -> int:
     rows = [("DATASETS.TEST", "benchmark", "config section", "PIPELINE")]
     for name, benchmark in catalog.benchmarks.items():
         pipeline = type(select_pipeline(None, benchmark)).__name__
-        rows.append((name, benchmark.title, benchmark.section, pipeline))
+        rows.append((name, shown(benchmark.title), benchmark.section, pipeline))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
-        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
+        tell("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
     maps = [name for name, benchmark in catalog.benchmarks.items() if benchmark.measures_maps]
-    sys.stdout.write(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
-    sys.stdout.write(f"PIPELINE may be left out, or written without {PREFIX}.\n")
-    sys.stdout.write(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
+    tell(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
+    tell(f"PIPELINE may be left out, or written without {PREFIX}.\n")
+    tell(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
     return 0
 
 
 def _score(args: argparse.Namespace) -> int:
-    beside = args.predictions.parent / "config.yaml"
-    if not args.conf_files and beside.is_file():
-        args.conf_files = [beside]  # of the run that wrote the answers
+    files = prediction_files(args.predictions, args.dataset)
+    given = [name for name in ("dataset", "verdicts", "against", "out") if getattr(args, name)]
+    if len(files) > 1 and given:
+        names = ", ".join(shown(file.parent.name) for file in files)
+        words = "a dataset" if given[0] == "dataset" else f"--{given[0]}"
+        raise ConfigError(
+            f"{words} is for one benchmark, but {shown(str(args.predictions))} holds several; name one of: {names}"
+        )
+    return _score_one(args, files[0]) if len(files) == 1 else max(_score_next(args, file) for file in files)
+
+
+def _score_next(args: argparse.Namespace, file: Path) -> int:
+    """Score one of several files; what is wrong with it is said, and the others are scored all the same."""
+    try:
+        return _score_one(args, file)
+    except (ConfigError, *USER_ERRORS) as error:
+        _complain(f"{shown(str(file))}: {error}")
+        return FAILED
+
+
+def _score_one(args: argparse.Namespace, file: Path) -> int:
+    beside = file.parent / "config.yaml"
+    if not args.conf_files and beside.is_file():  # of the run that wrote the answers
+        args = argparse.Namespace(**{**vars(args), "conf_files": [beside]})
     config, catalog = _configuration(args)
-    source = Source(predictions=args.predictions, verdicts=args.verdicts, against=args.against)
+    against = None if args.against is None else prediction_files(args.against, file.parent.name)
+    if against and len(against) > 1:
+        raise ConfigError(f"--against: {shown(str(args.against))} holds several benchmarks; name the folder of one")
+    verdicts = args.verdicts
+    if verdicts is not None and verdicts.is_dir():
+        verdicts = verdicts / VERDICTS
+    if verdicts is not None and not verdicts.is_file():
+        raise ConfigError(f"--verdicts: {shown(str(verdicts))}: no such file")
+    source = Source(predictions=file, verdicts=verdicts, against=against[0] if against else None)
     return rescore(config, catalog, source, args.dataset, args.out)
 
 
@@ -323,7 +373,7 @@ def _validate(args: argparse.Namespace) -> int:
     if len(complete) > 1:
         lacking = [p.declaration.dataset for p, whole in zip(pipelines, complete, strict=True) if not whole]
         listed = f"; incomplete: {', '.join(lacking)}" if lacking else ""
-        sys.stdout.write(f"{sum(complete)} of {len(complete)} benchmarks are complete{listed}\n")
+        tell(f"{sum(complete)} of {len(complete)} benchmarks are complete{listed}\n")
     return 0 if all(complete) else FAILED
 
 

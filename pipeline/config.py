@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
-from urllib.parse import urlsplit
 
+import yaml
 from pydantic import AfterValidator, Field
 
 from collavo.options import CrayonConfig, LLMConfig
@@ -15,6 +16,8 @@ from configs.common.paths import path_text
 from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
 from datasets.declaration import Benchmark, check_template
+from datasets.evaluation.judges.base import JudgeError
+from datasets.evaluation.judges.options import address_fault, check_no_key, key_variable_fault
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
@@ -35,14 +38,20 @@ def _address(url: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or not url.isprintable() or " " in url:
-        raise ValueError("is no address of a server; an example: http://localhost:8000/v1")
+    if fault := address_fault(url):
+        raise ValueError(fault)
     return url
+
+
+def _key_variable(name: str) -> str:
+    """Check the name of the variable that holds a key.
+
+    Raises:
+        ValueError: it is none, or perhaps the key itself.
+    """
+    if fault := key_variable_fault(name):
+        raise ValueError(fault)
+    return name
 
 
 @dataclass
@@ -105,7 +114,7 @@ class JudgeConfig:
     USE: Literal["auto", "always", "never"] = "auto"
     MODEL: str | None = None
     BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
-    KEY_VARIABLE: str | None = None
+    KEY_VARIABLE: Annotated[str, AfterValidator(_key_variable)] | None = None
     TEMPERATURE: FromZero | None = None
     CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
@@ -238,7 +247,20 @@ def read_configuration(
     if catalog.added:
         added = dumped({SECTION: {name: dict(v) for name, v in catalog.added.items()}})
         config = replace(config, resolved_yaml=config.resolved_yaml + added)
+    _check_secrets(config)
     return config, catalog
+
+
+def _check_secrets(config: EvalConfig) -> None:
+    """Check that the settings, which are printed and saved, hold no key of the judge.
+
+    Raises:
+        ConfigError: one does, and is named.
+    """
+    try:
+        check_no_key(yaml.safe_load(config.resolved_yaml), config.JUDGE.KEY_VARIABLE, os.environ)
+    except JudgeError as error:
+        raise ConfigError(str(error)) from None
 
 
 def load_config(

@@ -93,11 +93,7 @@ class ConfiguredEngine:
 
     def engine(self) -> Engine:
         """Load it, once; the main process shows how far the weights are."""
-        from transformers.utils import logging as transformers_logging
-
         from collavo.load_collavo import load_engine
-
-        transformers_logging.disable_progress_bar()  # one bar per process would run through our own lines
 
         if self._engine is None:
             config, settings, examined = self._config, self.settings(), self._examine()

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.safe_json import parse_json
+from configs.common.words import did_you_mean, shown
 from datasets.evaluation.predictions import join, unknown
 from datasets.types import DataError, Record
 
 from .journal import Entry
 from .reply_field import NAMES, candidates, no_replies, questions_of, reply_of
+from .report import PREDICTIONS
+from .result_files import mme_tool
 from .results import listed
 
 IDS = ("id", "question_id", "questionId", "pid", "index")
 """Names under which a file may give the id, in the order in which they are looked for."""
+SCORES = "score"
+"""Folder beside the predictions for new scores, if no other is named; a judge's go into one of its own in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,44 @@ class Given:
     prompt: str = ""
     finished: bool = True
     error: str | None = None
+
+
+def prediction_files(path: Path, dataset: str | None) -> list[Path]:
+    """The files of answers that a path means.
+
+    Args:
+        path: a file; the folder of a benchmark's results, or of MME's tool; or a run's whole ``SAVE_DIR``, with a
+            folder per benchmark.
+        dataset: the only benchmark of a run that is meant; None for all.
+
+    Raises:
+        DataError: there is no such file or folder, or no answers in it.
+    """
+    if path.is_file():
+        return [path]
+    where = shown(str(path))
+    if not path.exists():
+        hint = did_you_mean(path.name, _names_in(path.parent), otherwise="")
+        raise DataError(f"{where}: no such file{hint}")
+    if (path / PREDICTIONS).is_file():
+        return [path / PREDICTIONS]
+    if mme_tool.read(path) is not None:
+        return [path]
+    found = [file for file in sorted(path.glob(f"*/{PREDICTIONS}")) if file.parent.name != SCORES]
+    named = [file for file in found if dataset in (None, file.parent.name)]
+    if not named:
+        if found:
+            has = listed([file.parent.name for file in found])
+            raise DataError(f"{where}: no answers to {shown(dataset or '')}; it has: {has}")
+        raise DataError(f"{where}: no {PREDICTIONS} in this folder, nor in the benchmarks' folders below it")
+    return named
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [item.name for item in folder.iterdir()]
+    except OSError:
+        return []
 
 
 def read_predictions(path: Path) -> dict[str, Given]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.safe_json import read_json
+from configs.common.words import shown
 from datasets.declaration import Benchmark
 from datasets.types import ImageSource, Record
 
@@ -79,7 +80,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = _flat(old), _flat(new)
     absent = "nothing"
     return [
-        f"{name}: {before.get(name, absent)} -> {after.get(name, absent)}"
+        f"{shown(name)}: {shown(before.get(name, absent))} -> {shown(after.get(name, absent))}"
         for name in sorted({*before, *after})
         if before.get(name, absent) != after.get(name, absent)
     ]
@@ -133,12 +134,7 @@ def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[
         held = _read(file)
         new = differences(held["parts"], parts)
         if new and on_change == "refuse":
-            listed = "\n  ".join(new)
-            raise RunError(
-                f"{file.parent} holds answers of another run. What differs:\n  {listed}\n"
-                "Choose another SAVE_DIR, or EVAL.ON_CHANGE restart to answer everything anew, or EVAL.ON_CHANGE "
-                "continue to keep the answers that are there."
-            )
+            raise _refusal(file, new)
         restarts = held["restarts"] + bool(new and on_change == "restart")
         if not new or on_change == "continue":
             accepted, changes = tuple(held["accepted"]), (*held["changes"], *new)
@@ -149,11 +145,43 @@ def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[
     return Identity(fingerprint=name, accepted=accepted, changes=changes, changed=bool(new))
 
 
+def check_settings(file: Path, benchmark: Benchmark, engine: Mapping[str, Any]) -> None:
+    """Refuse over settings alone, before anything is loaded, what `settle` would refuse when all is loaded.
+
+    Args:
+        file: the folder's ``run.json``; it may be missing.
+        benchmark: the declaration with the configuration's overrides.
+        engine: those parts of the engine's identity that the configuration says.
+
+    Raises:
+        RunError: a setting differs from what the folder was started with, or ``run.json`` is unreadable.
+    """
+    if not file.exists():
+        return
+    held = _read(file)["parts"]
+    theirs = held.get("engine")
+    same = {name: theirs[name] for name in engine if name in theirs} if isinstance(theirs, Mapping) else {}
+    old = {"benchmark": held.get("benchmark"), "code": held.get("code"), "engine": same}
+    new = run_parts(benchmark, (), {name: engine[name] for name in same})
+    del new["data"]
+    if changed := differences(old, new):
+        raise _refusal(file, changed)
+
+
+def _refusal(file: Path, changes: Sequence[str]) -> RunError:
+    listed = "\n  ".join(changes)
+    return RunError(
+        f"{file.parent} holds answers of another run. What differs:\n  {listed}\n"
+        "Choose another SAVE_DIR, or EVAL.ON_CHANGE restart to answer everything anew, or EVAL.ON_CHANGE "
+        "continue to keep the answers that are there."
+    )
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         values = read_json(file)
         if isinstance(values["parts"], dict) and isinstance(values["accepted"], list):
             return {"changes": values["changes"], "restarts": int(values["restarts"]), **values}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise RunError(f"{file} is not readable as the description of a run; move {file.parent} away or choose a SAVE_DIR")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
 from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, Verdict, Verdicts, collect
@@ -26,7 +27,7 @@ from .result_files.extractions import extractions
 VERDICTS = "verdicts.jsonl"
 """File of a run's folder that keeps what the judge said."""
 ANNOUNCED = 50
-"""Verdicts after which a word is said."""
+"""Requests after which a word is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +141,26 @@ def make_judge(options: JudgeOptions, environ: Mapping[str, str]) -> Judge:
     Raises:
         JudgeError: it cannot be used as configured.
     """
-    judge = ChatJudge(options, environ, progress=_announce)
+    judge = ChatJudge(options, environ, progress=_Announcer())
     answers_as = judge.probe()
-    say(f"judge: {judge.name}, answering as {answers_as}; its replies are kept in {options.cache}")
+    kept = f"; its replies are kept in {options.cache}" if options.cache else ""
+    say(f"judge: {inline(judge.name)}, answering as {inline(answers_as)}{kept}")
     return judge
 
 
-def _announce(done: int, total: int) -> None:
-    if done % ANNOUNCED == 0 or done == total:
-        say(f"  {done} of {total} verdicts")
+class _Announcer:
+    """Says from time to time how many verdicts there are."""
+
+    def __init__(self) -> None:
+        self._said = 0
+
+    def __call__(self, judged: int, done: int, total: int) -> None:
+        """See ``progress`` of `ChatJudge`."""
+        if done == total or done // ANNOUNCED > self._said:
+            vain = done - judged
+            failed = f", {vain} request{'s' if vain > 1 else ''} without one" if vain else ""
+            say(f"  {judged} of {total} verdicts{failed}")
+        self._said = 0 if done == total else done // ANNOUNCED
 
 
 def score(
@@ -193,7 +205,7 @@ def score(
         return evaluate_judged(benchmark, answers, held.verdicts), judgement
     requests = to_be_asked(benchmark, [(record, text) for record, text in answers if text is not None], held)
     if requests:
-        say(f"{benchmark.dataset}: asking the judge {judge.name} {len(requests)} times")
+        say(f"{benchmark.dataset}: asking the judge {inline(judge.name)} for {len(requests)} verdicts")
     before = judge.usage
     said = judge.ask(requests)
     usage = _since(before, judge.usage)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import RunError
+from .libraries import quiet_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -127,6 +128,7 @@ def start_accelerator(
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
+    quiet_libraries()
     has_accelerator = torch.accelerator.is_available()
     check_sharding(environ, has_accelerator=has_accelerator)
     wait = InitProcessGroupKwargs(timeout=timedelta(hours=timeout_hours))

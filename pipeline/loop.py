@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from configs.common.words import quoted
+from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
 from datasets.types import DataError, ImageSource
 from modeling.segmenters.base import Picture
@@ -28,6 +30,9 @@ SAMPLE_ERRORS = (DataError, SegmenterError)
 
 EARLY = 32
 """Answers after which a process first looks whether they end."""
+
+LONGEST = 1000
+"""Characters of a prompt or a reply that are shown."""
 
 HOPELESS = 100
 """Questions after which a process ends if none of them could be asked: a folder is wrong then, not a picture."""
@@ -94,7 +99,7 @@ def answer_all(
         except SAMPLE_ERRORS:
             raise
         except Exception as error:
-            raise SampleError(", ".join(question.ids[0] for question in batch)) from error
+            raise SampleError(", ".join(inline(question.ids[0]) for question in batch)) from error
         progress.advance(len(batch))
         _remark(entries, len(batch), progress)
     return entries
@@ -113,7 +118,8 @@ def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
         raise RunError(f"none of the first {len(entries)} questions could be asked; the last: {entries[-1].error}")
     before = sum(entry.error is None for entry in entries[:-new])
     if not before and answered and answered[0].question:
-        progress.note(f"  first prompt:   {answered[0].prompt!r}\n  first reply:    {answered[0].text!r}")
+        prompt, reply = (quoted(text, LONGEST) for text in (answered[0].prompt, answered[0].text))
+        progress.note(f"  first prompt:   {prompt}\n  first reply:    {reply}")
     unfinished = sum(not entry.finished for entry in answered)
     if before < EARLY <= len(answered) and unfinished > len(answered) / 2:
         progress.note(
@@ -178,7 +184,9 @@ def _answer_batch(
             good.append((index, _query(question, pictures)))
         except (DataError, SegmenterError) as error:
             if settings.strict:
-                raise DataError(f"{question.ids[0]}: {error} (EVAL.STRICT False counts it and goes on)") from error
+                raise DataError(
+                    f"{inline(question.ids[0])}: {error} (EVAL.STRICT False counts it and goes on)"
+                ) from error
             results[index] = str(error)
     for index, reply in _replies(good, answerer, settings):
         results[index] = reply

@@ -23,15 +23,13 @@ from .benchmarks import select_pipeline
 from .catalog import Catalog
 from .config import EvalConfig
 from .errors import RunError
+from .given import SCORES
 from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
 from .kept import RULES, decider_of, folder_of, in_words, set_aside
 from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
 from .scoring_check import scorable
 from .task import publish
-
-FOLDER = "score"
-"""Folder beside the predictions for new scores, if no other is named; a judge's go into one of its own in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +101,7 @@ def _folder(source: Source, out: Path | None, by: str) -> Path:
         RunError: the folder that is named holds another judge's results.
     """
     if out is None:
-        base = source.predictions.parent / FOLDER
+        base = source.predictions.parent / SCORES
         if kept := set_aside(base, RULES):
             say(f"the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
         return _made(base if by == RULES else folder_of(base, by))

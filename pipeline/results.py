@@ -6,13 +6,18 @@ picture) reaches the scorer as unanswered, is counted, and is never given an ans
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
 from datasets.evaluation import Evaluation, rates
-from datasets.types import BadRecord, Metric, Record
+from datasets.evaluation.predictions import outcome
+from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from .base import BenchmarkPipeline
 from .errors import RunError
@@ -68,7 +73,7 @@ class Effort:
 def listed(names: Sequence[str]) -> str:
     """Names for a message, the first few of them."""
     more = f" and {len(names) - NAMED_IDS} more" if len(names) > NAMED_IDS else ""
-    return ", ".join(names[:NAMED_IDS]) + more
+    return ", ".join(map(shown, names[:NAMED_IDS])) + more
 
 
 def join(
@@ -118,18 +123,26 @@ def predictions(answered: Answered) -> bytes:
 
 
 def counts(answered: Answered) -> dict[str, int]:
-    """What was counted beside the scores."""
+    """What was counted beside the scores.
+
+    ``records`` is ``scored + unscored + withheld + errors`` (see `datasets.evaluation.predictions.outcome`), and
+    ``answered`` the first three of them; ``bad_records`` could not be read and were never asked. ``no_answer`` and
+    ``unfinished`` are replies, whatever became of them.
+    """
     given = [scored for scored in answered.evaluation.scored if answered.entries[scored.record.id].error is None]
+    became = Counter(map(outcome, answered.evaluation.scored))
     return {
         "records": len(answered.records),
         "answered": len(given),
+        "scored": became["scored"],
+        "unscored": became["unscored"],
+        "withheld": became["withheld"],
+        "errors": became["error"],
         "distinct_questions": len({entry.key for entry in answered.entries.values()}),
         "pictures": len({record.image.name for record in answered.records if record.image is not None}),
         "bad_records": len(answered.bad),
-        "errors": len(answered.records) - len(given),
         "no_answer": sum(scored.score.no_answer for scored in given),
         "empty": sum(not scored.text.strip() for scored in given),
-        "unscored": sum(scored.score.value is None for scored in given),
         "unfinished": sum(not answered.entries[scored.record.id].finished for scored in given),
     }
 
@@ -224,6 +237,22 @@ def summary(
     }
 
 
+def _unscored(results: Mapping[str, Any], folder: Path) -> str:
+    """How many replies nobody judged, and how to have them judged."""
+    number, judged = results["counts"], results["judged"]
+    why = shown(judged["decided_by"] or "the rules decide nothing about them", LONGEST_REASON)
+    head = f"{number['unscored']} of {number['answered']} replies are unscored ({why})"
+    if "usage" in judged:
+        return head
+    again = "give the same command again"
+    if "predictions" not in results:  # of a run, whose folder knows its configuration
+        again = f"python lbk_entry.py score --predictions {shlex.quote(str(folder))} --overrides JUDGE.USE always"
+    return (
+        f"{head}. To have them judged, put a key into OPENAI_API_KEY, or set JUDGE.BASE_URL to a server that speaks "
+        f"the OpenAI chat protocol, and: {again}"
+    )
+
+
 def _effort(answered: Answered, effort: Effort) -> dict[str, Any]:
     once = {entry.key: entry for entry in answered.entries.values()}.values()
     return {
@@ -308,11 +337,17 @@ def _example(results: Mapping[str, Any], kind: str) -> str:
     example = results.get("examples", {}).get(kind)
     if example is None:
         return ""
-    return f", such as that to {example['id']}" + (f": {example['reply']!r}" if example["reply"].strip() else "")
+    reply = f": {quoted(example['reply'])}" if example["reply"].strip() else ""
+    return f", such as that to {shown(example['id'])}{reply}"
 
 
-def warnings(results: Mapping[str, Any]) -> list[str]:
-    """What a reader of the scores must know, in sentences."""
+def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """What a reader of the scores must know, in sentences.
+
+    Args:
+        results: see `summary`.
+        folder: where they go.
+    """
     number, found = results["counts"], []
     if number["errors"] or number["bad_records"]:
         found.append(
@@ -321,13 +356,19 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "(results.json lists them)"
         )
     if number["unscored"]:
-        why = results["judged"]["decided_by"] or "the rules, or answers that the release withholds"
-        found.append(f"{number['unscored']} of {number['answered']} answers have no score ({why})")
+        found.append(_unscored(results, folder))
+    if number["withheld"]:
+        found.append(
+            f"{number['withheld']} of {number['answered']} replies cannot be scored here: the release withholds their "
+            "targets"
+        )
     if failed := results["judged"].get("without_verdict"):
-        found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {failed[0]['reason']}")
+        first = shown(failed[0]["reason"], LONGEST_REASON)
+        found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {first}")
     found += _odd_replies(results)
     if results.get("limit") is not None:
         found.append(f"only the first {results['limit']} records were asked (EVAL.LIMIT)")
     if results.get("changes"):
-        found.append("some answers are of an earlier configuration (EVAL.ON_CHANGE): " + "; ".join(results["changes"]))
+        changes = "; ".join(map(shown, results["changes"]))
+        found.append(f"some answers are of an earlier configuration (EVAL.ON_CHANGE): {changes}")
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from collavo.errors import CheckpointError
+from configs.common.escape import terminal_lines
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
@@ -145,7 +146,7 @@ def _merged(failed: Mapping[int, str], world: int) -> str:
     by_reason: dict[str, list[int]] = {}
     for rank, why in failed.items():
         by_reason.setdefault(why, []).append(rank)
-    if list(by_reason.values()) == [list(range(world))] or world == 1:
+    if list(by_reason.values()) in ([list(range(world))], [[0]]):  # what the main process alone looked at, too
         return next(iter(by_reason))
     return "\n".join(f"[process {', '.join(map(str, ranks))}] {why}" for why, ranks in by_reason.items())
 
@@ -182,7 +183,7 @@ def _write_log(folder: Path | None, rank: int, text: str) -> Path | None:
     log = folder / "errors" / f"process-{rank}.log"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(text, encoding="utf-8", errors="backslashreplace")
+        log.write_text(terminal_lines(text), encoding="utf-8", errors="backslashreplace")
     except OSError:
         return None  # a full or lost disk may be the very reason; the caller then shows everything
     return log

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from collavo.crayon import crayon_prompt
+from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
@@ -22,6 +23,8 @@ from modeling.segmenters.base import PanopticMap, Picture
 from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .drawing import segment_colours
+from .libraries import quiet_libraries
+from .progress import tell, write_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 SIDE, GAP, TEXT = 224, 16, 420
 """Pixels: side of a picture on the sheet, space around it, width of the text."""
+
+LONGEST = 1000
+"""Characters of a line of the question, or of a reply."""
 
 _COLUMNS = 46
 _TERMINAL = 32
@@ -86,8 +92,8 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet(shown).save(out)
     for one in shown:
-        sys.stdout.write(in_words(one, sys.stdout.isatty()))
-    sys.stdout.write(f"pictures, maps and replies are in {out}\n")
+        write_out(in_words(one, sys.stdout.isatty()))
+    tell(f"pictures, maps and replies are in {out}\n")
     return 0
 
 
@@ -106,6 +112,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
 
     from .engines import ConfiguredEngine
 
+    quiet_libraries()
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     engine = source.engine()
     side = engine.image_size
@@ -159,12 +166,14 @@ def _lines(one: Shown) -> list[str]:
     target = one.record.target
     wanted = target if isinstance(target, str) else "; ".join(map(str, target or ("withheld",)))
     verdict = f"  ({one.verdict})" if one.verdict else ""
-    return [*one.asked.strip().split("\n"), "", f"answer: {wanted}", f"model: {one.reply}{verdict}", "", one.objects]
+    said = f"model: {inline(one.reply, LONGEST)}{verdict}"
+    asked = [inline(line, LONGEST) for line in one.asked.strip().split("\n")]
+    return [*asked, "", f"answer: {inline(wanted)}", said, "", inline(one.objects, LONGEST)]
 
 
 def in_words(one: Shown, colours: bool) -> str:
     """For the terminal: picture and map side by side where it shows colours, then the words."""
-    lines = [f"  {line}" for line in _lines(one)]
+    lines = [f"  {line}".rstrip() for line in _lines(one)]
     if colours:
         lines = [*blocks(np.concatenate([shrunk(one.picture), shrunk(one.coloured)], axis=1)), *lines]
     return "\n".join([*lines, "", ""])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.common.escape import csv_cell
+from configs.common.escape import markdown as markdown_text
+from configs.common.words import shown as inline
+
 from .files import write_text
-from .report import aligned, pipe_table, rules_in_words, shown
+from .progress import tell
+from .report import LONGEST_PROMPT, aligned, pipe_table, rules_in_words, shown
 
 WIDTH = 110
 """Characters of a line on the terminal, from which the table goes on below itself."""
@@ -55,8 +59,7 @@ def show_summary(results: Sequence[Mapping[str, Any]], missing: Mapping[str, str
     write_text(folder / MARKDOWN, markdown(columns, results, missing))
     write_text(folder / TABLE, _csv(columns))
     left_out = f"\nleft out, for reasons said above: {', '.join(missing)}\n" if missing else ""
-    sys.stdout.write(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
-    sys.stdout.flush()
+    tell(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
 
 
 def in_order(columns: Sequence[Column]) -> list[Column]:
@@ -86,7 +89,7 @@ def plain(columns: Sequence[Column]) -> str:
     blocks: list[list[Column]] = [[]]
     used = len(max(ROWS, key=len))
     for column in columns:
-        width = max(map(len, column.cells)) + 2
+        width = max(len(inline(cell)) for cell in column.cells) + 2
         if blocks[-1] and used + width > WIDTH:
             blocks.append([])
             used = len(max(ROWS, key=len))
@@ -102,11 +105,20 @@ def markdown(columns: Sequence[Column], results: Sequence[Mapping[str, Any]], mi
     for result in results:
         number = result["counts"]
         lines.append(
-            f"- {result['title']} (`{result['dataset']}`): {number['answered']} of {number['records']} records "
-            f"answered, {rules_in_words(result)}"
+            f"- {markdown_text(inline(result['title']))} (`{result['dataset']}`): {number['answered']} of "
+            f"{number['records']} records answered{_not_all(number)}, {markdown_text(rules_in_words(result))}"
         )
-    lines += [f"- `{name}` is left out: {' '.join(why.split())}" for name, why in missing.items()]
+    lines += [
+        f"- `{name}` is left out: {markdown_text(inline(' '.join(why.split()), LONGEST_PROMPT))}"
+        for name, why in missing.items()
+    ]
     return "\n".join([*lines, ""])
+
+
+def _not_all(counts: Mapping[str, int]) -> str:
+    """Which records have no score, and why; "" if all have one."""
+    found = [f"{counts[name]} {name}" for name in ("unscored", "withheld", "errors", "bad_records") if counts[name]]
+    return f" ({', '.join(found).replace('_', ' ')})" if found else ""
 
 
 def _lines(columns: Sequence[Column]) -> Iterator[tuple[str, ...]]:
@@ -115,5 +127,5 @@ def _lines(columns: Sequence[Column]) -> Iterator[tuple[str, ...]]:
 
 def _csv(columns: Sequence[Column]) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(_lines(columns))
+    csv.writer(stream, lineterminator="\n").writerows(map(csv_cell, line) for line in _lines(columns))
     return stream.getvalue()

@@ -8,13 +8,14 @@ between ends at once, and the launcher ends the others; nothing that was answere
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from configs.common.words import quoted
+from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
 from datasets.evaluation.scorable import UnscorableError
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
@@ -27,8 +28,8 @@ from .journal import Entry, Journal, read_folder, usable_answers
 from .judging import decider, score
 from .kept import in_words, set_aside
 from .loop import LoopSettings, answer_all
-from .progress import Progress, duration, say, warn
-from .report import MARKDOWN, PREDICTIONS, RESULTS, headline, plain_table, remove_results, write_results
+from .progress import Progress, duration, say, tell, warn
+from .report import LONGEST_PROMPT, MARKDOWN, PREDICTIONS, RESULTS, headline, plain_table, remove_results, write_results
 from .results import Answered, Effort, flat, join, listed, predictions, summary, text_of, warnings
 from .scoring_check import check_scoring, without
 from .session import AgreedError, EngineSource, Session
@@ -291,14 +292,14 @@ def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int)
     first = data.questions[0]
     pictures = len({question.image.name for question in data.questions if question.image is not None})
     done = len(data.questions) - left
-    asked = [f"  first question: {first.prompt!r}"]
+    asked = [f"  first question: {quoted(first.prompt, LONGEST_PROMPT)}"]
     if benchmark.measures_maps:
         asked = ["  the segmenter's maps are compared with the true ones; no language model is asked"]
     lines = [
         f"{benchmark.dataset}: {len(data.records)} records, {pictures} pictures, "
         f"{len(data.questions)} distinct questions; {done} answered before, {left} to answer, "
         f"{batch_size} at a time on each process",
-        f"  first picture:  {first.image.name if first.image else 'none'}",
+        f"  first picture:  {inline(first.image.name) if first.image else 'none'}",
         *asked,
     ]
     if data.bad:
@@ -349,11 +350,10 @@ def publish(
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
     if benchmark.scorer in SUBMISSIONS:
         shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
-    for sentence in warnings(results):
+    for sentence in warnings(results, folder):
         warn(sentence)
     if brief:
         say(f"{benchmark.dataset}: {headline(results)}; {folder / MARKDOWN}")
         return
     files = "".join(f"\n{label + ':':<13}{file}" for label, file in shown)
-    sys.stdout.write(f"\n{plain_table(results)}\n{files}\n")
-    sys.stdout.flush()
+    tell(f"\n{plain_table(results)}\n{files}\n")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.common.words import shown
 from datasets.evaluation.scorable import UnscorableError
 from datasets.types import DataError, ImageFile, Record
 
 from .base import BenchmarkPipeline
 from .judging import needs_judge
+from .progress import tell
 from .scoring_check import scorable
 
 SHOWN = 5
 """How many missing or malformed things are named before the rest is counted."""
+LONGEST = 1000
+"""Characters of a line of a prompt, or of a reason."""
 
 
 def validate(pipeline: BenchmarkPipeline, roots: Sequence[Path]) -> bool:
@@ -30,7 +33,8 @@ def validate(pipeline: BenchmarkPipeline, roots: Sequence[Path]) -> bool:
         DataError: the declaration names no such reader or scorer, or an option that it does not have.
     """
     benchmark = pipeline.declaration
-    _say(f"{benchmark.title} ({benchmark.dataset}), version {benchmark.version}", f"  source: {benchmark.source}")
+    _say(f"{shown(benchmark.title)} ({benchmark.dataset}), version {benchmark.version}")
+    _say(f"  source: {shown(benchmark.source, LONGEST)}")
     _say(f"  folders: {', '.join(map(str, roots))}")
     judged = "; a judge helps, if one is configured" if needs_judge(benchmark) else ""
     _say(f"  scorer: {benchmark.scorer} ({benchmark.rules} rules){judged}")
@@ -65,15 +69,18 @@ def _prompts(pipeline: BenchmarkPipeline, records: Sequence[Record]) -> bool:
         _say(f"  MISSING: {error}")
         return False
     for record, prompt in zip(records[:1], prompts[:1], strict=True):
-        _say(f"  first question ({record.id}):", *(f"    | {line}" for line in prompt.split("\n")))
+        _say(
+            f"  first question ({shown(record.id)}):",
+            *(f"    | {shown(part, LONGEST)}" for part in prompt.split("\n")),
+        )
     return True
 
 
 def _list(title: str, items: Sequence[Any]) -> None:
     if items:
         more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
-        _say(title, *(f"    {item}" for item in [*items[:SHOWN], *more]))
+        _say(title, *(f"    {shown(str(item), LONGEST)}" for item in [*items[:SHOWN], *more]))
 
 
 def _say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    tell("".join(f"{line}\n" for line in lines))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from pipeline.cli import Command, note, path_argument
+from pipeline.progress import write_out
 
 from .check import check
 from .config import read_training
@@ -20,7 +20,7 @@ def _train(args: argparse.Namespace) -> int:
     config, catalog = read_training(args.conf_files, args.overrides)
     note(config.notes)
     if args.print_config:
-        sys.stdout.write(config.resolved_yaml)
+        write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
     if args.check:

@@ -20,6 +20,7 @@ from collavo.place import locate
 from collavo.settings import settings_for, write_recorded
 from collavo.trained import apply, foundation, is_trained
 from pipeline.errors import RunError
+from pipeline.libraries import quiet_libraries
 from pipeline.progress import LoadingBar, say
 
 BITS: dict[str, Literal[16, 32]] = {"fp32": 32, "bf16": 16, "fp16": 16}
@@ -45,6 +46,7 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
         raise RunError(f"{checkpoint} is not what a training left (it has no state.json); there is nothing to merge")
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; name a new directory")
+    quiet_libraries()
     base = foundation(checkpoint)
     settings, examined = settings_for(checkpoint), examine(checkpoint)
     llm = LLMConfig(BITS=BITS[dtype], DTYPE=dtype)
@@ -59,4 +61,4 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
         share_weights(out)
     examined.processor.save_pretrained(out)
     write_recorded(out, settings)
-    say(f"{checkpoint} on {base}, in {dtype}: {out}")
+    say(f"merged {checkpoint} into {base}, in {dtype}: {out}")

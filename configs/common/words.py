@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 160
 """Characters of a value that a message shows."""
+_JOINERS = "\u200c\u200d"
 _LONGEST_NAME = 200
 """A longer word is no misspelt name, and comparing it would take long."""
 
@@ -51,7 +53,7 @@ def shown(value: Any, longest: int = LONGEST) -> str:
         value: a text, or anything whose `repr` is shown.
         longest: characters that are kept.
     """
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _written(value)
     left_out = len(text) - longest
     if left_out > 0:
         text = f"{text[: longest // 2]} [... {left_out} more characters ...] {text[-(longest - longest // 2) :]}"
@@ -67,7 +69,20 @@ def printable(text: str) -> str:
     r"""A text with all that a terminal would not show as it stands, or could not be written at all, escaped.
 
     Newlines, tabs and other control characters, directional marks and lone surrogates become ``\n``, ``\x1b``, ...
+    Spaces of other scripts and the joiners that some of them are written with stay.
     """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _written(value: Any) -> str:
+    """A value as Python writes it, where it can."""
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return f"a value of type {type(value).__name__} that is too large to be shown"

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from configs.common.words import shown
+
 from ..declaration import Benchmark
 from ..options import build_options
 from ..registration import named_module
@@ -65,7 +67,7 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
     seen: set[str] = set()
     for record, text in answers:
         if record.id in seen:
-            raise DataError(f"benchmark {benchmark.name}: {record.id} is answered twice; each id is scored once")
+            raise DataError(f"benchmark {benchmark.name}: {shown(record.id)} is answered twice; each id is scored once")
         seen.add(record.id)
         if text is None:
             scored.append(unanswered(record))

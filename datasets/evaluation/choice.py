@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from configs.common.words import did_you_mean
+from configs.common.words import did_you_mean, shown
 
 from ..types import DataError, Metric, Record, Score, Scored
 from . import letters, rates, targets
@@ -129,7 +129,9 @@ def options_of(record: Record) -> Mapping[str, str]:
     """
     choices = record.meta.get("options")
     if not isinstance(choices, Mapping) or not choices:
-        raise DataError(f"record {record.id} has no options: a choice scorer needs a reader that gives meta['options']")
+        raise DataError(
+            f"record {shown(record.id)} has no options: a choice scorer needs a reader that gives meta['options']"
+        )
     return choices
 
 

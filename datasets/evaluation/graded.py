@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from configs.common.words import quoted, shown
+
 from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
 from . import rates, targets
@@ -107,7 +109,7 @@ def _grade(record: Record, said: str) -> float:
     except ValueError:
         grade = -1.0
     if not 0.0 <= grade <= 1.0:
-        raise DataError(f"record {record.id}: a grade is a number from 0 to 1, got {said!r}")
+        raise DataError(f"record {shown(record.id)}: a grade is a number from 0 to 1, got {quoted(said)}")
     return grade
 
 

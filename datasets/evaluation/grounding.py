@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from configs.common.words import quoted, shown
+
 from ..dataset_mappers.image_size import image_size
 from ..registration import cells
 from ..registration.files import MalformedError
@@ -167,7 +169,9 @@ def _target(record: Record, options: Options) -> Box:
     try:
         x, y, z, w = (float(value) for value in record.target)
     except (TypeError, ValueError):
-        raise DataError(f"record {record.id}: its answer is no box of four numbers: {record.target!r}") from None
+        raise DataError(
+            f"record {shown(record.id)}: its answer is no box of four numbers: {quoted(record.target)}"
+        ) from None
     return (x, y, x + z, y + w) if options.box == "xywh" else (x, y, z, w)
 
 
@@ -177,7 +181,7 @@ def _in_pixels(box: Box, record: Record, scale: float) -> Box:
         width, height = float(record.meta["width"]), float(record.meta["height"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"record {record.id}: its picture's width and height are not known; name their columns in data.keep"
+            f"record {shown(record.id)}: its picture's width and height are not known; name their columns in data.keep"
         ) from None
     across, down = (width / scale, height / scale) if scale else (1.0, 1.0)
     x1, x2 = (min(max(side * across, 0.0), width) for side in (box[0], box[2]))

@@ -19,6 +19,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from configs.common.words import quoted, shown
+
 from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
 from . import hallusion_errors, rates, targets
@@ -115,7 +117,9 @@ def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Opti
     if verdict is None:
         return Unjudged(extracted=said, no_answer=not text.strip())
     if verdict not in _WORDS or same not in ("", SAME, DIFFERENT):
-        raise DataError(f"record {record.id}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {dict(verdicts)!r}")
+        raise DataError(
+            f"record {shown(record.id)}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {quoted(dict(verdicts))}"
+        )
     return Checked(
         value=_credit(record, verdict),
         extracted=said,

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from configs.common.words import shown
+
 from ..registration import cells
 from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
@@ -79,7 +81,9 @@ def score(record: Record, text: str, options: Options) -> Score:
         return yes_no.score(record, text, yes_no.Options())
     names = record.meta.get("names")
     if not names:
-        raise DataError(f"record {record.id} has no class names: the rule class_name needs a reader that gives them")
+        raise DataError(
+            f"record {shown(record.id)} has no class names: the rule class_name needs a reader that gives them"
+        )
     said = read_class(text, tuple(names))
     value = None if record.target is None else float(said == record.target)
     note = "names no class, or several" if not said and text.strip() else ""

@@ -7,6 +7,7 @@ figure over nothing is None, never 0.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 from ..types import Metric, Scored
 from . import intervals
 from .intervals import Estimate
+from .predictions import Outcome, outcome
 
 Kind = Literal["rate", "score"]
 
@@ -122,14 +124,15 @@ def accuracy(
 
 
 def no_answer(scored: Sequence[Scored]) -> Metric:
-    """How many texts hold no recognisable answer."""
-    return count("no_answer", sum(s.score.no_answer for s in scored if s.score.value is not None), len(scored))
+    """How many replies hold no recognisable answer."""
+    return count("no_answer", sum(s.score.no_answer for s in scored), len(scored))
 
 
 def unscored(scored: Sequence[Scored]) -> list[Metric]:
-    """How many records have no verdict (no prediction, or an answer that is withheld); no row if all have one."""
-    number = sum(s.score.value is None for s in scored)
-    return [count("unscored", number, len(scored))] if number else []
+    """How many records have no score, by the reason (see `predictions.outcome`); a row for each that occurs."""
+    found = Counter(map(outcome, scored))
+    rows: dict[str, Outcome] = {"unscored": "unscored", "withheld": "withheld", "errors": "error"}
+    return [count(name, found[reason], len(scored)) for name, reason in rows.items() if found[reason]]
 
 
 def split_by(scored: Sequence[Scored], key: Callable[[Scored], str]) -> dict[str, list[Scored]]:

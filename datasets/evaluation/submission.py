@@ -18,6 +18,7 @@ from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from ..types import DataError, Scored
 
 _LETTERS = "ABCD"
+_DIGITS = 15
 
 
 def write_submission(scorer: str, scored: Sequence[Scored], folder: Path) -> Path:
@@ -65,7 +66,9 @@ def _mmbench(scored: Sequence[Scored], path: Path) -> None:
         options = [record.meta["options"].get(letter, "") for letter in _LETTERS]
         last = {"answer": record.target, "split": record.meta.get("split", "")}
         texts = [record.fields["question"], *options, item.text, *(last[name] for name in extra)]
-        sheet.append([_number(record.id), *(_text_cell(sheet, text) for text in texts)])
+        index = _number(record.id)
+        first = index if isinstance(index, int) else _text_cell(sheet, index)
+        sheet.append([first, *(_text_cell(sheet, text) for text in texts)])
     book.save(path)
 
 
@@ -79,8 +82,8 @@ def _text_cell(sheet: Any, text: str | None) -> Any:
 
 
 def _number(key: str) -> int | str:
-    """An id as the server has it: a number where it is one."""
-    return int(key) if key.isascii() and key.isdigit() else key
+    """An id as the server has it: a number where it is one (of a spreadsheet, which holds 15 digits, at most)."""
+    return int(key) if key.isascii() and key.isdigit() and len(key) <= _DIGITS else key
 
 
 def _panoptic(scored: Sequence[Scored], path: Path) -> None:

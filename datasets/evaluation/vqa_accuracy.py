@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from configs.common.words import quoted, shown
+
 from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
 from . import rates, targets
@@ -126,7 +128,9 @@ def score(record: Record, text: str, options: Options) -> Score:
     if record.target is None:
         return Score(value=None, extracted=answer, no_answer=not answer)
     if isinstance(record.target, str) or not record.target:
-        raise DataError(f"record {record.id}: VQA accuracy needs a list of human answers, got {record.target!r}")
+        raise DataError(
+            f"record {shown(record.id)}: VQA accuracy needs a list of human answers, got {quoted(record.target)}"
+        )
     value = agreement(answer, [normalise(str(human)) for human in record.target])
     return Score(value=value, extracted=answer, no_answer=not answer)
 

@@ -105,8 +105,9 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
         SegmenterError: it cannot be loaded, or has other classes.
     """
     config = config.resolved()
-    # without torchvision the plain processor name warns and falls back to this one
-    kind = getattr(transformers, "Mask2FormerImageProcessorPil", transformers.Mask2FormerImageProcessor)
+    # without torchvision the plain name, where it is so much as looked up, warns and falls back to the one for Pillow
+    pillow = getattr(transformers, "Mask2FormerImageProcessorPil", None)
+    kind = transformers.Mask2FormerImageProcessor if pillow is None else pillow
     try:
         check_directory(Path(config.PATH))
         model, report = Mask2FormerForUniversalSegmentation.from_pretrained(config.PATH, output_loading_info=True)

@@ -175,7 +175,7 @@ def test_what_has_no_verdict_is_not_kept_and_damaged_files_are_asked_anew(server
 
 
 def test_a_killed_run_keeps_the_replies_that_came(server: Server, tmp_path: Path) -> None:
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(judged: int, done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 

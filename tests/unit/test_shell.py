@@ -58,15 +58,16 @@ def test_unknown_options_and_extras_are_refused() -> None:
 
 @pytest.fixture
 def stand_ins(tmp_path: Path) -> Path:
-    """A folder with an `accelerate` and a `python` that only write down how they were called."""
+    """A folder with a `python` that only writes down how it was called."""
     prefix = tmp_path / "prefix"
     prefix.mkdir()
     wanted = ["torch==2.13.0", *(ROOT / "assets" / "requirements" / "base.txt").read_text().splitlines()]
     (prefix / "collavo_installed.txt").write_text("\n".join(wanted) + "\n")
-    python = f'case "$*" in *sys.prefix*) echo {prefix};; *version_info*) ;; *) echo "python $*";; esac'
-    for name, body in (("accelerate", 'echo "accelerate $* CUDA=${CUDA_VISIBLE_DEVICES:-}"'), ("python", python)):
-        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
-        (tmp_path / name).chmod(0o755)
+    launched = 'echo "python $* CUDA=${CUDA_VISIBLE_DEVICES:-}"'
+    other = f'*sys.prefix*) echo {prefix};; *version_info*) ;; *) echo "python $*";;'
+    body = f'case "$*" in *assets/launch.py*) {launched};; {other} esac'
+    (tmp_path / "python").write_text(f"#!/usr/bin/env bash\n{body}\n")
+    (tmp_path / "python").chmod(0o755)
     return tmp_path
 
 
@@ -77,7 +78,7 @@ def test_arguments_pass_through_and_variables_choose(stand_ins: Path) -> None:
     assert done.returncode == 0, done.stderr
     checked, launched = done.stdout.splitlines()[-2:]
     assert checked == f"python {ROOT}/lbk_entry.py eval --overrides A B 1e-5 --check"
-    assert launched.startswith("accelerate launch --config_file")
+    assert launched.startswith(f"python {ROOT}/assets/launch.py --config_file")
     assert f"--num_processes 3 --main_process_port 77 {ROOT}/lbk_entry.py eval --overrides A B 1e-5" in launched
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.safe_json import parse_json
+from configs.common.words import quoted, shown
 
 from ...types import DataError
 from .base import Verdict
@@ -75,7 +76,7 @@ def _lines(path: Path, text: str) -> dict[str, dict[str, str]]:
             raise DataError(f"{where}: expected an object with the texts 'id' and 'part'")
         parts = found.setdefault(item["id"], {})
         if item["part"] in parts:
-            raise DataError(f"{where}: a second verdict '{item['part']}' on {item['id']}")
+            raise DataError(f"{where}: a second verdict '{shown(item['part'])}' on {shown(item['id'])}")
         if item.get("verdict") is not None:
             parts[item["part"]] = _text(item["verdict"], where)
     return found
@@ -94,5 +95,5 @@ def _parts(value: Any, where: str) -> dict[str, str]:
 
 def _text(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise DataError(f"{where}: a verdict is a text or a number, got {value!r}")
+        raise DataError(f"{where}: a verdict is a text or a number, got {quoted(value)}")
     return str(value)

@@ -77,6 +77,8 @@ def test_results_hold_scores_counts_and_what_they_depend_on(data: Path, tmp_path
     assert found["counts"] | {"pictures": 0} == {
         "records": 60,
         "answered": 60,
+        "scored": 60,
+        "withheld": 0,
         "distinct_questions": len(distinct),
         "pictures": 0,
         "bad_records": 0,
