@@ -11,6 +11,7 @@ from typing import Any
 from configs.common.words import did_you_mean, nearest, shown
 from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
 from datasets.declaration import Benchmark, Expected, check_template
+from datasets.registration.files import is_hidden
 
 from .released import OTHER_SPLITS
 
@@ -109,7 +110,7 @@ def load_catalog(folder: Path = FOLDER, added: Iterable[Declaration] = ()) -> Ca
     """
     benchmarks: dict[str, Benchmark] = {}
     own: dict[str, Mapping[str, Any]] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(path for path in folder.glob("*.yaml") if not is_hidden(path)):
         benchmark = _add(benchmarks, Declaration(str(path), read_yaml(path)))
         if benchmark.name != path.stem:
             raise ConfigError(f"{path}: name is '{benchmark.name}'; it must be the file's name, '{path.stem}'")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from datasets.dataset_mappers.picture import UNREADABLE
 from datasets.types import DataError, ImageFile, Record
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import Category
@@ -142,7 +143,7 @@ def _true_map(record: Record, picture: Picture) -> npt.NDArray[np.int32]:
     try:
         with Image.open(source.path) as opened:
             ids = ids_of(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"picture {record.id}: its true map {source.path} cannot be read: {error}") from error
     if ids.shape != picture.pixels.shape[:2]:
         (height, width), (rows, columns) = picture.pixels.shape[:2], ids.shape

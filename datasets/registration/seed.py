@@ -17,6 +17,7 @@ from ..types import BadRecord, ImageSource, Record
 from .files import (
     MalformedError,
     MissingImage,
+    brief,
     build_records,
     expect,
     image_file,
@@ -79,7 +80,8 @@ def _record(item: Any, images: Path, dimensions: dict[str, str], seen: Counter[s
     options = {letter: str(item[key]) for letter in _LETTERS if item.get(key := f"choice_{letter.lower()}") is not None}
     answer = take_optional(item, "answer", str)
     if not options or (answer is not None and answer not in options):
-        raise MalformedError(f"answer {answer!r} is none of the choices {', '.join(options) or '(there are none)'}")
+        letters = ", ".join(options) or "(there are none)"
+        raise MalformedError(f"answer {brief(answer)} is none of the choices {letters}")
     kind, number = take_optional(item, "data_type", str) or "image", take(item, "question_type_id", int)
     if str(number) not in dimensions:
         raise MalformedError(f"'question_type_id' {number} is not in 'question_type'")
