@@ -66,7 +66,6 @@ def answer_all(
     extract: Extract,
     settings: LoopSettings,
     progress: Progress,
-    between: Callable[[], None] = lambda: None,
 ) -> list[Entry]:
     """Answer a process's questions.
 
@@ -77,7 +76,6 @@ def answer_all(
         extract: for the journal's reader.
         settings: see `LoopSettings`.
         progress: told after every batch.
-        between: called before every batch; may raise to end the loop.
     Returns: one entry per question, for its first record.
 
     Raises:
@@ -88,7 +86,6 @@ def answer_all(
     entries: list[Entry] = []
     todo = list(batches(questions, settings.batch_size))
     for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
-        between()
         try:
             entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
         except SAMPLE_ERRORS:

@@ -22,7 +22,7 @@ from .errors import RunError
 from .judging import make_judge, needs_judge
 from .judging import options_of as judge_options
 from .launch import (
-    LauncherWatch,
+    JoinError,
     check_environment,
     describe,
     device_of,
@@ -32,6 +32,7 @@ from .launch import (
     sharding_asked,
     start_accelerator,
 )
+from .launcher import watch_launcher
 from .maps import MapSource
 from .progress import say, warn
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
@@ -189,6 +190,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
 
     Returns: the exit code, see `run_plan`.
     """
+    watch_launcher(os.environ)
     folders: list[Path] = []
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
@@ -250,6 +252,7 @@ def _start(plan: Plan, world: int) -> Accelerator:
 
     Raises:
         AgreedError: the launch cannot be served, or wandb is missing; either looks the same from every process.
+        JoinError: other processes did not start.
     """
     try:
         check_environment(os.environ)
@@ -259,6 +262,8 @@ def _start(plan: Plan, world: int) -> Accelerator:
             names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
             say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
         return start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
+    except JoinError:
+        raise
     except RunError as error:
         raise AgreedError(str(error)) from None
 
@@ -293,7 +298,6 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         devices=[where.device for where in places],
         about=about,
         config_yaml=plan.config_yaml,
-        between=LauncherWatch(os.environ).check,
         tracked=plan.wandb,
         brief=len(plan.tasks) > 1,
     )

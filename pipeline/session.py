@@ -78,7 +78,6 @@ class Session:
         devices: of all processes.
         about: copied into every result: configuration hash, commit, versions.
         config_yaml: the resolved configuration, saved beside every result.
-        between: called before every batch; raises to end the loop.
         tracked: whether metrics also go to the accelerator's tracker.
         judge: helps to score, on the main process; None where there is none.
         brief: say little of each benchmark, since a table of several follows.
@@ -90,7 +89,6 @@ class Session:
     devices: Sequence[str]
     about: Mapping[str, Any]
     config_yaml: str
-    between: Callable[[], None] = lambda: None
     tracked: bool = False
     judge: Judge | None = None
     brief: bool = False

@@ -19,7 +19,7 @@ from modeling.precision import at_least_float32
 from pipeline.about import git_commit, libraries
 from pipeline.errors import RunError
 from pipeline.files import write_json, write_text
-from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
+from pipeline.launch import JoinError, check_environment, check_sharding, device_of, start_accelerator
 from pipeline.progress import say
 from pipeline.run import Plan, finish, guarded, make_session
 from pipeline.session import AgreedError, Session
@@ -73,6 +73,7 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
 
     Raises:
         AgreedError: the launch cannot be served; it looks the same from every process.
+        JoinError: other processes did not start.
     """
     from accelerate.utils import DistributedDataParallelKwargs
 
@@ -95,6 +96,8 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
         )
+    except JoinError:
+        raise
     except RunError as error:
         raise AgreedError(str(error)) from None
     if sharding is not None and sharding.kind == "zero":
@@ -150,7 +153,6 @@ def run_stage(
     log = Log(save_dir, steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log, job.labels)
 
     def done(update: Update) -> None:
-        session.between()
         log.add(update)
         last = update.step == steps
         if last or update.step % config.TRAIN.SAVE_EVERY == 0:
