@@ -26,6 +26,7 @@ from .catalog import Catalog, load_catalog
 from .config import EvalConfig, read_configuration
 from .files import check_folder
 from .launch import is_main, let_main_speak
+from .lock import check_free
 from .rescore import Source, rescore
 from .run import Plan, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
@@ -253,6 +254,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     check_data(config, plan)
+    check_free(plan.save_dir)
     backends = segmenter_backends()
     if segmenter.NAME not in backends:
         hint = did_you_mean(segmenter.NAME, backends, n=1)

@@ -16,6 +16,7 @@ from modeling.segmenters.errors import SegmenterError
 
 from .base import Answerer
 from .errors import RunError
+from .files import WriteError
 from .journal import Entry, Journal
 from .progress import Progress
 from .shard import Question, batches
@@ -81,6 +82,7 @@ def answer_all(
     Raises:
         DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
         RunError: none of the first questions could be asked.
+        WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
@@ -88,7 +90,7 @@ def answer_all(
     for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
         try:
             entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
-        except SAMPLE_ERRORS:
+        except (*SAMPLE_ERRORS, WriteError):
             raise
         except Exception as error:
             raise SampleError(", ".join(question.ids[0] for question in batch)) from error

@@ -22,7 +22,7 @@ from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import Category
 
 from .coco_format import at_own_size, categories_of, ids_of, panoptic_png, segments_info, unique_stems
-from .files import write_bytes
+from .files import make_folder, write_bytes
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
@@ -56,7 +56,7 @@ class MapSource:
 
     def engine(self) -> Answerer:
         """The segmenter, which keeps its maps in the run's folder."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         return MapAnswerer(self.segmenter(), self._records, self._folder)
 
     def segmenter(self) -> Segmenter:

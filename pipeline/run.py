@@ -19,6 +19,7 @@ from .about import difference_in_words, git_commit, libraries
 from .benchmarks import select_pipeline
 from .engines import ConfiguredEngine
 from .errors import RunError
+from .files import make_folder
 from .judging import make_judge, needs_judge
 from .judging import options_of as judge_options
 from .launch import (
@@ -162,9 +163,11 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
 
     def work(folders: list[Path]) -> None:
         accelerator = _start(plan, int(os.environ.get("WORLD_SIZE", "1")))
-        session = with_judge(plan, make_session(plan, accelerator))
-        run_tasks(plan, make_source(device_of(accelerator)), session, lambda task: folders.append(task.folder))
-        finish(accelerator)
+        session = make_session(plan, accelerator)
+        with session.sole_use([plan.save_dir, *(task.folder for task in plan.tasks)]):
+            session = with_judge(plan, session)
+            run_tasks(plan, make_source(device_of(accelerator)), session, lambda task: folders.append(task.folder))
+            finish(accelerator)
         if lacking := [task.dataset for task in plan.tasks if not task.optional and task.folder not in folders]:
             raise AgreedError(f"left out, as said above: {', '.join(lacking)}; the other benchmarks are done")
 
@@ -328,7 +331,7 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
     """
     import wandb
 
-    plan.save_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.save_dir)
     try:
         accelerator.init_trackers(
             "CoLLaVO", config=flat(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}
