@@ -32,6 +32,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "title": (str,),
     "version": (int,),
     "source": (str,),
+    "download": (str, list),
     "data": (dict,),
     "prompt": (str,),
     "generate": (dict,),
@@ -212,6 +213,7 @@ def parse(values: Mapping[str, Any], where: str) -> Benchmark:
         title=values.get("title", values["name"]),
         version=values.get("version", 1),
         source=values.get("source", where),
+        download=_download(values.get("download", []), where),
         reader=data.pop("reader"),
         data=data,
         prompt=_template(values["prompt"], where),
@@ -239,6 +241,13 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
         name = values.get(key, values["name"])
         if not _NAME.fullmatch(name) or name == ALL:
             raise ConfigError(f"{where}: {key} {name!r} cannot be used; take letters, digits and . _ + -")
+
+
+def _download(given: Any, where: str) -> tuple[str, ...]:
+    pages = [given] if isinstance(given, str) else given
+    if not all(isinstance(page, str) for page in pages):
+        raise ConfigError(f"{where}: download takes texts, each with an address: 'images: https://...'")
+    return tuple(pages)
 
 
 def _generate(given: Mapping[str, Any], where: str) -> dict[str, int]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..roots import find
+from ..roots import find, first
 from ..types import BadRecord, DataError, Record
 from .files import (
     MalformedError,
@@ -58,6 +58,14 @@ FIELDS = ("question", "options")
 def needed(options: Options) -> list[tuple[str, ...]]:
     """Files that must be there, each with the places that are taken for it."""
     return [(f"{options.root}/{options.file}", f"{options.root}/{options.questions}")]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    listed = first(roots, f"{options.root}/{options.file}")
+    released = first(roots, f"{options.root}/{options.questions}")
+    ids = [(f"{options.root}/{options.ids}",)] if released and not listed else []
+    return [*ids, tuple(f"{options.root}/{folder}/images" for folder in options.images)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..roots import first, places
 from ..types import BadRecord, DataError, ImageFile, Record
 
 T = TypeVar("T")
@@ -403,8 +404,7 @@ def put_once(table: dict[K, T], key: K, value: T, what: str) -> None:
 
 def place(roots: Sequence[Path], *candidates: str) -> Path:
     """First existing candidate under a root, else the first of all: a folder of pictures is only needed later."""
-    places = [root / candidate for candidate in candidates for root in roots]
-    return next((path for path in places if path.exists()), places[0])
+    return first(roots, *candidates) or places(roots, *candidates)[0]
 
 
 def shown(options: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ extension in the other case than the list says.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ FIELDS = ("question",)
 def needed(options: Options) -> list[tuple[str, ...]]:
     """Files that must be there, each with the places that are taken for it."""
     return [(f"{options.root}/{options.file}",)]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [tuple(f"{options.root}/{folder}" for folder in options.images)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:

@@ -8,12 +8,12 @@ choices. Where no file has it, records have no ``query`` field: answers can be s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..roots import find
+from ..roots import find, first
 from ..types import BadRecord, ImageSource, Record
 from . import parquet
 from .files import (
@@ -66,6 +66,14 @@ FIELDS = ("question", "query")
 def needed(options: Options) -> list[tuple[str, ...]]:
     """Files that must be there, each with the places that are taken for it."""
     return [tuple(f"{options.root}/{file}" for file in options.files)]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    table = first(roots, *(f"{options.root}/{file}" for file in options.files))
+    if table is None or table.suffix == ".parquet":  # it holds the pictures too
+        return []
+    return [(f"{options.root}/{options.images}/images",)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:

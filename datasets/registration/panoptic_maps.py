@@ -6,7 +6,7 @@ Source: COCO panoptic format (arXiv 1801.00868): a JSON, and PNGs whose colour i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,11 @@ FIELDS = ()
 def needed(options: Options) -> list[tuple[str, ...]]:
     """Files that must be there, each with the places that are taken for it."""
     return [options.annotations]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [tuple(name.removesuffix(".json") for name in options.annotations), (options.images,)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:

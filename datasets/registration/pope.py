@@ -8,7 +8,7 @@ the record). It is read where the official lists are not all there to be read, o
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +67,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     instead = merged if options.source == "auto" else []
     names = [options.file.format(split=split) for split in options.splits]
     return [(*(f"{folder}/{name}" for folder in options.folders), *instead) for name in names]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(options.images,)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:

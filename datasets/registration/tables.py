@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +79,12 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     """
     check_format(options.file, options.format)
     return [(options.file.replace(_SPLIT, split),) for split in options.splits or ("",)]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    folders = (options.images.replace(_SPLIT, split) for split in options.splits or ("",)) if options.images else ()
+    return [(folder,) for folder in dict.fromkeys(folders)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:

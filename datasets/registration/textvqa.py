@@ -6,7 +6,7 @@ either, records have no ``ocr`` field: answers can be scored, and a prompt that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,12 @@ FIELDS = ("question", "ocr")
 def needed(options: Options) -> list[tuple[str, ...]]:
     """Files that must be there, each with the places that are taken for it."""
     return [(f"{options.root}/{options.file}",)]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    tokens = [tuple(f"{options.root}/{name}" for name in options.ocr)] if "ocr" in fields else []
+    return [*tokens, (f"{options.root}/{options.images}",)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
