@@ -18,9 +18,9 @@ from .errors import RunError
 
 if TYPE_CHECKING:
     import torch
-    import torch.distributed as dist
     from accelerate import Accelerator
     from accelerate.utils import KwargsHandler
+    from torch._C._distributed_c10d import Store
 
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -170,13 +170,13 @@ def wait_for_all(environ: Mapping[str, str], limit: timedelta) -> object:
     num = int(environ.get("WORLD_SIZE", "1"))
     if num < 2 or not all(name in environ for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")):
         return None
-    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     address = f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"
     attempt = f"collavo/{environ.get('TORCHELASTIC_RUN_ID', '')}/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     names = [f"{attempt}/{rank}" for rank in range(num)]
     try:
-        meeting = next(iter(dist.rendezvous("env://", timeout=limit)))[0]
+        meeting = next(iter(rendezvous("env://", timeout=limit)))[0]
         meeting.set(names[int(environ["RANK"])], "here")
     except (RuntimeError, ValueError) as error:
         raise JoinError(f"the processes cannot meet at {address}: {str(error).splitlines()[0]}") from None
@@ -191,7 +191,7 @@ def wait_for_all(environ: Mapping[str, str], limit: timedelta) -> object:
     return meeting
 
 
-def _came(meeting: dist.Store, name: str) -> bool:
+def _came(meeting: Store, name: str) -> bool:
     try:
         return bool(meeting.check([name]))
     except RuntimeError:  # whoever held the store has left

@@ -333,7 +333,9 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in HIDDEN
 
 
-def build_records(items: Iterable[tuple[str, T]], build: Callable[[T], Record]) -> Iterator[Record | BadRecord]:
+def build_records(
+    items: Iterable[tuple[str, T | MalformedError]], build: Callable[[T], Record]
+) -> Iterator[Record | BadRecord]:
     """Build one record per item; a malformed item or a repeated id becomes a `BadRecord` at its place.
 
     Args:
