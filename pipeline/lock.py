@@ -33,16 +33,16 @@ class FolderLock:
 
     Args:
         folder: made if it is missing.
-        patience: seconds to wait for another process to let go.
+        patience: seconds to wait for another process to let go; `PATIENCE` if None.
 
     Raises:
         RunError: another process has it; the message says which, and what to do.
         WriteError: the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
+    def __init__(self, folder: Path, patience: float | None = None) -> None:
         self._file = make_folder(folder) / NAME
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + (PATIENCE if patience is None else patience)
         while (descriptor := _try(self._file)) is None:
             if time.monotonic() >= deadline:
                 raise RunError(in_use(folder, _holder(self._file)))
@@ -105,14 +105,14 @@ def in_use(folder: Path, holder: str) -> str:
     )
 
 
-def check_free(folder: Path, patience: float = PATIENCE) -> None:
+def check_free(folder: Path, patience: float | None = None) -> None:
     """Look whether a folder is in use, without making or changing anything.
 
     Raises:
         RunError: it is.
     """
     file = folder / NAME
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while _is_held(file):
         if time.monotonic() >= deadline:
             raise RunError(in_use(folder, _holder(file)))
@@ -134,7 +134,7 @@ def _is_held(file: Path) -> bool:
 
 
 @contextmanager
-def sole_use(folders: Sequence[Path], patience: float = PATIENCE) -> Iterator[None]:
+def sole_use(folders: Sequence[Path], patience: float | None = None) -> Iterator[None]:
     """Hold the locks of folders, and clear them of what killed processes left half-written.
 
     Raises:

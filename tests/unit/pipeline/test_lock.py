@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from datasets.tiny_world import write_world
+from pipeline import lock
+from pipeline.cli import main
 from pipeline.errors import RunError
 from pipeline.files import WriteError
 from pipeline.lock import NAME, FolderLock, check_free, sole_use
+from trainer.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = "import sys, time; from pathlib import Path; from pipeline.lock import *; \
@@ -96,6 +101,30 @@ def test_a_file_system_without_locks_is_said(
     with sole_use([tmp_path]):
         check_free(tmp_path, 0)
     assert "its file system has no locks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["eval", "train", "score"])
+def test_every_command_that_writes_looks_first(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    data, save, model = tmp_path / "data", tmp_path / "save", tmp_path / "model"
+    write_world(data, seed=1, scenes=24, size=112)
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (tmp_path / "said.json").write_text(json.dumps({"random/1": "yes"}))
+    settings = ["--overrides", "DATASETS.ROOT", str(data), "DATASETS.TEST", "pope_test"]
+    run = [*settings, "SAVE_DIR", str(save), "RESUME_FROM", str(model)]
+    words = {
+        "eval": ["--check", *run],
+        "train": ["--check", "--conf_files", "configs/collavo_tiny_train.yaml", *run],
+        "score": ["pope_test", "--predictions", str(tmp_path / "said.json"), "--out", str(save), *settings],
+    }[command]
+    with sole_use([save]):
+        assert main([command, *words], COMMANDS) == 2
+    err = capsys.readouterr().err
+    assert err.count("error: ") == 1 and f"{save} is in use by another run (process {os.getpid()} on" in err
+    assert main([command, *words], COMMANDS) == 0
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
