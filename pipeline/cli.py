@@ -29,11 +29,12 @@ from .given import prediction_files
 from .identity import check_settings
 from .judging import VERDICTS
 from .launch import is_main, let_main_speak
+from .lock import check_free
 from .progress import say, tell, write_out
 from .rescore import Source, rescore
 from .run import INTERRUPTED, Plan, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
-from .validate import validate
+from .validate import SHOWN, validate_all
 
 EXAMPLES = """\
 examples:
@@ -212,11 +213,13 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="DIR",
         help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
     )
-    check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
+    check = commands.add_parser("validate", parents=[shared], help="check benchmarks' files, without a model")
     for command in more:
         parents = [shared] if command.configured else []
         command.options(commands.add_parser(command.name, parents=parents, help=command.help))
-    check.add_argument("dataset", help="names as in DATASETS.TEST, separated by commas, or all; see list")
+    check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
+    check.add_argument("--quick", action="store_true", help="look whether pictures are there, without decoding them")
+    check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
 
 
@@ -262,6 +265,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     check_data(config, plan)
+    check_free(plan.save_dir)
     backends = segmenter_backends()
     if segmenter.NAME not in backends:
         hint = did_you_mean(segmenter.NAME, backends, n=1)
@@ -366,15 +370,10 @@ def _score_one(args: argparse.Namespace, file: Path) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     config, catalog = _configuration(args)
-    chosen = catalog.select(args.dataset)
+    chosen = catalog.select(",".join(args.dataset))
     pipelines = [select_pipeline(config.PIPELINE, config.declared(benchmark)) for benchmark in chosen]
     roots = data_roots(config.DATASETS.ROOT, os.environ)
-    complete = [validate(pipeline, roots) for pipeline in pipelines]
-    if len(complete) > 1:
-        lacking = [p.declaration.dataset for p, whole in zip(pipelines, complete, strict=True) if not whole]
-        listed = f"; incomplete: {', '.join(lacking)}" if lacking else ""
-        tell(f"{sum(complete)} of {len(complete)} benchmarks are complete{listed}\n")
-    return 0 if all(complete) else FAILED
+    return 0 if validate_all(pipelines, roots, quick=args.quick, shown=None if args.all else SHOWN) else FAILED
 
 
 def _show(args: argparse.Namespace) -> int:

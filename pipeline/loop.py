@@ -18,6 +18,7 @@ from modeling.segmenters.errors import SegmenterError
 
 from .base import Answerer
 from .errors import RunError
+from .files import WriteError
 from .journal import Entry, Journal
 from .progress import Progress
 from .shard import Question, batches
@@ -71,7 +72,6 @@ def answer_all(
     extract: Extract,
     settings: LoopSettings,
     progress: Progress,
-    between: Callable[[], None] = lambda: None,
 ) -> list[Entry]:
     """Answer a process's questions.
 
@@ -82,21 +82,20 @@ def answer_all(
         extract: for the journal's reader.
         settings: see `LoopSettings`.
         progress: told after every batch.
-        between: called before every batch; may raise to end the loop.
     Returns: one entry per question, for its first record.
 
     Raises:
         DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
         RunError: none of the first questions could be asked.
+        WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
     todo = list(batches(questions, settings.batch_size))
     for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
-        between()
         try:
             entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
-        except SAMPLE_ERRORS:
+        except (*SAMPLE_ERRORS, WriteError):
             raise
         except Exception as error:
             raise SampleError(", ".join(inline(question.ids[0]) for question in batch)) from error

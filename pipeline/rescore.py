@@ -23,9 +23,11 @@ from .benchmarks import select_pipeline
 from .catalog import Catalog
 from .config import EvalConfig
 from .errors import RunError
+from .files import make_folder
 from .given import SCORES
 from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
 from .kept import RULES, decider_of, folder_of, in_words, set_aside
+from .lock import sole_use
 from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
 from .scoring_check import scorable
@@ -72,7 +74,22 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     options = options_of(config.JUDGE, os.environ) if asked else None
     judge = None if options is None else make_judge(options, os.environ)
     held = _held(pipeline, source).path if judge is None else None
-    folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))
+    with sole_use([out or source.predictions.parent / SCORES]):
+        folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))
+        return _score_into(folder, config, pipeline, records, bad, source, judge, whole)
+
+
+def _score_into(
+    folder: Path,
+    config: EvalConfig,
+    pipeline: BenchmarkPipeline,
+    records: list[Record],
+    bad: list[BadRecord],
+    source: Source,
+    judge: Judge | None,
+    whole: list[Record],
+) -> int:
+    """Score, write and show; see `rescore`."""
     answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
         warn(
@@ -87,7 +104,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     }
     if source.against is not None:
         other, _ = score_file(
-            pipeline, records, bad, Source(predictions=source.against), judge, _made(folder / "against"), whole
+            pipeline, records, bad, Source(predictions=source.against), judge, make_folder(folder / "against"), whole
         )
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
@@ -104,19 +121,14 @@ def _folder(source: Source, out: Path | None, by: str) -> Path:
         base = source.predictions.parent / SCORES
         if kept := set_aside(base, RULES):
             say(f"the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
-        return _made(base if by == RULES else folder_of(base, by))
+        return make_folder(base if by == RULES else folder_of(base, by))
     held = decider_of(out)
     if held is not None and held != by:
         raise RunError(
             f"--out {out} holds results that were decided by {in_words(held)}; these would be decided by "
             f"{in_words(by)}, and replace none: name another folder"
         )
-    return _made(out)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return make_folder(out)
 
 
 def score_file(

@@ -19,10 +19,11 @@ from .about import difference_in_words, git_commit, libraries
 from .benchmarks import select_pipeline
 from .engines import ConfiguredEngine
 from .errors import RunError
+from .files import make_folder
 from .judging import make_judge, needs_judge
 from .judging import options_of as judge_options
 from .launch import (
-    LauncherWatch,
+    JoinError,
     check_environment,
     describe,
     device_of,
@@ -32,6 +33,7 @@ from .launch import (
     sharding_asked,
     start_accelerator,
 )
+from .launcher import watch_launcher
 from .maps import MapSource
 from .progress import say, warn
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
@@ -161,9 +163,11 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
 
     def work(folders: list[Path]) -> None:
         accelerator = _start(plan, int(os.environ.get("WORLD_SIZE", "1")))
-        session = with_judge(plan, make_session(plan, accelerator))
-        run_tasks(plan, make_source(device_of(accelerator)), session, lambda task: folders.append(task.folder))
-        finish(accelerator)
+        session = make_session(plan, accelerator)
+        with session.sole_use([plan.save_dir, *(task.folder for task in plan.tasks)]):
+            session = with_judge(plan, session)
+            run_tasks(plan, make_source(device_of(accelerator)), session, lambda task: folders.append(task.folder))
+            finish(accelerator)
         if lacking := [task.dataset for task in plan.tasks if not task.optional and task.folder not in folders]:
             raise AgreedError(f"left out, as said above: {', '.join(lacking)}; the other benchmarks are done")
 
@@ -189,6 +193,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
 
     Returns: the exit code, see `run_plan`.
     """
+    watch_launcher(os.environ)
     folders: list[Path] = []
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
@@ -250,6 +255,7 @@ def _start(plan: Plan, world: int) -> Accelerator:
 
     Raises:
         AgreedError: the launch cannot be served, or wandb is missing; either looks the same from every process.
+        JoinError: other processes did not start.
     """
     try:
         check_environment(os.environ)
@@ -259,6 +265,8 @@ def _start(plan: Plan, world: int) -> Accelerator:
             names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
             say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
         return start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
+    except JoinError:
+        raise
     except RunError as error:
         raise AgreedError(str(error)) from None
 
@@ -293,7 +301,6 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         devices=[where.device for where in places],
         about=about,
         config_yaml=plan.config_yaml,
-        between=LauncherWatch(os.environ).check,
         tracked=plan.wandb,
         brief=len(plan.tasks) > 1,
     )
@@ -324,7 +331,7 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
     """
     import wandb
 
-    plan.save_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.save_dir)
     try:
         accelerator.init_trackers(
             "CoLLaVO", config=flat(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}

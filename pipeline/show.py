@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from collavo.crayon import crayon_prompt
 from configs.common.words import shown as inline
+from configs.load import ConfigError
 from datasets.dataset_mappers.picture import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
@@ -23,6 +24,7 @@ from modeling.segmenters.base import PanopticMap, Picture
 from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .drawing import segment_colours
+from .files import format_of, make_folder, write_image
 from .libraries import quiet_libraries
 from .progress import tell, write_out
 
@@ -88,9 +90,13 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     chosen = spread(records, num)
     if not chosen:
         raise DataError(f"{benchmark.dataset}: it has no question with a picture")
+    try:
+        format_of(out)
+    except ValueError as error:
+        raise ConfigError(f"--out: {error}") from None
+    make_folder(out.parent)
     shown = _ask(config, pipeline, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(shown).save(out)
+    write_image(out, sheet(shown))
     for one in shown:
         write_out(in_words(one, sys.stdout.isatty()))
     tell(f"pictures, maps and replies are in {out}\n")

@@ -283,7 +283,6 @@ def _answer_share(
             lambda record, text: task.pipeline.score(by_id[record], text).extracted,
             settings,
             progress,
-            session.between,
         )
 
 

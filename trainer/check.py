@@ -26,6 +26,7 @@ from pipeline.catalog import Catalog
 from pipeline.cli import check_data
 from pipeline.errors import RunError
 from pipeline.files import check_folder
+from pipeline.lock import check_free
 from pipeline.run import Plan, make_plan
 from pipeline.session import Options
 
@@ -56,6 +57,7 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
         check_data(config, evaluation_plan(config, catalog))
+    check_free(Path(config.SAVE_DIR).expanduser())
 
 
 def _check_segmenter(config: TrainConfig) -> None:

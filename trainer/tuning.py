@@ -154,7 +154,6 @@ class Tuning:
         config, parts = self._config, self._parts
         folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
-        folder.mkdir(parents=True, exist_ok=True)
 
         def segmenter() -> Segmenter:
             return build_segmenter(config.SEGMENTER, parts.model.device)

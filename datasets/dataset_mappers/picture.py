@@ -23,6 +23,8 @@ _DAMAGE = (
     RuntimeError, MemoryError, struct.error,
 )  # fmt: skip
 """What Pillow's decoders let out on damaged bytes, seen on altered files of all common formats."""
+UNREADABLE = (*_DAMAGE, Image.DecompressionBombError)
+"""The same for a picture of any size."""
 
 
 def decode(source: ImageSource, size: int | None) -> npt.NDArray[np.uint8]:

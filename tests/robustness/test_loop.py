@@ -177,6 +177,40 @@ def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path)
     assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
 
 
+def test_a_second_run_in_the_folder_of_the_first_says_so_and_ends(data: Path, alone: Path, tmp_path: Path) -> None:
+    first = launch(2, data, tmp_path, "--delay=0.2", "--batch-size-total=2")
+    deadline = time.monotonic() + 120
+    while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (tmp_path / "toy_test" / ".results.json.partial").write_text("{")  # as if left by a kill
+    holder = int((tmp_path / ".lock").read_text().split()[1])
+    os.kill(holder, signal.SIGSTOP)  # so that it is there still, however slow the second one starts
+    try:
+        code, _, err = finish(launch(2, data, tmp_path))
+    finally:
+        os.kill(holder, signal.SIGCONT)
+    assert code != 0 and err.count("error: ") == 1 and f"{tmp_path} is in use by another run (process " in err
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in err
+    code, _, err = finish(first)
+    assert code == 0, err[-3000:]
+    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert not (tmp_path / ".lock").exists() and not (tmp_path / "toy_test" / ".lock").exists()
+    code, _, err = finish(launch(1, data, tmp_path))
+    assert code == 0 and not (tmp_path / "toy_test" / ".results.json.partial").exists()
+
+
+def test_a_run_whose_launcher_was_killed_goes_on_at_once(data: Path, alone: Path, tmp_path: Path) -> None:
+    process = launch(2, data, tmp_path, "--delay=0.2", "--batch-size-total=2")
+    deadline = time.monotonic() + 120
+    while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    code, _, err = finish(launch(2, data, tmp_path))
+    assert code == 0, err[-3000:]
+    process.communicate(timeout=60)
+    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
