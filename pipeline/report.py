@@ -10,7 +10,7 @@ from typing import Any
 
 from .about import difference_in_words
 from .files import write_bytes, write_json, write_text
-from .results import warnings
+from .results import part_in_words, warnings
 
 PREDICTIONS, RESULTS, MARKDOWN, TABLE = "predictions.jsonl", "results.json", "results.md", "results.csv"
 CHANCE = "chance"
@@ -18,7 +18,7 @@ CHANCE = "chance"
 
 CLASS, MANY_ROWS = "class/", 120
 """How groups of single classes begin, and rows of a table from which the terminal shows none of them."""
-_COLUMNS = ("group", "name", "value", "num", "stderr", "low", "high", "kind")
+_COLUMNS = ("group", "name", "value", "num", "stderr", "low", "high", "kind", "part")
 
 
 def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) 
         results: see ``pipeline/results.py``.
     """
     write_bytes(folder / PREDICTIONS, predictions)
-    write_text(folder / TABLE, csv_table(results["metrics"]))
+    write_text(folder / TABLE, csv_table(results["metrics"], part_in_words(results)))
     write_text(folder / MARKDOWN, markdown(results))
     write_json(folder / RESULTS, results)
 
@@ -41,20 +41,23 @@ def remove_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def csv_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """All metric rows, unrounded; an undefined value is empty."""
+def csv_table(metrics: Sequence[Mapping[str, Any]], part: str = "") -> str:
+    """All metric rows, unrounded; an undefined value is empty, and so is ``part`` for a whole benchmark."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: metric[name] for name in _COLUMNS} for metric in metrics)
+    writer.writerows({**{name: metric[name] for name in _COLUMNS[:-1]}, "part": part} for metric in metrics)
     return stream.getvalue()
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The results as a Markdown page."""
     number = results["counts"]
-    lines = [f"# {results['title']}", "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
-    if results["expected"]:
+    title = f"# {results['title']}{in_brackets(part_in_words(results))}"
+    lines = [title, "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
+    if results.get("another_model"):
+        lines.append(f"- not compared with published figures: {results['another_model']}")
+    elif results["expected"]:
         lines += [*pipe_table(_EXPECTED_HEADER, _expected_rows(results["expected"])), ""]
     lines += [f"- {_paired(results['paired'])}"] if "paired" in results else []
     lines += [f"- {sentence}" for sentence in warnings(results)]
@@ -80,7 +83,12 @@ def markdown(results: Mapping[str, Any]) -> str:
 def headline(results: Mapping[str, Any]) -> str:
     """The first figures of a benchmark in one line."""
     names = [(f"{m['group']} " if m["group"] else "") + f"{m['name']} {shown(m)}" for m in results["metrics"][:3]]
-    return ", ".join(names)
+    return ", ".join(names) + in_brackets(part_in_words(results))
+
+
+def in_brackets(words: str) -> str:
+    """Words to set behind others; "" for none."""
+    return f" ({words})" if words else ""
 
 
 def rules_in_words(results: Mapping[str, Any]) -> str:
@@ -97,11 +105,12 @@ def plain_table(results: Mapping[str, Any]) -> str:
     tables = [aligned([_HEADER, *whole])]
     if len(whole) < len(rows):
         tables.append(f"{len(rows) - len(whole)} figures of single classes are in {MARKDOWN}")
-    if results["expected"]:
+    if results["expected"] and not results.get("another_model"):
         tables.append(aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
     if "paired" in results:
         tables.append(_paired(results["paired"]))
-    return "\n\n".join([f"{results['title']} ({rules_in_words(results)})", *tables])
+    about = "; ".join(filter(None, (rules_in_words(results), part_in_words(results))))
+    return "\n\n".join([f"{results['title']} ({about})", *tables])
 
 
 def _paired(row: Mapping[str, Any]) -> str:

@@ -27,8 +27,9 @@ from .judging import Held, decider, held_in, make_judge, needs_judge, options_of
 from .kept import RULES, decider_of, folder_of, in_words, set_aside
 from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
+from .run import options_of as run_options
 from .scoring_check import scorable
-from .task import publish
+from .task import about_model, about_part, publish
 
 FOLDER = "score"
 """Folder beside the predictions for new scores, if no other is named; a judge's go into one of its own in it."""
@@ -69,7 +70,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
-    whole, records = records, records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
+    run = run_options(config)
+    whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
     asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
     options = options_of(config.JUDGE, os.environ) if asked else None
     judge = None if options is None else make_judge(options, os.environ)
@@ -81,7 +83,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
             f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
         )
     about: dict[str, Any] = {
-        "limit": config.EVAL.LIMIT,
+        **about_model(run, benchmark.dataset),
+        **about_part(run, len(records), len(whole)),
         "predictions": str(source.predictions),
         "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
         "git_commit": git_commit(),

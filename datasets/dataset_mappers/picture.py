@@ -26,9 +26,9 @@ _DAMAGE = (
 MODEL_FILTER = Image.Resampling.BILINEAR
 """Filter of every image that CoLLaVO sees, in evaluation and training.
 
-Source: the reference's dataset mappers (their public form is in the sister project MoAI) apply detectron2's ``T.Resize``
-to the image as read: ``PIL.Image.resize`` of 8-bit RGB by that transform's default, bilinear. Pillow widens the filter
-where it shrinks an image (antialiasing), which a tensor's plain interpolation does not.
+Source: the reference's dataset mappers (public in its sister project MoAI) apply detectron2's ``T.Resize`` to the image
+after its EXIF orientation: ``PIL.Image.resize`` of 8-bit RGB by that transform's default, bilinear. Pillow widens the
+filter where it shrinks an image (antialiasing), which a tensor's plain interpolation does not.
 """
 
 

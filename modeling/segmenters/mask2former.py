@@ -18,7 +18,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
 from ..weight_files import describe, out_of_range
-from .base import PanopticMap, Picture, check_pixels
+from .base import PanopticMap, Picture, check_finite, check_pixels
 from .coco import COCO_PANOPTIC
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -61,7 +61,7 @@ class Mask2FormerSegmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB; it is named.
+            SegmenterError: a picture that is not RGB, or for which the network computes no finite scores; it is named.
         """
         if not pictures:
             return []
@@ -77,6 +77,8 @@ class Mask2FormerSegmenter:
         outputs = self._model(pixel_values=pixels, pixel_mask=inputs["pixel_mask"].to(self._model.device))
         outputs.class_queries_logits = outputs.class_queries_logits.float()
         outputs.masks_queries_logits = outputs.masks_queries_logits.float()
+        for picture, *logits in zip(pictures, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True):
+            check_finite(picture.name, *logits)
         return self.post_process(outputs, size)
 
     def post_process(self, outputs: Any, size: tuple[int, int]) -> list[PanopticMap]:
