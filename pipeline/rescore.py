@@ -14,7 +14,7 @@ from configs.load import ConfigError
 from datasets.declaration import Benchmark
 from datasets.evaluation.judges.base import Judge
 from datasets.roots import data_roots
-from datasets.types import BadRecord, Record
+from datasets.types import BadRecord, DataError, Record
 
 from .about import git_commit, versions
 from .answers import read_answers
@@ -146,10 +146,13 @@ def score_file(
     Returns: the scores, and the ids of answers that no record has.
 
     Raises:
-        DataError: a file is unreadable, or belongs to another benchmark.
+        DataError: a file is unreadable, belongs to another benchmark, or holds no text.
     """
     every, stray = read_answers(whole or records, source.predictions)
     entries = {record.id: every[record.id] for record in records}
+    errors = [entry.error for entry in entries.values() if entry.error is not None]
+    if len(errors) == len(records):
+        raise DataError(f"{source.predictions}: none of {len(records)} records has a text; the first: {errors[0]}")
     texts = [(record, text_of(entries[record.id])) for record in records]
     held = _held(pipeline, source)
     evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)
