@@ -27,6 +27,7 @@ from modeling.internlm2 import CACHE
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 
 from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt, object_list
+from .errors import NonFiniteError
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
@@ -144,13 +145,21 @@ class Engine:
             queries: any mix of pictures, repeated pictures and none.
             generation: how to search.
         Returns: one reply each, in order; the same whatever else is in the batch.
+
+        Raises:
+            NonFiniteError: the model's scores for some of them are NaN or infinite; it holds the other replies.
         """
         prompts = self._prompts(queries)
-        replies, margins = self._generate(prompts, generation)
-        for index, margin in enumerate(margins):
-            if len(prompts) > 1 and margin < self.tie_margin:
-                replies[index] = self._generate([prompts[index]], generation)[0][0]
-        return replies
+        found = self._generate(prompts, generation)
+        if len(prompts) > 1:
+            again = [reply is None or margin < self.tie_margin for reply, margin in found]
+            for index in [index for index, needed in enumerate(again) if needed]:
+                found[index] = self._generate([prompts[index]], generation)[0]
+        replies = [reply for reply, _ in found]
+        whole = [reply for reply in replies if reply is not None]
+        if len(whole) < len(replies):
+            raise NonFiniteError(non_finite(self.model.dtype), replies)
+        return whole
 
     def _prompts(self, queries: Sequence[Query]) -> list[_Prompt]:
         """Segment, build the crayon prompts, and run each distinct prefix once."""
@@ -201,8 +210,11 @@ class Engine:
         layers = tuple((layer.keys, layer.values) for layer in cache.layers)
         return _Prefix(torch.tensor(ids), layers)
 
-    def _generate(self, prompts: Sequence[_Prompt], generation: Generation) -> tuple[list[Reply], Tensor]:
-        """Run the suffixes and the search from copies of the prefixes; replies and margins (B,)."""
+    def _generate(self, prompts: Sequence[_Prompt], generation: Generation) -> list[tuple[Reply | None, float]]:
+        """Run the suffixes and the search from copies of the prefixes.
+
+        Returns: per question the reply, None where the search met scores that are not finite, and its margin.
+        """
         ids, mask, cache = self._join(prompts)
         past = cache.get_seq_length()
         if ids.shape[1] - 1 > past:  # all but the last token once per question, not once per beam
@@ -221,6 +233,7 @@ class Engine:
             ids,
             attention_mask=mask,
             do_sample=False,
+            remove_invalid_values=False,  # a checkpoint's own setting would hide NaN from the tracker
             num_beams=generation.num_beams,
             num_return_sequences=generation.num_beams,
             max_new_tokens=generation.max_new_tokens,
@@ -234,7 +247,11 @@ class Engine:
         if generation.num_beams > 1:
             tracker.note_final(out.sequences_scores)
         new_ids = out.sequences[:: generation.num_beams, ids.shape[1] :].tolist()
-        return [self.reply(p.text, n) for p, n in zip(prompts, new_ids, strict=True)], tracker.margins
+        replies = [
+            self.reply(prompt.text, ids) if finite else None
+            for prompt, ids, finite in zip(prompts, new_ids, tracker.finite(), strict=True)
+        ]
+        return list(zip(replies, tracker.margins.tolist(), strict=True))
 
     def _join(self, prompts: Sequence[_Prompt]) -> tuple[Tensor, Tensor, DynamicCache]:
         """Lay prompts side by side: ids (B, P + S), mask likewise, and a cache of the prefixes (B rows of P tokens).
@@ -263,6 +280,18 @@ class Engine:
         kept = new_ids[: ends[0]] if ends else new_ids
         text = reply_text(self.processor.decode(kept))
         return Reply(text=text, prompt=prompt, num_tokens=len(kept) + bool(ends), finished=bool(ends))
+
+
+def non_finite(dtype: torch.dtype) -> str:
+    """Why a question has no answer whose scores are not finite, and what to try.
+
+    Args:
+        dtype: the model's compute type.
+    """
+    advice = "a weight of the checkpoint may be NaN or infinite"
+    if dtype == torch.float16:
+        advice = f"values beyond 65504 overflow in fp16: try LLM.DTYPE bf16 or fp32; or {advice}"
+    return f"the model's scores are not finite (NaN or infinity), so it has no answer; {advice}"
 
 
 def _pad_left(states: Tensor, length: int) -> Tensor:

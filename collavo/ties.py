@@ -1,9 +1,12 @@
-"""Finding the answers that rounding could change.
+"""Finding the answers that rounding could change, and those that were never computed.
 
 A batched matrix product rounds a little differently for another batch size, so the same question asked in another
 company can get other last digits in its scores. That changes an answer only where two candidates are almost equal. The
 tracker below measures how close the decisions of a search came; what comes closer than a margin is asked again alone,
 which makes every answer independent of batch size, number of processes and resumption.
+
+A search over scores that are NaN or infinite still chooses tokens. The tracker marks the questions that this happened
+to: the mark is kept on the device and read once, so that no step waits for it.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ class MarginTracker(LogitsProcessor):
         self.num_questions, self.num_beams, self.prompt_length = num_questions, num_beams, prompt_length
         self.end_ids = end_ids
         self.margins = torch.full((num_questions,), float("inf"))
+        self._finite: Tensor | None = None  # (questions,), on the scores' device
         self._totals: list[dict[tuple[int, ...], Tensor]] = []  # per question: beam so far -> scores of its successors
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -39,6 +43,8 @@ class MarginTracker(LogitsProcessor):
             input_ids: int64 (questions * K, length), the running beams.
             scores: (questions * K, vocabulary): log-probabilities, or logits in a greedy search.
         """
+        finite = torch.isfinite(scores).view(self.num_questions, -1).all(dim=-1)
+        self._finite = finite if self._finite is None else self._finite & finite
         log_probs = torch.log_softmax(scores.float(), dim=-1).view(self.num_questions, self.num_beams, -1)
         beams = input_ids[:, self.prompt_length :].view(self.num_questions, self.num_beams, -1).tolist()
         previous, self._totals = self._totals, []
@@ -50,6 +56,10 @@ class MarginTracker(LogitsProcessor):
             margin = self._margin(torch.stack(list(alive.values())))
             self.margins[question] = torch.minimum(self.margins[question], margin.cpu())
         return scores
+
+    def finite(self) -> list[bool]:
+        """Per question, whether all scores of all its steps were finite; waits for the device."""
+        return [True] * self.num_questions if self._finite is None else self._finite.tolist()
 
     def _margin(self, totals: Tensor) -> Tensor:
         """Smaller gap of the two cuts, over all continuations (beams, vocabulary)."""

@@ -20,6 +20,8 @@ from configs.load import ConfigError
 from datasets.registration.beforehand import missing_files, unknown_placeholders
 from datasets.roots import data_roots
 from datasets.types import DataError
+from modeling.segmenters import backends as segmenter_backends
+from modeling.segmenters import check_segmenter
 
 from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
@@ -252,7 +254,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     """Check what can be known of a run before anything is loaded.
 
     Raises:
-        ConfigError, RunError, DataError: a dataset, pipeline, segmenter or folder that is not there.
+        ConfigError, RunError, DataError, SegmenterError: a dataset, pipeline, segmenter or folder that is not there.
         CheckpointError: a checkpoint that is not there, whose files do not fit, or that the configuration contradicts.
     """
     plan = make_plan(config, catalog)
@@ -266,10 +268,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     check_data(config, plan)
     check_free(plan.save_dir)
-    backends = segmenter_backends()
-    if segmenter.NAME not in backends:
-        hint = did_you_mean(segmenter.NAME, backends, n=1)
-        raise ConfigError(f"SEGMENTER.NAME: no '{shown(segmenter.NAME)}'{hint} There are: {', '.join(backends)}")
+    check_segmenter(segmenter)
 
 
 def check_data(config: EvalConfig, plan: Plan) -> None:
@@ -305,13 +304,6 @@ def check_folders(config: EvalConfig, catalog: Catalog) -> None:
         engine = {"weight": config.WEIGHT, "bits": config.LLM.BITS, "dtype": config.LLM.DTYPE}
         for task in make_plan(config, catalog).tasks:
             check_settings(task.folder / "run.json", task.pipeline.declaration, engine)
-
-
-def segmenter_backends() -> list[str]:
-    """Names that ``SEGMENTER.NAME`` may have."""
-    from modeling.segmenters import backends
-
-    return backends()
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -21,8 +21,11 @@ from datasets.types import ImageSource, Record
 from .errors import RunError
 from .files import make_folder, write_json
 
-CODE_VERSION = 1
-"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search."""
+CODE_VERSION = 2
+"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search.
+
+2: images are resized with a bilinear filter instead of a bicubic one.
+"""
 
 _BENCHMARK_PARTS = ("reader", "data", "prompt", "num_beams", "max_new_tokens", "scorer", "scoring", "version")
 

@@ -14,7 +14,7 @@ from configs.load import ConfigError
 from datasets.declaration import Benchmark
 from datasets.evaluation.judges.base import Judge
 from datasets.roots import data_roots
-from datasets.types import BadRecord, Record
+from datasets.types import BadRecord, DataError, Record
 
 from .about import git_commit, versions
 from .answers import read_answers
@@ -30,8 +30,9 @@ from .kept import RULES, decider_of, folder_of, in_words, set_aside
 from .lock import sole_use
 from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
+from .run import options_of as run_options
 from .scoring_check import scorable
-from .task import publish
+from .task import about_model, about_part, publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
-    whole, records = records, records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
+    run = run_options(config)
+    whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
     asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
     options = options_of(config.JUDGE, os.environ) if asked else None
     judge = None if options is None else make_judge(options, os.environ)
@@ -95,8 +97,10 @@ def _score_into(
         warn(
             f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
         )
+    run = run_options(config)
     about: dict[str, Any] = {
-        "limit": config.EVAL.LIMIT,
+        **about_model(run, pipeline.declaration.dataset),
+        **about_part(run, len(records), len(whole)),
         "predictions": str(source.predictions),
         "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
         "git_commit": git_commit(),
@@ -153,10 +157,13 @@ def score_file(
     Returns: the scores, and the ids of answers that no record has.
 
     Raises:
-        DataError: a file is unreadable, or belongs to another benchmark.
+        DataError: a file is unreadable, belongs to another benchmark, or holds no text.
     """
     every, stray = read_answers(whole or records, source.predictions)
     entries = {record.id: every[record.id] for record in records}
+    errors = [entry.error for entry in entries.values() if entry.error is not None]
+    if len(errors) == len(records):
+        raise DataError(f"{source.predictions}: none of {len(records)} records has a text; the first: {errors[0]}")
     texts = [(record, text_of(entries[record.id])) for record in records]
     held = _held(pipeline, source)
     evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)

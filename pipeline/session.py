@@ -61,13 +61,19 @@ class Options:
     Attributes:
         strict: end at the first unreadable record or picture.
         on_change: what to do with a folder that other settings have filled.
-        limit: how many records to ask, from the first; None for all.
+        limit: how many records to ask, a random part; None for all.
+        seed: of the part.
+        another_model: why figures are not set beside those published of CoLLaVO-7B; "" where they are.
+        untaught: datasets whose kind of question the model never learned.
         workers: threads that decode ahead.
     """
 
     strict: bool = False
     on_change: str = "refuse"
     limit: int | None = None
+    seed: int = 0
+    another_model: str = ""
+    untaught: Sequence[str] = ()
     workers: int = 2
 
 

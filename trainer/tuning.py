@@ -164,7 +164,10 @@ class Tuning:
         identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
         parts.model.eval()
         try:
-            run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make, segmenter), session)
+            live = _LiveEngine(identity, make, segmenter)
+            for failure in run_tasks(replace(plan, tasks=tasks, save_dir=folder), live, session):
+                if session.is_main:
+                    warn(failure)
         finally:
             parts.model.train()
             parts.model.vision_tower.eval()

@@ -48,6 +48,11 @@ class Options:
         choice.check_rule(self.rule)
 
 
+def unit(record: Record) -> str:
+    """The passes of a question."""
+    return str(record.meta.get("question", record.id))
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with its letter, and the number of its pass as a number.
 

@@ -56,6 +56,11 @@ class Graded(Score):
     grades: tuple[float, ...] = ()
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Name in ``meta`` that grades are reported by."""
+    return (options.capability,)
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with a reference answer as its target, several joined as alternatives, and a list of capabilities.
 

@@ -54,6 +54,11 @@ class Options:
     attribution: bool = False
 
 
+def unit(record: Record) -> str:
+    """The set: its figures share questions, and its questions share figures."""
+    return "/".join(str(record.meta.get(key, record.id)) for key in _SET)
+
+
 def read_words(text: str) -> str:
     """``yes`` or ``no`` if the text holds that word and not the other, else ""."""
     words = without_punctuation(text.lower()).split()
@@ -64,6 +69,11 @@ def read_words(text: str) -> str:
 def read_released(text: str) -> str:
     """``yes`` if these letters stand anywhere in the text, be it in "eyes", else ``no``."""
     return "yes" if "yes" in text.lower() else "no"
+
+
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Names in ``meta`` that figures are reported by."""
+    return ("category", "subcategory")
 
 
 def prepare(record: Record, options: Options) -> Record:

@@ -61,9 +61,15 @@ def test_all_benchmarks_give_the_same_on_one_and_two_processes(tiny: Path, tmp_p
     table = (tmp_path / "one" / "summary.csv").read_bytes()
     assert table == (tmp_path / "two" / "summary.csv").read_bytes()
     assert table.decode().startswith(",GQA,SQA-IMG,TextVQA,POPE,MME-P,MME-C,MMBench,MMBench-CN,MM-Vet,Q-Bench,")
-    assert "CoLLaVO-7B, published  61.4" in shown
-    assert (tmp_path / "one" / "mmbench" / "mmbench_submission.xlsx").is_file()
-    assert (tmp_path / "one" / "gqa_testdev_balanced" / "gqa_predictions.json").is_file()
+    assert "published" not in shown and "difference" not in shown  # the configuration says that it is another model
+    assert "random part, records  6 of 20" in shown and "among its lessons" in shown
+    # a server takes whole benchmarks
+    assert not [*(tmp_path / "one" / "mmbench").glob("*submission*")]
+    save = tmp_path / "whole"
+    run(1, tiny, save, "DATASETS.TEST", "mmbench,gqa_testdev_balanced", "EVAL.LIMIT", "None", "EVAL.PUBLISHED", "auto")
+    assert (save / "mmbench" / "mmbench_submission.xlsx").is_file()
+    assert (save / "gqa_testdev_balanced" / "gqa_predictions.json").is_file()
+    assert "another model than CoLLaVO-7B by its sizes" in (save / "summary.md").read_text()
 
 
 ZOO = """\

@@ -114,13 +114,25 @@ def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, t
         done = entry(
             *("eval", "--check", "--conf_files", "configs/collavo_step2.yaml", "--overrides", "WANDB", "False"),
             *("DATASETS.TEST", "pope_test", "PIPELINE", pipeline, *sizes, "SAVE_DIR", tmp_path / "out"),
-            *("WEIGHT", "True", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world),
+            *("WEIGHT", "True", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world, "SEGMENTER.NAME", "none"),
         )
         assert done.returncode == 0, done.stderr
     wrong = ["DATASETS.TEST", "pope_test", "PIPELINE", "MMEPipeline", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world]
     done = entry("eval", "--check", "--overrides", *wrong)
     assert done.returncode == 2
     assert "runs the benchmark mme" in done.stderr
+
+
+def test_a_segmenter_that_is_not_here_is_said_at_once(
+    world: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    given = ("DATASETS.TEST", "pope_test", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world)
+    for command in ("eval", "show"):
+        done = entry(command, *(["--check"] if command == "eval" else []), "--overrides", *given)
+        assert done.returncode == 2
+        assert "SEGMENTER.PATH: Mask2Former 'facebook/" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_print_config_is_complete_yaml() -> None:

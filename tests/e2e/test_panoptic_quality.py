@@ -162,6 +162,7 @@ def test_a_checkpoint_is_needed_only_where_a_model_is_asked(world: Path, capsys:
     both = ["eval", "--check", "--overrides", "DATASETS.TEST", f"{NAME},pope_test", "DATASETS.ROOT", str(world)]
     assert main(both) == 2
     assert "RESUME_FROM: set it" in capsys.readouterr().err
-    assert main(["eval", "--check", "--overrides", "DATASETS.TEST", NAME, "DATASETS.ROOT", str(world)]) == 0
+    none = ["SEGMENTER.NAME", "none"]
+    assert main(["eval", "--check", "--overrides", "DATASETS.TEST", NAME, "DATASETS.ROOT", str(world), *none]) == 0
     assert main(["list"]) == 0
     assert f"{NAME}: the segmenter's maps; needs no RESUME_FROM, and is not part of all" in capsys.readouterr().out
