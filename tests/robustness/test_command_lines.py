@@ -18,7 +18,8 @@ from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from datasets.tiny_world import write_world
 from pipeline.cli import main
-from tests.command_lines import QUICK, ZOO, Mistakes
+from tests.command_lines import ZOO, Mistakes
+from tests.limits import QUICK
 from trainer.cli import COMMANDS
 
 LINES = 90 if QUICK else 900

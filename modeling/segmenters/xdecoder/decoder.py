@@ -247,5 +247,6 @@ def class_logits(embeddings: Tensor, class_embeddings: Tensor, logit_scale: Tens
     Returns:
         float32 (B, Q, K + 1).
     """
-    cosines = unit(at_least_float32(embeddings)) @ at_least_float32(class_embeddings).T
+    vectors = unit(at_least_float32(embeddings))
+    cosines = vectors @ class_embeddings.to(vectors.dtype).T
     return at_least_float32(logit_scale).exp() * at_least_float32(cosines)

@@ -118,18 +118,19 @@ def test_the_least_certain_candidates_are_taken() -> None:
         rows = {tuple(point) for point in all_of_them.tolist()}
         assert all(tuple(point) in rows for point in taken.tolist())
         distance = at_points(mask[None, None], all_of_them[None])[0, 0].abs().sort().values
-        assert at_points(mask[None, None], taken[None])[0, 0].abs().max() == distance[9]
+        farthest = at_points(mask[None, None], taken[None])[0, 0].abs().max()
+        assert float(farthest) == pytest.approx(float(distance[9]), abs=1e-6)
 
 
 CONFIG = CriterionConfig(num_points=64)
 
 
 def predictions(num: int, generator: torch.Generator) -> XDecoderOutput:
-    """Random ones for three classes, five queries, the last of which is the image's; two earlier ones."""
+    """Random ones for three classes, five queries, the last of which is the image's; two earlier ones; in float64."""
     made = [
         Prediction(
-            logits=torch.randn(num, 5, 4, generator=generator).requires_grad_(),
-            masks=torch.randn(num, 5, 8, 8, generator=generator).requires_grad_(),
+            logits=torch.randn(num, 5, 4, generator=generator, dtype=torch.float64).requires_grad_(),
+            masks=torch.randn(num, 5, 8, 8, generator=generator, dtype=torch.float64).requires_grad_(),
             embeddings=torch.zeros(num, 5, 2),
         )
         for _ in range(3)
@@ -166,7 +167,7 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
         criterion(cut(output, part), true[part], num_pictures=3, num_masks=3).total(CONFIG)
         for part in (slice(0, 1), slice(1, 3))
     ]
-    assert float(torch.stack(parts).sum().detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+    assert float(torch.stack(parts).sum().detach()) == pytest.approx(float(whole.detach()), rel=1e-12)
 
 
 def test_the_image_query_is_not_taught_and_every_prediction_is() -> None:
