@@ -15,27 +15,21 @@ from copy import copy
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from modeling.files import FileError, shown
+from modeling.weight_files import check_range, load, save
 
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
+from .parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, VL_CIT, is_crayon
 
-IMAGE_CIT, VL_CIT = "image_cit", "vl_cit"
-"""Names of the two sets: object-level crayon instructions, and visual instructions."""
-LINEARS = r"language_model\.layers\.\d+\.(attention|mlp)\.(wqkv|wo|w1|w2|w3)\.base"
-"""The linears that carry LoRA, as a pattern over module names: every linear of the decoder."""
-CRAYON_PAIR = (".crayon_a", ".crayon_b")
-"""Ends of the names of the low-rank pairs that bring the crayon prompt into the decoder."""
+__all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "crayon_parameters", "merge"]
 
 
 def crayon_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters of the crayon prompt: queries, their MLP, and the low-rank pairs that bring it into the decoder."""
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if name.startswith("crayon.") or name.removesuffix(".weight").endswith(CRAYON_PAIR)
-    }
+    return {name: parameter for name, parameter in model.named_parameters() if is_crayon(name)}
 
 
 class Adapters:
@@ -113,7 +107,7 @@ class Adapters:
             settings.inference_mode = True  # as PEFT writes it: what loads the set does not train it unasked
             settings.save_pretrained(str(folder / name))
             named = {_peft_key(key, name): weights[key].contiguous().cpu() for key, _ in self._named(name)}
-            save_file(named, folder / name / "adapter_model.safetensors", metadata={"format": "pt"})
+            save(named, folder / name / "adapter_model.safetensors", {"format": "pt"})
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.
@@ -121,15 +115,12 @@ class Adapters:
         Raises:
             CheckpointError: a set is missing, or misfits the model.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         for name in self.names:
             file = folder / name / "adapter_model.safetensors"
             try:
-                tensors = load_file(file)
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{file}: not a readable LoRA set ({error})") from error
+                tensors = load(file)
+            except FileError as error:
+                raise CheckpointError(f"{error} (LoRA set {name})") from error
             self._fill(name, tensors, file)
 
     def _fill(self, name: str, tensors: dict[str, Tensor], file: Path) -> None:
@@ -137,7 +128,11 @@ class Adapters:
         odd = sorted(set(wanted) ^ set(tensors))
         odd += [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
         if odd:
-            raise CheckpointError(f"{file}: does not fit this model at {', '.join(odd[:3])}")
+            raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+        try:
+            check_range(tensors, file)
+        except FileError as error:
+            raise CheckpointError(str(error)) from error
         for key, parameter in wanted.items():
             parameter.data.copy_(tensors[key])
 

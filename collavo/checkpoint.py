@@ -2,7 +2,8 @@
 
 Two layouts load: ours (``save_pretrained``: ``config.json`` of a `CoLLaVOConfig`, sharded safetensors) and the released
 one (InternLM2-style ``config.json``, sharded ``.bin`` or safetensors, the reference's names). Sizes that the released
-configuration leaves out are read off the tensors. Tensors are memory-mapped, so a shard is read when it is used.
+configuration leaves out are read off the tensors, and those that it says are compared with them. Tensors are
+memory-mapped, so a shard is read when it is used.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from modeling.files import FileError, is_file, is_folder, member, read_object, share, shown
+from modeling.weight_files import FLOATS, StoredTensor, describe, load
+
 from .errors import CheckpointError
+from .sizes import Shaped, read_sizes
 
 UNUSED_RELEASED = re.compile(r"^model\.layers\.\d+\.feed_forward\.w2\.Plora_seg_[AB]\.weight$")
 """The released weights hold a crayon pair for ``w2`` that no code path reads; it is skipped, and named when it is."""
@@ -51,6 +56,7 @@ _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _WHOLE_DIGEST_BYTES = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 64, 2**16
+_FEW, _MOST_SHARDS = 5, 10_000
 
 
 def to_released(key: str) -> str:
@@ -89,22 +95,40 @@ def weight_files(directory: Path) -> list[Path]:
     """The weight files of a checkpoint directory, sharded or single, safetensors preferred.
 
     Raises:
-        CheckpointError: there are none, or a shard that the index names is missing.
+        CheckpointError: there are none, or a shard that the index names is missing or would lie outside.
     """
-    if not directory.is_dir():
+    if not is_folder(directory):
         raise CheckpointError(f"{directory}: no such checkpoint directory (RESUME_FROM takes a directory)")
     for index_name, single in zip(_INDEX_FILES, _SINGLE_FILES, strict=True):
-        if (directory / index_name).is_file():
-            weight_map = _read_json(directory / index_name).get("weight_map", {})
-            files = [directory / name for name in sorted(set(weight_map.values()))]
-            missing = [file.name for file in files if not file.is_file()]
-            if missing or not files:
-                raise CheckpointError(f"{directory / index_name}: names shards that are missing: {', '.join(missing)}")
-            return files
-        if (directory / single).is_file():
+        if is_file(directory / index_name):
+            return _shards(directory, index_name)
+        if is_file(directory / single):
             return [directory / single]
     looked_for = ", ".join((*_INDEX_FILES, *_SINGLE_FILES))
     raise CheckpointError(f"{directory}: holds no weights (looked for {looked_for})")
+
+
+def _shards(directory: Path, index_name: str) -> list[Path]:
+    """The files that an index names."""
+    index = directory / index_name
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map should say the file of every tensor, found {shown(weight_map)}")
+    for key, name in weight_map.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{index}: the file of {shown(key)} should be a name, found {shown(name)}")
+    names = sorted(set(weight_map.values()))
+    if len(names) > _MOST_SHARDS:
+        raise CheckpointError(f"{index}: names {len(names)} shards; at most {_MOST_SHARDS} are read")
+    try:
+        files = [member(directory, name) for name in names]
+    except FileError as error:
+        raise CheckpointError(f"{index}: {error}") from None
+    missing = [shown(file.name)[1:-1] for file in files if not is_file(file)]
+    if missing:
+        more = f" and {len(missing) - _FEW} more" if len(missing) > _FEW else ""
+        raise CheckpointError(f"{index}: names shards that are missing: {', '.join(missing[:_FEW])}{more}")
+    return files
 
 
 def is_released_layout(directory: Path) -> bool:
@@ -113,117 +137,85 @@ def is_released_layout(directory: Path) -> bool:
     Raises:
         CheckpointError: no readable ``config.json``.
     """
-    return _read_json(directory / "config.json").get("model_type") != "collavo"
+    return read_json(directory / "config.json").get("model_type") != "collavo"
 
 
-def read_tensors(directory: Path) -> dict[str, Any]:
+def describe_tensors(directory: Path) -> dict[str, tuple[Path, StoredTensor]]:
+    """What the weight files hold, without reading it. Loads no torch.
+
+    Args:
+        directory: a checkpoint in either layout.
+    Returns: our parameter name -> its file and description.
+
+    Raises:
+        CheckpointError: no weights, an unreadable file, a name that no rule covers or that stands in two files, or a
+            type that weights cannot have.
+    """
+    translate: Callable[[str], str | None] = from_released if is_released_layout(directory) else str
+    found: dict[str, tuple[Path, StoredTensor]] = {}
+    for file in weight_files(directory):
+        try:
+            described = describe(file)
+        except FileError as error:
+            raise CheckpointError(str(error)) from error
+        for key, stored in described.items():
+            ours = _our_name(translate, key, file)
+            if ours in found:
+                raise CheckpointError(f"{file}: '{key}' is in {found[ours][0].name} too")
+            if stored.dtype not in FLOATS:
+                raise CheckpointError(f"{file}: '{key}' is of the type {stored.dtype}; weights are {', '.join(FLOATS)}")
+            if ours is not None:
+                found[ours] = file, stored
+    return found
+
+
+def _our_name(translate: Callable[[str], str | None], key: str, file: Path) -> str | None:
+    try:
+        return translate(key)
+    except KeyError:
+        raise CheckpointError(f"{file}: {shown(key)} is no parameter of CoLLaVO") from None
+
+
+def read_tensors(directory: Path, *, compared: bool = True) -> dict[str, Any]:
     """Read a checkpoint's tensors under our names, memory-mapped on the CPU.
 
     Args:
         directory: a checkpoint in either layout.
+        compared: compare the checksums of ``.bin`` files, which reads all of them; False for who does so later.
     Returns: our parameter name -> tensor, in the stored dtype.
 
     Raises:
-        CheckpointError: no weights, an unreadable file, or a name that no rule covers.
+        CheckpointError: see `describe_tensors`; or bytes of a ``.bin`` file were changed.
     """
     translate: Callable[[str], str | None] = from_released if is_released_layout(directory) else str
+    described = describe_tensors(directory)
     tensors: dict[str, Any] = {}
-    for file in weight_files(directory):
-        for key, tensor in _read_file(file):
-            try:
-                ours = translate(key)
-            except KeyError:
-                raise CheckpointError(f"{file}: '{key}' is no parameter of CoLLaVO") from None
-            if ours is not None:
-                tensors[ours] = tensor
+    for file in dict.fromkeys(file for file, _ in described.values()):
+        try:
+            loaded = load(file, compared=compared)
+        except FileError as error:
+            raise CheckpointError(str(error)) from error
+        named = ((_our_name(translate, key, file), tensor) for key, tensor in loaded.items())
+        tensors |= {name: tensor for name, tensor in named if name is not None}
     return tensors
 
 
-def _read_file(file: Path) -> Iterable[tuple[str, Any]]:
-    """Key and tensor pairs of one weight file; ``.bin`` is read without running any pickled code."""
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as opened:
-                return [(key, opened.get_tensor(key)) for key in opened.keys()]  # noqa: SIM118 - not a mapping
-        return list(torch.load(file, map_location="cpu", mmap=True, weights_only=True).items())
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{file}: not a readable weight file ({error})") from error
-
-
-def read_config(directory: Path, tensors: Mapping[str, Any]) -> Any:
+def read_config(directory: Path, tensors: Mapping[str, Shaped]) -> Any:
     """The configuration of a checkpoint in either layout.
 
     Args:
         directory: the checkpoint.
-        tensors: its tensors under our names; the released configuration says nothing of the vision tower, the ranks
-            and the tables, so their sizes are taken from here.
+        tensors: its tensors under our names, or their descriptions; see `collavo.sizes.read_sizes`.
     Returns: a `CoLLaVOConfig`.
 
     Raises:
-        CheckpointError: ``config.json`` is missing, unreadable or lacks a size.
+        CheckpointError: ``config.json`` is missing or unreadable, or a size is not that of the tensors.
     """
     from .config import CoLLaVOConfig
 
-    values = _read_json(directory / "config.json")
-    if not is_released_layout(directory):
-        return CoLLaVOConfig.from_dict(values)
-    try:
-        return _released_config(values, tensors)
-    except KeyError as error:
-        raise CheckpointError(f"{directory}: the checkpoint lacks {error.args[0]}") from None
-
-
-def _released_config(values: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
-    """Join what the released ``config.json`` says with what the tensors' shapes say."""
-    from .config import CoLLaVOConfig
-
-    embedding = tensors["language_model.embed_tokens.weight"].shape
-    vision_width, _, patch_size, _ = tensors["vision_tower.patch_embedding.weight"].shape
-    grid = round((tensors["vision_tower.position_embedding.weight"].shape[0] - 1) ** 0.5)
-    rank = tensors["language_model.layers.0.attention.wqkv.image_a.weight"].shape[0]
-    text = {
-        "vocab_size": tensors["output.weight"].shape[0],
-        "embedding_rows": embedding[0],
-        "hidden_size": embedding[1],
-        "intermediate_size": tensors["language_model.layers.0.mlp.w1.base.weight"].shape[0],
-        "num_hidden_layers": _count_layers(tensors, "language_model.layers."),
-        "num_attention_heads": values["num_attention_heads"],
-        "num_key_value_heads": values.get("num_key_value_heads", values["num_attention_heads"]),
-        "bias": values.get("bias", False),
-        "plora_rank": rank,
-        "plora_alpha": float(values.get("plora_alpha", rank)),
-    }
-    for name in ("hidden_act", "rms_norm_eps", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"):
-        if values.get(name) is not None:
-            text[name] = values[name]
-    text["pad_token_id"] = values.get("pad_token_id") if (values.get("pad_token_id") or -1) >= 0 else 2
-    vision = {
-        "hidden_size": vision_width,
-        "intermediate_size": tensors["vision_tower.layers.0.fc1.weight"].shape[0],
-        "num_hidden_layers": _count_layers(tensors, "vision_tower.layers."),
-        "num_attention_heads": values.get("vision_num_attention_heads", max(vision_width // 64, 1)),
-        "patch_size": patch_size,
-        "image_size": grid * patch_size,
-    }
-    semantic = tensors["crayon.semantic.weight"].shape
-    return CoLLaVOConfig(
-        text_config=text,
-        vision_config=vision,
-        crayon_width=semantic[1],
-        semantic_rows=semantic[0],
-        numbering_rows=tensors["crayon.numbering.weight"].shape[0],
-        image_token_id=values.get("image_token_index", embedding[0] - 1),
-        image_size=values.get("image_size", 490),
-    )
-
-
-def _count_layers(tensors: Iterable[str], prefix: str) -> int:
-    return 1 + max(int(key.removeprefix(prefix).split(".")[0]) for key in tensors if key.startswith(prefix))
+    released = is_released_layout(directory)
+    sizes = read_sizes(read_json(directory / "config.json"), tensors, released=released, where=directory)
+    return CoLLaVOConfig(**sizes.model_dump())
 
 
 def fingerprint(directory: Path) -> str:
@@ -236,10 +228,14 @@ def fingerprint(directory: Path) -> str:
         CheckpointError: see `weight_files`.
     """
     digest = hashlib.sha256()
-    others = (p for p in directory.iterdir() if p.suffix in (".json", ".model", ".txt")) if directory.is_dir() else ()
-    for file in sorted({*others, *weight_files(directory)}):
-        digest.update(f"{file.name}:{file.stat().st_size};".encode())
-        _update_digest(digest, file)
+    files = weight_files(directory)
+    try:
+        others = (p for p in directory.iterdir() if p.suffix in (".json", ".model", ".txt") and is_file(p))
+        for file in sorted({*others, *files}):
+            digest.update(f"{file.name}:{file.stat().st_size};".encode("utf-8", "surrogateescape"))
+            _update_digest(digest, file)
+    except OSError as error:
+        raise CheckpointError(f"{directory}: not readable ({error})") from error
     return digest.hexdigest()[:16]
 
 
@@ -254,16 +250,22 @@ def _update_digest(digest: Any, file: Path) -> None:
             digest.update(stream.read(_SAMPLE_BYTES))
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, unreadable, or holds no object.
+    """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: not found; a checkpoint directory has it beside its weights") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: expected a JSON object")
-    return values
+        return read_object(file)
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def share_weights(directory: Path) -> None:
+    """Let others read the weights that a library wrote into a directory as they may read the files beside them."""
+    for file in directory.glob("*.safetensors"):
+        share(file)
 
 
 def export_released(model: Any, directory: Path, max_shard_size: str = "5GB") -> None:
@@ -283,6 +285,7 @@ def export_released(model: Any, directory: Path, max_shard_size: str = "5GB") ->
     tensors |= _unused_pairs(model)
     directory.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(tensors, directory, max_shard_size=max_shard_size)
+    share_weights(directory)
     text = {k: v for k, v in config.text.to_dict().items() if k not in ("model_type", "architectures")}
     text |= {
         "model_type": "internlm2",

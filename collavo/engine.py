@@ -34,6 +34,7 @@ from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.shared_prefix import Prefix, SharedPrefixCache
 
 from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt, object_list
+from .errors import NonFiniteError
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
@@ -165,12 +166,21 @@ class Engine:
             queries: any number, with any mix of images, repeated images and none.
             generation: how to search.
         Returns: one reply each, in order; the same whatever else is asked.
+
+        Raises:
+            NonFiniteError: the model's scores for some of them are NaN or infinite; it holds the other replies.
         """
         with _one_thread(self.model.device):
-            return self._answer(queries, generation)
+            found = self._answer(queries, generation)
+        replies = [found[index] for index in range(len(queries))]
+        whole = [reply for reply in replies if reply is not None]
+        if len(whole) < len(replies):
+            raise NonFiniteError(non_finite(self.model.dtype), replies)
+        return whole
 
-    def _answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
-        replies: dict[int, Reply] = {}
+    def _answer(self, queries: Sequence[Query], generation: Generation) -> dict[int, Reply | None]:
+        """Replies by their place in the call; None where the model's scores are not finite."""
+        replies: dict[int, Reply | None] = {}
         for window in self._windows(queries):
             blocks = list(_blocks(window, self._rows(generation) // generation.num_beams))
             for number, block in enumerate(blocks):
@@ -178,7 +188,7 @@ class Engine:
                 later = {prompt.held for other in blocks[number + 1 :] for prompt in other}
                 last = {prompt.held for prompt in block}  # the next call may go on with these
                 self._prefixes = {held: p for held, p in self._prefixes.items() if held in later or held in last}
-        return [replies[index] for index in range(len(queries))]
+        return replies
 
     def forget(self) -> None:
         """Drop what is kept of images seen before."""
@@ -207,7 +217,7 @@ class Engine:
         text = self.model.config.text
         tokens = len(stem) + (self.processor.grid**2 - 1) * list(stem).count(self.model.config.image_token_id)
         width = text.num_key_value_heads * text.head_dim
-        return 2 * text.num_hidden_layers * tokens * width * self.model.dtype.itemsize
+        return int(2 * text.num_hidden_layers * tokens * width * self.model.dtype.itemsize)
 
     def _prompt(self, index: int, query: Query) -> _Prompt:
         """Segment the image, and cut the prompt into the prefix that it shares with others and its own end."""
@@ -215,7 +225,7 @@ class Engine:
         crayon = None if query.picture is None else self._crayon(key, query.picture)
         question = query.question.replace(IMAGE_TAG, "")  # the image has its place; a second one would have no pixels
         objects = None if crayon is None else object_list(crayon.objects)
-        before, after = self.template.parts(objects, question, told=self.crayon.OBJECT_LIST)
+        before, after = self.template.parts(objects, question, told=self.crayon.object_list)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:
@@ -226,7 +236,7 @@ class Engine:
         """The crayon prompt of an image; segmented one at a time, so that no map depends on another."""
         if key not in self._crayons:
             grid = self.processor.grid
-            side = grid * self.crayon.MAP_SCALE
+            side = grid * self.crayon.map_scale
             panoptic: PanopticMap = self.segmenter.segment([image], (side, side))[0]
             categories = getattr(self.segmenter, "categories", COCO_BY_INDEX)  # of an open vocabulary
             self._crayons[key] = crayon_prompt(panoptic, grid, categories)
@@ -271,8 +281,8 @@ class Engine:
         )
         return out.logits[:, -1].float()  # type: ignore[no-any-return]
 
-    def _answer_block(self, block: Sequence[_Prompt], generation: Generation) -> dict[int, Reply]:
-        """Answer a block's questions; replies by their place in the call."""
+    def _answer_block(self, block: Sequence[_Prompt], generation: Generation) -> dict[int, Reply | None]:
+        """Answer a block's questions; see `_answer`."""
         beams, rows = generation.num_beams, self._rows(generation)
         prefixes = [self._prefix(prompt) for prompt in block]
         cache = SharedPrefixCache(
@@ -305,8 +315,11 @@ class Engine:
             embeds = self.model.get_input_embeddings()(token_rows)[:, None]
             logits = self._decoder(embeds, (positions + step)[:, None], cache)[:live]
             tokens, parents = search.advance(logits.view(len(block), beams, -1))
-        found = zip(block, search.sequences().tolist(), search.margin.tolist(), strict=True)
-        return {prompt.index: self.reply(prompt.text, ids, margin) for prompt, ids, margin in found}
+        found = zip(block, search.sequences().tolist(), search.finite.tolist(), search.margin.tolist(), strict=True)
+        return {
+            prompt.index: self.reply(prompt.text, ids, margin) if finite else None
+            for prompt, ids, finite, margin in found
+        }
 
     def _read_prompts(self, block: Sequence[_Prompt], cache: SharedPrefixCache) -> Tensor:
         """Run the ends of the prompts, each alone; logits (Q, 1, V) of the last tokens."""
@@ -324,6 +337,18 @@ class Engine:
         kept = new_ids[: ends[0]] if ends else new_ids
         text = reply_text(self.processor.decode(kept))
         return Reply(text=text, prompt=prompt, num_tokens=len(kept) + bool(ends), finished=bool(ends), margin=margin)
+
+
+def non_finite(dtype: torch.dtype) -> str:
+    """Why a question has no answer whose scores are not finite, and what to try.
+
+    Args:
+        dtype: the model's compute type.
+    """
+    advice = "a weight of the checkpoint may be NaN or infinite"
+    if dtype == torch.float16:
+        advice = f"values beyond 65504 overflow in fp16: try LLM.DTYPE bf16 or fp32; or {advice}"
+    return f"the model's scores are not finite (NaN or infinity), so it has no answer; {advice}"
 
 
 @contextmanager

@@ -11,24 +11,27 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from modeling.quantize import modules_to_keep, quantization_config, weight_bytes
 from modeling.segmenters.base import Segmenter
 
-from .adapters import CRAYON_PAIR
-from .checkpoint import read_config, read_tensors
-from .config import CoLLaVOConfig
+from .checkpoint import read_tensors
 from .engine import Engine
-from .errors import CheckpointError
+from .examine import Examined, examine
+from .loading import Progress, watched_loading
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig, LLMConfig
-from .processing import CoLLaVOProcessor
-from .template import CHAT, IMAGE_TAG, Template
+from .parts import CRAYON_PAIR
+from .place import locate
+from .settings import ModelSettings, settings_for
+from .template import Template
 from .trained import apply as apply_training
-from .trained import foundation, identity_of, is_trained
+from .trained import identity_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,92 +64,100 @@ def resolve_attention(choice: str, dtype: torch.dtype, device: torch.device) -> 
 
 
 def load_model(
-    llm: LLMConfig, checkpoint: Path, device: torch.device, *, weight: bool = True, trainable: bool = False
+    llm: LLMConfig,
+    checkpoint: Path,
+    device: torch.device,
+    *,
+    weight: bool = True,
+    trainable: bool = False,
+    progress: Progress | None = None,
 ) -> CoLLaVOForConditionalGeneration:
-    """Load a model in evaluation mode.
+    """Load a model in evaluation mode; what is wrong with the checkpoint is said before its weights are read.
 
     Args:
         llm: bits, compute type, attention backend.
         checkpoint: directory in our layout or the released one, or what a training left.
-        device: where to put it; quantised weights go there shard by shard.
+        device: where to put it; quantised weights go there tensor by tensor.
         weight: False for random weights (seed 0) of the checkpoint's sizes.
         trainable: keep the crayon prompt's parameters out of the quantisation.
+        progress: see `Progress`; None for the library's own bar.
 
     Raises:
-        CheckpointError: the directory is unreadable, or lacks or misfits a parameter.
+        CheckpointError: the directory is unreadable, lacks or misfits a parameter, or a weight is no number.
     """
-    if weight and is_trained(checkpoint):
-        model = load_model(llm, foundation(checkpoint), device, trainable=True)
-        apply_training(checkpoint, model)
-        model.eval()
-        return model
-    checkpoint = foundation(checkpoint)
-    dtype = DTYPES[llm.DTYPE]
-    tensors = read_tensors(checkpoint)
-    config = read_config(checkpoint, tensors)
-    attention = resolve_attention(llm.ATTENTION, dtype, device)
-    if not weight:
+    return load_examined(llm, examine(checkpoint), device, weight=weight, trainable=trainable, progress=progress)
+
+
+def load_examined(
+    llm: LLMConfig,
+    examined: Examined,
+    device: torch.device,
+    *,
+    weight: bool = True,
+    trainable: bool = False,
+    base_only: bool = False,
+    progress: Progress | None = None,
+) -> CoLLaVOForConditionalGeneration:
+    """Load the model of a checkpoint that `examine` found whole; see `load_model`.
+
+    Args:
+        llm: see `load_model`.
+        examined: the checkpoint.
+        device: see `load_model`.
+        weight: see `load_model`.
+        trainable: see `load_model`.
+        base_only: leave out what a training left, and load the whole checkpoint below it.
+        progress: see `load_model`.
+
+    Raises:
+        CheckpointError: a weight is no number, or its bytes were changed.
+    """
+    described, config, dtype = examined.described, examined.config, DTYPES[llm.DTYPE]
+    trained = weight and described.state is not None and not base_only
+    keep = modules_to_keep(examined.blank, NOT_QUANTISED)
+    if trainable or trained:
+        keep += [
+            name
+            for name, _ in examined.blank.named_modules()
+            if name.startswith("crayon.") or name.endswith(CRAYON_PAIR)
+        ]
+    watch: AbstractContextManager[None] = nullcontext()
+    if weight:
+        tensors = read_tensors(described.base, compared=False)
+        watch = watched_loading(described.tensors, tensors, dtype, progress)
+    else:
         torch.manual_seed(0)
         tensors = CoLLaVOForConditionalGeneration(config).state_dict()
-    blank = _blank(config)
-    _check_parameters(blank, tensors, checkpoint)
-    keep = modules_to_keep(blank, NOT_QUANTISED)
-    if trainable:
-        keep += [name for name, _ in blank.named_modules() if name.startswith("crayon.") or name.endswith(CRAYON_PAIR)]
-    model = CoLLaVOForConditionalGeneration.from_pretrained(
-        None,
-        config=config,
-        state_dict=tensors,
-        dtype=dtype,
-        attn_implementation=attention,
-        quantization_config=quantization_config(llm.BITS, dtype, keep),
-        device_map={"": device},
-    )
+    with watch:
+        model = CoLLaVOForConditionalGeneration.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
+            attn_implementation=resolve_attention(llm.ATTENTION, dtype, device),
+            quantization_config=quantization_config(llm.BITS, dtype, keep),
+            device_map={"": device},
+        )
+    if trained:
+        apply_training(described.folder, model)
     return model.eval()  # type: ignore[no-any-return]
-
-
-def _blank(config: CoLLaVOConfig) -> CoLLaVOForConditionalGeneration:
-    """The model without storage, for its names and shapes."""
-    with torch.device("meta"):
-        return CoLLaVOForConditionalGeneration(config)
-
-
-def _check_parameters(
-    blank: CoLLaVOForConditionalGeneration, tensors: dict[str, torch.Tensor], checkpoint: Path
-) -> None:
-    """Every parameter must be there in its shape: the library would fill gaps with random numbers.
-
-    Raises:
-        CheckpointError: naming the first misfits.
-    """
-    wanted = {key: value.shape for key, value in blank.state_dict().items()}
-    missing = [key for key in wanted if key not in tensors]
-    surplus = [key for key in tensors if key not in wanted]
-    misfits = [
-        f"{key} is {tuple(tensors[key].shape)}, not {tuple(shape)}"
-        for key, shape in wanted.items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    for name, keys in (("lacks", missing), ("has unknown", surplus), ("misfits:", misfits)):
-        if keys:
-            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            raise CheckpointError(f"{checkpoint}: the checkpoint {name} {', '.join(keys[:5])}{more}")
 
 
 def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:
     """Bytes that the weights will take, counted from the checkpoint's sizes without loading it.
 
     Raises:
-        CheckpointError: the directory is unreadable.
+        CheckpointError: see `examine`.
     """
-    whole = foundation(checkpoint)
-    config = read_config(whole, read_tensors(whole))
-    return weight_bytes(_blank(config), llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
+    return size_in_memory(llm, examine(checkpoint))
 
 
-def engine_identity(
-    llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter: str, template: Template, crayon: CrayonConfig
-) -> str:
+def size_in_memory(llm: LLMConfig, examined: Examined) -> int:
+    """Bytes that the weights of a checkpoint that was examined will take."""
+    return weight_bytes(examined.blank, llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
+
+
+def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter: str, settings: ModelSettings) -> str:
     """Identity of everything that shapes an engine's replies, known before anything is loaded.
 
     Args:
@@ -154,38 +165,20 @@ def engine_identity(
         checkpoint: its weights, configuration and tokenizer count.
         weight: whether they are loaded.
         segmenter: the segmenter's fingerprint.
-        template: the conversation's wrapper.
-        crayon: what the model is told of a picture's objects.
+        settings: how the checkpoint is asked.
     """
-    parts = {
+    parts: dict[str, Any] = {
         "checkpoint": identity_of(checkpoint),
         "weight": weight,
         "bits": llm.BITS,
         "dtype": llm.DTYPE,
         "segmenter": segmenter,
-        "template": template.name,
-        "object_list": crayon.OBJECT_LIST,
-        "map_scale": crayon.MAP_SCALE,
+        "template": settings.template.name,
+        "object_list": settings.crayon.object_list,
+        "map_scale": settings.crayon.map_scale,
+        "forced": list(settings.forced),
     }
     return json.dumps(parts, sort_keys=True)
-
-
-def _check_processor(config: CoLLaVOConfig, processor: CoLLaVOProcessor, directory: Path) -> None:
-    """Tokenizer and picture size must be those that the weights were made with.
-
-    Raises:
-        CheckpointError: they are not.
-    """
-    image_id = processor.tokenizer.convert_tokens_to_ids(IMAGE_TAG)
-    if image_id != config.image_token_id:
-        raise CheckpointError(
-            f"{directory}: the tokenizer gives {IMAGE_TAG} the id {image_id}, the model expects {config.image_token_id}"
-        )
-    if (processor.image_size, processor.patch_size) != (config.image_size, config.vision.patch_size):
-        raise CheckpointError(
-            f"{directory}: the processor makes pictures of {processor.image_size} px in patches of "
-            f"{processor.patch_size}, the model expects {config.image_size} in patches of {config.vision.patch_size}"
-        )
 
 
 def load_engine(
@@ -195,29 +188,32 @@ def load_engine(
     device: torch.device | str = "cpu",
     *,
     weight: bool = True,
-    template: Template = CHAT,
+    template: Template | None = None,
     crayon: CrayonConfig | None = None,
+    examined: Examined | None = None,
+    progress: Progress | None = None,
 ) -> Engine:
     """Load model and processor, and join them with a segmenter.
 
     Args:
         llm: bits, compute type, attention backend.
-        checkpoint: directory in our layout or the released one.
-        segmenter: gives the panoptic maps.
+        checkpoint: directory in our layout or the released one, or what a training left.
+        segmenter: gives the panoptic maps; `settings_for` says with which one the checkpoint was trained.
         device: where the model runs.
         weight: False for random weights.
-        template: the conversation's wrapper; evaluation uses the chat template.
-        crayon: what the model is told of a picture's objects.
+        template: the conversation's wrapper; None for the checkpoint's own.
+        crayon: what the model is told of an image's objects; what it leaves open is as the checkpoint says.
+        examined: the checkpoint, where it has been examined.
+        progress: see `Progress`; None for the library's own bar.
 
     Raises:
-        CheckpointError: the checkpoint is unreadable.
+        CheckpointError: the checkpoint is unreadable, or ``crayon`` or ``template`` contradict it and are not forced.
     """
-    directory = Path(checkpoint)
-    crayon = crayon or CrayonConfig()
-    identity = engine_identity(
-        llm, directory, weight=weight, segmenter=segmenter.fingerprint, template=template, crayon=crayon
-    )
-    model = load_model(llm, directory, torch.device(device), weight=weight)
-    processor = CoLLaVOProcessor.from_pretrained(foundation(directory))
-    _check_processor(model.config, processor, directory)
-    return Engine(model, processor, segmenter, template, identity, crayon)
+    directory = locate(checkpoint)
+    settings = settings_for(directory, crayon, template=template)
+    examined = examined or examine(directory, settings.template)
+    for note in settings.notes:
+        logger.info("%s", note)
+    identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, settings=settings)
+    model = load_examined(llm, examined, torch.device(device), weight=weight, progress=progress)
+    return Engine(model, examined.processor, segmenter, settings.template, identity, settings.crayon)

@@ -23,6 +23,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from modeling.internlm2 import CACHE, InternLM2Decoder
 from modeling.plora import ImageTokens
+from modeling.precision import at_least_float32
 from modeling.shared_prefix import SharedPrefixCache
 from modeling.vit import VisionTower
 
@@ -376,11 +377,11 @@ def _positions(inputs_embeds: Tensor, attention_mask: Tensor | None, cache: Cach
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of the next token over labelled positions, in float32."""
     shifted = labels[:, 1:].flatten().to(logits.device)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), shifted, ignore_index=IGNORE_INDEX)
+    return F.cross_entropy(at_least_float32(logits[:, :-1].flatten(0, 1)), shifted, ignore_index=IGNORE_INDEX)
 
 
 def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum of the cross-entropies of the labelled tokens (logits are theirs, in order), in float32."""
     targets = labels[:, 1:]
     targets = targets[targets != IGNORE_INDEX].to(logits.device)
-    return F.cross_entropy(logits.float(), targets, reduction="sum")
+    return F.cross_entropy(at_least_float32(logits), targets, reduction="sum")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .checkpoint import read_json
 from .errors import CheckpointError
+from .sizes import Strict, validated
 from .tokenizer import load_tokenizer
 
 SETTINGS_FILE = "preprocessor_config.json"
@@ -22,6 +27,19 @@ CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
 
 CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
 """CLIP's channel standard deviations, on the same scale."""
+
+
+_Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
+_Deviation = Annotated[float, Field(ge=1e-4, le=1e4)]
+
+
+class _Settings(Strict):
+    """`SETTINGS_FILE`."""
+
+    image_size: Annotated[int, Field(ge=1, le=2**14)]
+    patch_size: Annotated[int, Field(ge=1, le=2**14)]
+    image_mean: Annotated[list[_Mean], Field(min_length=3, max_length=3)]
+    image_std: Annotated[list[_Deviation], Field(min_length=3, max_length=3)]
 
 
 class CoLLaVOProcessor:
@@ -72,13 +90,13 @@ class CoLLaVOProcessor:
             CheckpointError: the tokenizer or the settings are unreadable.
         """
         tokenizer, file = load_tokenizer(directory), directory / SETTINGS_FILE
-        if not file.is_file():
+        if not os.path.lexists(file):
             return cls(tokenizer)
+        settings = validated(_Settings, read_json(file), f"{file}: not the settings of a CoLLaVO processor")
         try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
-            return cls(tokenizer, **{name: settings[name] for name in SETTINGS})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{file}: not the settings of a CoLLaVO processor ({error!r})") from error
+            return cls(tokenizer, **dict(settings))
+        except ValueError as error:
+            raise CheckpointError(f"{file}: not the settings of a CoLLaVO processor ({error})") from error
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the tokenizer's files and the settings."""

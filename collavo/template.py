@@ -64,6 +64,10 @@ DEMO = Template(name="demo", user="USER: ", assistant=" ASSISTANT:", end=STOP_TA
 """The released demo's format."""
 
 
+TEMPLATES = {template.name: template for template in (CHAT, DEMO)}
+"""All templates, by the names under which checkpoints record them."""
+
+
 def reply_text(generated: str) -> str:
     """The reply in what was generated after a prompt: everything before the end tag, without surrounding space."""
     return generated.partition(STOP_TAG)[0].strip()

@@ -50,6 +50,7 @@ def _write(directory: Path, seed: int) -> None:
     import torch
     from transformers.utils import logging
 
+    from .checkpoint import share_weights
     from .model import CoLLaVOForConditionalGeneration
     from .processing import CoLLaVOProcessor
     from .tokenizer import tiny_tokenizer
@@ -63,6 +64,7 @@ def _write(directory: Path, seed: int) -> None:
             torch.nn.init.normal_(parameter, std=0.1 if table else 1.5 / parameter[0].numel() ** 0.5)
     logging.disable_progress_bar()
     model.save_pretrained(directory)
+    share_weights(directory)
     CoLLaVOProcessor(tokenizer, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE).save_pretrained(directory)
 
 

@@ -7,7 +7,7 @@ SentencePiece library.
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ from typing import Any
 
 from transformers import AddedToken, PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from modeling.files import check_real, is_file, read_object
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 
-from .errors import CheckpointError
+from .errors import CheckpointError, refusing
 from .template import CHAT, DEMO, IMAGE_TAG, START_TAG, STOP_TAG
 
 MODEL_FILE, FAST_FILE = "tokenizer.model", "tokenizer.json"
@@ -102,18 +103,16 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: neither is there, a file is unreadable, or SentencePiece is not installed.
     """
-    try:
-        if (directory / MODEL_FILE).is_file():
+    with refusing(f"{directory}: the tokenizer's files cannot be read"):
+        if is_file(directory / MODEL_FILE):
             tokenizer: PreTrainedTokenizerBase = _load_internlm2(directory)
-        elif (directory / FAST_FILE).is_file():
+        elif is_file(directory / FAST_FILE):
             for name in (FAST_FILE, CONFIG_FILE):
                 _json(directory / name)
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
         else:
             raise CheckpointError(f"{directory}: no tokenizer there (looked for {MODEL_FILE}, {FAST_FILE})")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        raise CheckpointError(f"{directory}: the tokenizer's files cannot be read ({error!r})") from error
-    wrong = _prepare(tokenizer)
+        wrong = _prepare(tokenizer)
     if wrong:
         raise CheckpointError(f"{directory}: the ids of {', '.join(wrong)} are taken by other tokens of {CONFIG_FILE}")
     return tokenizer
@@ -121,6 +120,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 def _load_internlm2(directory: Path) -> InternLM2Tokenizer:
     """Build the tokenizer with the tokens that the JSON files beside the model add, at the ids that these give."""
+    check_real(directory / MODEL_FILE)
     config = _json(directory / CONFIG_FILE)
     named = {name: value for name, value in config.items() if name in SPECIAL_NAMES}
     named |= {name: value for name, value in _json(directory / SPECIAL_FILE).items() if name in SPECIAL_NAMES}
@@ -158,11 +158,12 @@ def _added_token(token: Any) -> AddedToken:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file, {} where there is none."""
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{file.name} holds no JSON object")
-    return found
+    """A JSON object from a file, {} where there is none.
+
+    Raises:
+        FileError: it is unreadable.
+    """
+    return read_object(file) if os.path.lexists(file) else {}
 
 
 def tiny_tokenizer(pieces: Sequence[str] = ()) -> PreTrainedTokenizerFast:

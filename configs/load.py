@@ -1,122 +1,297 @@
-"""YAML files and command-line overrides, read into typed dataclasses; this file knows no field names.
+"""YAML files and command-line overrides, read as the types of declared keys; this file knows no field names.
 
-Types come from the dataclasses (OmegaConf structured configs): ``1e-5`` becomes a float, ``True`` a boolean, ``None`` a
-missing value, ``[a, b]`` a list, and what does not fit is an error that names the key, its neighbours and its type.
+`configs.keys` says how a text is read. All mistakes of the files and the overrides are collected and said at once, each
+with its file and line, the key, and the names that were perhaps meant.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from .common.paths import user_path
+from .common.words import nearest, shown
+from .errors import ConfigError as ConfigError
+from .keys import Key, Section, leaves
+from .nodes import NodeError, compose, construct, is_null, line_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE_KEY = "_BASE_"
 
 
-class ConfigError(Exception):
-    """A mistake in the configuration: the message names file or key and says what was expected."""
+@dataclass(frozen=True, kw_only=True)
+class Dead:
+    """A key that means nothing here, and is no mistake all the same.
+
+    Attributes:
+        name: of the key, or of the kind of key that it is.
+        instead: what does its work here; "" for nothing.
+    """
+
+    name: str
+    instead: str
+
+
+Forgive = Callable[[str, Collection[str]], Dead | None]
+"""Tells dead keys from mistakes, by a key's dotted name and the names that stand beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What files and overrides say.
+
+    Attributes:
+        values: by dotted name; keys that nobody sets are not in it.
+        dead: the dead keys that were set, by the file's path or ``--overrides``.
+        notes: on what was read otherwise than written.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    dead: dict[str, list[Dead]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def load(
-    schema: DictConfig, conf_files: Sequence[str | Path], overrides: Sequence[str], apart: Collection[str] = ()
-) -> DictConfig:
-    """Merge configuration files and overrides into a schema; later ones win.
+    keys: Section,
+    conf_files: Sequence[str | Path],
+    overrides: Sequence[str],
+    apart: Mapping[str, str] = {},
+    forgive: Forgive = lambda key, beside: None,
+) -> Loaded:
+    """Read configuration files and overrides; later ones win.
 
     Args:
-        schema: made from dataclasses; it alone says which keys there are and of what type.
+        keys: all that there are, see `configs.keys.section_of`.
         conf_files: YAML files, relative to the working directory or else to the repository.
         overrides: ``KEY VALUE KEY VALUE ...`` with dotted keys.
-        apart: keys of the files that somebody else reads.
+        apart: keys of the files that somebody else reads, and who, in words.
+        forgive: see `Forgive`.
 
     Raises:
-        ConfigError: an unreadable file, an unknown key, a value of another type, or an odd count of overrides.
+        ConfigError: a file is missing or unreadable, the overrides do not come in pairs, or keys are unknown or have
+            values of another type: all of these at once.
     """
-    config = schema.copy()
+    reading = _Reading(keys, apart, forgive)
     for file in conf_files:
-        for path, values in read_with_bases(find_file(file)):
-            _merge(config, {key: value for key, value in values.items() if key not in apart}, str(path))
-    for key, value in pairs(overrides):
-        _set(config, key, parse_value(value))
-    return config
+        for path, root in _documents(find_file(file)):
+            reading.read_section(keys, root, str(path), skip=(*apart, BASE_KEY))
+    words = reading.parted(overrides)
+    for key, value in pairs(words):
+        reading.read_override(key, value)
+    if reading.mistakes:
+        raise ConfigError("\n".join(reading.mistakes))
+    return Loaded(values=reading.values, dead=reading.dead, notes=tuple(reading.notes))
+
+
+class _Reading:
+    """Files and overrides on their way into values.
+
+    Attributes:
+        values: what was read so far, see `Loaded`.
+        dead: see `Loaded`.
+        mistakes: in words, each with its place.
+        notes: see `Loaded`.
+    """
+
+    def __init__(self, keys: Section, apart: Mapping[str, str], forgive: Forgive) -> None:
+        self._keys = keys
+        self._apart = apart
+        self._forgive = forgive
+        self.values: dict[str, Any] = {}
+        self.dead: dict[str, list[Dead]] = {}
+        self.mistakes: list[str] = []
+        self.notes: list[str] = []
+
+    def read_section(
+        self, section: Section, node: yaml.MappingNode, file: str, prefix: str = "", skip: Collection[str] = ()
+    ) -> None:
+        """Read what a file says of a section."""
+        beside = [key.value for key, _ in node.value]
+        for key, value in node.value:
+            if key.value not in skip:
+                where = f"{file}:{line_of(key)}: "
+                self._read(section, key.value, value, file, where, prefix, beside)
+
+    def _read(
+        self, section: Section, name: str, value: yaml.Node, file: str, where: str, prefix: str, beside: list[str]
+    ) -> None:
+        dotted = prefix + name
+        dead = self._forgive(dotted, beside)
+        known = section.get(name)
+        if dead is not None:
+            self.dead.setdefault(file, []).append(dead)
+        elif known is None:
+            self.mistakes.append(f"{where}{self._unknown(dotted)}")
+        elif isinstance(known, Key):
+            self._set(known, dotted, lambda: known.from_node(value), where)
+        elif isinstance(value, yaml.MappingNode):
+            self.read_section(known, value, file, f"{dotted}.")
+        elif not is_null(value):
+            self.mistakes.append(f"{where}{self._no_value(dotted, known)}")
+
+    def read_override(self, dotted: str, text: str) -> None:
+        """Read one override."""
+        dead = self._forgive(dotted, ())
+        if dead is not None:
+            self.dead.setdefault("--overrides", []).append(dead)
+            return
+        known = self._node(dotted)
+        if known is None:
+            self.mistakes.append(self._unknown(dotted))
+        elif isinstance(known, Key):
+            self._set(known, dotted, lambda: known.from_text(text), "")
+        else:
+            self.mistakes.append(self._no_value(dotted, known))
+
+    def _node(self, dotted: str) -> Key | Section | None:
+        node: Key | Section | None = self._keys
+        for part in dotted.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    def parted(self, overrides: Sequence[str]) -> Sequence[str]:
+        r"""The words of overrides, with a value and the key after it parted where the shell has joined them.
+
+        It does so with ``DATASETS.TEST pope_test\`` before a line that begins with the next key, as in copies of the
+        released command that have lost their indentation: the words are one too few then, and one ends in a key.
+        """
+        if len(overrides) % 2 == 0:
+            return overrides
+        known = sorted(leaves(self._keys), key=len, reverse=True)
+        for place in range(1, len(overrides), 2):
+            word = overrides[place]
+            key = next((k for k in known if word.endswith(k) and word != k), None)
+            if key is None:
+                continue
+            words = [*overrides[:place], word[: -len(key)], key, *overrides[place + 1 :]]
+            if all(self._node(k) is not None or self._forgive(k, ()) for k in words[::2]):
+                self.notes.append(f"--overrides: '{shown(word)}' is read as '{shown(words[place])}' and '{key}'")
+                return words
+        return overrides
+
+    def _set(self, key: Key, dotted: str, read: Callable[[], Any], where: str) -> None:
+        try:
+            self.values[dotted] = read()
+        except ConfigError as error:
+            self.mistakes.append(f"{where}{dotted}: {error}")
+
+    @staticmethod
+    def _no_value(dotted: str, section: Section) -> str:
+        return f"{dotted} is a section; set one of its keys: {', '.join(section)}"
+
+    def _unknown(self, dotted: str) -> str:
+        """Words about an unknown key, with those that were perhaps meant."""
+        if (top := dotted.split(".")[0]) in self._apart:
+            return f"{shown(dotted)}: {top} is for {self._apart[top]}"
+        known = list(leaves(self._keys))
+        parent = dotted.rpartition(".")[0]
+        near = nearest(dotted, [*known, *(k for k, v in self._keys.items() if isinstance(v, dict))], n=3, cutoff=0.5)
+        siblings = [k.rpartition(".")[2] for k in known if parent and k.rpartition(".")[0] == parent]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"unknown key {shown(dotted)}{hint}" + (f" {parent} has: {', '.join(siblings)}" if siblings else "")
 
 
 def find_file(file: str | Path) -> Path:
     """A configuration file's path: as given, or below the repository.
 
     Raises:
-        ConfigError: it is in neither place.
+        ConfigError: it is in neither place; files of nearly that name are named.
     """
-    places = [Path(file), REPOSITORY / file]
+    try:
+        given = user_path(str(file))
+    except ValueError as error:
+        raise ConfigError(f"configuration file {shown(str(file))}: {error}") from None
+    places = [given, REPOSITORY / given]
     for place in places:
         if place.is_file():
             return place
-    raise ConfigError(f"configuration file {file} not found (looked in {Path.cwd()} and {REPOSITORY})")
+    beside = sorted(path for path in given.parent.glob("*.y*ml") if path.is_file())
+    shipped = sorted(path.relative_to(REPOSITORY) for path in (REPOSITORY / "configs").glob("*.yaml"))
+    known = {path.name: str(path) for path in (*shipped, *beside)}
+    near = [known[name] for name in nearest(given.name, known, n=2, cutoff=0.5)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    looked = " and ".join(dict.fromkeys((str(Path.cwd()), str(REPOSITORY))))
+    raise ConfigError(f"configuration file {shown(str(file))} not found (looked in {looked}){hint}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML mapping.
+    """Read one YAML mapping, with values as YAML alone understands them.
 
     Raises:
         ConfigError: the file is unreadable, no mapping, or says a key twice; with its line.
     """
+    root = _document(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"{path}: not readable ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text") from error
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML ({error.problem})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error})") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
+        values: dict[str, Any] = construct(root)
+    except NodeError as error:
+        raise _placed(error, path) from None
     return values
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key said twice: plain YAML keeps the last one without a word."""
+def _document(path: Path) -> yaml.MappingNode:
+    """A file's root."""
+    try:
+        root = compose(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: not readable ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except NodeError as error:
+        raise _placed(error, path) from None
+    if root is None or is_null(root):
+        return yaml.MappingNode("tag:yaml.org,2002:map", [])
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(construct(root)).__name__}")
+    return root
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+
+def _placed(error: NodeError, path: Path) -> ConfigError:
+    return ConfigError(f"{path}{'' if error.line is None else f':{error.line}'}: {error}")
 
 
-def read_with_bases(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+def read_with_bases(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A file's values, preceded by those of the file it names under ``_BASE_`` (relative to itself).
 
     Args:
         path: the file.
-        above: the files that led to it.
 
     Raises:
         ConfigError: a file is missing or unreadable, or leads back to itself.
     """
+    for source, root in _documents(path):
+        try:
+            yield source, {key.value: construct(value) for key, value in root.value if key.value != BASE_KEY}
+        except NodeError as error:
+            raise _placed(error, source) from None
+
+
+def _documents(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, yaml.MappingNode]]:
+    """A file's root, preceded by those of its bases.
+
+    Args:
+        path: the file.
+        above: the files that led to it.
+    """
     if path.resolve() in above:
         raise ConfigError(f"{path}: {BASE_KEY} leads back to itself")
-    values = read_yaml(path)
-    base = values.pop(BASE_KEY, None)
-    if base is not None:
-        if not (path.parent / str(base)).is_file():
-            raise ConfigError(f"{path}: {BASE_KEY} names {path.parent / str(base)}, which does not exist")
-        yield from read_with_bases(path.parent / str(base), (*above, path.resolve()))
-    yield path, values
+    root = _document(path)
+    for key, value in root.value:
+        if key.value == BASE_KEY and not is_null(value):
+            where = f"{path}:{line_of(key)}: {BASE_KEY}"
+            if not isinstance(value, yaml.ScalarNode):
+                raise ConfigError(f"{where} takes the path of one file")
+            try:
+                base = path.parent / user_path(value.value)
+            except ValueError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            if not base.is_file():
+                raise ConfigError(f"{where} names {base}, which does not exist")
+            yield from _documents(base, (*above, path.resolve()))
+    yield path, root
 
 
 def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
@@ -126,101 +301,23 @@ def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
         ConfigError: an odd count; the last key is named.
     """
     if len(overrides) % 2:
-        raise ConfigError(f"--overrides takes KEY VALUE pairs; '{overrides[-1]}' has no value ({len(overrides)} words)")
+        raise ConfigError(
+            f"--overrides takes KEY VALUE pairs; '{shown(overrides[-1])}' has no value ({len(overrides)} words)"
+        )
     return list(zip(overrides[::2], overrides[1::2], strict=True))
 
 
-def parse_value(text: str) -> Any:
-    """Read an override: ``None`` and lists as such, all else as text that the key's type converts."""
-    if text in ("None", "null", "~"):
-        return None
-    if text.startswith("[") or text.startswith("{"):
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError:
-            return text
-    return text
+def dumped(values: Mapping[str, Any]) -> str:
+    """Settings as YAML that is read back as the same settings."""
+    return yaml.dump(dict(values), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
 
 
-def _merge(config: DictConfig, values: dict[str, Any], where: str, prefix: str = "") -> None:
-    """Set every leaf of a mapping, so that a misfit names its own key."""
-    for key, value in values.items():
-        dotted = f"{prefix}{key}"
-        try:
-            node = _get(config, dotted) if isinstance(value, dict) else None
-            if isinstance(value, dict) and isinstance(node, DictConfig) and OmegaConf.get_type(node) is not dict:
-                _merge(config, value, where, f"{dotted}.")
-            else:
-                _set(config, dotted, value)
-        except ConfigError as error:
-            raise error if str(error).startswith(where) else ConfigError(f"{where}: {error}") from error
+class _Dumper(yaml.SafeDumper):
+    """Writes texts with unseen characters in double quotes, with escapes: in single ones YAML reads some as blanks."""
 
 
-def _get(config: DictConfig, key: str) -> Any:
-    """The node of a dotted key.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    try:
-        node: Any = config
-        for part in key.split("."):
-            if not isinstance(node, DictConfig) or node._is_none():
-                raise ConfigKeyError(part)
-            node = node._get_node(part, throw_on_missing_key=True)
-    except (ConfigKeyError, ConfigAttributeError):
-        raise ConfigError(f"unknown key {key}{_nearest(config, key)}") from None
-    return node
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
-def _nearest(config: DictConfig, key: str) -> str:
-    """Words about keys that were perhaps meant."""
-    known = leaves(config)
-    by_case = [k for k in known if k.lower() == key.lower()]
-    near = by_case or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]] if "." in key else []
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return hint + (
-        f" {key.rpartition('.')[0]} has: {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else ""
-    )
-
-
-def leaves(config: DictConfig, prefix: str = "") -> list[str]:
-    """Dotted names of all keys that hold a value rather than a section."""
-    found: list[str] = []
-    for key in config:
-        node = config._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none() and OmegaConf.get_type(node) is not dict:
-            found += leaves(node, prefix + str(key) + ".")
-        else:
-            found.append(prefix + str(key))
-    return found
-
-
-def _set(config: DictConfig, key: str, value: Any) -> None:
-    """Give one key a value of its type.
-
-    Raises:
-        ConfigError: no such key, a section, or a misfit; the expected type is named.
-    """
-    node = _get(config, key)
-    expected = _type_name(node)
-    if isinstance(node, DictConfig) and expected is None:
-        raise ConfigError(f"{key} is a section; set one of its keys: {', '.join(str(k) for k in node)}")
-    if isinstance(value, bool) and node._metadata.ref_type in (int, float, str):
-        raise ConfigError(f"{key}: expected {expected}, got {value!r}")
-    try:
-        # a mapping replaces that of an earlier file; a list does so either way, but only merging gives its items types
-        OmegaConf.update(config, key, value, merge=not isinstance(node, DictConfig))
-    except OmegaConfBaseException:
-        raise ConfigError(f"{key}: expected {expected}, got {value!r}") from None
-
-
-def _type_name(node: Any) -> str | None:
-    """How a message calls a node's type; None for a section."""
-    kind = node._metadata.ref_type
-    if isinstance(node, DictConfig) and OmegaConf.get_type(node) is not dict:
-        return None
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
-    name = names.get(kind, "a list" if not isinstance(node, DictConfig) else "a mapping")
-    return f"{name} or None" if node._metadata.optional and kind in names else name
+_Dumper.add_representer(str, _text)

@@ -6,11 +6,34 @@ hold plain ``{field}`` placeholders only: the first condition moves to a reader 
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .types import DataError
+
+
+def check_template(prompt: str) -> str:
+    """A prompt, checked to hold plain placeholders only.
+
+    Raises:
+        ValueError: it holds others, or a single brace.
+    """
+    try:
+        parts = list(string.Formatter().parse(prompt))
+    except ValueError as error:
+        raise ValueError(f"the prompt is no template: {error}; write {{{{ and }}}} for braces") from None
+    for _, name, spec, conversion in parts:
+        if name is not None and (not name.isidentifier() or spec or conversion):
+            shown = f"{name[:50]}..." if len(name) > 50 else name
+            raise ValueError(f"the prompt holds {{{shown}}}; only plain {{field}} placeholders are allowed")
+    return prompt
+
+
+def placeholders(prompt: str) -> tuple[str, ...]:
+    """The fields that a prompt names, each once, in order."""
+    return tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +67,7 @@ class Benchmark:
         title: for tables.
         version: raised when a score can change; the reason goes into CHANGELOG.md.
         source: paper or repository that defines the benchmark.
+        download: where its files can be had: pages and files, each with what it holds.
         reader: module of ``datasets/registration`` that reads the files.
         data: options of the reader (it rejects those it does not know).
         prompt: template over the record's fields.
@@ -74,6 +98,7 @@ class Benchmark:
     released: Mapping[str, Any] = field(default_factory=dict)
     rules: str = "official"
     expected: tuple[Expected, ...] = ()
+    download: tuple[str, ...] = ()
 
     @property
     def measures_maps(self) -> bool:

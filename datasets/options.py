@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from configs.common.words import did_you_mean, quoted, shown
 
 from .types import DataError
 
@@ -29,9 +30,8 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise DataError(f"{where}: unknown key '{key}'{hint} Known keys: {', '.join(fields) or 'none'}")
+            hint = did_you_mean(key, fields)
+            raise DataError(f"{where}: unknown key '{shown(str(key))}'{hint} Known keys: {', '.join(fields) or 'none'}")
     converted = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
     missing = [
         name
@@ -52,19 +52,19 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is typing.Literal:
         if value in args:
             return value
-        raise DataError(f"{where}: {value!r} is not one of {', '.join(map(str, args))}")
+        raise DataError(f"{where}: {quoted(value)} is not one of {', '.join(map(str, args))}")
     if origin is tuple:
         if isinstance(value, (list, tuple)):
             return tuple(_convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
-        raise DataError(f"{where}: expected a list, got {value!r}")
+        raise DataError(f"{where}: expected a list, got {quoted(value)}")
     if origin is dict:
         if isinstance(value, Mapping):
             return {_convert(k, args[0], where): _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
-        raise DataError(f"{where}: expected a mapping, got {value!r}")
+        raise DataError(f"{where}: expected a mapping, got {quoted(value)}")
     if hint is Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise DataError(f"{where}: expected {hint.__name__}, got {value!r}")
+    raise DataError(f"{where}: expected {hint.__name__}, got {quoted(value)}")

@@ -12,9 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from configs.common.escape import terminal_lines
+from configs.common.words import shown
+
+LONGEST_PLACE, LONGEST_REASON = 500, 1000
+"""Characters of what is said about a bad record."""
+
 
 class DataError(Exception):
-    """A mistake in the user's data: the message names file, line or key, and says what to do."""
+    """A mistake in the user's data: the message names file, line or key, and says what to do.
+
+    Args:
+        message: may hold parts of the data; control characters in it become visible, and overlong lines are cut.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(terminal_lines(str(message)))
 
 
 @runtime_checkable
@@ -62,6 +75,7 @@ class Record:
         group: the split or category that scores are reported by; "" if there is one group only.
         meta: anything else the scorer needs, with the release's own names; ``absent`` says which file would give a
             field that the record lacks.
+        where: its place, file and line or file and key, for messages; "" where the reader does not say.
     """
 
     id: str
@@ -70,6 +84,7 @@ class Record:
     target: Any
     group: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +98,11 @@ class BadRecord:
 
     where: str
     reason: str
+
+    def __post_init__(self) -> None:
+        """Make both fit for a line of a message, whatever the data held."""
+        object.__setattr__(self, "where", shown(self.where, LONGEST_PLACE))
+        object.__setattr__(self, "reason", shown(self.reason, LONGEST_REASON))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +141,8 @@ class Metric:
         value: the figure; None where the official rule cannot produce one (a division by zero).
         num: how many samples it is computed from.
         stderr: standard error of a rate over samples; None where it has no simple form.
+        low: lower end of its 95 % interval, within the scale of the figure; None where there is none.
+        high: upper end.
         kind: ``rate`` is a fraction of 1, ``count`` an integer, ``score`` any other scale.
     """
 
@@ -129,4 +151,6 @@ class Metric:
     num: int
     group: str = ""
     stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
     kind: Literal["rate", "count", "score"] = "rate"

@@ -227,8 +227,8 @@ def _over_prefixes(
         keys, values = (t.expand(span.stop - span.start, -1, -1, -1) for t in span.prefix.layers[layer])
         part, part_lse = attend(folded[span.start : span.stop], keys, values, scaling)
         place = slice(span.start * beams, span.stop * beams)
-        out[place].view(-1, *split[1:], width).copy_(part.unflatten(2, (beams, -1)).transpose(1, 2))
-        lse[place].view(-1, *split[1:]).copy_(part_lse.unflatten(2, (beams, -1)).transpose(1, 2))
+        out[place].view(-1, *split[1:], width).copy_(part.view(-1, kv_heads, beams, split[3], width).transpose(1, 2))
+        lse[place].view(-1, *split[1:]).copy_(part_lse.view(-1, kv_heads, beams, split[3]).transpose(1, 2))
     return out, lse
 
 
@@ -271,7 +271,7 @@ def _attend_by_products(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, *, causal: bool, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`attend` by two matrix products and a log-sum-exp in float32, for devices and types without a fused kernel."""
-    grouped = query.unflatten(1, (key.shape[1], -1))  # (N, K, G, T, d)
+    grouped = query.reshape(len(query), key.shape[1], -1, *query.shape[2:])  # (N, K, G, T, d)
     scores = (grouped @ key.unsqueeze(2).transpose(-1, -2)).float() * scaling  # (N, K, G, T, S)
     if causal:
         seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()

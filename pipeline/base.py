@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from datasets.declaration import Benchmark
-from datasets.evaluation import Evaluation, evaluate, score
+from datasets.evaluation import Evaluation, evaluate, groups_of, score, unit_of
+from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
+from datasets.subsample import subsample
 from datasets.types import BadRecord, Record, Score
 
 if TYPE_CHECKING:
@@ -48,12 +50,28 @@ class BenchmarkPipeline:
 
         Args:
             roots: dataset folders, in the order in which they are searched.
-        Returns: the records in data order, and what could not be read.
+        Returns: the records in data order, in the form that the scorer needs, and what could not be read or scored.
 
         Raises:
+            UnscorableError: the scorer understands no record.
             DataError: a file is missing.
         """
-        return load_records(self.declaration, roots)
+        records, bad = load_records(self.declaration, roots)
+        good, unscorable = prepare_records(self.declaration, records)
+        return good, [*bad, *unscorable]
+
+    def part(self, records: Sequence[Record], limit: int | None, seed: int) -> list[Record]:
+        """Draw the records of a limited run, see ``datasets/subsample.py``.
+
+        Args:
+            records: of the whole benchmark.
+            limit: how many at most; None for all.
+            seed: another one draws others.
+        Returns: in data order, with all that the scorer takes together.
+        """
+        if limit is None:
+            return list(records)
+        return subsample(records, limit, seed, unit_of(self.declaration), groups_of(self.declaration))
 
     def prompt(self, record: Record) -> str:
         """Word the question of a record, without object list and template.

@@ -5,12 +5,12 @@ A class states its benchmark and nothing else, unless that benchmark needs anoth
 
 from __future__ import annotations
 
-import difflib
-
+from configs.common.words import did_you_mean, shown
 from datasets.declaration import Benchmark
 
 from .base import BenchmarkPipeline
 from .errors import RunError
+from .released import CLASSES, COMMON_CLASSES
 
 PREFIX = "CoLLaVO"
 
@@ -107,7 +107,8 @@ def select_pipeline(name: str | None, declaration: Benchmark) -> BenchmarkPipeli
     """Make the pipeline of a benchmark.
 
     Args:
-        name: what ``PIPELINE`` says: a class name, with or without its prefix; empty to follow the declaration.
+        name: what ``PIPELINE`` says: a class name, with or without its prefix, or as the release had it; empty to
+            follow the declaration.
         declaration: with the configuration's overrides.
 
     Raises:
@@ -115,13 +116,13 @@ def select_pipeline(name: str | None, declaration: Benchmark) -> BenchmarkPipeli
     """
     own = declaration.pipeline or BenchmarkPipeline.__name__
     classes: dict[str, type[BenchmarkPipeline]] = {**pipeline_classes(), BenchmarkPipeline.__name__: BenchmarkPipeline}
-    wanted = name or own
-    chosen = classes.get(wanted) or classes.get(PREFIX + wanted)
+    wanted = own if not name or name in COMMON_CLASSES else name
+    plain = CLASSES.get(wanted.removeprefix(PREFIX), wanted)
+    chosen = classes.get(plain) or classes.get(PREFIX + plain)
     if chosen is None:
-        near = difflib.get_close_matches(wanted, classes, n=2)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
         where = "PIPELINE" if name else f"benchmark {declaration.name}, pipeline"
-        raise RunError(f"{where}: there is no '{wanted}'{hint} There are: {', '.join(classes)}")
+        hint = did_you_mean(wanted, [*classes, *CLASSES])
+        raise RunError(f"{where}: there is no '{shown(wanted)}'{hint} There are: {', '.join(classes)}")
     if chosen.__name__ != own and chosen.benchmark not in ("", declaration.name):
         raise RunError(
             f"PIPELINE {wanted} runs the benchmark {chosen.benchmark}, but DATASETS.TEST is {declaration.dataset}. "

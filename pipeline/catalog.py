@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.common.words import did_you_mean, nearest, shown
 from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
-from datasets.declaration import Benchmark, Expected
+from datasets.declaration import Benchmark, Expected, check_template
+from datasets.registration.files import is_hidden
+
+from .released import OTHER_SPLITS
 
 FOLDER = REPOSITORY / "configs" / "benchmarks"
 ALL = "all"
@@ -30,6 +32,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "title": (str,),
     "version": (int,),
     "source": (str,),
+    "download": (str, list),
     "data": (dict,),
     "prompt": (str,),
     "generate": (dict,),
@@ -38,7 +41,8 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "expected": (dict, list),
 }
 _REQUIRED = ("name", "data", "prompt", "scorer")
-_MARKS = {"data", "prompt", "scorer"}
+_MARKS = ("data", "prompt", "scorer")
+"""What a file must have to be a declaration; its name may be the file's."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
@@ -86,13 +90,17 @@ class Catalog:
             raise ConfigError(f"DATASETS.TEST names no dataset; there are: {ALL}, {', '.join(self.benchmarks)}")
         for name in wanted:
             if name not in self.benchmarks and name != ALL:
-                near = difflib.get_close_matches(name, self.benchmarks, n=2, cutoff=0.4)
-                hint = f"; did you mean {' or '.join(near)}?" if near else "."
                 known = f"{ALL}, {', '.join(self.benchmarks)}"
-                raise ConfigError(f"DATASETS.TEST: there is no '{name}'{hint} There are: {known}")
+                raise ConfigError(f"DATASETS.TEST: {self._absent(name)} There are: {known}")
         asked = [name for name, benchmark in self.benchmarks.items() if not benchmark.measures_maps]
         chosen = [key for name in wanted for key in (asked if name == ALL else (name,))]
         return [self.benchmarks[name] for name in dict.fromkeys(chosen)]
+
+    def _absent(self, name: str) -> str:
+        """A sentence on a dataset that there is not."""
+        if name in OTHER_SPLITS:
+            return f"'{name}' has no declaration here; {OTHER_SPLITS[name]} is what has answers, and is scored."
+        return f"there is no '{shown(name)}'{did_you_mean(name, self.benchmarks, cutoff=0.4)}"
 
 
 def load_catalog(folder: Path = FOLDER, added: Iterable[Declaration] = ()) -> Catalog:
@@ -103,7 +111,7 @@ def load_catalog(folder: Path = FOLDER, added: Iterable[Declaration] = ()) -> Ca
     """
     benchmarks: dict[str, Benchmark] = {}
     own: dict[str, Mapping[str, Any]] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(path for path in folder.glob("*.yaml") if not is_hidden(path)):
         benchmark = _add(benchmarks, Declaration(str(path), read_yaml(path)))
         if benchmark.name != path.stem:
             raise ConfigError(f"{path}: name is '{benchmark.name}'; it must be the file's name, '{path.stem}'")
@@ -137,15 +145,38 @@ def split_files(conf_files: Sequence[str | Path]) -> tuple[list[Declaration], li
     for file in conf_files:
         path = find_file(file)
         content = read_yaml(path)
-        if content.keys() >= _MARKS:
+        if content.keys() >= set(_MARKS):
             values = {"name": path.stem, **content}
             declarations[str(values["name"])] = Declaration(str(path), values)
             continue
+        _check_no_declaration(content, path)
         others.append(file)
         for source, values in read_with_bases(path):
             for name, declared in _section(values.get(SECTION), source).items():
                 declarations[name] = Declaration(f"{source}, {SECTION}.{name}", {"name": name, **declared})
     return list(declarations.values()), others
+
+
+def _check_no_declaration(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file that is meant as a declaration and lacks a part, rather than call its keys unknown settings.
+
+    Raises:
+        ConfigError: it has parts of a declaration and no setting; with those that it lacks.
+    """
+    keys = [str(key) for key in content]
+    lower = {key.lower() for key in keys}
+    settings = [key for key in keys if key.isupper() or key.startswith("_")]
+    if settings or not (lower & set(_MARKS) or len(lower & set(_KEYS)) > 1):
+        return
+    lacking = [mark for mark in _MARKS if mark not in content]
+    near = {mark: nearest(mark, set(keys) - set(_KEYS), 1) for mark in lacking}
+    near |= {mark: [key] for mark in lacking for key in keys if key.lower() == mark}
+    hints = [f"'{found[0]}' may be meant as {mark}" for mark, found in near.items() if found]
+    listed = ", ".join(f"`{mark}`" for mark in lacking)
+    raise ConfigError(
+        f"{path}: looks like a benchmark but lacks {listed}" + (f" ({'; '.join(hints)})" if hints else "") + ". A "
+        f"benchmark needs {', '.join(_MARKS[:-1])} and {_MARKS[-1]}; its name is the file's where it gives none"
+    )
 
 
 def _section(content: Any, path: Path) -> dict[str, dict[str, Any]]:
@@ -182,6 +213,7 @@ def parse(values: Mapping[str, Any], where: str) -> Benchmark:
         title=values.get("title", values["name"]),
         version=values.get("version", 1),
         source=values.get("source", where),
+        download=_download(values.get("download", []), where),
         reader=data.pop("reader"),
         data=data,
         prompt=_template(values["prompt"], where),
@@ -197,9 +229,8 @@ def parse(values: Mapping[str, Any], where: str) -> Benchmark:
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
-            raise ConfigError(f"{where}: unknown key '{key}'{hint} Known keys: {', '.join(_KEYS)}")
+            hint = did_you_mean(key, _KEYS)
+            raise ConfigError(f"{where}: unknown key '{shown(key)}'{hint} Known keys: {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
             wanted = " or ".join(kind.__name__ for kind in _KEYS[key])
             raise ConfigError(f"{where}: {key} is {type(value).__name__}, expected {wanted}")
@@ -212,6 +243,13 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: {key} {name!r} cannot be used; take letters, digits and . _ + -")
 
 
+def _download(given: Any, where: str) -> tuple[str, ...]:
+    pages = [given] if isinstance(given, str) else given
+    if not all(isinstance(page, str) for page in pages):
+        raise ConfigError(f"{where}: download takes texts, each with an address: 'images: https://...'")
+    return tuple(pages)
+
+
 def _generate(given: Mapping[str, Any], where: str) -> dict[str, int]:
     if not set(given) <= set(GENERATE) or not all(type(v) is int and v > 0 for v in given.values()):
         raise ConfigError(f"{where}: generate takes {' and '.join(GENERATE)}, whole numbers from 1")
@@ -219,15 +257,10 @@ def _generate(given: Mapping[str, Any], where: str) -> dict[str, int]:
 
 
 def _template(prompt: str, where: str) -> str:
-    """A prompt, checked to hold plain placeholders only."""
     try:
-        parts = list(string.Formatter().parse(prompt))
+        return check_template(prompt)
     except ValueError as error:
-        raise ConfigError(f"{where}: the prompt is no template: {error}; write {{{{ and }}}} for braces") from None
-    for _, name, spec, conversion in parts:
-        if name is not None and (not name.isidentifier() or spec or conversion):
-            raise ConfigError(f"{where}: the prompt holds {{{name}}}; only plain {{field}} placeholders are allowed")
-    return prompt
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _released(given: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import AfterValidator, Field
 
 from collavo.options import CrayonConfig, LLMConfig
-from configs.load import ConfigError, load
-from datasets.declaration import Benchmark
+from configs.common.paths import path_text
+from configs.keys import Section, build, section_of
+from configs.load import ConfigError, dumped, load
+from datasets.declaration import Benchmark, check_template
+from datasets.evaluation.judges.base import JudgeError
+from datasets.evaluation.judges.options import address_fault, check_no_key, key_variable_fault
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
+from .released import dead_key, notes_of
 
-CHOICES = {
-    "LLM.BITS": (4, 8, 16, 32),
-    "LLM.DTYPE": ("bf16", "fp16", "fp32"),
-    "LLM.ATTENTION": ("auto", "eager", "sdpa", "flash_attention_2"),
-    "EVAL.ON_CHANGE": ("refuse", "restart", "continue"),
-    "SCORING": ("official", "released"),
-    "JUDGE.USE": ("auto", "always", "never"),
-}
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
+MOST_THREADS = 1024
+HOURS_OF_A_YEAR = 8784
+FromOne = Annotated[int, Field(ge=1)]
+FromZero = Annotated[float, Field(ge=0)]
+PathText = Annotated[str, AfterValidator(path_text)]
+Prompt = Annotated[str, AfterValidator(check_template)]
+
+
+def _address(url: str) -> str:
+    """An address of a server, checked; messages do not show it, since it may hold a password.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if fault := address_fault(url):
+        raise ValueError(fault)
+    return url
+
+
+def _key_variable(name: str) -> str:
+    """Check the name of the variable that holds a key.
+
+    Raises:
+        ValueError: it is none, or perhaps the key itself.
+    """
+    if fault := key_variable_fault(name):
+        raise ValueError(fault)
+    return name
 
 
 @dataclass
@@ -39,26 +65,35 @@ class DatasetsConfig:
     """
 
     TEST: str = ""
-    ROOT: str | None = None
+    ROOT: PathText | None = None
 
 
 @dataclass
 class RunConfig:
-    """How a run goes; none of this changes an answer.
+    """How a run goes and what is said of it; none of this changes an answer.
 
     Attributes:
         STRICT: end at the first unreadable record or picture, instead of counting it.
         ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (ask anew), continue.
-        LIMIT: ask only the first so many records; None for all.
+        LIMIT: ask only a random part of at most so many records; None for all. What is scored together (pairs of
+            questions, passes, sets of figures) stays together, groups keep their shares, and a smaller part lies within
+            a larger one.
+        SEED: of that part.
+        PUBLISHED: auto: figures stand beside those published of CoLLaVO-7B where the checkpoint has its sizes; never:
+            they do not, this is another model.
+        UNTAUGHT: datasets whose kind of question the model never learned; results say so.
         WORKERS: threads per process that decode pictures ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
     """
 
     STRICT: bool = False
-    ON_CHANGE: str = "refuse"
-    LIMIT: int | None = None
-    WORKERS: int = 2
-    TIMEOUT_HOURS: float = 24.0
+    ON_CHANGE: Literal["refuse", "restart", "continue"] = "refuse"
+    LIMIT: FromOne | None = None
+    SEED: int = 0
+    PUBLISHED: Literal["auto", "never"] = "auto"
+    UNTAUGHT: list[str] = Field(default_factory=list)
+    WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
+    TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
 
 
 @dataclass
@@ -85,20 +120,20 @@ class JudgeConfig:
         CACHE: folder of replies; what is found there is not asked again.
     """
 
-    USE: str = "auto"
+    USE: Literal["auto", "always", "never"] = "auto"
     MODEL: str | None = None
-    BASE_URL: str | None = None
-    KEY_VARIABLE: str | None = None
-    TEMPERATURE: float | None = None
-    CONCURRENCY: int | None = None
-    TIMEOUT: float | None = None
-    ATTEMPTS: int | None = None
-    BACKOFF: float | None = None
-    GIVE_UP_AFTER: int | None = None
-    MAX_TOKENS: int | None = None
-    PRICE_INPUT: float | None = None
-    PRICE_OUTPUT: float | None = None
-    CACHE: str = "outputs/judge_cache"
+    BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
+    KEY_VARIABLE: Annotated[str, AfterValidator(_key_variable)] | None = None
+    TEMPERATURE: FromZero | None = None
+    CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
+    TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
+    ATTEMPTS: FromOne | None = None
+    BACKOFF: Annotated[float, Field(ge=0, le=86400)] | None = None
+    GIVE_UP_AFTER: FromOne | None = None
+    MAX_TOKENS: FromOne | None = None
+    PRICE_INPUT: FromZero | None = None
+    PRICE_OUTPUT: FromZero | None = None
+    CACHE: PathText = "outputs/judge_cache"
 
 
 @dataclass
@@ -112,10 +147,10 @@ class BenchmarkTest:
         PROMPT: template over the record's fields.
     """
 
-    BATCH_SIZE_TOTAL: int = 4
-    NUM_BEAMS: int | None = None
-    MAX_NEW_TOKENS: int | None = None
-    PROMPT: str | None = None
+    BATCH_SIZE_TOTAL: FromOne = 4
+    NUM_BEAMS: FromOne | None = None
+    MAX_NEW_TOKENS: FromOne | None = None
+    PROMPT: Prompt | None = None
 
 
 @dataclass
@@ -136,7 +171,7 @@ class EvalSchema:
     Attributes:
         NAME: for the tracker.
         PIPELINE: class that runs the benchmark, with or without the prefix CoLLaVO; empty to follow the dataset.
-        SAVE_DIR: folder of results; each dataset gets a folder below it.
+        SAVE_DIR: folder of results; each dataset gets a folder below it. Empty: the default.
         WEIGHT: load the weights of RESUME_FROM; False for random ones of its sizes.
         RESUME_FROM: checkpoint directory, in the released layout or ours.
         WANDB: log scores to Weights & Biases through Accelerate.
@@ -152,16 +187,16 @@ class EvalSchema:
 
     NAME: str = "collavo"
     PIPELINE: str = ""
-    SAVE_DIR: str = "outputs/eval"
+    SAVE_DIR: PathText = "outputs/eval"
     WEIGHT: bool = True
-    RESUME_FROM: str = ""
+    RESUME_FROM: PathText = ""
     WANDB: bool = False
     DATASETS: DatasetsConfig = field(default_factory=DatasetsConfig)
     LLM: LLMConfig = field(default_factory=LLMConfig)
     CRAYON: CrayonConfig = field(default_factory=CrayonConfig)
     SEGMENTER: SegmenterConfig = field(default_factory=SegmenterConfig)
     EVAL: RunConfig = field(default_factory=RunConfig)
-    SCORING: str = "official"
+    SCORING: Literal["official", "released"] = "official"
     JUDGE: JudgeConfig = field(default_factory=JudgeConfig)
 
 
@@ -173,6 +208,7 @@ class EvalConfig(EvalSchema):
         SCHEMA: the class of its keys.
         APART: keys that a file may hold for training, which shares its files with evaluation.
         sections: section name -> a benchmark's own settings.
+        notes: on what was read and does nothing, or was read otherwise than written; a line each.
         resolved_yaml: all of it as YAML, to be saved beside results.
     """
 
@@ -180,6 +216,7 @@ class EvalConfig(EvalSchema):
     APART: ClassVar[tuple[str, ...]] = ("DATA", "LORA", "RESUME", "TRAIN", "XDECODER")
 
     sections: dict[str, BenchmarkSection] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     resolved_yaml: str = ""
 
     def declared(self, benchmark: Benchmark) -> Benchmark:
@@ -217,11 +254,22 @@ def read_configuration(
     catalog = load_catalog(added=declarations)
     config = load_config(others, overrides, catalog.sections, kind)
     if catalog.added:
-        added = yaml.safe_dump(
-            {SECTION: {name: dict(v) for name, v in catalog.added.items()}}, allow_unicode=True, sort_keys=False
-        )
+        added = dumped({SECTION: {name: dict(v) for name, v in catalog.added.items()}})
         config = replace(config, resolved_yaml=config.resolved_yaml + added)
+    _check_secrets(config)
     return config, catalog
+
+
+def _check_secrets(config: EvalConfig) -> None:
+    """Check that the settings, which are printed and saved, hold no key of the judge.
+
+    Raises:
+        ConfigError: one does, and is named.
+    """
+    try:
+        check_no_key(yaml.safe_load(config.resolved_yaml), config.JUDGE.KEY_VARIABLE, os.environ)
+    except JudgeError as error:
+        raise ConfigError(str(error)) from None
 
 
 def load_config(
@@ -242,55 +290,44 @@ def load_config(
         ConfigError: an unknown key, a value of another type or outside its choices.
     """
     sections = tuple(sections)
-    resolved = load(_schema(kind.SCHEMA, sections), conf_files, overrides, apart=(SECTION, *kind.APART))
-    _check(resolved, sections)
-    values = {f.name: resolved[f.name] for f in fields(kind.SCHEMA)}
-    typed: dict[str, Any] = {
-        name: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for name, v in values.items()
-    }
-    own: dict[str, Any] = {name: OmegaConf.to_object(resolved[name]) for name in sections}
-    return kind(**typed, sections=own, resolved_yaml=OmegaConf.to_yaml(resolved))
+    loaded = load(
+        _keys(kind.SCHEMA, sections),
+        conf_files,
+        overrides,
+        apart={SECTION: "configuration files", **dict.fromkeys(kind.APART, "the command train")},
+        forgive=lambda key, beside: dead_key(key, beside, sections),
+    )
+    values = {key: value for key, value in loaded.values.items() if (key, value) != ("SAVE_DIR", "")}
+    general = build(kind.SCHEMA, values)
+    own = {name: build(BenchmarkSection, values, f"{name}.") for name in sections}
+    notes = (*loaded.notes, *notes_of(loaded.dead))
+    config = kind(**{f.name: getattr(general, f.name) for f in fields(general)}, sections=own, notes=notes)
+    check_together(config)
+    resolved = dumped(asdict(general) | {name: asdict(section) for name, section in own.items()})
+    return replace(config, resolved_yaml=resolved)
 
 
-def _schema(keys: type[EvalSchema], sections: Iterable[str]) -> DictConfig:
+def _keys(schema: type[EvalSchema], sections: Iterable[str]) -> Section:
     """Keys and types of a configuration with these benchmark sections."""
-    config: DictConfig = OmegaConf.structured(keys)
-    with open_dict(config):
-        for name in sections:
-            if name in {f.name for f in fields(keys)} or name == SECTION:
-                raise ConfigError(
-                    f"a benchmark's section cannot be called {name}, the configuration has a key like that"
-                )
-            config[name] = OmegaConf.structured(BenchmarkSection)
-    return config
+    keys = section_of(schema)
+    benchmark = section_of(BenchmarkSection)
+    for name in sections:
+        if name in keys or name == SECTION:
+            raise ConfigError(f"a benchmark's section cannot be called {name}, the configuration has a key like that")
+        keys[name] = benchmark
+    return keys
 
 
-def _check(config: DictConfig, sections: Iterable[str]) -> None:
-    """Check what types alone do not say.
+def check_together(config: EvalConfig) -> None:
+    """Check what single keys do not say.
 
     Raises:
-        ConfigError: naming the key and what it may be.
+        ConfigError: naming the keys and what would go together.
     """
-    for key, allowed in CHOICES.items():
-        value = OmegaConf.select(config, key)
-        if value not in allowed:
-            raise ConfigError(f"{key}: {value!r} is not one of {', '.join(map(str, allowed))}")
     bits, dtype = config.LLM.BITS, config.LLM.DTYPE
     if bits in (16, 32) and BITS_OF_DTYPE[dtype] != bits:
-        raise ConfigError(f"LLM.BITS {bits} means no quantisation and does not go with LLM.DTYPE {dtype}")
-    least: list[tuple[str, Any, float]] = [
-        ("EVAL.LIMIT", config.EVAL.LIMIT, 1),
-        ("EVAL.WORKERS", config.EVAL.WORKERS, 1),
-        ("CRAYON.MAP_SCALE", config.CRAYON.MAP_SCALE, 1),
-    ]
-    least.append(("EVAL.TIMEOUT_HOURS", config.EVAL.TIMEOUT_HOURS, 0.01))
-    for name in sections:
-        test = config[name].TEST
-        least += [(f"{name}.TEST.{key}", test[key], 1) for key in ("BATCH_SIZE_TOTAL", "NUM_BEAMS", "MAX_NEW_TOKENS")]
-    for key, value, lowest in least:
-        if value is not None and value < lowest:
-            raise ConfigError(f"{key}: must be at least {lowest:g}, got {value}")
-    for key in ("SEGMENTER.THRESHOLD", "SEGMENTER.MASK_THRESHOLD"):
-        value = OmegaConf.select(config, key)
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"{key}: must be between 0 and 1, got {value}")
+        other = "fp32" if bits == 32 else "bf16 or fp16"
+        raise ConfigError(
+            f"LLM.BITS {bits} means no quantisation and does not go with LLM.DTYPE {dtype}; "
+            f"use LLM.BITS {BITS_OF_DTYPE[dtype]}, or LLM.DTYPE {other}"
+        )

@@ -13,14 +13,19 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.common.safe_json import read_json
+from configs.common.words import shown
 from datasets.declaration import Benchmark
 from datasets.types import ImageSource, Record
 
 from .errors import RunError
-from .files import write_json
+from .files import make_folder, write_json
 
-CODE_VERSION = 1
-"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search."""
+CODE_VERSION = 2
+"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search.
+
+2: images are resized with a bilinear filter instead of a bicubic one.
+"""
 
 _BENCHMARK_PARTS = ("reader", "data", "prompt", "num_beams", "max_new_tokens", "scorer", "scoring", "version")
 
@@ -78,7 +83,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = _flat(old), _flat(new)
     absent = "nothing"
     return [
-        f"{name}: {before.get(name, absent)} -> {after.get(name, absent)}"
+        f"{shown(name)}: {shown(before.get(name, absent))} -> {shown(after.get(name, absent))}"
         for name in sorted({*before, *after})
         if before.get(name, absent) != after.get(name, absent)
     ]
@@ -132,27 +137,54 @@ def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[
         held = _read(file)
         new = differences(held["parts"], parts)
         if new and on_change == "refuse":
-            listed = "\n  ".join(new)
-            raise RunError(
-                f"{file.parent} holds answers of another run. What differs:\n  {listed}\n"
-                "Choose another SAVE_DIR, or EVAL.ON_CHANGE restart to answer everything anew, or EVAL.ON_CHANGE "
-                "continue to keep the answers that are there."
-            )
+            raise _refusal(file, new)
         restarts = held["restarts"] + bool(new and on_change == "restart")
         if not new or on_change == "continue":
             accepted, changes = tuple(held["accepted"]), (*held["changes"], *new)
     accepted = tuple(dict.fromkeys((f"{name}.{restarts}", *accepted)))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     values = {"fingerprint": name, "restarts": restarts, "accepted": accepted, "changes": changes, "parts": parts}
     write_json(file, {**values, **about})
     return Identity(fingerprint=name, accepted=accepted, changes=changes, changed=bool(new))
 
 
+def check_settings(file: Path, benchmark: Benchmark, engine: Mapping[str, Any]) -> None:
+    """Refuse over settings alone, before anything is loaded, what `settle` would refuse when all is loaded.
+
+    Args:
+        file: the folder's ``run.json``; it may be missing.
+        benchmark: the declaration with the configuration's overrides.
+        engine: those parts of the engine's identity that the configuration says.
+
+    Raises:
+        RunError: a setting differs from what the folder was started with, or ``run.json`` is unreadable.
+    """
+    if not file.exists():
+        return
+    held = _read(file)["parts"]
+    theirs = held.get("engine")
+    same = {name: theirs[name] for name in engine if name in theirs} if isinstance(theirs, Mapping) else {}
+    old = {"benchmark": held.get("benchmark"), "code": held.get("code"), "engine": same}
+    new = run_parts(benchmark, (), {name: engine[name] for name in same})
+    del new["data"]
+    if changed := differences(old, new):
+        raise _refusal(file, changed)
+
+
+def _refusal(file: Path, changes: Sequence[str]) -> RunError:
+    listed = "\n  ".join(changes)
+    return RunError(
+        f"{file.parent} holds answers of another run. What differs:\n  {listed}\n"
+        "Choose another SAVE_DIR, or EVAL.ON_CHANGE restart to answer everything anew, or EVAL.ON_CHANGE "
+        "continue to keep the answers that are there."
+    )
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         if isinstance(values["parts"], dict) and isinstance(values["accepted"], list):
             return {"changes": values["changes"], "restarts": int(values["restarts"]), **values}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise RunError(f"{file} is not readable as the description of a run; move {file.parent} away or choose a SAVE_DIR")

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
-from datasets.evaluation.judges.base import Judge, JudgeError, Usage, Verdict, Verdicts, collect
+from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, Verdict, Verdicts, collect
 from datasets.evaluation.judges.chat import ChatJudge
 from datasets.evaluation.judges.options import JudgeOptions, is_configured, judge_options
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
-from datasets.evaluation.judging import evaluate_judged, judge_requests, method, uses_judge
-from datasets.types import Record
+from datasets.evaluation.judging import evaluate_judged, judge_requests, method, recorded_field, uses_judge
+from datasets.types import DataError, Record
 
 from .base import BenchmarkPipeline
 from .config import JudgeConfig
 from .progress import say
+from .result_files.extractions import extractions
 
 VERDICTS = "verdicts.jsonl"
 """File of a run's folder that keeps what the judge said."""
 ANNOUNCED = 50
-"""Verdicts after which a word is said."""
+"""Requests after which a word is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +39,56 @@ class Judgement:
         usage: what a judge cost in this session; None if none was asked.
         failed: requests that have no verdict, with the reason.
         asked_on: date, ISO; "" if none was asked.
+        judge: whose verdicts they are, see ``pipeline/kept.py``; "" where the rules alone decided.
     """
 
     decided_by: str = ""
     usage: Usage | None = None
     failed: Sequence[Verdict] = ()
     asked_on: str = ""
+    judge: str = ""
 
     def described(self) -> dict[str, Any]:
         """For ``results.json``."""
+        by = {"decided_by": self.decided_by, **({"judge": self.judge} if self.judge else {})}
         if self.usage is None:
-            return {"decided_by": self.decided_by}
+            return by
         usage = vars(self.usage)
         failed = [{"id": v.record, "part": v.part, "reason": v.failure} for v in self.failed]
-        return {"decided_by": self.decided_by, "asked_on": self.asked_on, "usage": usage, "without_verdict": failed}
+        return {**by, "asked_on": self.asked_on, "usage": usage, "without_verdict": failed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Verdicts that a file of replies holds beside them.
+
+    Attributes:
+        verdicts: by record.
+        path: where they stand; None for none.
+    """
+
+    verdicts: Verdicts = field(default_factory=dict)
+    path: Path | None = None
+
+
+def held_in(path: Path, benchmark: Benchmark) -> Held:
+    """What a file of replies holds of a judge's verdicts, as the result files of MathVista's authors do.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    name = recorded_field(benchmark) if needs_judge(benchmark) else ""
+    verdicts = extractions(path, name) if name and path.is_file() else {}
+    return Held(verdicts=verdicts, path=path) if verdicts else Held()
+
+
+def to_be_asked(benchmark: Benchmark, answers: Sequence[tuple[Record, str]], held: Held) -> list[Request]:
+    """What a judge must be asked about some answers that no verdict is held on.
+
+    Raises:
+        DataError: the benchmark's scorer has no use for a judge.
+    """
+    return judge_requests(benchmark, [(record, text) for record, text in answers if record.id not in held.verdicts])
 
 
 def needs_judge(benchmark: Benchmark) -> bool:
@@ -102,15 +141,26 @@ def make_judge(options: JudgeOptions, environ: Mapping[str, str]) -> Judge:
     Raises:
         JudgeError: it cannot be used as configured.
     """
-    judge = ChatJudge(options, environ, progress=_announce)
+    judge = ChatJudge(options, environ, progress=_Announcer())
     answers_as = judge.probe()
-    say(f"judge: {judge.name}, answering as {answers_as}; its replies are kept in {options.cache}")
+    kept = f"; its replies are kept in {options.cache}" if options.cache else ""
+    say(f"judge: {inline(judge.name)}, answering as {inline(answers_as)}{kept}")
     return judge
 
 
-def _announce(done: int, total: int) -> None:
-    if done % ANNOUNCED == 0 or done == total:
-        say(f"  {done} of {total} verdicts")
+class _Announcer:
+    """Says from time to time how many verdicts there are."""
+
+    def __init__(self) -> None:
+        self._said = 0
+
+    def __call__(self, judged: int, done: int, total: int) -> None:
+        """See ``progress`` of `ChatJudge`."""
+        if done == total or done // ANNOUNCED > self._said:
+            vain = done - judged
+            failed = f", {vain} request{'s' if vain > 1 else ''} without one" if vain else ""
+            say(f"  {judged} of {total} verdicts{failed}")
+        self._said = 0 if done == total else done // ANNOUNCED
 
 
 def score(
@@ -119,6 +169,7 @@ def score(
     judge: Judge | None,
     folder: Path,
     recorded: Path | None = None,
+    held: Held = Held(),
 ) -> tuple[Evaluation, Judgement]:
     """Score a benchmark's answers: by its rules alone, with recorded verdicts, or with a judge that is asked now.
 
@@ -128,6 +179,7 @@ def score(
         judge: to be asked where the benchmark has a use for it.
         folder: where the verdicts are kept.
         recorded: file of verdicts to use instead of asking.
+        held: verdicts of the answers' own file; nothing is asked about what they decide.
 
     Raises:
         DataError: the benchmark has no use for recorded verdicts, or the file is unreadable.
@@ -135,29 +187,57 @@ def score(
     """
     benchmark = pipeline.declaration
     if recorded is not None:
+        if benchmark.rules == "released":
+            raise DataError(
+                f"{benchmark.dataset}: the rules of SCORING released ask no judge, so the verdicts in {recorded} count "
+                "for nothing; leave --verdicts out, or set SCORING official"
+            )
         verdicts = read_verdicts(recorded)
-        return evaluate_judged(benchmark, answers, verdicts), Judgement(decided_by=f"verdicts of {recorded}")
+        judgement = Judgement(decided_by=f"verdicts of {recorded}", judge=decider(benchmark, judge, recorded))
+        return evaluate_judged(benchmark, answers, verdicts), judgement
     if not needs_judge(benchmark):
         return pipeline.evaluate(answers), Judgement()
-    if judge is None:
+    if judge is None and not held.verdicts:
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
-    requests = judge_requests(benchmark, [(record, text) for record, text in answers if text is not None])
+    kept = f"what {held.path} holds beside the replies" if held.verdicts else ""
+    if judge is None:
+        judgement = Judgement(decided_by=kept, judge=decider(benchmark, None, held.path))
+        return evaluate_judged(benchmark, answers, held.verdicts), judgement
+    requests = to_be_asked(benchmark, [(record, text) for record, text in answers if text is not None], held)
     if requests:
-        say(f"{benchmark.dataset}: asking the judge {judge.name} {len(requests)} times")
+        say(f"{benchmark.dataset}: asking the judge {inline(judge.name)} for {len(requests)} verdicts")
     before = judge.usage
     said = judge.ask(requests)
     usage = _since(before, judge.usage)
     write_verdicts(folder / VERDICTS, said, judge.name)
     if requests:
         say(f"{benchmark.dataset}: {usage.describe()}")
-    found: Verdicts = collect(said)
+    found: Verdicts = {**collect(said), **held.verdicts}
     judgement = Judgement(
-        decided_by=method(benchmark, judge.name),
+        decided_by="; ".join(filter(None, (kept, method(benchmark, judge.name)))),
         usage=usage,
         failed=[verdict for verdict in said if verdict.value is None],
         asked_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        judge=decider(benchmark, judge),
     )
     return evaluate_judged(benchmark, answers, found), judgement
+
+
+def decider(benchmark: Benchmark, judge: Judge | None, recorded: Path | None = None) -> str:
+    """Who decides about a benchmark's answers: `kept.RULES`, a judge by its identity, or a file of verdicts.
+
+    Args:
+        benchmark: says whether a judge has a part in its rules.
+        judge: that is at hand; None for none.
+        recorded: file of verdicts to use instead.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    if recorded is not None:
+        digest = hashlib.sha256(recorded.read_bytes()).hexdigest()[:8] if recorded.is_file() else "missing"
+        return f"verdicts of {recorded.name} ({digest})"
+    return judge.identity if judge is not None and needs_judge(benchmark) else ""
 
 
 def _since(before: Usage, now: Usage) -> Usage:

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from datasets.dataset_mappers.picture import UNREADABLE
 from datasets.types import DataError, ImageFile, Record
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import Category
 
 from .coco_format import at_own_size, categories_of, ids_of, panoptic_png, segments_info, unique_stems
-from .files import write_bytes
+from .files import make_folder, write_bytes
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
@@ -40,11 +41,10 @@ class MapSource:
         source: has the segmenter.
         records: of the benchmark, all of them.
         folder: of the benchmark's results.
-        device: where maps are compared.
     """
 
-    def __init__(self, source: EngineSource, records: Sequence[Record], folder: Path, device: Any) -> None:
-        self._source, self._records, self._folder, self._device = source, records, folder / FOLDER, device
+    def __init__(self, source: EngineSource, records: Sequence[Record], folder: Path) -> None:
+        self._source, self._records, self._folder = source, records, folder / FOLDER
 
     def parts(self) -> Mapping[str, Any]:
         """The segmenter's identity; nothing else shapes a map."""
@@ -56,8 +56,8 @@ class MapSource:
 
     def engine(self) -> Answerer:
         """The segmenter, which keeps its maps in the run's folder."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return MapAnswerer(self.segmenter(), self._records, self._folder, self._device)
+        make_folder(self._folder)
+        return MapAnswerer(self.segmenter(), self._records, self._folder)
 
     def segmenter(self) -> Segmenter:
         """See `EngineSource.segmenter`."""
@@ -71,13 +71,12 @@ class MapAnswerer:
         segmenter: makes the maps.
         records: of the benchmark.
         folder: of the PNGs.
-        device: where maps are compared.
     """
 
     image_size = None
 
-    def __init__(self, segmenter: Segmenter, records: Sequence[Record], folder: Path, device: Any = "cpu") -> None:
-        self._segmenter, self._folder, self._device = segmenter, folder, device
+    def __init__(self, segmenter: Segmenter, records: Sequence[Record], folder: Path) -> None:
+        self._segmenter, self._folder = segmenter, folder
         names = [record.id for record in records]
         self._records = dict(zip(names, records, strict=True))
         self._files = {name: f"{stem}.png" for name, stem in zip(names, unique_stems(names), strict=True)}
@@ -111,7 +110,7 @@ class MapAnswerer:
             TrueSegment(id=s["id"], category_id=s["category_id"], crowd=bool(s["iscrowd"])) for s in record.target
         ]
         classes = {segment.id: listed[segment.category_id] for segment in kept}
-        tallies = compare(panoptic.id_map, classes, true, segments, self._device)
+        tallies = compare(panoptic.id_map, classes, true, segments)
         write_bytes(self._folder / self._files[record.id], panoptic_png(panoptic.id_map))
         content = {
             "file_name": self._files[record.id],
@@ -144,7 +143,7 @@ def _true_map(record: Record, picture: Picture) -> npt.NDArray[np.int32]:
     try:
         with Image.open(source.path) as opened:
             ids = ids_of(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"picture {record.id}: its true map {source.path} cannot be read: {error}") from error
     if ids.shape != picture.pixels.shape[:2]:
         (height, width), (rows, columns) = picture.pixels.shape[:2], ids.shape

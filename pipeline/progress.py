@@ -5,20 +5,53 @@ Where standard error is no terminal (a log file), the bar becomes plain lines at
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
+
+from configs.common.escape import terminal_lines
 
 FIRST_LINE_SECONDS, MAX_LINE_SECONDS = 5.0, 60.0
 
 
 def say(text: str) -> None:
-    """Write a message to standard error, above a bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    """Write a message to standard error, above a bar if there is one; nothing in it can steer the terminal."""
+    with reader_may_leave(sys.stderr):
+        tqdm.write(terminal_lines(text), file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Write lines that a user asked for to standard output; nothing in them can steer the terminal.
+
+    Args:
+        text: with its last line end.
+    """
+    write_out(terminal_lines(text))
+
+
+def write_out(text: str) -> None:
+    """Write a text to standard output as it is; a character that the output's encoding lacks becomes an escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    with reader_may_leave(sys.stdout):
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+@contextmanager
+def reader_may_leave(stream: TextIO) -> Iterator[None]:
+    """Flush at the end, and let the work go on unseen where nobody reads any more (``... | head``)."""
+    try:
+        yield
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def warn(text: str) -> None:
@@ -78,6 +111,42 @@ class Progress:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+class LoadingBar:
+    """How much of a checkpoint has been loaded; where standard error is no terminal, plain lines.
+
+    Args:
+        shown: False on all processes but the main one.
+    """
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown, self._before = shown, 0
+        self._progress: Progress | None = None
+
+    def show(self, done: int, total: int) -> None:
+        """Show the bytes that are loaded, and those of the whole checkpoint."""
+        if self._progress is None:
+            self._progress = Progress("loading weights", _megabytes(total), shown=self._shown, unit="MB")
+        if new := _megabytes(done) - self._before:
+            self._progress.advance(new)
+            self._before += new
+
+    def __enter__(self) -> LoadingBar:
+        """The bar itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
+
+
+def _megabytes(size: int) -> int:
+    """Bytes in MB, rounded up, so that whatever is loaded is never nothing."""
+    return -(-size // 10**6)
 
 
 def duration(seconds: float) -> str:

@@ -8,8 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.common.escape import csv_cell
+from configs.common.escape import markdown as markdown_text
+from configs.common.words import quoted
+from configs.common.words import shown as inline
+
+from .about import difference_in_words
 from .files import write_bytes, write_json, write_text
-from .results import warnings
+from .results import part_in_words, warnings
 
 PREDICTIONS, RESULTS, MARKDOWN, TABLE = "predictions.jsonl", "results.json", "results.md", "results.csv"
 CHANCE = "chance"
@@ -18,9 +24,9 @@ CHANCE = "chance"
 CLASS, MANY_ROWS = "class/", 120
 """How groups of single classes begin, and rows of a table from which the terminal shows none of them."""
 
-INTERVAL = 1.96
-"""Standard errors on each side of a 95 % interval."""
-_COLUMNS = ("group", "name", "value", "num", "stderr", "kind")
+LONGEST_PROMPT = 1000
+"""Characters of a prompt, or of where a rule is from, in a report."""
+_COLUMNS = ("group", "name", "value", "num", "stderr", "low", "high", "kind", "part")
 
 
 def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) -> None:
@@ -32,8 +38,8 @@ def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) 
         results: see ``pipeline/results.py``.
     """
     write_bytes(folder / PREDICTIONS, predictions)
-    write_text(folder / TABLE, csv_table(results["metrics"]))
-    write_text(folder / MARKDOWN, markdown(results))
+    write_text(folder / TABLE, csv_table(results["metrics"], part_in_words(results)))
+    write_text(folder / MARKDOWN, markdown(results, folder))
     write_json(folder / RESULTS, results)
 
 
@@ -43,37 +49,51 @@ def remove_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def csv_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """All metric rows, unrounded; an undefined value is empty."""
+def csv_table(metrics: Sequence[Mapping[str, Any]], part: str = "") -> str:
+    """All metric rows, unrounded; an undefined value is empty, and no name is a formula to a spreadsheet.
+
+    Args:
+        metrics: the rows.
+        part: which part of the benchmark they are of; "" for a whole one.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: metric[name] for name in _COLUMNS} for metric in metrics)
+    texts = ("group", "name")
+    for metric in metrics:
+        cells = {name: csv_cell(metric[name]) if name in texts else metric[name] for name in _COLUMNS[:-1]}
+        writer.writerow({**cells, "part": part})
     return stream.getvalue()
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The results as a Markdown page."""
+def markdown(results: Mapping[str, Any], folder: Path) -> str:
+    """The results as a Markdown page, to stand in a folder."""
     number = results["counts"]
-    lines = [f"# {results['title']}", "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
-    if results["expected"]:
+    title = f"# {markdown_text(inline(results['title']))}{in_brackets(part_in_words(results))}"
+    lines = [title, "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
+    if results.get("another_model"):
+        lines.append(f"- not compared with published figures: {markdown_text(inline(results['another_model']))}")
+    elif results["expected"]:
         lines += [*pipe_table(_EXPECTED_HEADER, _expected_rows(results["expected"])), ""]
-    lines += [f"- {_paired(results['paired'])}"] if "paired" in results else []
-    lines += [f"- {sentence}" for sentence in warnings(results)]
+    lines += [f"- {markdown_text(_paired(results['paired']))}"] if "paired" in results else []
+    lines += [f"- {markdown_text(sentence)}" for sentence in warnings(results, folder)]
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in number.items()]
     asked = results["asked"]
     if asked["prompt"]:  # a benchmark of the segmenter alone asks nothing
         lines.append(
             f"- asked with {asked['num_beams']} beam{'s' if asked['num_beams'] > 1 else ''}, at most "
-            f"{asked['max_new_tokens']} tokens, prompt {asked['prompt']!r}"
+            f"{asked['max_new_tokens']} tokens, prompt {markdown_text(quoted(asked['prompt'], LONGEST_PROMPT))}"
         )
     lines += [
-        f"- scorer {asked['scorer']}, version {asked['version']} of the benchmark, after {asked['source']}",
-        f"- {rules_in_words(results)}",
+        f"- scorer {asked['scorer']}, version {asked['version']} of the benchmark, after "
+        f"{markdown_text(inline(asked['source'], LONGEST_PROMPT))}",
+        f"- {markdown_text(rules_in_words(results))}",
     ]
+    lines += [f"- {note}" for note in [difference_in_words(results)] if note]
     if "seconds" in results:
         lines.append(
-            f"- {results['seconds']['this_session']} s in the last session; devices: {', '.join(results['devices'])}"
+            f"- {results['seconds']['this_session']} s in the last session; devices: "
+            f"{markdown_text(inline(', '.join(results['devices'])))}"
         )
     return "\n".join([*lines, ""])
 
@@ -81,14 +101,19 @@ def markdown(results: Mapping[str, Any]) -> str:
 def headline(results: Mapping[str, Any]) -> str:
     """The first figures of a benchmark in one line."""
     names = [(f"{m['group']} " if m["group"] else "") + f"{m['name']} {shown(m)}" for m in results["metrics"][:3]]
-    return ", ".join(names)
+    return ", ".join(map(inline, names)) + in_brackets(part_in_words(results))
+
+
+def in_brackets(words: str) -> str:
+    """Words to set behind others; "" for none."""
+    return f" ({words})" if words else ""
 
 
 def rules_in_words(results: Mapping[str, Any]) -> str:
     """By whose rules the scores were made, and what decided."""
     kind = "official rules" if results["asked"]["rules"] == "official" else "rules of the first CoLLaVO release"
     decided = results["judged"]["decided_by"]
-    return f"{kind}; {decided}" if decided else kind
+    return f"{kind}; {inline(decided, LONGEST_PROMPT)}" if decided else kind
 
 
 def plain_table(results: Mapping[str, Any]) -> str:
@@ -98,22 +123,23 @@ def plain_table(results: Mapping[str, Any]) -> str:
     tables = [aligned([_HEADER, *whole])]
     if len(whole) < len(rows):
         tables.append(f"{len(rows) - len(whole)} figures of single classes are in {MARKDOWN}")
-    if results["expected"]:
+    if results["expected"] and not results.get("another_model"):
         tables.append(aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
     if "paired" in results:
         tables.append(_paired(results["paired"]))
-    return "\n\n".join([f"{results['title']} ({rules_in_words(results)})", *tables])
+    about = "; ".join(filter(None, (rules_in_words(results), part_in_words(results))))
+    return "\n\n".join([f"{inline(results['title'])} ({about})", *tables])
 
 
 def _paired(row: Mapping[str, Any]) -> str:
     """Two runs, question by question."""
+    against = inline(row["against"])
     if row["difference"] is None:
-        return f"against {row['against']}: no question has a score in both"
-    half = INTERVAL * (row["stderr"] or 0.0)
-    low, high = 100 * (row["difference"] - half), 100 * (row["difference"] + half)
+        return f"against {against}: no question has a score in both"
     return (
-        f"against {row['against']}, on {row['questions']} questions: {100 * row['difference']:+.2f} points of credit "
-        f"({low:+.2f} to {high:+.2f}); better on {row['first_better']}, worse on {row['second_better']}"
+        f"against {against}, on {row['questions']} questions: {100 * row['difference']:+.2f} points of credit "
+        f"({100 * row['low']:+.2f} to {100 * row['high']:+.2f}); better on {row['first_better']}, "
+        f"worse on {row['second_better']}"
     )
 
 
@@ -156,13 +182,9 @@ def shown(metric: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def _interval(metric: Mapping[str, Any]) -> str:
-    if metric["value"] is None or metric["stderr"] is None:
+    if metric["value"] is None or metric.get("low") is None:
         return ""
-    value, half = metric["value"] * _scale(metric), INTERVAL * metric["stderr"] * _scale(metric)
-    low, high = value - half, value + half
-    if metric["kind"] == "rate":
-        low, high = max(low, 0.0), min(high, 100.0)
-    return f"{low:.2f} to {high:.2f}"
+    return f"{metric['low'] * _scale(metric):.2f} to {metric['high'] * _scale(metric):.2f}"
 
 
 def _scale(metric: Mapping[str, Any]) -> float:
@@ -170,13 +192,14 @@ def _scale(metric: Mapping[str, Any]) -> float:
 
 
 def pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    cells = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    """Lines of a Markdown table; whatever a cell holds is shown as it is."""
+    cells = [[markdown_text(inline(cell)) for cell in row] for row in (header, *rows)]
+    return ["| " + " | ".join(row) + " |" for row in (cells[0], ["---"] * len(header), *cells[1:])]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table for the terminal; the first row is its header."""
+    """A table for the terminal; the first row is its header, and every row is a line whatever a cell holds."""
+    rows = [[inline(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

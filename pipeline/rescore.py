@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.common.safe_json import read_json
 from configs.load import ConfigError
 from datasets.declaration import Benchmark
 from datasets.evaluation.judges.base import Judge
 from datasets.roots import data_roots
-from datasets.types import BadRecord, Record
+from datasets.types import BadRecord, DataError, Record
 
 from .about import git_commit, versions
+from .answers import read_answers
 from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .catalog import Catalog
 from .config import EvalConfig
-from .given import entries_of, read_predictions
-from .judging import make_judge, needs_judge, options_of, score
-from .progress import warn
+from .errors import RunError
+from .files import make_folder
+from .given import SCORES
+from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
+from .kept import RULES, decider_of, folder_of, in_words, set_aside
+from .lock import sole_use
+from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
-from .task import publish
-
-FOLDER = "score"
-"""Folder beside the predictions in which new scores go, if no other is named."""
+from .run import options_of as run_options
+from .scoring_check import scorable
+from .task import about_model, about_part, publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,7 @@ class Source:
     """What is to be scored.
 
     Attributes:
-        predictions: file of answers, see ``pipeline/given.py``.
+        predictions: file or folder of answers, see ``pipeline/given.py`` and ``pipeline/result_files``.
         verdicts: file of a judge's verdicts to use instead of asking one; None for none.
         against: file of another run's answers to compare with, question by question; None for none.
     """
@@ -54,7 +58,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
         catalog: of the declared benchmarks.
         source: see `Source`.
         dataset: name of the benchmark; None for what the configuration or the folder of the predictions says.
-        out: folder of the results; None for one beside the predictions.
+        out: folder of the results; None for one beside the predictions, and in it one for each judge.
 
     Returns: the exit code.
 
@@ -64,19 +68,39 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     """
     benchmark = named(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
-    records, bad = pipeline.load(data_roots(config.DATASETS.ROOT, os.environ))
-    records = records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
-    options = options_of(config.JUDGE, os.environ) if source.verdicts is None and needs_judge(benchmark) else None
+    records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
+    say(f"{benchmark.dataset}: {check.sentence}")
+    run = run_options(config)
+    whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
+    asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
+    options = options_of(config.JUDGE, os.environ) if asked else None
     judge = None if options is None else make_judge(options, os.environ)
-    folder = out or source.predictions.parent / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    answered, stray = score_file(pipeline, records, bad, source, judge, folder)
+    held = _held(pipeline, source).path if judge is None else None
+    with sole_use([out or source.predictions.parent / SCORES]):
+        folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))
+        return _score_into(folder, config, pipeline, records, bad, source, judge, whole)
+
+
+def _score_into(
+    folder: Path,
+    config: EvalConfig,
+    pipeline: BenchmarkPipeline,
+    records: list[Record],
+    bad: list[BadRecord],
+    source: Source,
+    judge: Judge | None,
+    whole: list[Record],
+) -> int:
+    """Score, write and show; see `rescore`."""
+    answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
         warn(
             f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
         )
+    run = run_options(config)
     about: dict[str, Any] = {
-        "limit": config.EVAL.LIMIT,
+        **about_model(run, pipeline.declaration.dataset),
+        **about_part(run, len(records), len(whole)),
         "predictions": str(source.predictions),
         "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
         "git_commit": git_commit(),
@@ -84,16 +108,31 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     }
     if source.against is not None:
         other, _ = score_file(
-            pipeline, records, bad, Source(predictions=source.against), judge, _made(folder / "against")
+            pipeline, records, bad, Source(predictions=source.against), judge, make_folder(folder / "against"), whole
         )
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
     return 0
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _folder(source: Source, out: Path | None, by: str) -> Path:
+    """Where the results go: what the rules decide beside the answers, what each judge does in a folder of its own.
+
+    Raises:
+        RunError: the folder that is named holds another judge's results.
+    """
+    if out is None:
+        base = source.predictions.parent / SCORES
+        if kept := set_aside(base, RULES):
+            say(f"the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
+        return make_folder(base if by == RULES else folder_of(base, by))
+    held = decider_of(out)
+    if held is not None and held != by:
+        raise RunError(
+            f"--out {out} holds results that were decided by {in_words(held)}; these would be decided by "
+            f"{in_words(by)}, and replace none: name another folder"
+        )
+    return make_folder(out)
 
 
 def score_file(
@@ -103,6 +142,7 @@ def score_file(
     source: Source,
     judge: Judge | None,
     folder: Path,
+    whole: list[Record] | None = None,
 ) -> tuple[Answered, list[str]]:
     """Score a file of answers to a benchmark's records.
 
@@ -113,16 +153,37 @@ def score_file(
         source: see `Source`.
         judge: to be asked where the benchmark needs one; None for none.
         folder: where its verdicts are kept.
+        whole: all records of the benchmark, where only a part is scored.
     Returns: the scores, and the ids of answers that no record has.
 
     Raises:
-        DataError: a file is unreadable, or belongs to another benchmark.
+        DataError: a file is unreadable, belongs to another benchmark, or holds no text.
     """
-    entries, stray = entries_of(records, read_predictions(source.predictions), source.predictions)
+    every, stray = read_answers(whole or records, source.predictions)
+    entries = {record.id: every[record.id] for record in records}
+    errors = [entry.error for entry in entries.values() if entry.error is not None]
+    if len(errors) == len(records):
+        raise DataError(f"{source.predictions}: none of {len(records)} records has a text; the first: {errors[0]}")
     texts = [(record, text_of(entries[record.id])) for record in records]
-    evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts)
+    held = _held(pipeline, source)
+    evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)
     answered = Answered(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
     return answered, stray
+
+
+def _held(pipeline: BenchmarkPipeline, source: Source) -> Held:
+    """Verdicts that stand beside the replies in their file; none where others are to be used."""
+    return Held() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
+
+
+def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: Source) -> bool:
+    """Whether a file of replies leaves anything to a judge, or holds all verdicts beside them."""
+    held = _held(pipeline, source)
+    if not held.verdicts or source.against is not None:
+        return True
+    entries, _ = read_answers(records, source.predictions)
+    texts = [(record, text) for record in records if (text := text_of(entries[record.id])) is not None]
+    return bool(to_be_asked(pipeline.declaration, texts, held))
 
 
 def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str | None) -> Benchmark:
@@ -146,7 +207,7 @@ def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str 
 def _of_run(folder: Path) -> str:
     """The dataset of a run by what it left beside its predictions; "" if it is no run's folder."""
     try:
-        content: Any = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        content: Any = read_json(folder / "results.json")
     except (OSError, ValueError):
         return ""
     name = content.get("dataset") if isinstance(content, Mapping) else None

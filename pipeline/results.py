@@ -6,13 +6,18 @@ picture) reaches the scorer as unanswered, is counted, and is never given an ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
 from datasets.evaluation import Evaluation, rates
-from datasets.types import BadRecord, Metric, Record
+from datasets.evaluation.predictions import outcome
+from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from .base import BenchmarkPipeline
 from .errors import RunError
@@ -23,8 +28,10 @@ from .shard import Question, QuestionKey
 
 NAMED_IDS = 10
 """How many ids a message lists before it says how many more there are."""
-MANY_UNFINISHED = 0.2
-"""Share of replies cut at the token limit from which a run warns."""
+MANY = 0.1
+"""Share of replies from which a run warns that they are empty, unreadable or cut at the token limit."""
+SHOWN_REPLY = 100
+"""Characters of a reply in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +73,7 @@ class Effort:
 def listed(names: Sequence[str]) -> str:
     """Names for a message, the first few of them."""
     more = f" and {len(names) - NAMED_IDS} more" if len(names) > NAMED_IDS else ""
-    return ", ".join(names[:NAMED_IDS]) + more
+    return ", ".join(map(shown, names[:NAMED_IDS])) + more
 
 
 def join(
@@ -116,19 +123,42 @@ def predictions(answered: Answered) -> bytes:
 
 
 def counts(answered: Answered) -> dict[str, int]:
-    """What was counted beside the scores."""
+    """What was counted beside the scores.
+
+    ``records`` is ``scored + unscored + withheld + errors`` (see `datasets.evaluation.predictions.outcome`), and
+    ``answered`` the first three of them; ``bad_records`` could not be read and were never asked. ``no_answer`` and
+    ``unfinished`` are replies, whatever became of them.
+    """
     given = [scored for scored in answered.evaluation.scored if answered.entries[scored.record.id].error is None]
+    became = Counter(map(outcome, answered.evaluation.scored))
     return {
         "records": len(answered.records),
         "answered": len(given),
+        "scored": became["scored"],
+        "unscored": became["unscored"],
+        "withheld": became["withheld"],
+        "errors": became["error"],
         "distinct_questions": len({entry.key for entry in answered.entries.values()}),
         "pictures": len({record.image.name for record in answered.records if record.image is not None}),
         "bad_records": len(answered.bad),
-        "errors": len(answered.records) - len(given),
         "no_answer": sum(scored.score.no_answer for scored in given),
-        "unscored": sum(scored.score.value is None for scored in given),
+        "empty": sum(not scored.text.strip() for scored in given),
         "unfinished": sum(not answered.entries[scored.record.id].finished for scored in given),
     }
+
+
+def examples(answered: Answered) -> dict[str, dict[str, str]]:
+    """The first reply of each kind that a run warns of, with its record's id."""
+    found: dict[str, dict[str, str]] = {}
+    for scored in answered.evaluation.scored:
+        entry = answered.entries[scored.record.id]
+        if entry.error is not None:
+            continue
+        blank = not scored.text.strip()
+        kinds = {"empty": blank, "no_answer": scored.score.no_answer and not blank, "unfinished": not entry.finished}
+        for kind in (kind for kind, is_so in kinds.items() if is_so):
+            found.setdefault(kind, {"id": scored.record.id, "reply": scored.text[:SHOWN_REPLY]})
+    return found
 
 
 def nested(metrics: Iterable[Metric]) -> dict[str, dict[str, float | int | None]]:
@@ -154,12 +184,25 @@ def shown_value(metric: Metric) -> float | int | None:
     return 100 * metric.value if metric.kind == "rate" and metric.value is not None else metric.value
 
 
-def compare(expected: Expected, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Set a published figure beside ours; ``got`` is None where the run has no such figure."""
+def part_in_words(about: Mapping[str, Any]) -> str:
+    """What was asked of a benchmark in a limited run; "" for all of it."""
+    part = about.get("part")
+    return f"a random {part['records']} of {part['of']} records" if part else ""
+
+
+def compare(expected: Expected, metrics: Sequence[Metric], *, comparable: bool = True) -> dict[str, Any]:
+    """Set a published figure beside ours.
+
+    Args:
+        expected: the published figure.
+        metrics: of the run.
+        comparable: whether it is the same model and the whole benchmark; elsewhere there is no difference to speak of.
+    Returns: ``got`` is None where the run has no such figure.
+    """
     full = [metric for metric in metrics if f"{metric.group}/{metric.name}" == expected.metric]
     plain = sorted((m for m in metrics if m.name == expected.metric), key=lambda m: m.group != "")
     got = next((shown_value(metric) for metric in (*full, *plain)), None)
-    difference = None if got is None else got - expected.value
+    difference = got - expected.value if got is not None and comparable else None
     return {
         "metric": expected.metric,
         "title": expected.title,
@@ -181,9 +224,10 @@ def summary(
         pipeline: that ran.
         answered: see `Answered`.
         effort: see `Effort`; None where nothing was asked, only scored.
-        about: identity, configuration hash, commit, versions; copied as it is.
+        about: model, part, identity, configuration hash, commit, versions; copied as it is.
     """
     benchmark, metrics = pipeline.declaration, answered.evaluation.metrics
+    comparable = not about.get("another_model") and not about.get("part")
     return {
         "benchmark": benchmark.name,
         "title": benchmark.title,
@@ -191,8 +235,9 @@ def summary(
         "pipeline": type(pipeline).__name__,
         "scores": nested(metrics),
         "metrics": [asdict(metric) for metric in metrics],
-        "expected": [compare(expected, metrics) for expected in benchmark.expected],
+        "expected": [compare(expected, metrics, comparable=comparable) for expected in benchmark.expected],
         "counts": counts(answered),
+        "examples": examples(answered),
         "bad_records": [asdict(record) for record in answered.bad],
         "errors": [
             {"id": record.id, "reason": answered.entries[record.id].error}
@@ -204,6 +249,22 @@ def summary(
         **({} if effort is None else _effort(answered, effort)),
         **about,
     }
+
+
+def _unscored(results: Mapping[str, Any], folder: Path) -> str:
+    """How many replies nobody judged, and how to have them judged."""
+    number, judged = results["counts"], results["judged"]
+    why = shown(judged["decided_by"] or "the rules decide nothing about them", LONGEST_REASON)
+    head = f"{number['unscored']} of {number['answered']} replies are unscored ({why})"
+    if "usage" in judged:
+        return head
+    again = "give the same command again"
+    if "predictions" not in results:  # of a run, whose folder knows its configuration
+        again = f"python lbk_entry.py score --predictions {shlex.quote(str(folder))} --overrides JUDGE.USE always"
+    return (
+        f"{head}. To have them judged, put a key into OPENAI_API_KEY, or set JUDGE.BASE_URL to a server that speaks "
+        f"the OpenAI chat protocol, and: {again}"
+    )
 
 
 def _effort(answered: Answered, effort: Effort) -> dict[str, Any]:
@@ -242,23 +303,65 @@ def paired(first: Evaluation, second: Evaluation) -> dict[str, float | int | Non
         first: a run.
         second: another one, on the same records.
     Returns: over the questions that both answered: how many, the mean difference of the credits (first less second)
-        with its standard error, clustered by picture, and how many only one of them got more credit for.
+        with its standard error and 95 % interval, clustered by picture, and how many only one of them got more credit
+        for.
     """
     others = {scored.record.id: scored.score.value for scored in second.scored}
     pairs = [(s, s.score.value, others.get(s.record.id)) for s in first.scored]
     known = [(s, one - other) for s, one, other in pairs if one is not None and other is not None]
-    mean = rates.mean("difference", [gap for _, gap in known], clusters=[rates.picture(s) for s, _ in known])
+    clusters = [rates.picture(s) for s, _ in known]
+    mean = rates.mean("difference", [gap for _, gap in known], clusters=clusters, signed=True)
     return {
         "questions": len(known),
         "difference": mean.value,
         "stderr": mean.stderr,
+        "low": mean.low,
+        "high": mean.high,
         "first_better": sum(gap > 0 for _, gap in known),
         "second_better": sum(gap < 0 for _, gap in known),
     }
 
 
-def warnings(results: Mapping[str, Any]) -> list[str]:
-    """What a reader of the scores must know, in sentences."""
+def _odd_replies(results: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with more than a tenth of the replies, with one of them and what to check."""
+    number, asked = results["counts"], results["asked"]
+    answered, empty, unread = number["answered"], number.get("empty", 0), number["no_answer"]
+    many = MANY * answered
+    if empty > many:
+        yield (
+            f"{empty} of {answered} replies are empty{_example(results, 'empty')}: check that the checkpoint is whole, "
+            "that its template and CRAYON settings are those it was trained with, and MAX_NEW_TOKENS"
+        )
+    if unread - empty > many or (unread > many >= empty):
+        kind = asked.get("scoring", {}).get("rule", asked.get("scorer", "its rule"))
+        yield (
+            f"{unread} of {answered} replies hold no answer that '{kind}' reads{_example(results, 'no_answer')}: check "
+            "whether the prompt (TEST.PROMPT) asks for such answers, and the checkpoint's template and CRAYON settings"
+            + ("; a judge reads more (JUDGE)" if results["judged"]["decided_by"].startswith("no judge") else "")
+        )
+    if number["unfinished"] > many:
+        yield (
+            f"{number['unfinished']} of {answered} replies did not end within {asked['max_new_tokens']} tokens"
+            f"{_example(results, 'unfinished')}: check the prompt, the checkpoint's template, or MAX_NEW_TOKENS"
+        )
+
+
+def _example(results: Mapping[str, Any], kind: str) -> str:
+    """One reply of a kind, with its record."""
+    example = results.get("examples", {}).get(kind)
+    if example is None:
+        return ""
+    reply = f": {quoted(example['reply'])}" if example["reply"].strip() else ""
+    return f", such as that to {shown(example['id'])}{reply}"
+
+
+def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """What a reader of the scores must know, in sentences.
+
+    Args:
+        results: see `summary`.
+        folder: where they go.
+    """
     number, found = results["counts"], []
     if number["errors"] or number["bad_records"]:
         found.append(
@@ -267,18 +370,21 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "(results.json lists them)"
         )
     if number["unscored"]:
-        why = results["judged"]["decided_by"] or "the rules, or answers that the release withholds"
-        found.append(f"{number['unscored']} of {number['answered']} answers have no score ({why})")
-    if failed := results["judged"].get("without_verdict"):
-        found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {failed[0]['reason']}")
-    if number["unfinished"] > MANY_UNFINISHED * number["answered"]:
+        found.append(_unscored(results, folder))
+    if number["withheld"]:
         found.append(
-            f"{number['unfinished']} of {number['answered']} replies did not end within "
-            f"{results['asked']['max_new_tokens']} tokens: check the prompt, the checkpoint's template, or "
-            "MAX_NEW_TOKENS"
+            f"{number['withheld']} of {number['answered']} replies cannot be scored here: the release withholds their "
+            "targets"
         )
-    if results.get("limit") is not None:
-        found.append(f"only the first {results['limit']} records were asked (EVAL.LIMIT)")
+    if failed := results["judged"].get("without_verdict"):
+        first = shown(failed[0]["reason"], LONGEST_REASON)
+        found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {first}")
+    found += _odd_replies(results)
+    if part := part_in_words(results):
+        found.append(f"only {part} were asked (EVAL.LIMIT {results['limit']})")
+    if results.get("untaught"):
+        found.append("this kind of question was not among the model's lessons (EVAL.UNTAUGHT)")
     if results.get("changes"):
-        found.append("some answers are of an earlier configuration (EVAL.ON_CHANGE): " + "; ".join(results["changes"]))
+        changes = "; ".join(map(shown, results["changes"]))
+        found.append(f"some answers are of an earlier configuration (EVAL.ON_CHANGE): {changes}")
     return found

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
 from datasets.types import DataError, ImageFile
+from datasets.writing import OLD
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import Category
@@ -18,8 +19,9 @@ from modeling.segmenters.errors import SegmenterError
 from .coco_format import at_own_size, categories_of, panoptic_png, segments_info, unique_stems
 from .drawing import class_colour, overlay
 from .errors import RunError
-from .files import write_bytes, write_json
-from .progress import say
+from .files import remove_partial, write_bytes, write_image, write_json
+from .libraries import quiet_libraries
+from .progress import say, tell
 
 if TYPE_CHECKING:
     from .config import EvalConfig
@@ -45,6 +47,7 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
 
     stems = unique_stems([file.name for file in files], (PNG, OVERLAY))
     _check(files, stems, out)
+    quiet_libraries()
     segmenter = build_segmenter(config.SEGMENTER, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     categories = categories_of(segmenter)
     names = _names(files)
@@ -55,7 +58,7 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
         try:
             picture, panoptic = _segmented(segmenter, file)
         except (DataError, SegmenterError) as error:
-            say(f"error: {file}: {error}")
+            say(f"error: {inline(str(file))}: {error}")
             failed += 1
             continue
         _write(out, stem, picture, panoptic, categories)
@@ -63,10 +66,10 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
         images.append({"id": number, "file_name": names[number - 1], "height": height, "width": width})
         segments = segments_info(panoptic, {index: category.id for index, category in categories.items()})
         annotations.append({"image_id": number, "file_name": f"{stem}{PNG}", "segments_info": segments})
-        sys.stdout.write(f"{file}: {len(segments)} segments; {out / stem}{OVERLAY}\n")
+        tell(f"{inline(str(file))}: {len(segments)} segments; {inline(str(out / stem))}{OVERLAY}\n")
     content = {"images": images, "annotations": annotations, "categories": _listed(categories)}
     write_json(out / JSON, content)
-    sys.stdout.write(f"{len(images)} of {len(files)} pictures: {out / JSON}\n")
+    tell(f"{len(images)} of {len(files)} pictures: {out / JSON}\n")
     return 1 if failed else 0
 
 
@@ -85,7 +88,7 @@ def _write(out: Path, stem: str, picture: Picture, panoptic: PanopticMap, catego
     """Write a picture's id map and its overlay."""
     write_bytes(out / f"{stem}{PNG}", panoptic_png(panoptic.id_map))
     # a light compression: the default takes many times as long for a large picture
-    overlay(picture.pixels, panoptic, categories).save(out / f"{stem}{OVERLAY}", compress_level=3)
+    write_image(out / f"{stem}{OVERLAY}", overlay(picture.pixels, panoptic, categories), compress_level=3)
 
 
 def _check(files: Sequence[Path], stems: Sequence[str], out: Path) -> None:
@@ -98,6 +101,7 @@ def _check(files: Sequence[Path], stems: Sequence[str], out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out: {out} is no folder that can be written to: {error.strerror}") from error
+    remove_partial(out, OLD)
     read = {file.resolve() for file in files}
     for place in (out / f"{stem}{ending}" for stem in stems for ending in (PNG, OVERLAY)):
         if place.resolve() in read:

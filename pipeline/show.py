@@ -14,8 +14,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from collavo.crayon import crayon_prompt
+from collavo.errors import NonFiniteError
+from configs.common.words import shown as inline
+from configs.load import ConfigError
 from datasets.dataset_mappers.picture import decode
-from datasets.registration import load_records
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
 from modeling.segmenters.base import PanopticMap, Picture
@@ -23,15 +25,24 @@ from modeling.segmenters.base import PanopticMap, Picture
 from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .drawing import segment_colours
+from .errors import RunError
+from .files import format_of, make_folder, write_image
+from .libraries import quiet_libraries
+from .progress import tell, write_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from collavo.engine import Engine, Generation, Query
 
     from .catalog import Catalog
     from .config import EvalConfig
 
 SIDE, GAP, TEXT = 224, 16, 420
 """Pixels: side of a picture on the sheet, space around it, width of the text."""
+
+LONGEST = 1000
+"""Characters of a line of the question, or of a reply."""
 
 _COLUMNS = 46
 _TERMINAL = 32
@@ -79,16 +90,20 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     """
     benchmark = catalog.select(config.DATASETS.TEST)[0]
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
-    records, _ = load_records(pipeline.declaration, data_roots(config.DATASETS.ROOT, environment))
+    records, _ = pipeline.load(data_roots(config.DATASETS.ROOT, environment))
     chosen = spread(records, num)
     if not chosen:
         raise DataError(f"{benchmark.dataset}: it has no question with a picture")
+    try:
+        format_of(out)
+    except ValueError as error:
+        raise ConfigError(f"--out: {error}") from None
+    make_folder(out.parent)
     shown = _ask(config, pipeline, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(shown).save(out)
+    write_image(out, sheet(shown))
     for one in shown:
-        sys.stdout.write(in_words(one, sys.stdout.isatty()))
-    sys.stdout.write(f"pictures, maps and replies are in {out}\n")
+        write_out(in_words(one, sys.stdout.isatty()))
+    tell(f"pictures, maps and replies are in {out}\n")
     return 0
 
 
@@ -107,6 +122,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
 
     from .engines import ConfiguredEngine
 
+    quiet_libraries()
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     engine = source.engine()
     side = engine.image_size
@@ -114,8 +130,9 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
     declared = pipeline.declaration
     asked = [pipeline.prompt(record) for record in records]
     queries = [Query(picture, text) for picture, text in zip(pictures, asked, strict=True)]
-    replies = engine.answer(queries, Generation(num_beams=declared.num_beams, max_new_tokens=declared.max_new_tokens))
-    scored = pipeline.evaluate((r, reply.text) for r, reply in zip(records, replies, strict=True)).scored
+    generation = Generation(num_beams=declared.num_beams, max_new_tokens=declared.max_new_tokens)
+    replies = _replies(engine, queries, generation)
+    scored = pipeline.evaluate(zip(records, replies, strict=True)).scored
     verdicts = {s.record.id: s.score.value for s in scored}
     maps = source.segmenter().segment(pictures, (side, side))
     words = {None: "", 0.0: "wrong", 1.0: "right"}
@@ -126,11 +143,25 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
             picture=picture.pixels,
             coloured=segment_colours(panoptic),
             objects=objects_of(panoptic),
-            reply=reply.text,
+            reply="(none: its scores are not finite)" if reply is None else reply,
             verdict=words.get(verdicts[record.id], "partly right"),
         )
         for record, text, picture, panoptic, reply in zip(records, asked, pictures, maps, replies, strict=True)
     ]
+
+
+def _replies(engine: Engine, queries: Sequence[Query], generation: Generation) -> list[str | None]:
+    """What the model says to each question; None where its scores are not finite.
+
+    Raises:
+        RunError: they are not for any question.
+    """
+    try:
+        return [reply.text for reply in engine.answer(queries, generation)]
+    except NonFiniteError as error:
+        if not any(error.replies):
+            raise RunError(str(error)) from error
+        return [None if reply is None else reply.text for reply in error.replies]
 
 
 def objects_of(panoptic: PanopticMap) -> str:
@@ -160,12 +191,14 @@ def _lines(one: Shown) -> list[str]:
     target = one.record.target
     wanted = target if isinstance(target, str) else "; ".join(map(str, target or ("withheld",)))
     verdict = f"  ({one.verdict})" if one.verdict else ""
-    return [*one.asked.strip().split("\n"), "", f"answer: {wanted}", f"model: {one.reply}{verdict}", "", one.objects]
+    said = f"model: {inline(one.reply, LONGEST)}{verdict}"
+    asked = [inline(line, LONGEST) for line in one.asked.strip().split("\n")]
+    return [*asked, "", f"answer: {inline(wanted)}", said, "", inline(one.objects, LONGEST)]
 
 
 def in_words(one: Shown, colours: bool) -> str:
     """For the terminal: picture and map side by side where it shows colours, then the words."""
-    lines = [f"  {line}" for line in _lines(one)]
+    lines = [f"  {line}".rstrip() for line in _lines(one)]
     if colours:
         lines = [*blocks(np.concatenate([shrunk(one.picture), shrunk(one.coloured)], axis=1)), *lines]
     return "\n".join([*lines, "", ""])

@@ -4,31 +4,55 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from collavo.trained import is_trained, read_state
+from collavo.errors import CheckpointError
+from collavo.examine import describe_checkpoint
+from collavo.place import locate, not_there
+from collavo.settings import settings_for
+from collavo.template import CHAT
+from collavo.trained import read_state
+from configs.common.safe_json import read_json
+from configs.common.words import shown
 from configs.load import ConfigError
+from datasets.types import DataError
+from modeling.files import is_file, is_folder
+from modeling.segmenters import check_segmenter
+from modeling.segmenters.options import SegmenterConfig
 from pipeline.catalog import Catalog
+from pipeline.cli import check_data
 from pipeline.errors import RunError
+from pipeline.files import check_folder
+from pipeline.lock import check_free
 from pipeline.run import Plan, make_plan
 from pipeline.session import Options
 
-from .config import TrainConfig
+from .config import SEGMENTER_STATE, TrainConfig
+from .data_paths import missing
+from .step_folders import in_use, newest
 
 
 def check(config: TrainConfig, catalog: Catalog) -> None:
     """Check what can be known before anything is loaded.
 
     Raises:
-        ConfigError, RunError, DataError, CheckpointError: a setting, checkpoint or dataset that does not serve.
+        ConfigError, RunError, DataError, CheckpointError, SegmenterError: a setting, checkpoint, dataset or segmenter
+            that does not serve.
     """
     if config.TRAIN.STAGE == "segmenter":
         _check_segmenter(config)
+        segmenter = None
     else:
-        _check_start(config)
+        segmenter = _check_start(config)
+    if lacking := missing(config):
+        raise DataError("\n".join(lacking))
+    check_folder("SAVE_DIR", Path(config.SAVE_DIR))
+    _check_continuation(config)
     for wanted, key, package in (
         (config.WANDB, "WANDB", "wandb"),
         (config.TRAIN.TENSORBOARD, "TRAIN.TENSORBOARD", "tensorboard"),
@@ -36,12 +60,18 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
         if wanted and importlib.util.find_spec(package) is None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
-        evaluation_plan(config, catalog)
+        check_data(config, evaluation_plan(config, catalog))
+    check_free(Path(config.SAVE_DIR).expanduser())
+    # cpt learns from maps that lie beside its annotations
+    if segmenter is not None and (config.TRAIN.STAGE == "cit" or config.TRAIN.EVAL_EVERY):
+        check_segmenter(segmenter)
 
 
 def _check_segmenter(config: TrainConfig) -> None:
     start = Path(config.RESUME_FROM)
-    if config.RESUME_FROM and not start.is_file() and not (start / "config.json").is_file():
+    if config.RESUME_FROM and not is_file(start) and not is_folder(start):
+        raise RunError(f"RESUME_FROM: {shown(str(start))[1:-1]} {not_there(config.RESUME_FROM)}")
+    if config.RESUME_FROM and not is_file(start) and not is_file(start / "config.json"):
         raise RunError(f"RESUME_FROM: {start} is neither a released X-Decoder (.pt) nor a directory with config.json")
     if config.RESUME_FROM and config.XDECODER.SIZES:
         raise ConfigError("XDECODER.SIZES are those of a fresh model; RESUME_FROM brings its own")
@@ -49,19 +79,67 @@ def _check_segmenter(config: TrainConfig) -> None:
         raise ConfigError("TRAIN.EVAL_EVERY: benchmarks are answered by CoLLaVO; stage segmenter trains none of it")
 
 
-def _check_start(config: TrainConfig) -> None:
-    """Check what a stage that trains CoLLaVO starts from."""
+def _check_continuation(config: TrainConfig) -> None:
+    """Check what SAVE_DIR holds already, as far as the configuration alone tells.
+
+    Raises:
+        RunError: an earlier training that is not to be gone on with, or one of other settings.
+        CheckpointError: its newest checkpoint is unreadable.
+    """
+    save_dir = Path(config.SAVE_DIR)
+    folder = newest(save_dir)
+    if folder is None:
+        return
+    if not config.RESUME:
+        raise RunError(in_use(save_dir, folder))
+    kept = _kept_settings(config, folder)
+    differ = [
+        f"{key}: {shown(kept[key])} -> {shown(value)}"
+        for key, value in _comparable(config)
+        if key in kept and kept[key] != value
+    ]
+    if differ:
+        raise RunError(f"{folder} is of another training. What differs:\n  " + "\n  ".join(differ))
+
+
+def _kept_settings(config: TrainConfig, folder: Path) -> Mapping[str, Any]:
+    """What a checkpoint says that a continuation must have in common with it."""
+    if config.TRAIN.STAGE != "segmenter":
+        return read_state(folder).settings
+    try:
+        return dict(read_json(folder / SEGMENTER_STATE)["settings"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder}: not what stage segmenter left ({error!r})") from error
+
+
+def _comparable(config: TrainConfig) -> Iterator[tuple[str, Any]]:
+    """Settings by the names that checkpoints have for them."""
+    for section in ("TRAIN", "XDECODER"):
+        yield from ((f"{section}.{name}", value) for name, value in vars(getattr(config, section)).items())
+    data = config.DATA
+    yield "DATA.SPOIL", data.SPOIL
+    yield "DATA.KINDS", data.KINDS
+    yield "DATA.PANOPTIC.ANNOTATIONS", data.PANOPTIC.ANNOTATIONS
+    yield "DATA.CONVERSATIONS", [item.FILE for item in data.CONVERSATIONS]
+    yield "LORA", [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT]
+    if config.TRAIN.STEPS is not None:
+        yield "steps", config.TRAIN.STEPS
+
+
+def _check_start(config: TrainConfig) -> SegmenterConfig:
+    """Check what a stage that trains CoLLaVO starts from; returns the segmenter that goes with it."""
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
-    base = Path(config.RESUME_FROM)
-    if not is_trained(base) and not (base / "config.json").is_file():
-        raise RunError(f"RESUME_FROM: {base} is no checkpoint directory (it has no config.json)")
-    if is_trained(base) and read_state(base).adapters:
+    described = describe_checkpoint(locate(config.RESUME_FROM))
+    base = described.folder
+    settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
+    if described.state is not None and described.state.adapters:
         raise RunError(
             f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
         )
     if config.LLM.DTYPE == "fp16":
         raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
+    return settings.segmenter
 
 
 def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:

@@ -16,32 +16,24 @@ step and seed alone, so they have no state of their own.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from collavo.adapters import Adapters
 from collavo.errors import CheckpointError
 from collavo.trained import CRAYON, State, read_file, write_state
+from datasets.writing import refused
+from modeling.files import shown
+from modeling.weight_files import save as save_tensors
 
-FOLDER, OPTIMIZER, RANDOM = "checkpoints", "optimizer.safetensors", "random.safetensors"
-_NAME = re.compile(r"step-(\d{8})")
+from .step_folders import FOLDER, folder_of, whole
 
-
-def folder_of(save_dir: Path, step: int) -> Path:
-    """The folder of a step's checkpoint."""
-    return save_dir / FOLDER / f"step-{step:08d}"
-
-
-def newest(save_dir: Path) -> Path | None:
-    """The newest whole checkpoint of a training; None if there is none."""
-    found = [path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name)]
-    return max(found, key=lambda path: path.name, default=None)
+OPTIMIZER, RANDOM = "optimizer.safetensors", "random.safetensors"
 
 
 def save(
@@ -62,23 +54,34 @@ def save(
         random: see `random_state`, one of each process.
         keep: how many checkpoints remain, the new one included.
     Returns: its folder.
+
+    Raises:
+        WriteError: the disk is full or gone; nothing is left of the checkpoint, and the earlier ones are there.
     """
     target = folder_of(save_dir, step)
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    save_file(dict(optimizer), partial / OPTIMIZER)
     states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
-    save_file(states, partial / RANDOM)
-    _remove(target)
-    os.replace(partial, target)
-    whole = sorted(path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name))
-    for old in whole[:-keep]:
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        save_tensors(optimizer, partial / OPTIMIZER)
+        save_tensors(states, partial / RANDOM)
+        _remove(target)
+        os.replace(partial, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise refused(target, error) from error
+    for old in whole(save_dir)[:-keep]:
         _remove(old)
-    for left in (save_dir / FOLDER).glob(".step-*"):  # by a process that was killed in here
-        shutil.rmtree(left)
+    remove_left(save_dir)
     return target
+
+
+def remove_left(save_dir: Path) -> None:
+    """Remove what a process that was killed in writing or removing a checkpoint left of it."""
+    for left in (save_dir / FOLDER).glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_tuned(
@@ -93,7 +96,7 @@ def write_tuned(
         adapters: the LoRA sets.
         sets: their parameters by name, whole.
     """
-    save_file({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
+    save_tensors({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
     adapters.save(folder, sets)
     write_state(folder, state)
 
@@ -107,7 +110,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(gone)
 
 
-def read_optimizer(folder: Path, trained: Mapping[str, object]) -> dict[str, Tensor]:
+def read_optimizer(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An optimiser's state, ``<parameter>/<part>``.
 
     Args:
@@ -115,13 +118,18 @@ def read_optimizer(folder: Path, trained: Mapping[str, object]) -> dict[str, Ten
         trained: the parameters, by name, that it may be of.
 
     Raises:
-        CheckpointError: the file is unreadable, or has the state of a parameter that is not trained here.
+        CheckpointError: the file is unreadable, has the state of a parameter that is not trained here, or one of
+            another shape.
     """
     state: dict[str, Tensor] = read_file(folder / OPTIMIZER)
-    for key in state:
-        name = key.rpartition("/")[0]
+    for key, value in state.items():
+        name, _, part = key.rpartition("/")
         if name not in trained:
-            raise CheckpointError(f"{folder / OPTIMIZER}: {name} is not trained here")
+            raise CheckpointError(f"{folder / OPTIMIZER}: {shown(name)} is not trained here")
+        if value.numel() != 1 and value.shape != trained[name].shape:
+            raise CheckpointError(
+                f"{folder / OPTIMIZER}: {part} of {name} is {tuple(value.shape)}, not {tuple(trained[name].shape)}"
+            )
     return state
 
 
@@ -137,11 +145,17 @@ def load_random(folder: Path, rank: int) -> bool:
     """Restore this process's generators.
 
     Returns: False where the checkpoint has no state for this process, since fewer ran then.
+
+    Raises:
+        CheckpointError: the file is unreadable, or holds something else.
     """
     states = read_file(folder / RANDOM)
     if f"{rank}.cpu" not in states:
         return False
-    torch.set_rng_state(states[f"{rank}.cpu"])
-    if torch.cuda.is_available() and f"{rank}.cuda" in states:
-        torch.cuda.set_rng_state(states[f"{rank}.cuda"])
+    try:
+        torch.set_rng_state(states[f"{rank}.cpu"])
+        if torch.cuda.is_available() and f"{rank}.cuda" in states:
+            torch.cuda.set_rng_state(states[f"{rank}.cuda"])
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{folder / RANDOM}: holds no state of a generator ({error})") from error
     return True

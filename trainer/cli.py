@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
-from pipeline.cli import Command
+from pipeline.cli import Command, note, path_argument
+from pipeline.progress import write_out
 
 from .check import check
 from .config import read_training
@@ -19,8 +18,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     config, catalog = read_training(args.conf_files, args.overrides)
+    note(config.notes)
     if args.print_config:
-        sys.stdout.write(config.resolved_yaml)
+        write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
     if args.check:
@@ -31,8 +31,8 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _merge_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="what a training left: SAVE_DIR/checkpoints/step-...")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new directory")
+    parser.add_argument("checkpoint", type=path_argument, help="what a training left: SAVE_DIR/checkpoints/step-...")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--released", action="store_true", help="write the released layout instead of ours")
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
+from configs.common.words import quoted
 from configs.load import ConfigError
 from datasets.instruct.crayon_instructions import KINDS
 from pipeline.catalog import Catalog
-from pipeline.config import EvalConfig, EvalSchema, read_configuration
+from pipeline.config import MOST_THREADS, EvalConfig, EvalSchema, FromOne, FromZero, PathText, read_configuration
 
-STAGES = ("cpt", "cit", "segmenter")
 SHARDED_STAGES = ("cpt", "cit")
 """Those whose model may lie on the processes in shards."""
-VOCABULARIES = ("clip", "classes")
-XDECODER_DTYPES = ("fp32", "bf16")
-CRAYONS = ("both", "semantic", "none")
-ADAPTERS = ("dual", "shared", "vl_only")
-_FROM_ONE = (
-    *("STEPS", "BATCH_SIZE_TOTAL", "BATCH_SIZE", "QUESTIONS", "MAX_LENGTH"),
-    *("LOG_EVERY", "SAVE_EVERY", "KEEP", "WORKERS"),
-)
-_XDECODER_FROM_ZERO = ("BACKBONE_FACTOR", "CLASS_WEIGHT", "MASK_WEIGHT", "DICE_WEIGHT", "NO_OBJECT", "FOCAL_GAMMA")
-_FROM_ZERO = ("EPOCHS", "LR", "LR_END", "WEIGHT_DECAY", "CLIP", "EVAL_EVERY")
+SEGMENTER_STATE = "training.json"
+"""File of a checkpoint of stage ``segmenter`` that keeps its step and settings."""
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass
@@ -38,9 +34,9 @@ class PanopticSource:
         IMAGES: folder of the pictures.
     """
 
-    ANNOTATIONS: str = ""
-    MAPS: str = ""
-    IMAGES: str = ""
+    ANNOTATIONS: PathText = ""
+    MAPS: PathText = ""
+    IMAGES: PathText = ""
 
 
 @dataclass
@@ -52,8 +48,8 @@ class ConversationSource:
         IMAGES: folder that the pictures' paths in it count from.
     """
 
-    FILE: str = ""
-    IMAGES: str = ""
+    FILE: PathText = ""
+    IMAGES: PathText = ""
 
 
 @dataclass
@@ -72,8 +68,8 @@ class DataConfig:
     PANOPTIC: PanopticSource = field(default_factory=PanopticSource)
     CONVERSATIONS: list[ConversationSource] = field(default_factory=list)
     KINDS: list[str] = field(default_factory=list)
-    MAPS_CACHE: str = "outputs/maps"
-    SPOIL: float = 0.0
+    MAPS_CACHE: PathText = "outputs/maps"
+    SPOIL: BelowOne = 0.0
 
 
 @dataclass
@@ -86,9 +82,9 @@ class LoRAConfig:
         DROPOUT: before the A matrices.
     """
 
-    R: int = 64
-    ALPHA: int = 64
-    DROPOUT: float = 0.0
+    R: FromOne = 64
+    ALPHA: FromOne = 64
+    DROPOUT: BelowOne = 0.0
 
 
 @dataclass
@@ -120,23 +116,23 @@ class XDecoderConfig:
     """
 
     SIZES: dict[str, Any] = field(default_factory=dict)
-    VOCABULARY: str = "clip"
-    TEMPLATES: int = 81
+    VOCABULARY: Literal["clip", "classes"] = "clip"
+    TEMPLATES: FromOne = 81
     LOGIT_SCALE: float = 1.0
     TRAIN_TEXT: bool = True
-    BACKBONE_FACTOR: float = 0.1
-    CLASS_WEIGHT: float = 2.0
-    MASK_WEIGHT: float = 5.0
-    DICE_WEIGHT: float = 5.0
-    NO_OBJECT: float = 0.1
-    FOCAL_GAMMA: float = 0.0
-    POINTS: int = 12544
-    OVERSAMPLE: float = 3.0
-    IMPORTANCE: float = 0.75
-    SIDE: int = 1024
+    BACKBONE_FACTOR: FromZero = 0.1
+    CLASS_WEIGHT: FromZero = 2.0
+    MASK_WEIGHT: FromZero = 5.0
+    DICE_WEIGHT: FromZero = 5.0
+    NO_OBJECT: FromZero = 0.1
+    FOCAL_GAMMA: FromZero = 0.0
+    POINTS: FromOne = 12544
+    OVERSAMPLE: Annotated[float, Field(ge=1)] = 3.0
+    IMPORTANCE: Share = 0.75
+    SIDE: Annotated[int, Field(ge=32, multiple_of=32)] = 1024
     SCALE: list[float] = field(default_factory=lambda: [0.1, 2.0])
     FLIP: bool = True
-    DTYPE: str = "bf16"
+    DTYPE: Literal["fp32", "bf16"] = "bf16"
 
 
 @dataclass
@@ -172,29 +168,29 @@ class LoopConfig:
         TENSORBOARD: log through Accelerate to TensorBoard, in SAVE_DIR.
     """
 
-    STAGE: str = "cpt"
-    CRAYON: str = "both"
-    ADAPTERS: str = "dual"
-    IMAGE_SHARE: float = 0.5
-    EPOCHS: float = 1.0
-    STEPS: int | None = None
-    BATCH_SIZE_TOTAL: int = 32
-    BATCH_SIZE: int = 1
-    QUESTIONS: int = 1
-    LR: float = 1e-4
-    LR_END: float = 1e-6
-    WARMUP: float = 0.03
-    WEIGHT_DECAY: float = 0.0
-    CLIP: float = 1.0
-    MAX_LENGTH: int = 4096
+    STAGE: Literal["cpt", "cit", "segmenter"] = "cpt"
+    CRAYON: Literal["both", "semantic", "none"] = "both"
+    ADAPTERS: Literal["dual", "shared", "vl_only"] = "dual"
+    IMAGE_SHARE: Share = 0.5
+    EPOCHS: FromZero = 1.0
+    STEPS: FromOne | None = None
+    BATCH_SIZE_TOTAL: FromOne = 32
+    BATCH_SIZE: FromOne = 1
+    QUESTIONS: FromOne = 1
+    LR: FromZero = 1e-4
+    LR_END: FromZero = 1e-6
+    WARMUP: BelowOne = 0.03
+    WEIGHT_DECAY: FromZero = 0.0
+    CLIP: FromZero = 1.0
+    MAX_LENGTH: FromOne = 4096
     GROUP_BY_LENGTH: bool = True
     GRADIENT_CHECKPOINTING: bool = True
-    SEED: int = 0
-    LOG_EVERY: int = 10
-    SAVE_EVERY: int = 500
-    KEEP: int = 2
-    EVAL_EVERY: int = 0
-    WORKERS: int = 2
+    SEED: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    LOG_EVERY: FromOne = 10
+    SAVE_EVERY: FromOne = 500
+    KEEP: FromOne = 2
+    EVAL_EVERY: Annotated[int, Field(ge=0)] = 0
+    WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TENSORBOARD: bool = False
 
 
@@ -213,7 +209,7 @@ class TrainSchema(EvalSchema):
         TRAIN: see `LoopConfig`.
     """
 
-    SAVE_DIR: str = "outputs/train"
+    SAVE_DIR: PathText = "outputs/train"
     RESUME: bool = False
     DATA: DataConfig = field(default_factory=DataConfig)
     LORA: LoRAConfig = field(default_factory=LoRAConfig)
@@ -250,47 +246,19 @@ def _check(config: TrainConfig) -> None:
     Raises:
         ConfigError: naming the key and what it may be.
     """
-    train, lora = config.TRAIN, config.LORA
-    for key, value, allowed in (
-        ("TRAIN.STAGE", train.STAGE, STAGES),
-        ("TRAIN.CRAYON", train.CRAYON, CRAYONS),
-        ("TRAIN.ADAPTERS", train.ADAPTERS, ADAPTERS),
-        ("XDECODER.VOCABULARY", config.XDECODER.VOCABULARY, VOCABULARIES),
-        ("XDECODER.DTYPE", config.XDECODER.DTYPE, XDECODER_DTYPES),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
+    train = config.TRAIN
     unknown = [kind for kind in config.DATA.KINDS if kind not in KINDS]
     if unknown:
-        raise ConfigError(f"DATA.KINDS: {unknown[0]!r} is not one of {', '.join(KINDS)}")
+        raise ConfigError(f"DATA.KINDS: {quoted(unknown[0])} is not one of {', '.join(KINDS)}")
     if train.QUESTIONS > 1 and config.LLM.ATTENTION == "flash_attention_2":
         raise ConfigError("TRAIN.QUESTIONS above 1 hides questions from each other, which flash_attention_2 cannot do")
-    least: tuple[tuple[str, float | None, float], ...] = (
-        *((f"TRAIN.{name}", getattr(train, name), 1) for name in _FROM_ONE),
-        *((f"TRAIN.{name}", getattr(train, name), 0) for name in _FROM_ZERO),
-        ("LORA.R", lora.R, 1),
-        ("LORA.ALPHA", lora.ALPHA, 1),
-        *((f"XDECODER.{name}", getattr(config.XDECODER, name), 1) for name in ("TEMPLATES", "POINTS", "OVERSAMPLE")),
-        *((f"XDECODER.{name}", getattr(config.XDECODER, name), 0) for name in _XDECODER_FROM_ZERO),
-    )
-    for key, number, lowest in least:
-        if number is not None and number < lowest:
-            raise ConfigError(f"{key}: must be at least {lowest:g}, got {number:g}")
-    for key, share in (
-        ("TRAIN.WARMUP", train.WARMUP),
-        ("LORA.DROPOUT", lora.DROPOUT),
-        ("DATA.SPOIL", config.DATA.SPOIL),
-    ):
-        if not 0 <= share < 1:
-            raise ConfigError(f"{key}: must be from 0 to below 1, got {share:g}")
-    _check_xdecoder(config.XDECODER)
+    if (train.STAGE, train.CRAYON) == ("cpt", "none"):
+        raise ConfigError("TRAIN.STAGE cpt trains the crayon prompt, TRAIN.CRAYON none leaves nothing to train")
+    if train.LR_END > train.LR:
+        raise ConfigError(f"TRAIN.LR_END {train.LR_END:g} is above TRAIN.LR {train.LR:g}; the rate falls to LR_END")
+    _check_scale(config.XDECODER.SCALE)
 
 
-def _check_xdecoder(xdecoder: XDecoderConfig) -> None:
-    if not 0 <= xdecoder.IMPORTANCE <= 1:
-        raise ConfigError(f"XDECODER.IMPORTANCE: must be between 0 and 1, got {xdecoder.IMPORTANCE:g}")
-    if xdecoder.SIDE < 32 or xdecoder.SIDE % 32:
-        raise ConfigError(f"XDECODER.SIDE: must be a multiple of 32, got {xdecoder.SIDE}")
-    scale = list(xdecoder.SCALE)
+def _check_scale(scale: Sequence[float]) -> None:
     if scale and not (len(scale) == 2 and 0 < scale[0] <= scale[1]):
-        raise ConfigError(f"XDECODER.SCALE: two numbers above 0 in rising order, or none, not {scale}")
+        raise ConfigError(f"XDECODER.SCALE: two numbers above 0 in rising order, or none, not {quoted(list(scale))}")

@@ -70,7 +70,7 @@ class Preparation:
     @property
     def map_side(self) -> int:
         """Side of the panoptic maps."""
-        return self.processor.grid * self.crayon.MAP_SCALE
+        return self.processor.grid * self.crayon.map_scale
 
     def picture(
         self, image: ImageSource, maps: MapCache, *key: int, classes: Sequence[int] = THING_CLASSES

@@ -1,24 +1,34 @@
-"""``merge``: what a training left, added to the weights that it started from, as one whole checkpoint."""
+"""``merge``: what a training left, added to the weights that it started from, as one whole checkpoint.
+
+The checkpoint says how the model was trained: crayon settings, template and segmenter go along, see
+``collavo/recorded.py``.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 
 from collavo.adapters import merge as merge_adapters
-from collavo.checkpoint import export_released
-from collavo.load_collavo import load_model
+from collavo.checkpoint import export_released, share_weights
+from collavo.examine import examine
+from collavo.load_collavo import load_examined
 from collavo.options import LLMConfig
-from collavo.processing import CoLLaVOProcessor
+from collavo.place import locate
+from collavo.settings import settings_for, write_recorded
 from collavo.trained import apply, foundation, is_trained
+from datasets.writing import new_folder, refused
 from pipeline.errors import RunError
-from pipeline.progress import say
+from pipeline.libraries import quiet_libraries
+from pipeline.progress import LoadingBar, say
 
-BITS = {"fp32": 32, "bf16": 16, "fp16": 16}
+BITS: dict[str, Literal[16, 32]] = {"fp32": 32, "bf16": 16, "fp16": 16}
 
 
-def merge(checkpoint: Path, out: Path, *, dtype: str, released: bool) -> None:
+def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"], released: bool) -> None:
     """Write a whole checkpoint with both LoRA sets in its weights.
 
     In float32 the sum is exact up to rounding; in half precision it is rounded to the type of the weights.
@@ -32,18 +42,29 @@ def merge(checkpoint: Path, out: Path, *, dtype: str, released: bool) -> None:
     Raises:
         RunError: ``checkpoint`` is none that was trained, or ``out`` holds something.
         CheckpointError: it is unreadable.
+        WriteError: the disk is full or gone; nothing is left of ``out``.
     """
+    checkpoint = locate(checkpoint, "merge")
     if not is_trained(checkpoint):
         raise RunError(f"{checkpoint} is not what a training left (it has no state.json); there is nothing to merge")
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; name a new directory")
+    quiet_libraries()
     base = foundation(checkpoint)
-    model = load_model(LLMConfig(BITS=BITS[dtype], DTYPE=dtype), base, torch.device("cpu"), trainable=True)
+    settings, examined = settings_for(checkpoint), examine(checkpoint)
+    llm = LLMConfig(BITS=BITS[dtype], DTYPE=dtype)
+    with LoadingBar(shown=True) as bar:
+        model = load_examined(llm, examined, torch.device("cpu"), trainable=True, base_only=True, progress=bar.show)
     merge_adapters(model, apply(checkpoint, model))
-    out.mkdir(parents=True, exist_ok=True)
-    if released:
-        export_released(model, out)
-    else:
-        model.save_pretrained(out)
-    CoLLaVOProcessor.from_pretrained(base).save_pretrained(out)
-    say(f"{checkpoint} on {base}, in {dtype}: {out}")
+    try:
+        with new_folder(out) as folder:
+            if released:
+                export_released(model, folder)
+            else:
+                model.save_pretrained(folder)
+                share_weights(folder)
+            examined.processor.save_pretrained(folder)
+            write_recorded(folder, settings)
+    except SafetensorError as error:
+        raise refused(out, error) from error
+    say(f"merged {checkpoint} into {base}, in {dtype}: {out}")

@@ -13,13 +13,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from safetensors.torch import load_file
+from pydantic import Field
 from torch import Tensor, nn
 
+from collavo.checkpoint import read_json
 from collavo.errors import CheckpointError
+from collavo.sizes import Strict, validated
+from collavo.trained import read_file
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedPicture, read_classes, read_segments
 from datasets.instruct.types import MissingPicture
@@ -48,25 +51,33 @@ from modeling.segmenters.xdecoder.prompts import (
 )
 from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
 
+from .config import SEGMENTER_STATE as STATE
 from .config import TrainConfig
 from .config import XDecoderConfig as Settings
+from .data_paths import located
 from .loop import LoopSettings
 from .optimizer import FACTOR
 from .parameters import Parameters
 from .placement import Placement
 from .segmentation import BRANCH, Augmentation, SegmentationData
-from .sources import located, report
+from .sources import report
 
 if TYPE_CHECKING:
     from pipeline.run import Plan
     from pipeline.session import Session
 
-STATE = "training.json"
 _NETWORK = "network."
 _BACKBONE = f"{_NETWORK}backbone."
 _TABLES = ("query_start", "query_position", "level_embedding", "token_embedding.weight", "position_embedding")
 """Embeddings, which do not decay, nor do norms and biases."""
 _CONTINUED = ("STAGE", "BATCH_SIZE_TOTAL", "LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "SEED")
+
+
+class _Standing(Strict):
+    """`STATE`."""
+
+    step: Annotated[int, Field(ge=0, le=2**40)]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,17 +151,14 @@ class SegmenterJob:
 
     def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
         """See `Job.standing`."""
-        try:
-            content = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            return int(content["step"]), dict(content["settings"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{folder}: not what stage segmenter left ({error!r})") from error
+        said = validated(_Standing, read_json(folder / STATE), f"{folder / STATE}: not what stage segmenter left")
+        return said.step, said.settings
 
     def take_up(self, folder: Path) -> None:
         """See `Job.take_up`."""
         try:
-            self._start.network.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, RuntimeError, ValueError) as error:
+            self._start.network.load_state_dict(read_file(folder / WEIGHTS))
+        except RuntimeError as error:
             raise CheckpointError(f"{folder / WEIGHTS}: cannot be gone on from ({error})") from error
 
     def ready(self) -> None:

@@ -14,7 +14,6 @@ from datasets.instruct.crayon_instructions import KINDS, Kind
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
 from datasets.instruct.types import MissingPicture, Sample, gather, share_pictures
-from datasets.roots import data_roots, find
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -23,6 +22,7 @@ from pipeline.progress import say, warn
 
 from .config import TrainConfig
 from .data import Conversations, CrayonInstructions, Preparation
+from .data_paths import located
 from .maps import MapCache
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
     if not gathered.samples:
         raise DataError(f"{files[0].FILE}: holds no conversation that can be used")
     segmenter = build_segmenter(config.SEGMENTER, device)
-    reads_files = config.SEGMENTER.NAME in ("precomputed", "none")
+    reads_files = config.SEGMENTER.resolved().NAME in ("precomputed", "none")
     folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
-    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.OBJECT_LIST) for s in gathered.samples]
+    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in gathered.samples]
     samples = share_pictures(samples, config.TRAIN.QUESTIONS)
     return Conversations(samples, MapCache(segmenter, preparation.map_side, folder), preparation)
 
@@ -99,16 +99,6 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
     chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
     return CrayonInstructions(pictures, maps, chosen, preparation, classes_of(file))
-
-
-def located(config: TrainConfig, path: str) -> Path:
-    """A path of the configuration: as it is, or below a dataset folder.
-
-    Raises:
-        DataError: it is nowhere; with the places that were looked at.
-    """
-    given = Path(path).expanduser()
-    return given if given.is_absolute() or given.exists() else find(data_roots(config.DATASETS.ROOT, os.environ), path)
 
 
 def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

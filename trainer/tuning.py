@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,18 @@ import torch
 from collavo.adapters import Adapters, crayon_parameters
 from collavo.checkpoint import fingerprint
 from collavo.engine import Engine
-from collavo.load_collavo import DTYPES, load_model
+from collavo.examine import Examined, examine
+from collavo.load_collavo import DTYPES, load_examined
 from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.place import locate
 from collavo.processing import CoLLaVOProcessor
+from collavo.settings import segmenter_record, settings_for
 from collavo.template import CHAT
-from collavo.trained import State, foundation, is_trained, load_crayon, read_state
+from collavo.trained import State, load_crayon, read_state
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import Segmenter
+from pipeline.launch import is_main
+from pipeline.progress import LoadingBar, warn
 from pipeline.run import Plan, run_tasks
 
 from .checkpoint import write_tuned
@@ -118,6 +124,7 @@ class Tuning:
 
     def _state(self, step: int) -> State:
         config = self._config
+        segmenter = segmenter_record(config.SEGMENTER)
         return State(
             step=step,
             started_from=str(self._parts.started_from),
@@ -127,6 +134,8 @@ class Tuning:
             alpha=config.LORA.ALPHA,
             crayon=config.TRAIN.CRAYON,
             settings=self._shared,
+            template=CHAT.name,
+            segmenter=None if segmenter is None else segmenter.model_dump(exclude_defaults=True),
         )
 
     def introduction(self, trained: Parameters) -> str:
@@ -145,7 +154,6 @@ class Tuning:
         config, parts = self._config, self._parts
         folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
-        folder.mkdir(parents=True, exist_ok=True)
 
         def segmenter() -> Segmenter:
             return build_segmenter(config.SEGMENTER, parts.model.device)
@@ -156,7 +164,10 @@ class Tuning:
         identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
         parts.model.eval()
         try:
-            run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make, segmenter), session)
+            live = _LiveEngine(identity, make, segmenter)
+            for failure in run_tasks(replace(plan, tasks=tasks, save_dir=folder), live, session):
+                if session.is_main:
+                    warn(failure)
         finally:
             parts.model.train()
             parts.model.vision_tower.eval()
@@ -202,16 +213,14 @@ def load_tuning(
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
     """
-    base = Path(config.RESUME_FROM).resolve()
-    torch.manual_seed(config.TRAIN.SEED)
-    model = load_model(config.LLM, foundation(base), device, trainable=True)
-    model.config.crayon_queries = config.TRAIN.CRAYON
-    if is_trained(base):
-        load_crayon(base, crayon_parameters(model))
-    lora = config.LORA
-    torch.manual_seed(config.TRAIN.SEED)
-    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
-    processor = CoLLaVOProcessor.from_pretrained(foundation(base))
+    base = locate(config.RESUME_FROM).resolve()
+    settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
+    config = replace(config, CRAYON=settings.crayon, SEGMENTER=settings.segmenter)
+    examined = examine(base, settings.template)
+    if is_main(os.environ):
+        for note in settings.notes:
+            warn(note)
+    processor = examined.processor
     preparation = Preparation(
         processor=processor,
         max_length=config.TRAIN.MAX_LENGTH,
@@ -230,6 +239,10 @@ def load_tuning(
         workers=config.TRAIN.WORKERS,
         alike=alike,
     )
+    model = _start(config, examined, device)
+    torch.manual_seed(config.TRAIN.SEED)
+    lora = config.LORA
+    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
     steps = config.TRAIN.STEPS
     if steps is None:
         steps = max(1, round(config.TRAIN.EPOCHS * schedule.num_samples / config.TRAIN.BATCH_SIZE_TOTAL))
@@ -239,9 +252,20 @@ def load_tuning(
         adapters=adapters,
         schedule=schedule,
         steps=steps,
-        started_from=foundation(base),
+        started_from=examined.described.base,
     )
     return Tuning(config, parts)
+
+
+def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoLLaVOForConditionalGeneration:
+    """The model to begin with: that of the checkpoint, with the crayon prompt of an earlier stage."""
+    described = examined.described
+    with LoadingBar(shown=is_main(os.environ)) as bar:
+        model = load_examined(config.LLM, examined, device, trainable=True, base_only=True, progress=bar.show)
+    model.config.crayon_queries = config.TRAIN.CRAYON
+    if described.state is not None:
+        load_crayon(described.folder, crayon_parameters(model))
+    return model
 
 
 def _settings(config: TrainConfig, steps: int) -> LoopSettings:
@@ -267,7 +291,7 @@ def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
         "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
         "DATA.SPOIL": data.SPOIL,
         "DATA.KINDS": list(data.KINDS),
-        "CRAYON": [config.CRAYON.OBJECT_LIST, config.CRAYON.MAP_SCALE],
+        "CRAYON": {"OBJECT_LIST": config.CRAYON.object_list, "MAP_SCALE": config.CRAYON.map_scale},
         "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
         "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
     }

@@ -1,11 +1,25 @@
-"""Scorers: answers into verdicts and figures. A scorer is a module here; a declaration names it."""
+"""Scorers: answers into verdicts and figures. A scorer is a module here; a declaration names it.
+
+A scorer has ``Options``, ``score`` and ``summarize``, and says beside them which targets it understands:
+
+- ``prepare(record, options)``: the record with its target, and what else the rule needs, in the form that ``score``
+  compares with; it raises ``MalformedError`` for a record that the rule cannot score (see `targets`);
+- ``own_reply(record, options)``: the reply that says the record's target;
+- ``highest(record, options)``: the most that the rule gives for it; 1 where there is no such function;
+- ``credits_empty(record, options)``: whether the rule finds an answer in an empty reply; never if there is none;
+- ``own_verdict(record, part, options)``: what a judge replies about ``own_reply`` (see `judging`).
+
+`scorable` checks records with them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+from configs.common.words import shown
 
 from ..declaration import Benchmark
 from ..options import build_options
@@ -53,13 +67,48 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
     seen: set[str] = set()
     for record, text in answers:
         if record.id in seen:
-            raise DataError(f"benchmark {benchmark.name}: {record.id} is answered twice; each id is scored once")
+            raise DataError(f"benchmark {benchmark.name}: {shown(record.id)} is answered twice; each id is scored once")
         seen.add(record.id)
         if text is None:
             scored.append(unanswered(record))
         else:
             scored.append(Scored(record=record, text=text, score=module.score(record, text, options)))
     return Evaluation(scored=scored, metrics=module.summarize(scored, options))
+
+
+def unit_of(benchmark: Benchmark) -> Callable[[Record], str]:
+    """What a benchmark's scorer takes together: from a record to the name of its unit.
+
+    A module with a function ``unit`` says it; elsewhere every record stands for itself.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    module, _ = _scorer(benchmark)
+    declared: Callable[[Record], str] = getattr(module, "unit", lambda record: record.id)
+    return declared
+
+
+def groups_of(benchmark: Benchmark) -> Callable[[Record], tuple[str, ...]]:
+    """What a benchmark's records are reported under, coarse to fine.
+
+    That is their group, then what ``meta`` has under the names that the module's ``grouped_by``, or the option ``by``,
+    gives.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    module, options = _scorer(benchmark)
+    keys = module.grouped_by(options) if hasattr(module, "grouped_by") else getattr(options, "by", ())
+    return lambda record: (record.group, *(_named(record.meta, key) for key in keys))
+
+
+def _named(meta: Mapping[str, Any], key: str) -> str:
+    """A value in ``meta`` as the name of a group; several at once are one group."""
+    value = meta.get(key)
+    if value is None:
+        return ""
+    return "+".join(sorted(map(str, value))) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:

@@ -7,12 +7,13 @@ the rule of the declaration as ``lenient_accuracy``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from configs.common.words import did_you_mean, shown
+
 from ..types import DataError, Metric, Record, Score, Scored
-from . import letters, rates
+from . import letters, rates, targets
 from .judges import matching
 from .judges.base import Request, Unjudged, question_of
 
@@ -44,9 +45,28 @@ class Options:
 def check_rule(rule: str) -> None:
     """Raise DataError, with the nearest names, for a rule that does not exist."""
     if rule not in letters.RULES:
-        near = difflib.get_close_matches(rule, letters.RULES, n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise DataError(f"unknown choice rule '{rule}'; {hint}Known rules: {', '.join(letters.RULES)}")
+        hint = did_you_mean(rule, letters.RULES)
+        raise DataError(f"unknown choice rule '{rule}'{hint} Known rules: {', '.join(letters.RULES)}")
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with the letter of the right option as its target; see `targets.letter`."""
+    return targets.letter(record)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The letter of the right option."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """Whether the rule finds a letter in an empty reply."""
+    return bool(letters.RULES[options.rule]("", options_of(record)))
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of a reply that means the right option."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:
@@ -109,7 +129,9 @@ def options_of(record: Record) -> Mapping[str, str]:
     """
     choices = record.meta.get("options")
     if not isinstance(choices, Mapping) or not choices:
-        raise DataError(f"record {record.id} has no options: a choice scorer needs a reader that gives meta['options']")
+        raise DataError(
+            f"record {shown(record.id)} has no options: a choice scorer needs a reader that gives meta['options']"
+        )
     return choices
 
 

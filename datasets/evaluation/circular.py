@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..registration import cells
+from ..registration.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import choice, rates
+from . import choice, letters, rates, targets
 from .judges.base import Request, Unjudged
 
 ABILITIES = {
@@ -44,6 +46,40 @@ class Options:
     def __post_init__(self) -> None:
         """Check the name of the rule."""
         choice.check_rule(self.rule)
+
+
+def unit(record: Record) -> str:
+    """The passes of a question."""
+    return str(record.meta.get("question", record.id))
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with its letter, and the number of its pass as a number.
+
+    Raises:
+        MalformedError: it has no options or no such target, or does not say which pass of which question it is.
+    """
+    targets.need(record, "circular", "question", "pass")
+    try:
+        number = int(cells.as_text(record.meta["pass"], "pass"))
+    except ValueError:
+        raise MalformedError(f"'pass' should be a whole number from 0, got {record.meta['pass']!r}") from None
+    return targets.letter(targets.with_meta(record, {"pass": number}))
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The letter of the right option."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """Whether the rule finds a letter in an empty reply."""
+    return bool(letters.RULES[options.rule]("", choice.options_of(record)))
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of a reply that means the right option."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:

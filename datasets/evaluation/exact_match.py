@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from ..registration import cells
+from ..registration.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import rates, vqa_accuracy
+from . import rates, targets, vqa_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,39 @@ def _lower(text: str) -> str:
 
 
 _FORMS: dict[str, Callable[[str], str]] = {"none": str, "lower": _lower, "vqa": vqa_accuracy.normalise}
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with one accepted answer, or a list of several, as its target.
+
+    Raises:
+        MalformedError: an answer is no text, or nothing is left of any when it is normalised.
+    """
+    form = _FORMS[options.normalise]
+    return targets.with_target(record, lambda value: one_or_several(value, form))
+
+
+def one_or_several(value: Any, form: Callable[[str], str]) -> str | list[str]:
+    """Accepted answers, without those that an empty reply would equal; see `targets.accepted`.
+
+    A text such as ``[3, 4]`` may list two answers or be one: both are accepted.
+
+    Raises:
+        MalformedError: an answer is no text, or none is left.
+    """
+    answers = targets.accepted(value)
+    items = cells.as_list(value) if isinstance(value, str) else None
+    if items is not None and not all(isinstance(item, str) for item in items):
+        answers.append(value)
+    said = [answer for answer in answers if form(answer).strip()]
+    if not said:
+        raise MalformedError(f"'answer' {value!r} is nothing when it is normalised, as an empty reply is")
+    return said[0] if len(said) == 1 and cells.as_list(said[0]) is None else said
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The first accepted answer."""
+    return record.target if isinstance(record.target, str) else str(record.target[0])
 
 
 def score(record: Record, text: str, options: Options) -> Score:

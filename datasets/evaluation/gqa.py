@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..registration.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import exact_match, rates
+from . import exact_match, rates, targets
 
 OPEN = "query"
 """The one structural type whose answers are open; all others are binary."""
@@ -36,6 +37,36 @@ class Options:
 def convert(text: str) -> str:
     """LLaVA's conversion: periods at the end removed, lower case."""
     return text.rstrip(".").lower()
+
+
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Names in ``meta`` of the coarse tables."""
+    return _TABLES[:2]
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with its answer converted as replies are.
+
+    Raises:
+        MalformedError: there are several answers, nothing is left of one, or the kind of question is not known.
+    """
+    found = targets.with_target(record, lambda value: _converted(value, options))
+    if found.target is not None:
+        targets.need(found, "gqa", "structural")
+    return found
+
+
+def _converted(value: object, options: Options) -> str:
+    said = targets.text(value).strip()
+    answer = convert(said) if options.conversion == "llava" else said
+    if not answer:
+        raise MalformedError(f"'answer' {value!r} is nothing once it is converted, as an empty reply is")
+    return answer
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The answer."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:

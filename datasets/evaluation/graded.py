@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
+from configs.common.words import quoted, shown
+
+from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 from .judges import grading
 from .judges.base import Request, Unjudged, question_of
 
@@ -53,6 +56,36 @@ class Graded(Score):
     grades: tuple[float, ...] = ()
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Name in ``meta`` that grades are reported by."""
+    return (options.capability,)
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with a reference answer as its target, several joined as alternatives, and a list of capabilities.
+
+    Raises:
+        MalformedError: an answer is neither a text nor a number.
+    """
+    found = targets.with_target(record, lambda value: "<OR>".join(targets.accepted(value)))
+    needed = record.meta.get(options.capability)
+    if not isinstance(needed, str):
+        return found
+    names = cells.as_list(needed)
+    names = [name.strip() for name in needed.split(",") if name.strip()] if names is None else names
+    return targets.with_meta(found, {options.capability: [str(name) for name in names]})
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The reference answer."""
+    return str(record.target)
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of the reference answer."""
+    return "1.0"
+
+
 def score(record: Record, text: str, options: Options) -> Score:
     """Without a judge there is no score."""
     return Score(value=None, extracted="", no_answer=not text.strip(), explanation="needs a judge's grade")
@@ -81,7 +114,7 @@ def _grade(record: Record, said: str) -> float:
     except ValueError:
         grade = -1.0
     if not 0.0 <= grade <= 1.0:
-        raise DataError(f"record {record.id}: a grade is a number from 0 to 1, got {said!r}")
+        raise DataError(f"record {shown(record.id)}: a grade is a number from 0 to 1, got {quoted(said)}")
     return grade
 
 
@@ -115,7 +148,7 @@ def _mean(name: str, scored: Sequence[Scored], group: str) -> Metric:
     values = [s.score.value or 0.0 for s in scored]
     metric = rates.mean(name, values, clusters=[rates.picture(s) for s in scored], group=group, scale=100)
     totals = _totals(scored)
-    return replace(metric, value=sum(totals) / len(totals)) if totals else metric
+    return rates.exactly(metric, sum(totals) / len(totals)) if totals else metric
 
 
 def _runs(scored: Sequence[Scored]) -> list[Metric]:

@@ -1,9 +1,10 @@
-"""Grounding: the box that the model says overlaps the right one by more than half (RefCOCO's rule, IoU > 0.5).
+"""Grounding: the box that the model says overlaps the right one by at least half (IoU >= 0.5).
 
 A record's target is a box in pixels, and ``meta`` has the picture's ``width`` and ``height``. The model says
 ``[x1, y1, x2, y2]`` on a scale of its own: CoLLaVO from 0 to 1, others up to 100 or 1,000.
 
-Source: Yu et al. 2016 (RefCOCO, arXiv 1608.00272); accuracy at IoU 0.5 as in MDETR (arXiv 2104.12763).
+Source: Yu et al. 2016 (RefCOCO, arXiv 1608.00272); accuracy at IoU 0.5 as MDETR's evaluator has it (arXiv 2104.12763),
+which counts an overlap of exactly the threshold.
 """
 
 from __future__ import annotations
@@ -13,13 +14,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from configs.common.words import quoted, shown
+
+from ..dataset_mappers.image_size import image_size
+from ..registration import cells
+from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 
 Box = tuple[float, float, float, float]
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
+_SEPARATOR = r"[\s,;]{1,6}"
+_PAIR = rf"\s{{0,6}}{_NUMBER}{_SEPARATOR}{_NUMBER}\s{{0,6}}"
+_BRACKETS = r"\[{0}\]|\({0}\)|\{{{0}\}}|<{0}>"
+_FOUR_IN_ONE = _BRACKETS.format(rf"\s{{0,6}}{_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{3}}\s{{0,6}}")
+_TWO_CORNERS = rf"(?:{_BRACKETS.format(_PAIR)})[\s,;]{{0,6}}(?:{_BRACKETS.format(_PAIR)})"
+_BOX = re.compile(f"{_FOUR_IN_ONE}|{_TWO_CORNERS}")
 _FOUR = re.compile(rf"(?<![\w.]){_NUMBER}(?:[\s,;()\[\]]{{1,6}}{_NUMBER}){{3}}(?![\d.]*\d)")
+_ITEM = re.compile(r"^\s{0,9}(?:\(?\d{1,3}[.)]|[-*•])\s", re.MULTILINE)
+"""The mark of a list's item, whose number belongs to no box."""
 _VALUE = re.compile(_NUMBER)
+_OTHER_BRACKETS = str.maketrans("【】〔〕［］（）｛｝＜＞，；", "[][][](){}<>,;")
+_ROUNDING = 1e-9
+"""What an overlap may fall short of the threshold by, having been computed in floating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +45,7 @@ class Options:
 
     Attributes:
         scale: what the model's coordinates count to: 1, 100, 1000; 0 for pixels.
-        threshold: overlap that must be exceeded.
+        threshold: overlap that must be reached.
         box: how the target is written: two corners, or a corner with width and height.
     """
 
@@ -38,16 +55,19 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.scale < 0 or not 0 <= self.threshold < 1:
-            raise DataError(f"grounding: scale is at least 0 and threshold from 0 to below 1, not {self}")
+        if self.scale < 0 or not 0 < self.threshold <= 1:
+            raise DataError(f"grounding: scale is at least 0 and threshold from above 0 to 1, not {self}")
 
 
 def read_box(text: str) -> Box | None:
-    """The first four numbers that stand together in a text, in brackets or not; None where there are none.
+    """The first box of a text; None where there is none.
 
-    Corners in another order are put right: the smaller of each side first.
+    A box is a bracket of any kind with exactly four numbers, or two brackets with two each; only a text without such a
+    bracket is searched for four numbers that stand together, marks of list items aside. Corners in another order are
+    put right: the smaller of each side first.
     """
-    found = _FOUR.search(text)
+    plain = text.translate(_OTHER_BRACKETS)
+    found = _BOX.search(plain) or _FOUR.search(_ITEM.sub("", plain)) or _FOUR.search(plain)
     if not found:
         return None
     x1, y1, x2, y2 = (float(number) for number in _VALUE.findall(found[0]))
@@ -59,7 +79,7 @@ def overlap(a: Box, b: Box) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     common = max(0.0, width) * max(0.0, height)
     union = _area(a) + _area(b) - common
-    return common / union if union > 0 else 0.0
+    return min(1.0, common / union) if union > 0 else 0.0
 
 
 def _area(box: Box) -> float:
@@ -77,6 +97,60 @@ class Located(Score):
     iou: float | None = None
 
 
+def prepare(record: Record, options: Options) -> Record:
+    """The record with its box in pixels and the size of its image, which the image knows where the table does not.
+
+    A box that lies within one pixel is written in fractions of the image's sides.
+
+    Raises:
+        MalformedError: the target is no box with an area, or nothing tells the size of the image.
+    """
+    if cells.blank(record.target):
+        return targets.with_target(record, targets.box)
+    found = _sized(record)
+    width, height = found.meta["width"], found.meta["height"]
+    sides = targets.box(record.target)
+    if all(0 <= side <= 1 for side in sides):
+        sides = [side * whole for side, whole in zip(sides, (width, height) * 2, strict=True)]
+    x1, y1, x2, y2 = (*sides[:2], sides[0] + sides[2], sides[1] + sides[3]) if options.box == "xywh" else sides
+    if x2 <= x1 or y2 <= y1:
+        raise MalformedError(
+            f"'answer' {record.target!r} encloses nothing; it is read as {options.box} (scorer.box: xyxy | xywh)"
+        )
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise MalformedError(f"'answer' {record.target!r} lies outside its image of {width:g} x {height:g} pixels")
+    return targets.with_target(found, lambda _: sides)
+
+
+def _sized(record: Record) -> Record:
+    """The record with the width and height of its image as numbers.
+
+    Raises:
+        MalformedError: neither the record nor its image tells.
+    """
+    try:
+        sides = {name: float(record.meta[name]) for name in ("width", "height")}
+    except (KeyError, TypeError, ValueError):
+        sides = {}
+    if not sides or not all(0 < side < float("inf") for side in sides.values()):
+        if record.image is None:
+            raise MalformedError("has neither width and height (data.keep names their columns) nor an image")
+        try:
+            sides = dict(zip(("width", "height"), map(float, image_size(record.image)), strict=True))
+        except DataError as error:
+            raise MalformedError(f"has no width and height (data.keep names their columns), and {error}") from None
+        return targets.with_meta(record, sides)
+    same = all(type(record.meta[name]) in (int, float) for name in sides)
+    return record if same else targets.with_meta(record, sides)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The box on the model's scale."""
+    x1, y1, x2, y2 = _target(record, options)
+    across, down = (options.scale / record.meta[name] if options.scale else 1.0 for name in ("width", "height"))
+    return f"[{x1 * across:.6f}, {y1 * down:.6f}, {x2 * across:.6f}, {y2 * down:.6f}]"
+
+
 def score(record: Record, text: str, options: Options) -> Located:
     """Read the box and compare it."""
     said = read_box(text)
@@ -87,16 +161,17 @@ def score(record: Record, text: str, options: Options) -> Located:
         note = "holds no box" if text.strip() else ""
         return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
     iou = overlap(_in_pixels(said, record, options.scale), right)
-    return Located(
-        value=float(iou > options.threshold), extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}"
-    )
+    right_enough = float(iou >= options.threshold - _ROUNDING)
+    return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
 
 
 def _target(record: Record, options: Options) -> Box:
     try:
         x, y, z, w = (float(value) for value in record.target)
     except (TypeError, ValueError):
-        raise DataError(f"record {record.id}: its answer is no box of four numbers: {record.target!r}") from None
+        raise DataError(
+            f"record {shown(record.id)}: its answer is no box of four numbers: {quoted(record.target)}"
+        ) from None
     return (x, y, x + z, y + w) if options.box == "xywh" else (x, y, z, w)
 
 
@@ -106,7 +181,7 @@ def _in_pixels(box: Box, record: Record, scale: float) -> Box:
         width, height = float(record.meta["width"]), float(record.meta["height"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"record {record.id}: its picture's width and height are not known; name their columns in data.keep"
+            f"record {shown(record.id)}: its picture's width and height are not known; name their columns in data.keep"
         ) from None
     across, down = (width / scale, height / scale) if scale else (1.0, 1.0)
     x1, x2 = (min(max(side * across, 0.0), width) for side in (box[0], box[2]))

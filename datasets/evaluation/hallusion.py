@@ -6,19 +6,24 @@ Rules (``rule`` in the declaration):
 
 - ``hallusion``: the official figures. A judge decides whether an answer is right, wrong or unclear; without one the
   words do (yes and not no, no and not yes, else unclear), as VLMEvalKit reads them.
-- ``hallusion_vlmevalkit``: VLMEvalKit's figures: questions with a picture only, unclear is wrong, and sets of the two
-  categories that share subcategory and number are one.
+- ``hallusion_vlmevalkit``: VLMEvalKit's figures: questions with an image only (951, of 455 pairs and 346 figures),
+  unclear is wrong; also by category and subcategory together (``VD_ocr``), its table's ``l2-category``.
 - ``hallusion_released``: what the first CoLLaVO release did: "yes" anywhere in the text, plain accuracy, pictures only.
+
+The first two also report ``average``, the mean of aAcc, fAcc and qAcc, by which leaderboards order models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from configs.common.words import quoted, shown
+
+from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
-from . import hallusion_errors, rates
+from . import hallusion_errors, rates, targets
 from .hallusion_errors import Checked
 from .judges import correctness
 from .judges.base import Request, Unjudged, question_of
@@ -27,7 +32,9 @@ from .vqa_accuracy import without_punctuation
 
 _WORDS = {INCORRECT: "incorrect", CORRECT: "correct", UNCLEAR: "unclear"}
 _SET = ("category", "subcategory", "set_id")
-_SET_VLMEVALKIT = ("subcategory", "set_id")
+
+_PLACE = (*_SET, "figure_id", "question_id", "visual_input")
+"""What a record's ``meta`` must say of it."""
 
 OFFLINE = "yes and no by their words, as VLMEvalKit reads them"
 """What decides without a judge."""
@@ -47,6 +54,11 @@ class Options:
     attribution: bool = False
 
 
+def unit(record: Record) -> str:
+    """The set: its figures share questions, and its questions share figures."""
+    return "/".join(str(record.meta.get(key, record.id)) for key in _SET)
+
+
 def read_words(text: str) -> str:
     """``yes`` or ``no`` if the text holds that word and not the other, else ""."""
     words = without_punctuation(text.lower()).split()
@@ -59,6 +71,38 @@ def read_released(text: str) -> str:
     return "yes" if "yes" in text.lower() else "no"
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Names in ``meta`` that figures are reported by."""
+    return ("category", "subcategory")
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no`` as its target, and its place in its set as texts.
+
+    Raises:
+        MalformedError: the target is neither, or a part of the place is missing.
+    """
+    targets.need(record, "hallusion", *_PLACE)
+    place = {name: cells.as_text(record.meta[name], name) for name in _PLACE}
+    found = targets.with_target(targets.with_meta(record, place), targets.yes_no)
+    return found if "reference" in record.meta else targets.with_meta(found, {"reference": str(found.target or "")})
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """Not to know is right where there is no image to know it from; the release read "no" where nothing is said."""
+    return record.target == "no" if options.rule == "hallusion_released" else _blind(record)
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of a right answer, and of two that agree."""
+    return "same" if part == "same" else "correct"
+
+
 def score(record: Record, text: str, options: Options) -> Score:
     """Read yes or no by the rule and compare it with the label."""
     said = read_released(text) if options.rule == "hallusion_released" else read_words(text)
@@ -69,16 +113,23 @@ def score(record: Record, text: str, options: Options) -> Score:
     return Checked(value=value, extracted=said, no_answer=not read_words(text), verdict=verdict)
 
 
+def asks(options: Options) -> bool:
+    """Whether the rule has a use for a judge: the official one alone has."""
+    return options.rule == "hallusion"
+
+
 def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
     """Take the judge's verdict; a rule other than the official one has no use for it."""
-    if options.rule != "hallusion":
+    if not asks(options):
         return score(record, text, options)
     verdict, same = verdicts.get("correctness"), verdicts.get("same", "")
     said = read_words(text)
     if verdict is None:
         return Unjudged(extracted=said, no_answer=not text.strip())
     if verdict not in _WORDS or same not in ("", SAME, DIFFERENT):
-        raise DataError(f"record {record.id}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {dict(verdicts)!r}")
+        raise DataError(
+            f"record {shown(record.id)}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {quoted(dict(verdicts))}"
+        )
     return Checked(
         value=_credit(record, verdict),
         extracted=said,
@@ -100,7 +151,7 @@ def _blind(record: Record) -> bool:
 
 def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
     """Is each answer right, and (``attribution``) does it agree with the one about figure 0?"""
-    if options.rule != "hallusion":
+    if not asks(options):
         return
     given = list(answers)
     for record, text in given:
@@ -122,21 +173,27 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
 
 
 def _groups(scored: Sequence[Scored], rule: str) -> Iterator[tuple[str, Sequence[Scored]]]:
-    """All, then each category, then (VLMEvalKit) each subcategory."""
+    """All, then each category, then (VLMEvalKit) each subcategory of each."""
     yield "", scored
-    for key in ("category", "subcategory") if rule == "hallusion_vlmevalkit" else ("category",):
-        yield from rates.by_meta(scored, key).items()
+    yield from rates.by_meta(scored, "category").items()
+    if rule == "hallusion_vlmevalkit":
+        yield from rates.split_by(scored, _subcategory).items()
+
+
+def _subcategory(item: Scored) -> str:
+    """As VLMEvalKit's table names it, e.g. ``VD_ocr``."""
+    return f"{item.record.meta['category']}_{item.record.meta['subcategory']}"
 
 
 def _figures(scored: Sequence[Scored], group: str, options: Options) -> list[Metric]:
     accuracy = rates.accuracy(scored, name="aAcc", group=group)
     if options.rule == "hallusion_released":
         return [accuracy]
-    keys = _SET if options.rule == "hallusion" else _SET_VLMEVALKIT
-    pairs = _complete(scored, lambda s: _key(s.record, (*keys, "question_id")))
+    pairs = _complete(scored, lambda s: _pair(s.record))
     seen = [s for s in scored if not _blind(s.record)]
-    figures = _complete(seen, lambda s: _key(s.record, (*keys, "figure_id")))
+    figures = _complete(seen, lambda s: _key(s.record, (*_SET, "figure_id")))
     metrics = [accuracy, _all_right("qAcc", pairs, group), _all_right("fAcc", figures, group)]
+    metrics.append(_average(scored, figures, pairs, group))
     if options.rule == "hallusion_vlmevalkit":
         return metrics
     easy = [s for s in scored if s.record.meta["visual_input"] != "2"]
@@ -186,6 +243,16 @@ def _mean(name: str, values: Sequence[float], groups: _Groups, group: str) -> Me
 
 def _all_right(name: str, groups: _Groups, group: str) -> Metric:
     return _mean(name, [float(_share(members) == 1.0) for members in groups.values()], groups, group)
+
+
+def _average(scored: Sequence[Scored], figures: _Groups, pairs: _Groups, group: str) -> Metric:
+    """The mean of aAcc, fAcc and qAcc; all that is asked about one set is one cluster."""
+    each = [(s.score.value, _key(s.record, _SET)) for s in scored if s.score.value is not None]
+    whole = [
+        [(float(_share(members) == 1.0), _key(members[0].record, _SET)) for members in groups.values()]
+        for groups in (figures, pairs)
+    ]
+    return replace(rates.mean_of_groups("average", [each, *whole], group=group), num=len(each))
 
 
 def _shares(figures: _Groups, group: str) -> list[Metric]:

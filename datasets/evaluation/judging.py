@@ -4,7 +4,9 @@ A scorer that can use a judge has, beside ``score`` and ``summarize``:
 
 - ``requests(answers, options)``: what a judge must be asked about some answers; nothing where its rules decide;
 - ``judged(record, text, verdicts, options)``: the score with the verdicts on that record, pure like ``score``;
-- ``OFFLINE``: what decides when there is no judge; "" where nothing does.
+- ``OFFLINE``: what decides when there is no judge; "" where nothing does;
+- ``RECORDED``, where the authors' result files keep a judge's verdicts beside the replies: the name of that field;
+- ``asks(options)``, where some of its rules have no use for a judge: whether the chosen one has.
 
 Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded verdicts serve as well.
 """
@@ -26,12 +28,25 @@ from .predictions import unanswered
 
 
 def uses_judge(benchmark: Benchmark) -> bool:
-    """Whether a judge can help to score a benchmark.
+    """Whether a judge can help to score a benchmark by the rule that its declaration names.
 
     Raises:
         DataError: unknown scorer or option.
     """
-    return hasattr(_scorer(benchmark)[0], "requests")
+    return _has_use(*_scorer(benchmark))
+
+
+def _has_use(module: ModuleType, options: Any) -> bool:
+    return hasattr(module, "requests") and (not hasattr(module, "asks") or bool(module.asks(options)))
+
+
+def recorded_field(benchmark: Benchmark) -> str:
+    """Under which name result files of a benchmark keep a judge's verdict beside each reply; "" where they do not.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    return str(getattr(_scorer(benchmark)[0], "RECORDED", ""))
 
 
 def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) -> list[Request]:
@@ -83,8 +98,8 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
         benchmark: names the scorer.
         judge: name of the judge that was asked; None if there was none.
     """
-    module, _ = _scorer(benchmark)
-    if not hasattr(module, "requests"):
+    module, options = _scorer(benchmark)
+    if not _has_use(module, options):
         return ""
     if judge:
         return f"judge: {judge}"
@@ -93,8 +108,9 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
 
 def _judged_scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
     module, options = _scorer(benchmark)
-    if not hasattr(module, "requests"):
-        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}' has no use for a judge")
+    if not _has_use(module, options):
+        rule = f" by the rule '{options.rule}'" if hasattr(module, "requests") else ""
+        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}'{rule} has no use for a judge")
     return module, options
 
 

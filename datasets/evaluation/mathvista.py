@@ -15,8 +15,10 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..registration import cells
+from ..registration.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import letters, levenshtein, numbers, rates
+from . import letters, levenshtein, numbers, rates, targets
 from .judges import extraction
 from .judges.base import Request, Unjudged, question_of
 
@@ -25,6 +27,8 @@ _LETTER = re.compile(r"\(([a-zA-Z])\)")
 
 OFFLINE = "answers by the rules of extract_answer.py, which leave longer texts empty"
 """What decides without a judge."""
+RECORDED = "extraction"
+"""Field of the authors' result files that holds what their judge extracted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,74 @@ class Options:
         "grade",
         "skills",
     )
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with its answer in the form that extractions are brought into.
+
+    Raises:
+        MalformedError: it does not say what kind of question it is, or its answer is not of that kind.
+    """
+    targets.need(record, "mathvista", "question_type", "answer_type")
+    meta = record.meta
+    for name, known in (("question_type", QUESTION_TYPES), ("answer_type", ANSWER_TYPES)):
+        if meta[name] not in known:
+            raise MalformedError(f"'{name}' should be {' or '.join(known)}, got {meta[name]!r}")
+    choices = [] if cells.blank(meta.get("choices")) else cells.as_list(meta["choices"])
+    if choices is None or (meta["question_type"] == "multi_choice" and not choices):
+        raise MalformedError(f"'choices' should be a list of options, got {meta.get('choices')!r}")
+    found = targets.with_meta(record, {"choices": [cells.as_text(choice, "choices") for choice in choices]})
+    found = targets.with_meta(found, {"precision": _precision(found)})
+    return targets.with_target(found, lambda value: _answer(found, value))
+
+
+QUESTION_TYPES = ("multi_choice", "free_form")
+ANSWER_TYPES = ("text", "integer", "float", "list")
+
+
+def _precision(record: Record) -> int | None:
+    """Decimals of a float answer: as declared, else as its answer is written."""
+    given, said = record.meta.get("precision"), record.target
+    if cells.absent(given):
+        written = cells.as_text(said, "answer") if isinstance(said, (str, int, float)) else ""
+        is_float = record.meta["answer_type"] == "float" and record.meta["question_type"] == "free_form"
+        return max(1, len(written.partition(".")[2].strip())) if is_float and written else None
+    try:
+        return int(float(str(given)))
+    except (ValueError, OverflowError):
+        raise MalformedError(f"'precision' should be a whole number, got {given!r}") from None
+
+
+def _answer(record: Record, value: object) -> str:
+    """The target in the form of an extraction."""
+    if record.meta["question_type"] == "multi_choice":
+        choices = record.meta["choices"]
+        options = dict(zip(string.ascii_uppercase, choices, strict=False))
+        return value if isinstance(value, str) and value in choices else options[cells.option_letter(value, options)]
+    if record.meta["answer_type"] == "list":
+        return value if isinstance(value, str) else str(cells.as_list(value) or value)
+    said = targets.text(value).strip()
+    answer = normalise(record, said)
+    if answer is None or (record.meta["answer_type"] == "integer" and float(said) != int(answer)):
+        raise MalformedError(f"'answer' should be of the kind {record.meta['answer_type']}, got {value!r}")
+    return answer
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The answer."""
+    return str(record.target)
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge copies out of a right reply: the letter of the option, or the answer."""
+    if record.meta["question_type"] == "multi_choice":
+        return string.ascii_uppercase[record.meta["choices"].index(record.target)]
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """The official script takes the nearest option to nothing, the shortest one."""
+    return bool(record.meta["question_type"] == "multi_choice")
 
 
 def extract(record: Record, text: str, quick: bool) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..types import Metric, Record, Score, Scored
-from . import rates
+from . import intervals, rates, targets
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -36,6 +36,26 @@ def first_four(text: str) -> str:
     if head in ("yes", "no"):
         return head
     return next((word for word in ("yes", "no") if word in head[:4]), "")
+
+
+def unit(record: Record) -> str:
+    """The pair of an image."""
+    return f"{record.group}/{record.meta.get('pair', record.id)}"
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no`` as its target.
+
+    Raises:
+        MalformedError: the target is neither, or the record does not say what pair it belongs to.
+    """
+    targets.need(record, "mme", "pair")
+    return targets.with_target(record, targets.yes_no)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:
@@ -69,28 +89,27 @@ def _sum(group: str, names: Sequence[str], rows: dict[str, list[Metric]]) -> Met
 
 
 def _subtask(task: str, scored: Sequence[Scored]) -> list[Metric]:
+    """Score, accuracy and accuracy+ of a subtask, then its counts; the two questions of an image are one cluster."""
     answered = [s for s in scored if s.score.value is not None]
-    pairs = rates.split_by(answered, lambda s: str(s.record.meta["pair"]))
-    both = [float(all(s.score.value == 1.0 for s in pair)) for pair in pairs.values() if len(pair) == _FULL_PAIR]
-    acc = rates.accuracy(answered, name="acc", group=task)
-    acc_plus = rates.mean("acc_plus", both, group=task)
-    total = None if acc.value is None or acc_plus.value is None else 100.0 * (acc.value + acc_plus.value)
+    clusters = [_pair(s) for s in answered]
+    pairs = {key: pair for key, pair in rates.split_by(answered, _pair).items() if len(pair) == _FULL_PAIR}
+    both = [float(all(s.score.value == 1.0 for s in pair)) for pair in pairs.values()]
+    acc = intervals.mean([s.score.value or 0.0 for s in answered], clusters) if answered else None
+    acc_plus = intervals.mean(both, list(pairs)) if both else None
+    total = None if acc is None or acc_plus is None else intervals.weighted_sum([(100.0, acc), (100.0, acc_plus)])
+    row = rates.metric("score", total, len(answered), group=task, kind="score")
+    if acc is not None and acc_plus is not None:
+        row = rates.exactly(row, 100.0 * (acc.value + acc_plus.value))
     return [
-        Metric(name="score", group=task, value=total, num=len(answered), stderr=_error(pairs, total), kind="score"),
-        acc,
-        acc_plus,
+        row,
+        rates.metric("acc", acc, len(answered), group=task),
+        rates.metric("acc_plus", acc_plus, len(both), group=task),
         *_confusion(task, answered),
     ]
 
 
-def _error(pairs: dict[str, list[Scored]], total: float | None) -> float | None:
-    """Standard error of a subtask score: the mean over images of 100 (share right + all right)."""
-    per_image = [
-        sum(s.score.value or 0.0 for s in pair) / _FULL_PAIR + float(all(s.score.value == 1.0 for s in pair))
-        for pair in pairs.values()
-        if len(pair) == _FULL_PAIR
-    ]
-    return None if total is None else rates.mean("score", per_image, scale=100.0).stderr
+def _pair(item: Scored) -> str:
+    return str(item.record.meta["pair"])
 
 
 def _confusion(task: str, answered: Sequence[Scored]) -> list[Metric]:

@@ -15,8 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from configs.common.words import shown
+
+from ..registration import cells
+from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates, yes_no
+from . import intervals, rates, targets, yes_no
+from .intervals import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +42,53 @@ class Options:
             raise DataError(f"per_class: extremes must be at least 1, not {self.extremes}")
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Name in ``meta`` that accuracy is reported by."""
+    return ("class",)
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no``, or the name of a class, as its target.
+
+    Raises:
+        MalformedError: the target is none of these, or the record lacks its class, or the names of all classes.
+    """
+    targets.need(record, "per_class", "class", *(["names"] if options.rule == "class_name" else []))
+    if options.rule == "yes_no":
+        return targets.with_target(record, targets.yes_no)
+    names = cells.as_list(record.meta["names"])
+    if not names or not all(isinstance(name, str) for name in names):
+        raise MalformedError(f"'names' should be a list of class names, got {record.meta['names']!r}")
+    found = record if not isinstance(record.meta["names"], str) else targets.with_meta(record, {"names": names})
+    return targets.with_target(found, lambda value: _named(targets.text(value), tuple(names)))
+
+
+def _named(value: str, names: tuple[str, ...]) -> str:
+    said = value if value in names else read_class(value, names)
+    if not said:
+        raise MalformedError(f"'answer' {value!r} is the name of no class, or of several")
+    return said
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label, or the name of the class."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """POPE's rule reads yes where nothing is said."""
+    return bool(options.rule == "yes_no" and record.target == "yes")
+
+
 def score(record: Record, text: str, options: Options) -> Score:
     """Read a text by the rule and compare it with the target."""
     if options.rule == "yes_no":
         return yes_no.score(record, text, yes_no.Options())
     names = record.meta.get("names")
     if not names:
-        raise DataError(f"record {record.id} has no class names: the rule class_name needs a reader that gives them")
+        raise DataError(
+            f"record {shown(record.id)} has no class names: the rule class_name needs a reader that gives them"
+        )
     said = read_class(text, tuple(names))
     value = None if record.target is None else float(said == record.target)
     note = "names no class, or several" if not said and text.strip() else ""
@@ -92,23 +137,27 @@ def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     """The average over the classes, the best and the worst, the share of right answers, and every class."""
     groups = rates.by_meta([s for s in scored if s.score.value is not None], "class")
-    each = {name: rates.accuracy(members, group=f"class/{name}") for name, members in groups.items()}
-    ranked = sorted(each.values(), key=lambda metric: (-(metric.value or 0.0), metric.group))
+    each = {name: _estimate(members) for name, members in groups.items()}
+    ranked = sorted(each, key=lambda name: (-each[name].value, f"class/{name}"))
+    best, worst = ranked[: options.extremes], ranked[-options.extremes :]
+    averages = {"average": ranked, f"top_{options.extremes}": best, f"bottom_{options.extremes}": worst}
     return [
-        _average("average", ranked),
-        _average(f"top_{options.extremes}", ranked[: options.extremes]),
-        _average(f"bottom_{options.extremes}", ranked[-options.extremes :]),
+        *(_average(name, [(each[c], len(groups[c])) for c in classes]) for name, classes in averages.items()),
         rates.accuracy(scored),
-        *each.values(),
+        *(rates.metric("accuracy", each[name], len(groups[name]), group=f"class/{name}") for name in each),
         rates.no_answer(scored),
         *rates.unscored(scored),
     ]
 
 
-def _average(name: str, classes: Sequence[Metric]) -> Metric:
-    """Mean over classes; its error is that of the classes' figures, whose questions are different ones."""
-    values = [metric.value for metric in classes if metric.value is not None]
-    if not values:
+def _estimate(scored: Sequence[Scored]) -> Estimate:
+    return intervals.mean([s.score.value or 0.0 for s in scored], [rates.picture(s) for s in scored])
+
+
+def _average(name: str, classes: Sequence[tuple[Estimate, int]]) -> Metric:
+    """Mean over classes; questions about one image belong together, of whatever class they are."""
+    if not classes:
         return Metric(name=name, value=None, num=0)
-    stderr = sum((metric.stderr or 0.0) ** 2 for metric in classes) ** 0.5 / len(values)
-    return Metric(name=name, value=sum(values) / len(values), num=sum(metric.num for metric in classes), stderr=stderr)
+    whole = intervals.weighted_sum([(1 / len(classes), estimate) for estimate, _ in classes])
+    average = sum(estimate.value for estimate, _ in classes) / len(classes)
+    return rates.exactly(rates.metric(name, whole, sum(num for _, num in classes)), average)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
-from . import choice, rates
+from . import choice, rates, targets
 from .judges.base import Request
 
 OFFLINE = "letters by the rule of the declaration"
@@ -37,6 +37,26 @@ class Options:
 
     rule: Literal["qbench", "qbench_first", "qbench_released"] = "qbench"
     by: tuple[str, ...] = ("type", "concern")
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with the letter of the right candidate as its target; see `targets.letter`."""
+    return targets.letter(record)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The letter of the right candidate."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """Whether the rule takes an empty reply for a candidate, as the release did."""
+    return options.rule == "qbench_released"
+
+
+def own_verdict(record: Record, part: str, options: Options) -> str:
+    """What a judge says of a reply that means the right candidate."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -1,17 +1,57 @@
-"""Means with a standard error and a count: the arithmetic that all scorers share.
+"""Means with a standard error, an interval and a count: the arithmetic that all scorers share.
 
 Questions about one image are not independent, so the standard error is clustered by image (for one question per image
-it is the usual ``sqrt(p (1 - p) / n)``). A figure over nothing is None, never 0.
+it is the usual ``sqrt(p (1 - p) / n)``), and so is the interval (``intervals.py``), which stays within the scale. A
+figure over nothing is None, never 0.
 """
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ..types import Metric, Scored
+from . import intervals
+from .intervals import Estimate
+from .predictions import Outcome, outcome
+
+Kind = Literal["rate", "score"]
+
+
+def metric(
+    name: str, estimate: Estimate | None, num: int, *, group: str = "", scale: float = 1.0, kind: Kind = "rate"
+) -> Metric:
+    """A row for an estimate; without a value where there is none.
+
+    Args:
+        name: the metric's name.
+        estimate: see `Estimate`.
+        num: how many samples it is computed from.
+        group: what the samples have in common; "" for the whole benchmark.
+        scale: what value, error and interval are multiplied by.
+        kind: see `Metric`.
+    """
+    if estimate is None:
+        return Metric(name=name, value=None, num=num, group=group, kind=kind)
+    return Metric(
+        name=name,
+        value=scale * estimate.value,
+        num=num,
+        group=group,
+        stderr=scale * estimate.stderr,
+        low=scale * estimate.low,
+        high=scale * estimate.high,
+        kind=kind,
+    )
+
+
+def exactly(row: Metric, value: float | None) -> Metric:
+    """A row with its figure computed in an official script's order, to the last bit; its interval still contains it."""
+    if value is None or row.low is None or row.high is None:
+        return replace(row, value=value)
+    return replace(row, value=value, low=min(row.low, value), high=max(row.high, value))
 
 
 def mean(
@@ -21,26 +61,22 @@ def mean(
     clusters: Sequence[Hashable] | None = None,
     group: str = "",
     scale: float = 1.0,
+    signed: bool = False,
 ) -> Metric:
     """Average of per-sample credits.
 
     Args:
         name: the metric's name.
-        values: one credit per sample.
+        values: one credit per sample, between 0 and 1.
         clusters: what each sample depends on (its image); samples count as independent if left out.
         group: what the samples have in common; "" for the whole benchmark.
-        scale: 1 reports a rate; anything else multiplies value and error and reports a score.
+        scale: 1 reports a rate; anything else multiplies value, error and interval and reports a score.
+        signed: credits are between -1 and 1.
     """
-    kind: Literal["rate", "score"] = "rate" if scale == 1.0 else "score"
-    num = len(values)
-    if not num:
-        return Metric(name=name, value=None, num=0, group=group, kind=kind)
-    average = sum(values) / num
-    residuals: dict[Hashable, float] = defaultdict(float)
-    for index, value in enumerate(values):
-        residuals[clusters[index] if clusters is not None else index] += value - average
-    stderr = math.sqrt(sum(r * r for r in residuals.values())) / num
-    return Metric(name=name, value=scale * average, num=num, group=group, stderr=scale * stderr, kind=kind)
+    average = intervals.signed_mean if signed else intervals.mean
+    kind: Kind = "rate" if scale == 1.0 else "score"
+    estimate = average(values, clusters) if values else None
+    return metric(name, estimate, len(values), group=group, scale=scale, kind=kind)
 
 
 def mean_of_groups(name: str, groups: Sequence[Sequence[tuple[float, Hashable]]], *, group: str = "mean") -> Metric:
@@ -55,13 +91,9 @@ def mean_of_groups(name: str, groups: Sequence[Sequence[tuple[float, Hashable]]]
     num = sum(map(len, groups))
     if not groups or not all(groups):
         return Metric(name=name, value=None, num=num, group=group)
-    averages = [sum(value for value, _ in members) / len(members) for members in groups]
-    residuals: dict[Hashable, float] = defaultdict(float)
-    for members, average in zip(groups, averages, strict=True):
-        for value, cluster in members:
-            residuals[cluster] += (value - average) / len(members) / len(groups)
-    stderr = math.sqrt(sum(r * r for r in residuals.values()))
-    return Metric(name=name, value=sum(averages) / len(averages), num=num, group=group, stderr=stderr)
+    parts = [intervals.mean([value for value, _ in each], [cluster for _, cluster in each]) for each in groups]
+    row = metric(name, intervals.weighted_sum([(1 / len(parts), part) for part in parts]), num, group=group)
+    return exactly(row, sum(part.value for part in parts) / len(parts))
 
 
 def count(name: str, number: int, num: int, *, group: str = "") -> Metric:
@@ -92,14 +124,15 @@ def accuracy(
 
 
 def no_answer(scored: Sequence[Scored]) -> Metric:
-    """How many texts hold no recognisable answer."""
-    return count("no_answer", sum(s.score.no_answer for s in scored if s.score.value is not None), len(scored))
+    """How many replies hold no recognisable answer."""
+    return count("no_answer", sum(s.score.no_answer for s in scored), len(scored))
 
 
 def unscored(scored: Sequence[Scored]) -> list[Metric]:
-    """How many records have no verdict (no prediction, or an answer that is withheld); no row if all have one."""
-    number = sum(s.score.value is None for s in scored)
-    return [count("unscored", number, len(scored))] if number else []
+    """How many records have no score, by the reason (see `predictions.outcome`); a row for each that occurs."""
+    found = Counter(map(outcome, scored))
+    rows: dict[str, Outcome] = {"unscored": "unscored", "withheld": "withheld", "errors": "error"}
+    return [count(name, found[reason], len(scored)) for name, reason in rows.items() if found[reason]]
 
 
 def split_by(scored: Sequence[Scored], key: Callable[[Scored], str]) -> dict[str, list[Scored]]:

@@ -3,16 +3,18 @@
 Source: ChartQA (arXiv 2203.10244, section 5.1) as Pix2Struct's public metric reads it: both texts are numbers (a
 percent sign at the end divides by 100) and the right one is not 0, else the texts are compared without regard to case.
 "12." is the number 12; "12 years", "1,000" and "$5" are texts. What a robust reader would have understood is reported
-beside it as ``lenient_accuracy``. The paper's figure is the mean over the human and the augmented questions.
+beside it as ``lenient_accuracy``: there both texts are read as quantities, so that 1,000 is 1000, and 2 % is 2 % or 2.
+The paper's figure is the mean over the human and the augmented questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..types import DataError, Metric, Record, Score, Scored
-from . import numbers, rates
+from . import exact_match, numbers, rates, targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +37,64 @@ def as_number(text: str) -> float | None:
     """A text that is nothing but a number; None for any other."""
     percent = text.endswith("%")
     try:
-        return float(text.rstrip("%")) / 100 if percent else float(text)
+        number = float(text.rstrip("%")) / 100 if percent else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None  # "nan" and "infinity" are words
 
 
-def matches(text: str, target: str, tolerance: float, number: Callable[[str], float | None] = as_number) -> bool:
+def matches(text: str, target: str, tolerance: float) -> bool:
     """Whether an answer is right.
 
     Args:
         text: what was said.
         target: what is right.
         tolerance: see `Options`.
-        number: reads the number of the text.
     """
-    right, said = as_number(target), number(text)
+    right, said = as_number(target), as_number(text)
     if right and said is not None:
-        return abs(said - right) / abs(right) <= tolerance
+        return _near(said, right, tolerance)
     return text.lower() == target.lower()
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with one accepted answer, or a list of several, as its target.
+
+    Raises:
+        MalformedError: an answer is neither a text nor a number.
+    """
+    return targets.with_target(record, lambda value: exact_match.one_or_several(value, str.strip))
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The first accepted answer."""
+    return _targets(record)[0]
+
+
+def _near(said: float, right: float, tolerance: float) -> bool:
+    return said == right if right == 0 else abs(said - right) / abs(right) <= tolerance
+
+
+def lenient_matches(text: str, target: str, tolerance: float) -> bool:
+    """Whether a reader would have taken an answer for right: both sides are read as quantities, or as plain words.
+
+    Args:
+        text: what was said.
+        target: what is right.
+        tolerance: see `Options`.
+    """
+    if matches(text, target, tolerance) or _words(text) == _words(target):
+        return True
+    right = numbers.quantity(target)
+    said = None if right is None else numbers.lenient_quantity(text)
+    if right is None or said is None:
+        return False
+    return any(_near(one, other, tolerance) for one, other in said.readings(right))
+
+
+def _words(text: str) -> str:
+    """Case, spacing, quotes and a period at the end removed."""
+    return " ".join(numbers.plain(text).casefold().strip().removesuffix(".").strip("\"'“”‘’ ").split())
 
 
 def score(record: Record, text: str, options: Options) -> Score:
@@ -68,17 +110,9 @@ def _targets(record: Record) -> list[str]:
 
 
 def _lenient(scored: Scored, options: Options) -> float:
-    """Credit had the text been read by `numbers.lenient`, periods at its end aside."""
+    """Credit had the text been read as a reader would, periods at its end aside."""
     said = scored.text.strip().rstrip(".").rstrip()
-    return float(any(matches(said, target, options.tolerance, _read) for target in _targets(scored.record)))
-
-
-def _read(text: str) -> float | None:
-    exact = as_number(text)
-    if exact is not None:
-        return exact
-    found = numbers.lenient(text)
-    return found / 100 if found is not None and text.endswith("%") else found
+    return float(any(lenient_matches(said, target, options.tolerance) for target in _targets(scored.record)))
 
 
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
-from . import choice, rates
+from . import choice, rates, targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,21 @@ class Options:
     """
 
     rule: Literal["scienceqa", "scienceqa_released"] = "scienceqa"
+
+
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Names in ``meta`` that accuracy is reported by."""
+    return ("subject", "context", "grade")
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with the letter of the right option as its target; see `targets.letter`."""
+    return targets.letter(record)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The letter of the right option."""
+    return str(record.target)
 
 
 def score(record: Record, text: str, options: Options) -> Score:

@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from configs.common.words import quoted, shown
+
+from ..registration.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
 _THOUSANDS = re.compile(r"\d,\d")
 _MAX_PERIODS = 32
 _FULL_AGREEMENT = 3
+_FEWEST = 2
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
@@ -82,13 +86,51 @@ def agreement(answer: str, answers: Sequence[str]) -> float:
     return sum(hit if other == answer else miss for other in answers) / num if matches else 0.0
 
 
+def prepare(record: Record, options: Options) -> Record:
+    """The record with a list of human answers as its target.
+
+    Raises:
+        MalformedError: there is one alone, which agrees with no other, or one is no text.
+    """
+    return targets.with_target(record, _humans)
+
+
+def _humans(value: object) -> list[str]:
+    answers = targets.accepted(value)
+    if len(answers) < _FEWEST:
+        raise MalformedError(
+            f"'answer' should be a list of several people's answers, got {value!r}: VQA accuracy is agreement with the "
+            "others, which one alone cannot give; for one answer there are exact_match and relaxed"
+        )
+    return answers
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The human answer that most agree on."""
+    forms = [normalise(str(human)) for human in record.target]
+    return max(map(str, record.target), key=lambda human: agreement(normalise(human), forms))
+
+
+def highest(record: Record, options: Options) -> float:
+    """The credit of the answer that most agree on, which ten different answers keep below 1."""
+    forms = [normalise(str(human)) for human in record.target]
+    return max(agreement(form, forms) for form in forms)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """Whether an annotator's answer, such as "a", is nothing once it is normalised; the rule then equals it to none."""
+    return any(not normalise(str(human)) for human in record.target)
+
+
 def score(record: Record, text: str, options: Options) -> Score:
     """Normalise the text and measure its agreement with the human answers."""
     answer = normalise(text)
     if record.target is None:
         return Score(value=None, extracted=answer, no_answer=not answer)
     if isinstance(record.target, str) or not record.target:
-        raise DataError(f"record {record.id}: VQA accuracy needs a list of human answers, got {record.target!r}")
+        raise DataError(
+            f"record {shown(record.id)}: VQA accuracy needs a list of human answers, got {quoted(record.target)}"
+        )
     value = agreement(answer, [normalise(str(human)) for human in record.target])
     return Score(value=value, extracted=answer, no_answer=not answer)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
-from . import rates
+from . import rates, targets
 
 _YES_WORDS = r"yes|yeah|yep|yup|true|correct|right|certainly|indeed|there (?:is|are)|it is|是|有|对"
 _NO_WORDS = r"no|not|nope|none|nothing|never|false|incorrect|cannot|can't|isn't|aren't|doesn't|don't|不|没|否|无"
@@ -49,6 +49,21 @@ def states_an_answer(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", text).lower()
     patterns = (_LATIN_YES, _LATIN_NO, _CHINESE_YES, _CHINESE_NO)
     return any(pattern.search(plain) for pattern in patterns)
+
+
+def prepare(record: Record, options: Options) -> Record:
+    """The record with ``yes`` or ``no`` as its target; see `targets.yes_no`."""
+    return targets.with_target(record, targets.yes_no)
+
+
+def own_reply(record: Record, options: Options) -> str:
+    """The label."""
+    return str(record.target)
+
+
+def credits_empty(record: Record, options: Options) -> bool:
+    """The official rule reads yes where nothing is said."""
+    return bool(record.target == "yes")
 
 
 def score(record: Record, text: str, options: Options) -> Score:
@@ -101,7 +116,7 @@ def _over(name: str, value: float | None, scored: Sequence[Scored], word: str, o
     mean = rates.mean(
         name, [s.score.value or 0.0 for s in members], clusters=[rates.picture(s) for s in members], group=group
     )
-    return Metric(name=name, value=value, num=len(members), group=group, stderr=mean.stderr)
+    return rates.exactly(mean, value)
 
 
 _MEMBERS: dict[str, Callable[[Scored], float | None]] = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+
+from configs.common.words import did_you_mean, shown
 
 from ..declaration import Benchmark
 from ..options import build_options
@@ -57,6 +58,5 @@ def named_module(package: str, path: Sequence[str], name: str, where: str, needs
         if hasattr(module, needs) and hasattr(module, "Options"):
             return module
     known = sorted(n for n in found if hasattr(importlib.import_module(f"{package}.{n}"), needs))
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    raise DataError(f"{where}: there is no '{name}'{hint} There are: {', '.join(known)}")
+    hint = did_you_mean(name, known)
+    raise DataError(f"{where}: there is no '{shown(name)}'{hint} There are: {', '.join(known)}")

@@ -6,18 +6,19 @@ that finds it again, so that the pictures of a large file are not held in memory
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from configs.common.words import did_you_mean
+
 from ..types import DataError, ImageSource
 from . import jsonl, parquet, tsv
 from .cells import single
 from .encoded import EncodedImage, digest
-from .files import MalformedError, read_json
+from .files import MalformedError, listed, named_items, read_json
 
 FORMATS = ("json", "jsonl", "tsv", "csv", "parquet")
 _DELIMITERS = {"tsv": "\t", "csv": ","}
@@ -31,7 +32,7 @@ class Entry:
         cells: column name -> value.
         key: its name, where the file is an object of records.
         picture: makes the source of the picture in a cell, from the names of its column and of the rows' index.
-        pointers: whether a picture may be given as the index of the row that has it.
+        pointers: whether a picture may be given as the index of the row that has it, and all cells are text.
     """
 
     cells: Mapping[str, Any]
@@ -77,8 +78,11 @@ def entries(path: Path, kind: str, records: str = "") -> Iterator[Item]:
 
 
 def _parquet(path: Path) -> Iterator[Item]:
-    for row in parquet.rows(path, ()):
-        yield row.where, Entry(cells=row.cells, picture=partial(_parquet_picture, path, row))
+    for where, row in parquet.rows(path, ()):
+        if isinstance(row, MalformedError):
+            yield where, row
+        else:
+            yield where, Entry(cells=row.cells, picture=partial(_parquet_picture, path, row))
 
 
 def _parquet_picture(path: Path, row: parquet.Row, column: str, index: str) -> ImageSource:
@@ -139,9 +143,11 @@ def _is_lines(path: Path) -> bool:
 
 def _json(path: Path, records: str) -> Iterator[Item]:
     found = _descend(read_json(path), records, path)
-    named = found.items() if isinstance(found, dict) else ((str(number), value) for number, value in enumerate(found))
+    named = (
+        named_items(found) if isinstance(found, dict) else ((str(number), value) for number, value in enumerate(found))
+    )
     for name, value in named:
-        where = f"{path}, {records or 'record'}[{name}]"
+        where = f"{path}, {records or 'record'}[{listed([name])}]"
         if isinstance(value, dict):
             key = name if isinstance(found, dict) else None
             yield where, Entry(cells=value, key=key, picture=partial(_json_picture, where, value))
@@ -159,8 +165,7 @@ def _descend(content: Any, records: str, path: Path) -> list[Any] | dict[str, An
     for part in records.split(".") if records else ():
         if not isinstance(content, dict) or part not in content:
             known = list(content) if isinstance(content, dict) else []
-            near = difflib.get_close_matches(part, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(part, known, n=1)
             raise DataError(
                 f"{path}: data.records is '{records}', but there is no '{part}'{hint} {_described(content)}"
             )
@@ -176,7 +181,7 @@ def _descend(content: Any, records: str, path: Path) -> list[Any] | dict[str, An
 
 def _described(content: Any) -> str:
     if isinstance(content, dict):
-        return f"It has: {', '.join(list(map(str, content))[:20]) or 'nothing'}"
+        return f"It has: {listed(content)}"
     return f"There is {type(content).__name__} instead of an object."
 
 

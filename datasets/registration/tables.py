@@ -7,18 +7,19 @@ declared.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from configs.common.words import did_you_mean
+
 from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .cells import CHOICES, absent, as_text, options_of, target_of
-from .files import MalformedError, build_records, place, shown
+from .files import MalformedError, build_records, listed, place, whole_number
 from .table_files import Entry, Item, check_format, entries
 from .table_pictures import Gallery
 
@@ -44,7 +45,7 @@ class Options:
             What is left out is looked for under our own name, ``id`` as ``index``, ``question_id`` and ``id``, else
             as the key or number of the record; ``image`` also as ``image_path``; and options as A, B, C, ...
         answer: how answers are written. Options are chosen by letter, by index from 0 or by their own text; "" is a
-            letter where a question has options, else a text.
+            letter or the text of an option where a question has options, else a text or a list of accepted ones.
         keep: columns for the scorer to report by or use, under their names in a record's ``meta``; short texts and
             numbers of all columns that have no other use if none are named.
     """
@@ -66,9 +67,24 @@ class Options:
             raise DataError(f"data.records is for files of JSON; {self.file!r} is read from its first line")
         for name in self.columns:
             if name not in _COLUMNS:
-                near = difflib.get_close_matches(name, _COLUMNS, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ";"
+                hint = did_you_mean(name, _COLUMNS, n=1, otherwise=";")
                 raise DataError(f"data.columns: unknown '{name}'{hint} it takes {', '.join(_COLUMNS)}: ours: theirs")
+
+
+def needed(options: Options) -> list[tuple[str, ...]]:
+    """Files that must be there, each with the places that are taken for it.
+
+    Raises:
+        DataError: nothing tells their format.
+    """
+    check_format(options.file, options.format)
+    return [(options.file.replace(_SPLIT, split),) for split in options.splits or ("",)]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    folders = (options.images.replace(_SPLIT, split) for split in options.splits or ("",)) if options.images else ()
+    return [(folder,) for folder in dict.fromkeys(folders)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
@@ -119,6 +135,11 @@ class _Table:
             self._id_column = next((name for name in _IDS if name in entry.cells), None)
         self.columns.update(dict.fromkeys(entry.cells))
 
+    @property
+    def _named(self) -> set[str]:
+        """Columns that the declaration gives a use."""
+        return {*self._options.columns.values()}
+
     def _column(self, name: str) -> str:
         return self._options.columns.get(name, name)
 
@@ -126,7 +147,7 @@ class _Table:
         if isinstance(entry, MalformedError):
             raise entry
         cells, name = entry.cells, self._id(entry, position)
-        choices = options_of(cells, self._column("options"))
+        choices = options_of(cells, self._column("options"), self._named)
         self.has_options = self.has_options or bool(choices)
         answer = self._column("answer")
         return Record(
@@ -152,7 +173,8 @@ class _Table:
     def _id(self, entry: Entry, position: int) -> str:
         if self._id_column is None:
             return str(position) if entry.key is None else entry.key
-        return _needed(entry.cells, self._id_column).strip()
+        name = _needed(entry.cells, self._id_column).strip()
+        return whole_number(name) if entry.pointers else name
 
     def _index(self, cells: Mapping[str, Any]) -> str:
         """The column that rows are pointed to by."""
@@ -179,14 +201,14 @@ class _Table:
         if hint or "context" not in named:
             named["context"] = f"{hint}\n" if hint else ""
         if choices or "options" not in named:
-            named["options"] = "\n".join(f"{letter}. {text}" for letter, text in shown(choices).items())
+            named["options"] = "\n".join(f"{letter}. {text}" for letter, text in choices.items())
         return named
 
 
 def _needed(cells: Mapping[str, Any], column: str) -> str:
     """A text or number that must be there."""
     if column not in cells:
-        raise MalformedError(f"lacks '{column}'; it has: {', '.join(cells) or 'nothing'}")
+        raise MalformedError(f"lacks '{column}'; it has: {listed(cells)}")
     if absent(cells[column]) or not (text := as_text(cells[column], column)).strip():
         raise MalformedError(f"'{column}' is empty")
     return text
@@ -200,11 +222,10 @@ def _check_columns(tables: Sequence[_Table], options: Options) -> None:
         raise DataError(f"{paths}: no records that can be read{faults}")
     named = {f"data.columns.{name}": column for name, column in {"question": "question", **options.columns}.items()}
     named.update({f"data.keep[{number}]": column for number, column in enumerate(options.keep)})
-    known = ", ".join(dict.fromkeys(columns))
+    known = listed(dict.fromkeys(columns))
     for key, column in named.items():
         if column not in columns:
-            near = difflib.get_close_matches(column, columns, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(column, columns, n=1)
             deeper = ". If records stand deeper in the file, data.records says where" if tables[0].is_json else ""
             raise DataError(f"{key}: no record of {paths} has '{column}'{hint} There are: {known}{deeper}")
     if options.answer in CHOICES and not any(table.has_options for table in tables):

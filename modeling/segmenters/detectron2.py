@@ -20,10 +20,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from .base import PanopticMap, Picture, check_pixels
+from ..files import check_real
+from ..weight_files import load, load_described, named_tensors, read_archive
+from .base import PanopticMap, Picture, check_finite, check_pixels
 from .coco import coco_index
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -84,13 +85,16 @@ class Detectron2Segmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB or cannot be resized; it is named.
+            SegmenterError: a picture that is not RGB, cannot be resized, or for which the network computes no finite
+                scores; it is named.
         """
         prepared = [self._prepare(picture) for picture in pictures]
         maps: dict[int, PanopticMap] = {}
         for indices in self._batches(prepared):
             outputs = self._model([prepared[index] for index in indices])
             for index, output in zip(indices, outputs, strict=True):
+                if "sem_seg" in output:  # boxes that are not finite are left out by the library without a word
+                    check_finite(pictures[index].name, output["sem_seg"])
                 ids, infos = output["panoptic_seg"]
                 maps[index] = self._map(ids, infos, size)
         return [maps[index] for index in range(len(pictures))]
@@ -133,6 +137,7 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Detectron2Segmenter:
     Raises:
         SegmenterError: the library is missing, or a setting, the weights or the classes are no good.
     """
+    config = config.resolved()
     library = _library()
     settings = zoo_settings(library, config.ZOO_CONFIG)
     # the library drops an instance of which more than a share is taken by others
@@ -265,13 +270,14 @@ def read_weights(file: Path, name: str) -> dict[str, Tensor]:
             ".pkl that its model zoo lists for it"
         )
     try:
+        check_real(file)
         if file.suffix == ".safetensors":
-            return load_file(file)
-        if file.suffix == ".pkl":
-            with file.open("rb") as opened:
-                content = _read_pickle(opened)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return load(file)
+        if file.suffix != ".pkl":
+            content = read_archive(file)
+            return load_described(named_tensors(content.get("model", content), file), file)
+        with file.open("rb") as opened:
+            content = _read_pickle(opened)
         weights = content.get("model", content)
         return {key: torch.as_tensor(value) for key, value in weights.items()}
     except Exception as error:  # damaged bytes make the readers fail in any way

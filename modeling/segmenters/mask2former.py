@@ -7,7 +7,8 @@ fused: two regions of sky are two segments, as the released model was trained wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,17 @@ import torch
 import transformers
 from transformers import Mask2FormerForUniversalSegmentation
 
-from .base import PanopticMap, Picture, check_pixels
+from ..files import FileError, is_folder, read_object
+from ..weight_files import describe, out_of_range
+from .base import PanopticMap, Picture, check_finite, check_pixels
 from .coco import COCO_PANOPTIC
 from .errors import SegmenterError
+from .files import mask2former_folder, unusable
 from .options import SegmenterConfig
 from .precomputed import renumber
+
+_LARGEST, _MOST_PIXELS = 2**20, 2**14
+"""Of sizes in a checkpoint's configuration, and of numbers in its image processor's."""
 
 
 class Mask2FormerSegmenter:
@@ -55,7 +62,7 @@ class Mask2FormerSegmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB; it is named.
+            SegmenterError: a picture that is not RGB, or for which the network computes no finite scores; it is named.
         """
         if not pictures:
             return []
@@ -71,6 +78,8 @@ class Mask2FormerSegmenter:
         outputs = self._model(pixel_values=pixels, pixel_mask=inputs["pixel_mask"].to(self._model.device))
         outputs.class_queries_logits = outputs.class_queries_logits.float()
         outputs.masks_queries_logits = outputs.masks_queries_logits.float()
+        for picture, *logits in zip(pictures, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True):
+            check_finite(picture.name, *logits)
         return self.post_process(outputs, size)
 
     def post_process(self, outputs: Any, size: tuple[int, int]) -> list[PanopticMap]:
@@ -96,21 +105,81 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
     """Load a checkpoint by hub name or directory.
 
     Raises:
-        SegmenterError: it cannot be loaded, or has other classes.
+        SegmenterError: it is not on this machine and cannot be fetched, cannot be loaded, or has other classes.
     """
-    # without torchvision the plain processor name warns and falls back to this one
-    kind = getattr(transformers, "Mask2FormerImageProcessorPil", transformers.Mask2FormerImageProcessor)
+    config = config.resolved()
+    # without torchvision the plain processor's name, only looked up, warns and falls back to the one for Pillow
+    pillow, plain = "Mask2FormerImageProcessorPil", "Mask2FormerImageProcessor"
+    kind = getattr(transformers, pillow if hasattr(transformers, pillow) else plain)
+    folder = mask2former_folder(config)
     try:
-        model = Mask2FormerForUniversalSegmentation.from_pretrained(config.PATH).eval().to(device)
-        processor = kind.from_pretrained(config.PATH)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise SegmenterError(
-            f"SEGMENTER.PATH: Mask2Former '{config.PATH}' cannot be loaded ({reason}). Without a network, download "
-            "config.json, preprocessor_config.json and model.safetensors of that name elsewhere and set SEGMENTER.PATH "
-            "to their directory, or choose SEGMENTER.NAME precomputed or none."
-        ) from error
+        check_directory(folder)
+        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True
+        )
+        processor = kind.from_pretrained(folder, local_files_only=True)
+        check_loaded(model, report, processor)
+        model = model.eval().to(device)
+    except Exception as error:  # changed files make the library fail in any way
+        raise unusable(config, str(error).strip().split("\n")[0]) from error
     return Mask2FormerSegmenter(model, processor, *config.thresholds(0.5, 0.95), _identity(model))
+
+
+def check_directory(path: Path) -> None:
+    """Check a local checkpoint before anything is built of it; a name on the hub passes.
+
+    Raises:
+        FileError: a file is missing, damaged or a stand-in, or wants to run code, or the configuration is of a model
+            that these weights cannot be.
+    """
+    if not is_folder(path):
+        return
+    config, prepared = read_object(path / "config.json"), read_object(path / "preprocessor_config.json")
+    kinds = (sorted(path.glob(f"*{suffix}")) for suffix in (".safetensors", ".bin"))
+    tensors = sum(len(describe(file)) for file in next(filter(None, kinds), []))
+    for key, number in _numbers(config):
+        if (key.endswith("layers") or key == "depths") and number > tensors:
+            raise FileError(f"{path / 'config.json'}: {key} {number:g}, but {tensors} tensors")
+        if key.endswith(("size", "dim", "queries", "points", "heads")) and number > _LARGEST:
+            raise FileError(f"{path / 'config.json'}: {key} is out of range")
+    for key, number in _numbers(prepared):
+        if number > _MOST_PIXELS:
+            raise FileError(f"{path / 'preprocessor_config.json'}: {key} is out of range")
+
+
+def _numbers(values: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of a JSON value, each with the name that it stands under."""
+    if isinstance(values, Mapping):
+        for name, inner in values.items():
+            yield from _numbers(inner, name)
+    elif isinstance(values, list):
+        for inner in values:
+            yield from _numbers(inner, key)
+    elif isinstance(values, (int, float)):
+        yield key, values
+
+
+def check_loaded(model: Any, report: Mapping[str, Any], processor: Any) -> None:
+    """Check that every weight came from the checkpoint and is a number, and that the processor makes pixels.
+
+    Args:
+        model: on the CPU.
+        report: the library's, on what it loaded.
+        processor: its image processor.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    missing = sorted(set(report["missing_keys"]) & {name for name, _ in model.named_parameters()})
+    if missing or report["mismatched_keys"]:
+        first = missing[0] if missing else sorted(map(str, report["mismatched_keys"]))[0]
+        raise ValueError(f"{first} is missing or of another shape")
+    for name, parameter in model.named_parameters():
+        if why := out_of_range(parameter, parameter.dtype):
+            raise ValueError(f"{name} {why}")
+    probe = processor(images=[np.zeros((32, 32, 3), np.uint8)], return_tensors="pt", input_data_format="channels_last")
+    if not bool(torch.isfinite(probe["pixel_values"]).all()):
+        raise ValueError("preprocessor_config.json makes no finite pixels")
 
 
 def _identity(model: Any) -> str:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from configs.common.paths import path_text
+
+NAME = "mask2former"
+MASK2FORMER = "facebook/mask2former-swin-large-coco-panoptic"
+ZOO_CONFIG = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
+RESIZE: Literal["evaluation"] = "evaluation"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, AfterValidator(path_text)]
+Side = Annotated[int, Field(ge=1)]
 
 
 @dataclass
 class SegmenterConfig:
-    """Which segmenter gives the panoptic maps, and how.
+    """Which segmenter gives the panoptic maps, and how. What is empty or None is as the checkpoint says, if it does.
 
     Attributes:
         NAME: backend: a module of ``modeling/segmenters`` (mask2former, xdecoder, detectron2,
-            precomputed, none).
-        PATH: mask2former: checkpoint directory or hub name; xdecoder: a released ``.pt`` file, or a directory with
-            config.json and model.safetensors; detectron2: a weights file, ``.pkl`` as its zoo has them, ``.pth`` or
-            ``.safetensors``; precomputed: COCO panoptic JSON.
-        ZOO_CONFIG: detectron2: the configuration of its zoo that the weights belong to.
+            precomputed, none). Empty, where no checkpoint says which: mask2former.
+        PATH: mask2former: checkpoint directory or hub name (empty: the released one's); xdecoder: a released ``.pt``
+            file, or a directory with config.json and model.safetensors; detectron2: a weights file, ``.pkl`` as its zoo
+            has them, ``.pth`` or ``.safetensors``; precomputed: COCO panoptic JSON.
+        ZOO_CONFIG: detectron2: the configuration of its zoo that the weights belong to. Empty: its smallest panoptic
+            one.
         IMAGES: precomputed: folder of the panoptic PNGs.
         THRESHOLD: least confidence of a segment, 0..1. None is the backend's own: mask2former 0.5, xdecoder 0.8,
             detectron2 0.5 (of things; stuff has none there).
@@ -27,24 +42,33 @@ class SegmenterConfig:
         STUFF: xdecoder: those of CLASSES that are stuff (one segment per class) without being COCO panoptic's stuff.
         TOKENIZER: xdecoder: directory of CLIP's tokenizer; needed only for names that are not COCO panoptic's.
         RESIZE: xdecoder: how pictures are resized: ``evaluation`` (bilinear, rounded) or ``demo`` (bicubic, cut down).
+            Empty: evaluation.
         SHORT_SIDE: xdecoder: wanted length of the shorter side, pixels. None is the rule's own: 800, demo 512.
         LONG_SIDE: xdecoder: most the longer side may have, pixels. None is the rule's own: 1333, demo no limit.
         BATCH_SIZE: xdecoder, detectron2: most pictures in one forward pass; those of one prepared size share it.
     """
 
-    NAME: str = "mask2former"
-    PATH: str = "facebook/mask2former-swin-large-coco-panoptic"
-    ZOO_CONFIG: str = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
-    IMAGES: str = ""
-    THRESHOLD: float | None = None
-    MASK_THRESHOLD: float | None = None
+    NAME: str = ""
+    PATH: PathText = ""
+    ZOO_CONFIG: PathText = ""
+    IMAGES: PathText = ""
+    THRESHOLD: Share | None = None
+    MASK_THRESHOLD: Share | None = None
     CLASSES: list[str] = field(default_factory=list)
     STUFF: list[str] = field(default_factory=list)
-    TOKENIZER: str = ""
-    RESIZE: str = "evaluation"
-    SHORT_SIDE: int | None = None
-    LONG_SIDE: int | None = None
-    BATCH_SIZE: int = 4
+    TOKENIZER: PathText = ""
+    RESIZE: Literal["", "evaluation", "demo"] = ""
+    SHORT_SIDE: Side | None = None
+    LONG_SIDE: Side | None = None
+    BATCH_SIZE: Annotated[int, Field(ge=1)] = 4
+
+    def resolved(self) -> SegmenterConfig:
+        """The same with a name, a configuration and a rule where they are empty, and a path where one is known."""
+        name = self.NAME or NAME
+        path = self.PATH or (MASK2FORMER if name == NAME else "")
+        return replace(
+            self, NAME=name, PATH=path, ZOO_CONFIG=self.ZOO_CONFIG or ZOO_CONFIG, RESIZE=self.RESIZE or RESIZE
+        )
 
     def thresholds(self, confidence: float, mask: float) -> tuple[float, float]:
         """``THRESHOLD`` and ``MASK_THRESHOLD``, or a backend's own where they are None.

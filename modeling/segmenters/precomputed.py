@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,20 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from ..files import FileError, member, stand_in
 from .base import Int32Array, PanopticMap, Picture, Segment
 from .coco import INDEX_BY_COCO_ID, INDEX_BY_NAME
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
 T = TypeVar("T")
+
+
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow lets out on damaged bytes."""
 
 
 class PrecomputedSegmenter:
@@ -44,6 +53,8 @@ class PrecomputedSegmenter:
         self._file, self._folder = annotations, folder
         try:
             data = annotations.read_bytes()
+            if found := stand_in(data[:256]):
+                raise SegmenterError(f"SEGMENTER.PATH: {annotations} {found}")
             content = json.loads(data)
         except OSError as error:
             raise SegmenterError(f"SEGMENTER.PATH: {annotations} cannot be read: {error.strerror}") from error
@@ -74,7 +85,7 @@ class PrecomputedSegmenter:
                 found.append(read(item))
             except KeyError as error:
                 reason = f"it lacks {error}"
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, OverflowError) as error:
                 reason = str(error)
             else:
                 continue
@@ -93,17 +104,20 @@ class PrecomputedSegmenter:
         item = self._by_name.get(picture.name) or self._by_stem.get(Path(picture.name).stem)
         if item is None:
             raise SegmenterError(f"picture {picture.name}: {self._file} has no panoptic map for it")
-        path = self._folder / str(item["file_name"])
+        try:
+            path = member(self._folder, str(item["file_name"]))
+        except FileError as error:
+            raise SegmenterError(f"picture {picture.name}: {self._file}: its map: {error}") from error
         try:
             with Image.open(path) as opened:
                 colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise SegmenterError(f"picture {picture.name}: panoptic map {path} cannot be read: {error}") from error
         ids = colours @ np.array([1, 256, 65536])
         try:
             listed = [(int(s["id"]), int(s["category_id"])) for s in item["segments_info"]]
             self._check(item, ids, listed)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise SegmenterError(
                 f"picture {picture.name}: its panoptic map {path}, listed in {self._file}, is malformed: {reason}"

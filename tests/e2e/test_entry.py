@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from collavo.tiny import make_tiny
 from datasets.tiny_world import write_world
 from tests.e2e.test_pope_processes import ROOT
+from tests.limits import LIMIT, free_port
 
 GUARD = """
 import sys, runpy
@@ -28,7 +28,7 @@ sys.exit(code)
 
 def entry(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", GUARD, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,34 @@ def test_mistakes_give_one_message_and_exit_2(words: list[str], message: str) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_checkpoint_is_checked_without_torch(world: Path, tmp_path: Path) -> None:
+    """What its headers and its settings show is said before any process starts."""
+    make_tiny(tmp_path / "tiny", seed=0)
+    asked = ("DATASETS.TEST", "pope_test", "DATASETS.ROOT", world, "RESUME_FROM")
+    shipped = ROOT / "assets" / "tiny" / "collavo"
+    assert entry("eval", "--check", "--overrides", *asked, shipped).returncode == 0
+    for words, message in (
+        (
+            (shipped, "CRAYON.OBJECT_LIST", "True"),
+            "CRAYON.OBJECT_LIST: True is asked for, False is what it was trained",
+        ),
+        ((tmp_path / "gone",), "gone does not exist"),
+        (("BK-Lee/CoLLaVO",), "looks like a name on the Hugging Face hub"),
+        ((tmp_path,), "is no checkpoint: it has neither config.json nor state.json"),
+    ):
+        done = entry("eval", "--check", "--overrides", *asked, *words)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr and "Traceback" not in done.stderr
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = entry("eval", "--check", "--overrides", *asked, tmp_path / "tiny")
+    assert done.returncode == 2
+    assert "model.safetensors: not a readable weight file" in done.stderr
+
+
 def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "collavo"}))
+    checkpoint = tmp_path / "checkpoint"
+    make_tiny(checkpoint, seed=0)
     names = [
         *("GQA", "SCIENCEQA", "TEXTVQA", "POPE", "MME", "MMBENCH", "MMVET"),
         *("QBENCH", "MATHVISTA", "AI2D", "SEED"),
@@ -88,13 +114,25 @@ def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, t
         done = entry(
             *("eval", "--check", "--conf_files", "configs/collavo_step2.yaml", "--overrides", "WANDB", "False"),
             *("DATASETS.TEST", "pope_test", "PIPELINE", pipeline, *sizes, "SAVE_DIR", tmp_path / "out"),
-            *("WEIGHT", "True", "RESUME_FROM", tmp_path, "DATASETS.ROOT", world),
+            *("WEIGHT", "True", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world, "SEGMENTER.NAME", "none"),
         )
         assert done.returncode == 0, done.stderr
-    wrong = ["DATASETS.TEST", "pope_test", "PIPELINE", "MMEPipeline", "RESUME_FROM", tmp_path, "DATASETS.ROOT", world]
+    wrong = ["DATASETS.TEST", "pope_test", "PIPELINE", "MMEPipeline", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world]
     done = entry("eval", "--check", "--overrides", *wrong)
     assert done.returncode == 2
     assert "runs the benchmark mme" in done.stderr
+
+
+def test_a_segmenter_that_is_not_here_is_said_at_once(
+    world: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    given = ("DATASETS.TEST", "pope_test", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world)
+    for command in ("eval", "show"):
+        done = entry(command, *(["--check"] if command == "eval" else []), "--overrides", *given)
+        assert done.returncode == 2
+        assert "SEGMENTER.PATH: Mask2Former 'facebook/" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_print_config_is_complete_yaml() -> None:
@@ -135,9 +173,7 @@ def test_launch_files_start_the_processes_they_name(
     file: str, processes: int, world: Path, tiny: Path, tmp_path: Path
 ) -> None:
     """Without any variable set: Accelerate alone would start two processes that do not know of each other."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     nodes = 2 if file.startswith("multi") else 1
     panoptic = world / "coco_panoptic"
     running = []
@@ -151,7 +187,7 @@ def test_launch_files_start_the_processes_they_name(
         command += ["SEGMENTER.PATH", str(panoptic / "panoptic_val.json")]
         env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")} | {"CUDA_VISIBLE_DEVICES": ""}
         running.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1))
-    outputs = [process.communicate(timeout=240) for process in running]
+    outputs = [process.communicate(timeout=LIMIT) for process in running]
     assert [process.returncode for process in running] == [0] * nodes, outputs
     results = json.loads((tmp_path / "pope_test" / "results.json").read_text())
     assert f"{processes} process{'es' if processes > 1 else ''}:\n" in "".join(out + err for out, err in outputs)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import torch
 
-from configs.load import ConfigError
 from datasets.instruct.crayon_instructions import CRAYON_KINDS
 
 from ..config import TrainConfig
@@ -20,13 +19,7 @@ from ..tuning import Tuning, load_tuning
 
 
 def adapters(config: TrainConfig) -> tuple[str, ...]:
-    """This stage has no LoRA sets.
-
-    Raises:
-        ConfigError: the ablation without crayon prompt has nothing to train here.
-    """
-    if config.TRAIN.CRAYON == "none":
-        raise ConfigError("TRAIN.STAGE cpt trains the crayon prompt, TRAIN.CRAYON none leaves nothing to train")
+    """This stage has no LoRA sets."""
     return ()
 
 

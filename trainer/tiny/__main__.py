@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs.load import REPOSITORY, find_file, read_yaml
 
-from ..checkpoint import folder_of
+from ..step_folders import folder_of
 
 IMAGE_SIZE, PATCH_SIZE = 112, 14
 _VOCABULARY_SCENES = 2000
@@ -85,11 +85,12 @@ def _teller(file: Path) -> Callable[[str], None]:
 def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Tower, language model, tokenizer: a whole checkpoint in ``base``."""
     import torch
-    from safetensors.torch import load_file, save_file
 
+    from collavo.checkpoint import share_weights
     from collavo.model import CoLLaVOForConditionalGeneration
     from collavo.processing import CoLLaVOProcessor
     from collavo.tokenizer import tiny_tokenizer
+    from modeling.weight_files import load, save
 
     from .language import BOXES, EVERYTHING, LOOK_UPS, OTHER, Phase, features_of, teach_language
     from .rows import Packer
@@ -113,25 +114,26 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     settings = {"seed": args.seed, "say": say}
     tower, file = model.vision_tower, args.directory / "tower.safetensors"
     if file.is_file():
-        tower.load_state_dict(load_file(file))
+        tower.load_state_dict(load(file))
     else:
         teach_tower(tower, processor, drawn, steps=args.vision_steps, batch_size=64, rate=1.5e-3, **settings)
-        save_file(tower.state_dict(), file)
+        save(tower.state_dict(), file)
     features = features_of(model, lambda part: processor.pixel_values(drawn.pictures[part]), len(drawn.pictures))
     packer, settings = Packer(tokenizer, grid**2), {"batch_size": 32, "questions": 10, **settings}
     talking = args.directory / "language.safetensors"
     if talking.is_file():
-        model.load_state_dict(load_file(talking))
+        model.load_state_dict(load(talking))
     else:
         phases = (
             Phase(steps=args.look_up_steps, weights=LOOK_UPS, other=0.0),
             Phase(steps=args.language_steps, weights=EVERYTHING, other=OTHER),
         )
         teach_language(model, packer, drawn, features, phases, rate=2e-3, **settings)
-        save_file(model.state_dict(), talking)
+        save(model.state_dict(), talking)
     boxes = Phase(steps=args.box_steps, weights=BOXES, other=OTHER)
     teach_language(model, packer, drawn, features, [boxes], rate=1.5e-3, reading=True, **settings)
     model.save_pretrained(args.directory / "base")
+    share_weights(args.directory / "base")
     processor.save_pretrained(args.directory / "base")
 
 

@@ -1,17 +1,20 @@
-"""What is shipped of a training: its recipe, half precision, no optimiser, the checkpoint below by a relative path."""
+"""What is shipped of a training: its recipe, half precision, no optimiser, what lies beside it by relative paths."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from collavo.trained import CRAYON, STATE, read_state
+from collavo.recorded import SegmenterRecord
+from collavo.trained import CRAYON, read_state, write_state
+from configs.load import find_file, read_yaml
+from modeling.weight_files import load, save
 from pipeline.about import git_commit, versions
 
 _WEIGHTS = "model.safetensors"
@@ -39,9 +42,14 @@ def ship(trained: Path, target: Path) -> None:
         (model / name).mkdir()
         shutil.copy(trained / name / "adapter_config.json", model / name)
         _halve(trained / name / "adapter_model.safetensors", model / name / "adapter_model.safetensors")
-    content = json.loads((trained / STATE).read_text(encoding="utf-8"))
-    content["started_from"] = "../base"
-    (model / STATE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_state(model, replace(state, started_from="../base", segmenter=shipped_segmenter()))
+
+
+def shipped_segmenter() -> dict[str, Any]:
+    """The X-Decoder that is shipped beside the model and evaluates it, as a checkpoint records it."""
+    evaluated = read_yaml(find_file("configs/collavo_tiny.yaml"))["SEGMENTER"]
+    known = {key: value for key, value in evaluated.items() if key in SegmenterRecord.model_fields}
+    return {**known, "PATH": "../segmenter"}
 
 
 def write_recipe(target: Path, command: str, settings: Mapping[str, Any], logs: Mapping[str, Path]) -> None:
@@ -60,5 +68,5 @@ def write_recipe(target: Path, command: str, settings: Mapping[str, Any], logs: 
 
 
 def _halve(source: Path, target: Path) -> None:
-    tensors: dict[str, Tensor] = load_file(source)
-    save_file({name: tensor.half() for name, tensor in tensors.items()}, target, metadata={"format": "pt"})
+    tensors: dict[str, Tensor] = load(source)
+    save({name: tensor.half() for name, tensor in tensors.items()}, target, {"format": "pt"})

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from configs.common.words import shown
+
 from ...types import DataError, Record, Score
 
 Verdicts = Mapping[str, Mapping[str, str]]
@@ -105,6 +107,10 @@ class Judge(Protocol):
     def name(self) -> str:
         """Model and place, for results."""
 
+    @property
+    def identity(self) -> str:
+        """Model and place alone: the same for everything that it ever decides."""
+
     def probe(self) -> str:
         """Ask one trivial thing.
 
@@ -130,7 +136,7 @@ def question_of(record: Record) -> str:
     """
     question = record.fields.get("question")
     if question is None:
-        raise DataError(f"record {record.id} has no field 'question': a judge cannot be asked without it")
+        raise DataError(f"record {shown(record.id)} has no field 'question': a judge cannot be asked without it")
     return question
 
 

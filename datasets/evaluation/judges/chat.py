@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
+
+from configs.common.words import quoted
 
 from .base import JudgeError, Request, Usage, Verdict
 from .cache import ReplyCache, reply_key
@@ -24,13 +28,32 @@ _HOTTER = 0.5  # added to the temperature for every further unreadable reply, up
 _SHOWN = 120  # characters of a reply in a message
 
 
+class _Counted:
+    """Counts requests as they are settled; equal ones, which are sent once, as often as they were made."""
+
+    def __init__(self, times: Counter[str], progress: Callable[[int, int, int], None] | None) -> None:
+        self._times, self._progress = times, progress
+        self._judged = self._done = 0
+
+    def add(self, key: str, *, judged: bool) -> None:
+        """Count the requests with a key, and whether they have a verdict."""
+        self._done += self._times[key]
+        self._judged += self._times[key] * judged
+
+    def show(self) -> None:
+        """Tell how things stand."""
+        if self._progress:
+            self._progress(self._judged, self._done, self._times.total())
+
+
 class ChatJudge:
     """See `base.Judge`.
 
     Args:
         options: which judge.
         environ: the process environment, for the key.
-        progress: called with how many requests are settled, and how many there are.
+        progress: called with how many requests have a verdict, how many are settled (some in vain), and how many there
+            are.
         pause: waits for some seconds; by default until the time is over or `ask` is interrupted.
 
     Raises:
@@ -41,7 +64,7 @@ class ChatJudge:
         self,
         options: JudgeOptions,
         environ: Mapping[str, str],
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int, int], None] | None = None,
         pause: Callable[[float], object] | None = None,
     ) -> None:
         self._options, self._progress = options, progress
@@ -58,6 +81,12 @@ class ChatJudge:
     def name(self) -> str:
         """Model and place."""
         return self._connection.name
+
+    @property
+    def identity(self) -> str:
+        """See `base.Judge.identity`."""
+        connection = self._connection
+        return f"{connection.redact(connection.model)} at {connection.place}"
 
     @property
     def usage(self) -> Usage:
@@ -104,8 +133,14 @@ class ChatJudge:
         with self._lock:
             self._cached += sum(key in settled for key in keys)
         waiting = {key: request for key, request in first.items() if key not in settled}
-        for key, verdict in self._all(waiting, len(settled)):
-            settled[key] = verdict
+        counted = _Counted(Counter(keys), self._progress)
+        for key in settled:
+            counted.add(key, judged=True)
+        with closing(self._all(waiting)) as verdicts_of:
+            for key, verdict in verdicts_of:
+                settled[key] = verdict
+                counted.add(key, judged=verdict.value is not None)
+                counted.show()
         verdicts = [
             Verdict(record=r.record, part=r.part, value=v.value, reply=v.reply, failure=v.failure)
             for r, v in zip(requests, map(settled.__getitem__, keys), strict=True)
@@ -113,17 +148,14 @@ class ChatJudge:
         self._failed += sum(verdict.value is None for verdict in verdicts)
         return verdicts
 
-    def _all(self, waiting: Mapping[str, Request], done: int) -> Iterable[tuple[str, Verdict]]:
+    def _all(self, waiting: Mapping[str, Request]) -> Generator[tuple[str, Verdict], None, None]:
         """Settle requests side by side; an interruption drops those that have not begun."""
-        total = done + len(waiting)
         pool = ThreadPoolExecutor(max_workers=self._options.concurrency, thread_name_prefix="judge")
         futures: dict[Future[Verdict], str] = {}
         try:
             futures.update((pool.submit(self._settle, key, request), key) for key, request in waiting.items())
-            for number, future in enumerate(as_completed(futures), start=done + 1):
+            for future in as_completed(futures):
                 yield futures[future], future.result()
-                if self._progress:
-                    self._progress(number, total)
         except BaseException:
             self._lost = "interrupted"
             self._stopped.set()
@@ -136,9 +168,10 @@ class ChatJudge:
         return reply_key(self._connection.place, options.model, str(options.temperature), request.part, request.prompt)
 
     def _recall(self, key: str, request: Request) -> Verdict | None:
-        reply = self._cache.get(key)
-        value = None if reply is None else request.parse(reply)
-        if reply is None or value is None:
+        kept = self._cache.get(key)
+        reply = "" if kept is None else self._connection.redact(kept)
+        value = None if kept is None else request.parse(reply)
+        if value is None:
             return None
         return Verdict(record=request.record, part=request.part, value=value, reply=reply)
 
@@ -174,7 +207,7 @@ class ChatJudge:
                 self._in_a_row = 0
                 return Verdict(record=request.record, part=request.part, value=value, reply=reply)
             unreadable += 1
-            failure = f"no verdict in the reply {reply[:_SHOWN]!r} ({attempt + 1} of {attempts} tries)"
+            failure = f"no verdict in the reply {quoted(reply, _SHOWN)} ({attempt + 1} of {attempts} tries)"
         self._count_failure(failure)
         return Verdict(record=request.record, part=request.part, value=None, reply=reply, failure=failure)
 

@@ -7,15 +7,25 @@ the environment, since configurations are saved beside results. ``OPENAI_BASE_UR
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+
+from configs.common.words import quoted
 
 from ...options import build_options
 from .base import JudgeError
 
 PREFIX = "COLLAVO_JUDGE_"
+_SURELY_A_KEY = 12
+"""Characters from which a key is no placeholder that may stand in a setting by chance."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LIKE_A_KEY = re.compile(r"sk[-_].*|(?=.*[a-z])(?=.*[0-9]).{20,}", re.DOTALL)
+"""Names of variables are short, or in capitals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +64,10 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges and the address."""
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise JudgeError(f"judge: base_url must begin with http:// or https://, but is {self.base_url!r}")
+        if self.base_url is not None and (fault := address_fault(self.base_url)):
+            raise JudgeError(f"judge: base_url {fault}")
+        if fault := key_variable_fault(self.key_variable):
+            raise JudgeError(f"judge: key_variable {fault}")
         for name, least in (("concurrency", 1), ("attempts", 1), ("give_up_after", 1), ("timeout", 0.001)):
             if getattr(self, name) < least:
                 raise JudgeError(f"judge: {name} must be at least {least}, not {getattr(self, name)}")
@@ -63,6 +75,72 @@ class JudgeOptions:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise JudgeError(f"judge: {name} must not be negative, but is {value}")
+
+
+def address_fault(url: str) -> str:
+    """What keeps a text from being the address of a server; "" for nothing.
+
+    Addresses stand in files and messages, so one with a secret in it is refused, and none is ever shown here.
+    """
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if "@" in url or "?" in url or "#" in url:
+        return (
+            "must be a plain address, without user, password or query, since addresses stand in results; a key belongs "
+            "into the environment variable that JUDGE.KEY_VARIABLE names (OPENAI_API_KEY)"
+        )
+    if not url.startswith(("http://", "https://")):
+        return "is no address of a server, which must begin with http:// or https://"
+    if not sound or not url.isprintable() or " " in url:
+        return "is no address of a server; an example: http://localhost:8000/v1"
+    return ""
+
+
+def key_variable_fault(name: str) -> str:
+    """What keeps a text from being the name of a variable, such as being the key itself, which is never shown."""
+    if _VARIABLE.fullmatch(name) and not _LIKE_A_KEY.fullmatch(name):
+        return ""
+    return (
+        "must be the name of an environment variable, such as OPENAI_API_KEY, and its value is none; the key itself "
+        "belongs into that variable"
+    )
+
+
+def check_no_key(values: Any, variable: str | None, environ: Mapping[str, str]) -> None:
+    """Check that no setting holds the key of the environment, since settings are printed and saved beside results.
+
+    Args:
+        values: the settings, nested.
+        variable: what ``KEY_VARIABLE`` says; None for the environment's or the default.
+        environ: the process environment.
+
+    Raises:
+        JudgeError: one does; the message names it without its value.
+    """
+    variable = variable or environ.get(f"{PREFIX}KEY_VARIABLE") or JudgeOptions.key_variable
+    key = environ.get(variable, "").strip()
+    if len(key) >= _SURELY_A_KEY and (setting := _setting_with(key, values)):
+        raise JudgeError(
+            f"{setting} holds the key of the environment variable {quoted(variable)}. Settings are saved beside "
+            "results: take it out, the judge finds it in the environment"
+        )
+
+
+def _setting_with(key: str, values: Any, name: str = "") -> str:
+    """The dotted name of the first setting that holds the key, in its name or value; "" for none."""
+    if isinstance(values, str):
+        return name * (key in values)
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(values, Mapping):
+        if any(key in str(part) for part in values):
+            return name or "the configuration"
+        items = ((f"{name}.{part}" if name else str(part), value) for part, value in values.items())
+    elif isinstance(values, Sequence):
+        items = ((name, value) for value in values)
+    return next((found for part, value in items if (found := _setting_with(key, value, part))), "")
 
 
 def judge_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> JudgeOptions:
@@ -101,6 +179,9 @@ def _typed(text: str, kind: Any, variable: str) -> str | int | float:
     if not wanted:
         return text
     try:
-        return int(text) if int in wanted else float(text)
-    except ValueError:
-        raise JudgeError(f"environment variable {variable}: expected a number, got {text!r}") from None
+        number = int(text) if int in wanted else float(text)
+        if math.isfinite(number):
+            return number
+        raise ValueError
+    except (ValueError, OverflowError):
+        raise JudgeError(f"environment variable {variable}: expected a number, got {quoted(text)}") from None

@@ -8,12 +8,15 @@ and to MathVista's problems with an ``extraction``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.common.safe_json import parse_json
+from configs.common.words import quoted, shown
+
 from ...types import DataError
+from ...writing import write_bytes
 from .base import Verdict
 
 
@@ -24,6 +27,9 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict], judge: str) -> None:
         path: the file.
         verdicts: those without a value too, with the reason.
         judge: its name.
+
+    Raises:
+        WriteError: the disk is full or gone.
     """
     lines = [
         {
@@ -36,9 +42,7 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict], judge: str) -> None:
         }
         for verdict in verdicts
     ]
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text("".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines), encoding="utf-8")
-    os.replace(draft, path)
+    write_bytes(path, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines).encode())
 
 
 def read_verdicts(path: Path) -> dict[str, dict[str, str]]:
@@ -51,8 +55,8 @@ def read_verdicts(path: Path) -> dict[str, dict[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
             return _lines(path, text)
-        content = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as verdicts: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object from ids to verdicts, got {type(content).__name__}")
@@ -66,14 +70,14 @@ def _lines(path: Path, text: str) -> dict[str, dict[str, str]]:
             continue
         where = f"{path}, line {number}"
         try:
-            item = json.loads(line)
+            item = parse_json(line)
         except ValueError as error:
             raise DataError(f"{where}: not JSON: {error}") from None
         if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not isinstance(item.get("part"), str):
             raise DataError(f"{where}: expected an object with the texts 'id' and 'part'")
         parts = found.setdefault(item["id"], {})
         if item["part"] in parts:
-            raise DataError(f"{where}: a second verdict '{item['part']}' on {item['id']}")
+            raise DataError(f"{where}: a second verdict '{shown(item['part'])}' on {shown(item['id'])}")
         if item.get("verdict") is not None:
             parts[item["part"]] = _text(item["verdict"], where)
     return found
@@ -92,5 +96,5 @@ def _parts(value: Any, where: str) -> dict[str, str]:
 
 def _text(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise DataError(f"{where}: a verdict is a text or a number, got {value!r}")
+        raise DataError(f"{where}: a verdict is a text or a number, got {quoted(value)}")
     return str(value)

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...files import FileError, check_real, read_object, shown
+from ...weight_files import check_range, load, save
 from ..errors import SegmenterError
 from .checkpoint_names import UNUSED_NAMES, our_name
 from .config import XDecoderConfig
@@ -93,7 +94,7 @@ def load_model(path: Path) -> LoadedModel:
         raise SegmenterError(f"SEGMENTER.PATH: {config_file} is missing; it says the model's sizes")
     weights, skipped = rename(tensors, file) if released else (tensors, {})
     has_text = any(key.startswith(TEXT_PREFIX) for key in weights)
-    kept = read_kept(file.with_name(KEPT), text_digest(weights) if has_text else None)
+    kept = read_kept(file.with_name(KEPT), text_digest(weights) if has_text else None, config.decoder.embed_dim)
     model = fill(config, weights, file, without_text=not has_text and kept is not None)
     prompts = file.with_name(PROMPTS)
     return LoadedModel(
@@ -136,14 +137,14 @@ def save_model(
     if table is not None:
         (folder / PROMPTS).write_bytes(table)
     (folder / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=1) + "\n", encoding="utf-8")
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    save(weights, folder / WEIGHTS, {"format": "pt"})
     if kept is not None:
         metadata = {"classes": json.dumps(kept.classes), "stuff": json.dumps(kept.stuff), "text": kept.text_digest}
-        save_file({"class_embeddings": kept.vectors.detach().cpu().contiguous()}, folder / KEPT, metadata=metadata)
+        save({"class_embeddings": kept.vectors.detach().cpu().contiguous()}, folder / KEPT, metadata)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a flat dictionary of tensors; pickled files with ``weights_only``, so that no code of theirs runs.
+    """Read a flat dictionary of tensors, memory-mapped; no code of a file runs, see ``modeling/weight_files.py``.
 
     Raises:
         SegmenterError: the file is missing, damaged, of another kind, or holds anything else.
@@ -154,18 +155,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             f"{CONFIG} and {WEIGHTS}"
         )
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the pickle reader fail in any way, struct.error and IndexError too
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        return load(file)
+    except FileError as error:
+        reason = str(error).removeprefix(str(file)).lstrip(": ")
         raise SegmenterError(f"SEGMENTER.PATH: {file} cannot be read as a checkpoint ({reason})") from error
-    if not isinstance(content, Mapping):
-        raise SegmenterError(f"SEGMENTER.PATH: {file} holds a {type(content).__name__}, not a dictionary of tensors")
-    for key, value in content.items():
-        if not isinstance(value, Tensor):
-            raise SegmenterError(f"SEGMENTER.PATH: {file}: {key!r} is a {type(value).__name__}, not a tensor")
-    return {str(key): value for key, value in content.items()}
 
 
 def read_config(file: Path) -> XDecoderConfig:
@@ -175,8 +168,8 @@ def read_config(file: Path) -> XDecoderConfig:
         SegmenterError: it is unreadable or says other things.
     """
     try:
-        return XDecoderConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return XDecoderConfig.from_dict(read_object(file))
+    except (FileError, ValueError, TypeError, OverflowError) as error:
         raise SegmenterError(f"SEGMENTER.PATH: {file} is no X-Decoder configuration ({error})") from error
     except SegmenterError as error:
         raise SegmenterError(f"SEGMENTER.PATH: {file}: {error}") from error
@@ -210,10 +203,14 @@ def fill(config: XDecoderConfig, weights: Mapping[str, Tensor], file: Path, *, w
         without_text: leave the text encoder out of the model.
 
     Raises:
-        SegmenterError: a tensor is missing, too many, or of another shape.
+        SegmenterError: a tensor is missing, too many, of another shape, or holds NaN or infinity.
     """
-    with torch.device("meta"):  # no time or memory for values that are replaced at once
-        model = XDecoder(config)
+    _check_depth(config, weights, file, without_text=without_text)
+    try:
+        with torch.device("meta"):  # no time or memory for values that are replaced at once
+            model = XDecoder(config)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise SegmenterError(f"SEGMENTER.PATH: {file}: no model can have these sizes ({error})") from error
     if without_text:
         del model.text_encoder
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -224,37 +221,74 @@ def fill(config: XDecoderConfig, weights: Mapping[str, Tensor], file: Path, *, w
     for key, shape in shapes.items():
         if tuple(weights[key].shape) != shape:
             raise SegmenterError(f"SEGMENTER.PATH: {file}: {key} is {tuple(weights[key].shape)}, expected {shape}")
+    try:
+        check_range({key: weights[key] for key in shapes}, file)
+    except FileError as error:
+        raise SegmenterError(f"SEGMENTER.PATH: {error}") from error
     model.load_state_dict({key: weights[key].float() for key in shapes}, assign=True)
     return model
 
 
-def read_kept(file: Path, digest: str | None) -> KeptEmbeddings | None:
+def _check_depth(config: XDecoderConfig, weights: Mapping[str, Tensor], file: Path, *, without_text: bool) -> None:
+    """A model has more tensors than layers: sizes of a longer one are not built to find that out.
+
+    Raises:
+        SegmenterError: there are more layers than tensors.
+    """
+    backbone = config.backbone
+    layers = sum(depth * levels for depth, levels in zip(backbone.depths, backbone.focal_levels, strict=True))
+    layers += config.pixel_decoder.num_layers + config.decoder.num_layers
+    layers += 0 if without_text else config.text.num_layers
+    if layers > len(weights):
+        raise SegmenterError(f"SEGMENTER.PATH: {file}: {shown(layers)} layers, but {len(weights)} tensors")
+
+
+def read_kept(file: Path, digest: str | None, width: int) -> KeptEmbeddings | None:
     """Read class embeddings, if they are there and the text encoder that made them has not changed since.
 
     Args:
         file: beside the weights.
         digest: of the text encoder's weights; None where there is none, and the embeddings are all there is.
+        width: of the model's class embeddings.
 
     Raises:
-        SegmenterError: the file is damaged.
+        SegmenterError: the file is damaged, or is not of a model of this width.
     """
     if not file.is_file():
         return None
     try:
+        check_real(file)
         with safe_open(file, framework="pt") as opened:
             said = opened.metadata() or {}
             kept = KeptEmbeddings(
-                classes=tuple(json.loads(said["classes"])),
-                stuff=tuple(json.loads(said["stuff"])),
+                classes=_names(said["classes"]),
+                stuff=_names(said["stuff"]),
                 vectors=opened.get_tensor("class_embeddings"),
                 text_digest=said["text"],
             )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        check_range({"class_embeddings": kept.vectors}, file)
+        if kept.vectors.shape != (len(kept.classes) + 1, width):
+            raise ValueError(
+                f"{tuple(kept.vectors.shape)} vectors for {len(kept.classes)} classes and the background, of {width}"
+            )
+    except (FileError, OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise SegmenterError(f"SEGMENTER.PATH: {file} cannot be read as class embeddings ({error!r})") from error
     if digest not in (None, kept.text_digest):
         logger.warning("%s: made by another text encoder; the classes are encoded again", file)
         return None
     return kept
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """A list of names, as JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{shown(text)} is no list of names")
+    return tuple(names)
 
 
 def text_digest(weights: Mapping[str, Tensor]) -> str:

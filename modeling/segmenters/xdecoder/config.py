@@ -7,17 +7,20 @@ file loads no torch.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
+
+from configs.common.words import did_you_mean
 
 from ..errors import SegmenterError
 
 NUM_STAGES = 4  # of the backbone: feature maps of strides 4, 8, 16, 32
 NUM_LEVELS = 3  # maps that the decoder's queries attend to: strides 32, 16, 8
 NORM_GROUPS = 32  # of every group norm of the pixel decoder
+MOST_PADDING = 1024  # pixels that a picture may be padded to a multiple of
+LARGEST = 2**40  # of any number in a configuration
 
 
 def _check_heads(part: str, name: str, width: int, num_heads: int) -> None:
@@ -174,9 +177,10 @@ class XDecoderConfig:
                 raise SegmenterError(f"{name}: three numbers are needed, not {getattr(self, name)}")
         if min(self.pixel_std) <= 0:
             raise SegmenterError(f"pixel_std: must be above 0, not {self.pixel_std}")
-        if self.size_divisibility < 1 or self.size_divisibility % 32:
+        if not 1 <= self.size_divisibility <= MOST_PADDING or self.size_divisibility % 32:
             raise SegmenterError(
-                f"size_divisibility: {self.size_divisibility} is no multiple of 32, the largest stride"
+                f"size_divisibility: {self.size_divisibility} is no multiple of 32, the largest stride, up to "
+                f"{MOST_PADDING}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,8 +224,7 @@ def _read(kind: type[Any], values: Any, where: str) -> Any:
     hints = get_type_hints(kind)
     for key in values:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(hints)}"
+            hint = did_you_mean(key, hints, n=1, otherwise=f"; there are {', '.join(hints)}")
             raise SegmenterError(f"{where}{key}: no such key{hint}")
     needed = [name for name, item in kind.__dataclass_fields__.items() if item.default is dataclasses.MISSING]
     for name in needed:
@@ -241,4 +244,6 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     accepted: types.UnionType | type = int | float if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) is not (kind is bool):
         raise SegmenterError(f"{where}: {kind.__name__} is needed, not {value!r}")
+    if isinstance(value, (int, float)) and not -LARGEST < value < LARGEST:
+        raise SegmenterError(f"{where}: out of range")
     return kind(value)

@@ -21,12 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...files import FileError, read_object, shown
 from ..coco import display_name
 from ..errors import SegmenterError
 from .text import TextEncoder
 
 BACKGROUND = "background"
 NORM_EPS = 1e-7
+_MOST_TOKENS = 2**24
 COCO_TABLE = Path(__file__).with_name("coco_prompts.json")
 
 
@@ -84,15 +86,18 @@ class PromptTable:
             SegmenterError: the file is missing or of another layout.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_object(path)
             templates = tuple(
                 Template(text=str(t["text"]), before=_ids(t["before"]), after=_ids(t["after"]))
                 for t in content["templates"]
             )
             names = {str(name): _ids(ids) for name, ids in content["names"].items()}
-            return cls(bos=int(content["bos"]), eos=int(content["eos"]), templates=templates, names=names)
-        except OSError as error:
-            raise SegmenterError(f"table of prompts {path} cannot be read: {error.strerror}") from error
+            if not templates:
+                raise ValueError("it has no templates")
+            bos, eos = _ids([content["bos"], content["eos"]])
+            return cls(bos=bos, eos=eos, templates=templates, names=names)
+        except FileError as error:
+            raise SegmenterError(f"table of prompts {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SegmenterError(f"table of prompts {path} is malformed ({error!r})") from error
 
@@ -261,5 +266,12 @@ def unit(x: Tensor) -> Tensor:
     return x / (length + NORM_EPS)
 
 
-def _ids(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+def _ids(values: Any) -> tuple[int, ...]:
+    """Token ids of a table.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if not isinstance(values, list) or not all(type(value) is int and 0 <= value < _MOST_TOKENS for value in values):
+        raise ValueError(f"{shown(values)} are no token ids")
+    return tuple(values)

@@ -45,7 +45,7 @@ def released_sizes(shapes: Shapes, file: Path, num_heads: int = PUBLIC_NUM_HEADS
             f"SEGMENTER.PATH: {file}: {error.args[0]} is missing; expected the weights of an X-Decoder with a FocalNet "
             "backbone (xdecoder_focalt, xdecoder_focall)"
         ) from error
-    except (SegmenterError, ValueError) as error:
+    except (SegmenterError, ValueError, IndexError, TypeError) as error:
         raise SegmenterError(f"SEGMENTER.PATH: {file}: its shapes are not an X-Decoder's ({error})") from error
 
 

@@ -106,6 +106,10 @@ def hallusion(case: Case) -> Iterator[Row]:
     if kit := case.get("vlmevalkit_exact_matching"):
         ours = case.run("hallusionbench", data=data, scoring={"rule": "hallusion_vlmevalkit"})
         yield Row(figure="VLMEvalKit count", expected=kit["count"], ours=ours.num("aAcc"), tolerance=0)
+        whole = case.get("published_denominators") or {}
+        for name, metric in (("figures", "fAcc"), ("pairs", "qAcc")):
+            if name in whole:  # leaving out the questions without an image takes no figure and no pair away
+                yield Row(figure=f"VLMEvalKit {name}", expected=whole[name], ours=ours.num(metric), tolerance=0)
         for group, figures in kit["metrics"].items():
             prefix = "" if group == "Overall" else f"{group}/"
             yield from rows_of(f"VLMEvalKit {group} ", figures, {n: ours.value(prefix + n, 100) for n in figures})

@@ -89,7 +89,9 @@ def test_sharded_bin_is_read_without_running_pickled_code(
             return os.mkdir, (str(tmp_path / "executed"),)
 
     torch.save({"model.norm.weight": Harmful()}, directory / "pytorch_model-00001-of-00002.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model-00001-of-00002\.bin: not a readable weight file"):
+    with pytest.raises(
+        CheckpointError, match=r"00001-of-00002\.bin: .*a pickle that wants to run code \('posix\.mkdir'\)"
+    ):
         read_tensors(directory)
     assert not (tmp_path / "executed").exists()
 

@@ -49,7 +49,8 @@ def test_missing_answers(missing: str, value: float, num: int) -> None:
     _, metrics = run(choice, options, pairs)
     for name in ("accuracy", "dimension/x/accuracy", "lenient_accuracy"):
         assert (metrics[name].value, metrics[name].num) == (value, num)
-    assert metrics["unscored"].value == 1
+    assert metrics["errors"].value == 1
+    assert "unscored" not in metrics
 
 
 def test_unknown_rule_names_the_nearest() -> None:
@@ -114,7 +115,7 @@ def test_circular_does_not_hold_a_missing_pass_against_a_question() -> None:
     pairs = passes(1, "B", None) + passes(2, None, "B")
     scored, metrics = run(circular, circular.Options(), pairs)
     assert circular.hits(scored) == {"1": 1.0}
-    assert metrics["unscored"].value == 2
+    assert metrics["errors"].value == 2
 
 
 def test_gqa_converts_and_nothing_more() -> None:

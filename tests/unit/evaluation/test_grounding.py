@@ -28,6 +28,19 @@ def record(target: Any, width: Any = 200, height: Any = 100, group: str = "", na
         ("[.1,.2,.3,.4]", (0.1, 0.2, 0.3, 0.4)),
         ("[0.5, 0.9, 0.1, 0.2]", (0.1, 0.2, 0.5, 0.9)),
         ("[-0.1, 0.2, 0.3, 0.4]", (-0.1, 0.2, 0.3, 0.4)),
+        ("1. [0.1, 0.1, 0.5, 0.5]", (0.1, 0.1, 0.5, 0.5)),
+        ("2 boxes, the 1 meant is (0.1, 0.1, 0.5, 0.5)", (0.1, 0.1, 0.5, 0.5)),
+        ("7 8 9 10 is wrong, {0.1 0.1 0.5 0.5} is right", (0.1, 0.1, 0.5, 0.5)),
+        ("5, 6, 7, 8 or <0.1; 0.1; 0.5; 0.5>", (0.1, 0.1, 0.5, 0.5)),
+        ("3 【0.1，0.1，0.5，0.5】", (0.1, 0.1, 0.5, 0.5)),
+        ("1. (10,20),(30,40)", (10, 20, 30, 40)),
+        ("2) [[10, 20], [30, 40]]", (10, 20, 30, 40)),
+        ('{"bbox_2d": [10, 20, 30, 40], "label": "1 2 3 4"}', (10, 20, 30, 40)),
+        ("[0.1, 0.2, 0.3], no: [0.1, 0.2, 0.3, 0.4]", (0.1, 0.2, 0.3, 0.4)),
+        ("(1) 0.1 0.2 0.3 0.4", (0.1, 0.2, 0.3, 0.4)),
+        ("1. 0.1, 0.2, 0.3, 0.4\n2. 0, 0, 1, 1", (0.1, 0.2, 0.3, 0.4)),
+        ("[0.1, 0.2, 0.3, 0.4, 0.99]", (0.1, 0.2, 0.3, 0.4)),
+        ("[0.1,\n 0.2,\n 0.3,\n 0.4]", (0.1, 0.2, 0.3, 0.4)),
         ("[0.1, 0.2, 0.3]", None),
         ("there are 4 dogs and 3 cats and 2 birds and 1 fish", None),
         ("", None),
@@ -53,15 +66,33 @@ def test_overlap_counts_pixels(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     assert ours == pytest.approx((first & second).sum() / union if union else 0.0)
 
 
-def test_more_than_half_is_right_and_half_is_not() -> None:
+def test_half_is_right_and_less_is_not() -> None:
     target = [0, 0, 100, 100]
     assert score(record(target), "[0.0, 0.0, 0.5, 1.0]", Options()).value == 1.0
     half = score(record(target), "[0.0, 0.0, 0.5, 0.5]", Options())
-    assert (half.value, half.iou) == (0.0, 0.5)
+    assert (half.value, half.iou) == (1.0, 0.5)
+    assert score(record(target), "[0.0, 0.0, 0.5, 0.499]", Options()).value == 0.0
+    assert score(record(target), "[0.0, 0.0, 0.5, 1.0]", Options(threshold=1.0)).value == 1.0
     assert score(record(target), "[0, 0, 100, 100]", Options(scale=0)).iou == 1.0
     assert score(record(target), "[0, 0, 500, 1000]", Options(scale=1000)).iou == 1.0
     assert score(record([50, 0, 50, 100]), "[0.25, 0, 0.5, 1]", Options(box="xywh")).iou == 1.0
     assert score(record(target), "[-3, -3, 0.5, 9]", Options()).iou == 1.0  # cut at the picture's edges
+
+
+@given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 4000))
+def test_half_of_any_box_is_right(left: int, top: int, size: int) -> None:
+    """Rounding in floating point takes no half away."""
+    x, y = left * size / 100, top * size / 100
+    said = f"[{left / 100}, {top / 100}, 1, 1]"
+    half = score(record([x, y, x + (size - x) / 2, size], size, size), said, Options())
+    assert half.iou == pytest.approx(0.5)
+    assert half.value == 1.0
+
+
+def test_a_threshold_that_everything_reaches_is_refused() -> None:
+    for threshold in (0.0, 1.5):
+        with pytest.raises(DataError, match="from above 0 to 1"):
+            Options(threshold=threshold)
 
 
 def test_no_box_is_counted_apart() -> None:

@@ -298,6 +298,29 @@ def test_hallusion_figures_by_hand() -> None:
     assert "LH" not in metrics
 
 
+def test_hallusion_keeps_the_two_categories_of_a_subcategory_apart() -> None:
+    """A set number of ``ocr`` stands for one set in VD and for another in VS."""
+    answers = [
+        (figure("VD", "0", "0", "yes"), "Yes"),
+        (figure("VD", "1", "0", "no", visual="2"), "No"),
+        (figure("VS", "1", "0", "yes"), "No"),
+        (figure("VS", "0", "0", "yes", visual="0"), "Yes"),  # without an image: not asked by VLMEvalKit
+    ]
+    metrics = figures(hallusion, hallusion.Options(rule="hallusion_vlmevalkit"), answers)
+    assert [(metrics[name].value, metrics[name].num) for name in ("aAcc", "fAcc", "qAcc")] == [
+        (pytest.approx(2 / 3), 3),
+        (pytest.approx(2 / 3), 3),
+        (0.5, 2),
+    ]
+    assert metrics["average"].value == pytest.approx((2 / 3 + 2 / 3 + 1 / 2) / 3)
+    assert [metrics[f"{group}/qAcc"].value for group in ("VD_ocr", "VS_ocr", "VD", "VS")] == [1.0, 0.0, 1.0, 0.0]
+    assert "ocr/aAcc" not in metrics
+    official = figures(hallusion, hallusion.Options(), answers)
+    wanted = sum(official[name].value or 0.0 for name in ("aAcc", "fAcc", "qAcc")) / 3
+    assert official["average"].value == pytest.approx(wanted)
+    assert "average" not in figures(hallusion, hallusion.Options(rule="hallusion_released"), answers)
+
+
 def test_hallusion_leaves_groups_with_an_unscored_answer_out() -> None:
     answers = [(figure("VD", "0", "0"), "x"), (figure("VD", "0", "1"), "x"), (figure("VD", "0", "0", set_id="1"), "x")]
     verdicts = {answers[0][0].id: {"correctness": "1"}, answers[2][0].id: {"correctness": "1"}}

@@ -76,7 +76,7 @@ def test_a_judged_run_from_answers_to_figures(tmp_path: Path) -> None:
     evaluation = evaluate_judged(benchmark, [*answers, (record("d"), None)], again)
     assert [s.score.value for s in evaluation.scored] == [0.5, 0.5, None, None]
     metrics = {m.name: m.value for m in evaluation.metrics if not m.group}
-    assert (metrics["total"], metrics["unscored"]) == (50.0, 2)
+    assert (metrics["total"], metrics["unscored"], metrics["errors"]) == (50.0, 1, 1)
     first = json.loads((tmp_path / "verdicts.jsonl").read_text().split("\n")[0])
     assert first == {
         "id": "a",
@@ -100,6 +100,15 @@ def test_a_scorer_without_use_for_a_judge_says_so() -> None:
     assert all(map(uses_judge, map(declared, ("graded", "mathvista", "hallusion", "choice", "circular", "qbench"))))
     with pytest.raises(DataError, match="toy: its scorer 'exact_match' has no use for a judge"):
         judge_requests(declared("exact_match"), [])
+
+
+@pytest.mark.parametrize("rule", ["hallusion_vlmevalkit", "hallusion_released"])
+def test_a_rule_without_use_for_a_judge_says_so(rule: str) -> None:
+    benchmark = declared("hallusion", rule=rule)
+    assert not uses_judge(benchmark)
+    assert method(benchmark, None) == ""
+    with pytest.raises(DataError, match=f"'hallusion' by the rule '{rule}' has no use for a judge"):
+        evaluate_judged(benchmark, [], {})
 
 
 def test_verdicts_on_another_benchmark_are_an_error() -> None:
@@ -162,7 +171,7 @@ def test_settings_come_from_the_configuration_then_the_environment() -> None:
         ({"CONCURRENCY": "many"}, {}, "judge.concurrency: expected int"),
         ({"concurrency": 0}, {}, "concurrency must be at least 1"),
         ({"temperature": -1.0}, {}, "temperature must not be negative"),
-        ({"base_url": "localhost:8000"}, {}, "base_url must begin with http"),
+        ({"base_url": "localhost:8000"}, {}, "base_url is no address of a server, which must begin with http"),
         ({}, {"COLLAVO_JUDGE_TIMEOUT": "soon"}, "COLLAVO_JUDGE_TIMEOUT: expected a number, got 'soon'"),
     ],
 )

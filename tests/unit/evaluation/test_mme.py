@@ -83,4 +83,4 @@ def test_half_a_pair_is_no_pair() -> None:
     scored[-1] = unanswered(scored[-1].record)
     metrics = by_name(scored)
     assert (metrics["count/acc"].num, metrics["count/acc_plus"].num) == (3, 1)
-    assert metrics["/unscored"].value == 1
+    assert metrics["/errors"].value == 1

@@ -47,7 +47,7 @@ def test_unanswered_is_left_out_or_wrong_and_withheld_is_always_left_out() -> No
     assert (rates.accuracy(scored).value, rates.accuracy(scored).num) == (1.0, 1)
     strict = rates.accuracy(scored, missing=0.0)
     assert (strict.value, strict.num) == (0.5, 2)
-    assert [(m.value, m.num) for m in rates.unscored(scored)] == [(2, 3)]
+    assert [(m.name, m.value, m.num) for m in rates.unscored(scored)] == [("unscored", 1, 3), ("withheld", 1, 3)]
     assert rates.unscored(scored[:1]) == []
 
 

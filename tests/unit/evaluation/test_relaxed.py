@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.relaxed import Options, score, summarize
+from datasets.evaluation.relaxed import Options, lenient_matches, matches, score, summarize
 from datasets.types import DataError, Record, Scored
 
 OPTIONS = Options()
@@ -73,6 +73,54 @@ def test_figures_by_split_their_mean_and_the_robust_reading() -> None:
     assert rows["mean/accuracy"] == pytest.approx(5 / 12)
     assert rows["accuracy"] == pytest.approx(2 / 5)
     assert rows["lenient_accuracy"] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "right"),
+    [
+        ("1,000", "1000", True),
+        ("1000", "1,000", True),
+        ("1 000", "1,000", True),
+        ("2 %", "2", True),
+        ("2", "2 %", True),
+        ("0.02", "2%", True),
+        ("2%", "200%", False),
+        ("50 percent of them", "50%", True),
+        ("$5", "5", True),
+        ("5 dollars", "$5", True),
+        ("$5", "€5", False),
+        ("-$5", "−5", True),
+        ("12", "12 years", True),
+        ("2 months", "2 years", False),
+        ("5,000,000", "5 million", True),
+        ("5", "5 million", True),
+        ("5 billion", "5 million", False),
+        ("18", "18-29", False),
+        ("18–29", "18-29", True),
+        ("2019", "Q1 2019", False),
+        ("0.0", "0", True),
+        ("'Blue'.", "blue", True),
+        ("", "0", False),
+    ],
+)
+def test_the_robust_reading_takes_both_sides_for_quantities(text: str, target: str, right: bool) -> None:
+    assert lenient_matches(text, target, OPTIONS.tolerance) == right
+    item = record(target)
+    rows = summarize([Scored(record=item, text=text, score=score(item, text, OPTIONS))], OPTIONS)
+    assert {m.name: m.value for m in rows}["lenient_accuracy"] == float(right)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_the_robust_reading_is_never_the_stricter_one(text: str, target: str) -> None:
+    assert lenient_matches(text, target, OPTIONS.tolerance) >= matches(text, target, OPTIONS.tolerance)
+
+
+@given(st.integers(-(10**9), 10**9), st.sampled_from(["", "$", "€"]), st.sampled_from(["", "%", " percent", " years"]))
+def test_thousands_separators_change_nothing(number: int, before: str, after: str) -> None:
+    plain, grouped = f"{before}{number}{after}", f"{before}{number:,}{after}"
+    assert lenient_matches(grouped, plain, 0.0)
+    assert lenient_matches(plain, grouped, 0.0)
+    assert lenient_matches(grouped, str(number), 0.0)
 
 
 def test_tolerance_is_checked() -> None:

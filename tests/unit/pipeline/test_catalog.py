@@ -53,6 +53,12 @@ def test_declarations_inside_a_configuration_and_below_its_base(tmp_path: Path) 
     [
         ("pope_test.yaml", DECLARATION, "the dataset 'pope_test' is declared twice"),
         ("x.yaml", DECLARATION + "promt: x\n", "x.yaml: unknown key 'promt'; did you mean prompt?"),
+        ("x.yaml", DECLARATION.replace("prompt", "promt"), "lacks `prompt` ('promt' may be meant as prompt). A bench"),
+        ("x.yaml", DECLARATION.replace("data:", "Data:"), "lacks `data` ('Data' may be meant as data). A benchmark"),
+        ("x.yaml", "name: x\ndata: {file: a.tsv}\nscorer: choice\n", "looks like a benchmark but lacks `prompt`. A"),
+        ("x.yaml", "name: x\nprompt: q\nscorer: choice\n", "x.yaml: looks like a benchmark but lacks `data`."),
+        ("x.yaml", "data: {file: a.tsv}\nprompt: q\n", "x.yaml: looks like a benchmark but lacks `scorer`."),
+        ("x.yaml", "name: x\ntitle: X\n", "looks like a benchmark but lacks `data`, `prompt`, `scorer`."),
         ("x.yaml", "BENCHMARKS: [1]\n", "BENCHMARKS takes declarations by name"),
         ("x.yaml", "BENCHMARKS: {y: {data: {}, prompt: q}}\n", "x.yaml, BENCHMARKS.y: missing scorer"),
         ("llm.yaml", DECLARATION, "a benchmark's section cannot be called LLM"),

@@ -46,7 +46,7 @@ def test_a_repeated_id_is_an_error() -> None:
 
 
 METRICS = [
-    Metric(name="accuracy", value=0.85, num=10, group="random", stderr=0.1),
+    Metric(name="accuracy", value=0.85, num=10, group="random", stderr=0.1, low=0.654, high=0.97),
     Metric(name="accuracy", value=0.875, num=20, group="mean"),
     Metric(name="f1", value=None, num=20, group="mean"),
     Metric(name="TP", value=7, num=10, group="random", kind="count"),
@@ -87,13 +87,13 @@ def test_tables_show_percent_counts_and_undefined() -> None:
     about = {"asked": {"rules": "official"}, "judged": {"decided_by": ""}}
     shown = plain_table({"title": "Toy", "metrics": metrics, "expected": [], **about})
     cells = [line.split() for line in shown.splitlines()[3:]]
-    assert cells[1] == ["random", "accuracy", "85.00", "65.40", "to", "100.00", "10"]
+    assert cells[1] == ["random", "accuracy", "85.00", "65.40", "to", "97.00", "10"]
     assert (
         cells[3] == ["mean", "f1", "undefined", "20"]
         and cells[4][2] == "7"
         and cells[5][:3] == ["all", "score", "1689.71"]
     )
-    assert csv_table(metrics).splitlines()[3] == "mean,f1,,20,,rate"
+    assert csv_table(metrics).splitlines()[3] == "mean,f1,,20,,,,rate,"
 
 
 def test_sizes_in_words() -> None:

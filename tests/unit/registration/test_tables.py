@@ -23,6 +23,7 @@ from datasets.evaluation import evaluate
 from datasets.registration import load_records, tables
 from datasets.types import BadRecord, DataError, Record
 from pipeline.catalog import load_catalog, parse
+from tests.limits import examples
 
 PICTURES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
 Rows = Sequence[Mapping[str, Any]]
@@ -85,7 +86,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(ROW, min_size=1, max_size=5), st.data())
 def test_every_format_gives_the_same_records(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     for number, row in enumerate(rows):
@@ -108,7 +109,7 @@ def test_every_format_gives_the_same_records(rows: list[dict[str, Any]], data: s
             assert len({r.image.name for r in records if r.image}) == len({row["image"] for row in rows})
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.sampled_from(sorted(WRITERS)), st.lists(ROW, min_size=1, max_size=2), st.data())
 def test_a_spoilt_file_never_ends_in_another_error(name: str, rows: list[dict[str, Any]], data: st.DataObject) -> None:
     content = bytearray(WRITERS[name](rows))
@@ -145,7 +146,7 @@ def test_tables_of_vlmevalkit_need_no_columns(tmp_path: Path) -> None:
         "l2-category": "text",
         "options": {"A": "one", "B": "None", "D": "four"},
     }
-    assert (first.fields["options"], first.fields["context"]) == ("A. one\nB. None", "")
+    assert (first.fields["options"], first.fields["context"]) == ("A. one\nB. None\nD. four", "")
     assert (second.target, second.fields["hint"], second.fields["context"]) == (None, "Look.", "Look.\n")
     assert "image" not in first.fields
     assert second.image == third.image != first.image
@@ -184,7 +185,25 @@ def test_open_questions_of_vlmevalkit(tmp_path: Path) -> None:
         ("yes_no", True, "yes"),
         ("yes_no", "maybe", "should be yes or no, got 'maybe'"),
         ("list", ["a", "b"], ["a", "b"]),
-        ("list", "a", "should be a list of accepted answers"),
+        ("list", "a", ["a"]),
+        ("list", "[a", "should be a list of accepted answers"),
+        ("", "b", "B"),
+        ("", "(A)", "A"),
+        ("", ["B"], "B"),
+        ("", "DOG", "B"),
+        ("", "B. dog", "B"),
+        ("", "B. cat", "none of the options A, B"),
+        ("", ["A", "B"], "should be one of the options"),
+        ("", 1, "may count the options from 0 or from 1"),
+        ("", "0", "may count the options from 0 or from 1"),
+        ("", 7, "none of the options"),
+        ("index", "1.0", "B"),
+        ("text", "['a']", "['a']"),
+        ("text", "[3, 4]", ["[3, 4]"]),
+        ("yes_no", "ＹＥＳ", "yes"),
+        ("yes_no", 1.0, "yes"),
+        ("yes_no", "没有", "no"),
+        ("yes_no", 2, "should be yes or no, got"),
         ("box", [1, 2, 3.5, 4], [1.0, 2.0, 3.5, 4.0]),
         ("box", [1, 2, 3], "should be a list of four numbers"),
     ],
@@ -209,7 +228,34 @@ def test_lists_as_python_writes_them_and_options_by_letter(tmp_path: Path) -> No
     assert (record.meta["options"], record.target) == ({"A": "its", "B": "b, c", "C": "3"}, "C")
     put(tmp_path, "q.json", [{"question": "?", "options": {"A": "x", "C": "y"}, "answer": "C"}])
     (record,), _ = load(tmp_path, file="q.json")
-    assert (record.meta["options"], record.fields["options"]) == ({"A": "x", "C": "y"}, "A. x")
+    assert (record.meta["options"], record.fields["options"]) == ({"A": "x", "C": "y"}, "A. x\nC. y")
+
+
+@pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])
+def test_every_option_is_listed_with_its_letter(tmp_path: Path, name: str) -> None:
+    options = {"A": "x", "B": "", "C": "y", "D": "", "E": "z", "F": "w"}
+    put(tmp_path, f"q.{name}", [{"question": "?", **options, "answer": "F"}])
+    (record,), _ = load(tmp_path, file=f"q.{name}")
+    assert record.fields["options"] == "A. x\nC. y\nE. z\nF. w"
+    assert (record.target, list(record.meta["options"])) == ("F", ["A", "C", "E", "F"])
+
+
+def test_options_that_a_record_of_json_leaves_out_hide_none_that_follow(tmp_path: Path) -> None:
+    put(
+        tmp_path, "q.jsonl", [{"question": "?", "A": "x", "D": "y", "answer": "D"}, {"question": "?", "B": "a", "C": 5}]
+    )
+    first, second = load(tmp_path, file="q.jsonl")[0]
+    assert (first.fields["options"], first.target) == ("A. x\nD. y", "D")
+    assert (second.fields["options"], second.target) == ("B. a\nC. 5", None)
+    put(tmp_path, "q.jsonl", [{"Q": "Where?", "A": "here", "X": 3, "Y": 4}])
+    (record,) = load(tmp_path, file="q.jsonl", columns={"question": "Q", "answer": "A"})[0]
+    assert (record.fields["options"], record.target, record.meta) == ("", "here", {})
+
+
+def test_lists_and_plain_answers_may_stand_side_by_side(tmp_path: Path) -> None:
+    put(tmp_path, "q.tsv", b"question\tanswer\na\t['14']\nb\t14\nc\t[]\nd\t \n")
+    assert [r.target for r in load(tmp_path, file="q.tsv")[0]] == ["['14']", "14", None, None]
+    assert [r.target for r in load(tmp_path, file="q.tsv", answer="list")[0]] == [["14"], ["14"], None, None]
 
 
 def test_whole_numbers_among_missing_ones(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from collavo.checkpoint import fingerprint
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
-from collavo.options import LLMConfig
+from collavo.options import CrayonConfig, LLMConfig
+from collavo.settings import settings_for
 from collavo.tiny import make_tiny
 from collavo.trained import State, identity_of, load_crayon, read_state
 from pipeline.errors import RunError
-from trainer.checkpoint import newest, save, write_tuned
+from trainer.checkpoint import save, write_tuned
 from trainer.merge import merge
+from trainer.step_folders import newest
 
 CPU, LLM = torch.device("cpu"), LLMConfig(BITS=32, DTYPE="fp32")
 
@@ -44,12 +46,23 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rank=4,
         alpha=8,
         crayon="both",
-        settings={},
+        settings={"CRAYON": {"OBJECT_LIST": False, "MAP_SCALE": 2}},
+        segmenter={"NAME": "none"},
     )
     crayon = {name: parameter.detach() for name, parameter in crayon_parameters(model).items()}
     sets = {name: p.detach() for each in adapters.names for name, p in adapters.parameters(each).items()}
     write = partial(write_tuned, state=state, crayon=crayon, adapters=adapters, sets=sets)
     return save(folder, state.step, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
+
+
+def rights(folder: Path) -> int:
+    """Of a file that is newly made in a folder."""
+    (folder / "probe").touch()
+    return (folder / "probe").stat().st_mode & 0o777
+
+
+def test_others_may_read_what_a_training_leaves(left: Path, tmp_path: Path) -> None:
+    assert {file.stat().st_mode & 0o777 for file in left.rglob("*") if file.is_file()} == {rights(tmp_path)}
 
 
 def logits(model: CoLLaVOForConditionalGeneration) -> torch.Tensor:
@@ -77,6 +90,9 @@ def test_merged_is_the_same_model(left: Path, alone: torch.Tensor, released: boo
     assert (base - alone).abs().max() > 0.1
     merge(left, tmp_path / "whole", dtype="fp32", released=released)
     assert torch.allclose(logits(load_model(LLM, tmp_path / "whole", CPU)), alone, atol=2e-4)
+    settings = settings_for(tmp_path / "whole")
+    assert (settings.crayon, settings.segmenter.NAME) == (CrayonConfig(OBJECT_LIST=False, MAP_SCALE=2), "none")
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "whole").iterdir()} == {rights(tmp_path)}
     with pytest.raises(RunError, match="is not empty"):
         merge(left, tmp_path / "whole", dtype="fp32", released=released)
     with pytest.raises(RunError, match="nothing to merge"):

@@ -1,0 +1,44 @@
+"""JSON of files and servers: whatever it holds, it is read or refused with a `ValueError`, never with another error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+DEEPEST = 100
+"""Levels; Python's parser and writer give up, with a RecursionError, somewhere below a thousand."""
+_TOO_DEEP = f"nested more than {DEEPEST} levels deep"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is none, or nested more than `DEEPEST` levels deep.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level = [values]
+    for _ in range(DEEPEST):
+        level = [child for value in level if isinstance(value, (dict, list)) for child in _children(value)]
+        if not level:
+            return values
+    raise ValueError(_TOO_DEEP)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in UTF-8.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: see `parse_json`; or it is no UTF-8.
+    """
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value

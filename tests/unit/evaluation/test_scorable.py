@@ -1,0 +1,156 @@
+"""Every declared benchmark's own targets get the most that its rule gives, and what cannot be scored is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from datasets.declaration import Benchmark
+from datasets.evaluation import scorable, score
+from datasets.evaluation.scorable import UnscorableError, prepare_records, try_records
+from datasets.registration import load_records
+from datasets.tiny_world import write_world
+from datasets.types import Record
+from pipeline.base import BenchmarkPipeline
+from pipeline.catalog import load_catalog, parse
+from pipeline.identity import digest
+from pipeline.scoring_check import check_scoring
+from tests.fixtures import fixture_dir
+
+CATALOG = load_catalog().benchmarks
+RULES = [(name, released) for name, b in CATALOG.items() for released in (False, True) if not released or b.released]
+GOLDEN: dict[str, Mapping[str, Any]] = {
+    **dict.fromkeys(
+        ("ai2d", "gqa_testdev_balanced", "hallusionbench", "mathvista_testmini", "mm-vet", "mmbench", "mmbench_cn"),
+        {"root": "."},
+    ),
+    **dict.fromkeys(("qbench_dev", "scienceqa_test", "seed", "textvqa_val"), {"root": "."}),
+    "mme": {"root": "annotations"},
+    "pope_test": {"folders": ["annotations"]},
+}
+FOLDERS = {"pope_test": "pope"}
+EMPTY = {"pope_test", "class2binary", "hallusionbench", "mathvista_testmini", "textvqa_val", "qbench_dev"}
+"""Benchmarks whose rules find an answer in some empty replies: yes, not to know, the nearest or last option."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, seed=0, scenes=4, size=112)
+    return folder
+
+
+def check(benchmark: Benchmark, root: Path) -> None:
+    pipeline = BenchmarkPipeline(benchmark)
+    raw, broken = load_records(benchmark, [root])
+    records, bad = pipeline.load([root])
+    assert (broken, bad, digest(raw)) == ([], [], digest(records))  # official targets are in their scorer's form
+    found = check_scoring(pipeline, records)
+    assert found.bad == {}
+    assert found.scored == sum(record.target is not None for record in records) > 0
+    assert found.own == pytest.approx(1.0)
+    assert found.empty == 0.0 or benchmark.dataset in EMPTY
+    assert found.sentence.startswith(f"scored {found.scored:,} records with their own targets")
+
+
+@pytest.mark.parametrize(("name", "released"), RULES)
+def test_own_targets_of_every_mini_version(name: str, released: bool, world: Path) -> None:
+    check(CATALOG[name].as_released() if released else CATALOG[name], world)
+
+
+@pytest.mark.parametrize(("name", "released"), [(name, released) for name, released in RULES if name in GOLDEN])
+def test_own_targets_of_the_golden_records(name: str, released: bool) -> None:
+    root = fixture_dir(f"benchmarks/{FOLDERS.get(name, name)}")
+    benchmark = CATALOG[name].as_released() if released else CATALOG[name]
+    check(replace(benchmark, data={**benchmark.data, **GOLDEN[name]}), root)
+
+
+def test_every_scorer_says_which_targets_it_understands() -> None:
+    for benchmark in CATALOG.values():
+        module, _ = scorable._scorer(benchmark)
+        assert hasattr(module, "own_reply"), benchmark.name
+        assert hasattr(module, "prepare") or benchmark.measures_maps
+        assert hasattr(module, "own_verdict") == hasattr(module, "requests")
+
+
+def declared(scorer: Any) -> Benchmark:
+    return parse({"name": "mine", "data": {"file": "q.tsv"}, "prompt": "{question}", "scorer": scorer}, "mine.yaml")
+
+
+def records(*targets: Any, **meta: Any) -> list[Record]:
+    return [
+        Record(id=str(n), image=None, fields={"question": "?"}, target=target, meta=meta, where=f"q.tsv, line {n + 2}")
+        for n, target in enumerate(targets)
+    ]
+
+
+def test_targets_are_normalised_and_one_unscorable_record_is_malformed() -> None:
+    good, bad = prepare_records(declared("yes_no"), records("Yes", "TRUE", "perhaps", 0, None))
+    assert [(r.id, r.target) for r in good] == [("0", "yes"), ("1", "yes"), ("3", "no"), ("4", None)]
+    (only,) = bad
+    assert (only.where, only.reason) == ("q.tsv, line 4", "'answer' should be yes or no, got 'perhaps'")
+    assert score(declared("yes_no"), good[0], "Yes").value == 1.0
+
+
+def test_a_benchmark_of_which_nothing_can_be_scored_is_refused() -> None:
+    with pytest.raises(UnscorableError, match=r"mine cannot be scored by 'mme': none of its 2 .* line 2: lacks pair"):
+        prepare_records(declared("mme"), records("yes", "no"))
+
+
+def test_rules_that_cannot_give_a_target_its_credit_are_found() -> None:
+    rows = records("B", "F", options=dict(zip("ABCDEF", "uvwxyz", strict=True)))
+    trials = list(try_records(declared("scienceqa"), prepare_records(declared("scienceqa"), rows)[0], judged=False))
+    assert [trial.fault for trial in trials] == ["", "its own answer 'F' gets 0 by the rule, where the most is 1"]
+
+
+ONE, ZERO = SimpleNamespace(value=1.0), SimpleNamespace(value=0.0)
+FAULTS = [
+    ({"score": lambda r, t, o: ONE}, "an empty reply gets as much (1) as its own answer 'a'"),
+    ({"score": lambda r, t, o: ZERO}, "its own answer 'a' gets 0 by the rule, where the most is 1"),
+    ({"highest": lambda r, o: 0.0, "score": lambda r, t, o: ZERO}, "gets any credit by the rule"),
+    ({"score": lambda r, t, o: r.meta["gone"]}, "the scorer 'mine' fails on it: KeyError: 'gone'"),
+    ({"own_verdict": lambda r, p, o: "no idea"}, "a judge's reply 'no idea' would not be understood"),
+]
+
+
+@pytest.mark.parametrize(("functions", "fault"), FAULTS)
+def test_scorers_at_fault(functions: dict[str, Any], fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = SimpleNamespace(part="verdict", parse=lambda reply: reply if reply == "right" else None)
+    module = SimpleNamespace(
+        **{
+            "score": lambda r, t, o: SimpleNamespace(value=float(t == "a")),
+            "own_reply": lambda r, o: r.target,
+            "requests": lambda answers, o: [request for _ in answers],
+            "own_verdict": lambda r, p, o: "right",
+            "judged": lambda r, t, verdicts, o: SimpleNamespace(value=float(verdicts["verdict"] == "right")),
+            **functions,
+        }
+    )
+    monkeypatch.setattr(scorable, "_scorer", lambda benchmark: (module, None))
+    benchmark = replace(declared("exact_match"), scorer="mine")
+    (trial,) = try_records(benchmark, records("a"), judged="own_verdict" in functions)
+    assert fault in trial.fault
+    if "own_verdict" in functions:
+        monkeypatch.setattr(module, "own_verdict", lambda r, p, o: "right")
+        (trial,) = try_records(benchmark, records("a"), judged=True)
+        assert (trial.fault, trial.own, dict(trial.verdicts)) == ("", 1.0, {"verdict": "right"})
+
+
+def test_figures_that_fail_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: BenchmarkPipeline, answers: Any) -> Any:
+        return {}["gone"]
+
+    monkeypatch.setattr(BenchmarkPipeline, "evaluate", broken)
+    with pytest.raises(UnscorableError, match="cannot be scored by 'exact_match': its figures fail: KeyError: 'gone'"):
+        check_scoring(BenchmarkPipeline(declared("exact_match")), records("a"))
+
+
+def test_withheld_targets_are_no_fault() -> None:
+    found = check_scoring(BenchmarkPipeline(declared("exact_match")), records(None, None))
+    assert (found.scored, found.own, found.bad) == (0, None, {})
+    assert found.sentence == "scored nothing: no record has an answer to compare with; replies will be kept"
