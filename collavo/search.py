@@ -96,6 +96,11 @@ def start_search(generation: Generation, draws: Sequence[int], end_ids: Sequence
     return GreedySearch(generation, len(draws), ends)
 
 
+def _finite(logits: Tensor) -> Tensor:
+    """Bool (Q,): whether all logits (Q, B, V) of a question are numbers; a sum is one only if all its terms are."""
+    return logits.sum(dim=(1, 2)).isfinite()
+
+
 class GreedySearch:
     """The most probable token at every step.
 
@@ -115,8 +120,8 @@ class GreedySearch:
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `Search.advance`."""
-        best = torch.topk(logits[:, 0], 2, dim=-1)  # a logit that is no number sorts first
-        self.finite &= self._done | best.values[:, 0].isfinite()
+        best = torch.topk(logits[:, 0], 2, dim=-1)
+        self.finite &= self._done | _finite(logits)
         gap = (best.values[:, 0] - best.values[:, 1]).masked_fill_(self._done, float("inf"))
         self.margin = torch.minimum(self.margin, gap)
         return self._take(logits[:, 0].argmax(dim=-1))  # the first of equal ones, as transformers' search takes it
@@ -157,7 +162,7 @@ class Sampling(GreedySearch):
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `Search.advance`."""
         probabilities, ids = torch.softmax(logits[:, 0] / self._temperature, dim=-1).sort(dim=-1, descending=True)
-        self.finite &= self._done | probabilities[:, 0].isfinite()
+        self.finite &= self._done | _finite(logits)
         total = probabilities.cumsum(-1)
         kept = torch.where(total - probabilities < self._top_p, probabilities, 0.0).cumsum(-1)  # at least the first
         threshold = self._uniform[:, self._step, None] * kept[:, -1:]
@@ -207,7 +212,7 @@ class BeamSearch:
         ends = (tokens[..., None] == self._ends).any(-1)
         if self._step == self._settings.max_new_tokens:
             ends = torch.ones_like(ends)
-        self._note(best)
+        self._note(logits, best)
         self._keep_ended(best, sequences, ends)
         beams = self._settings.num_beams
         scores, order = torch.topk(best + ends * IMPOSSIBLE, beams)
@@ -216,10 +221,10 @@ class BeamSearch:
         self._update_improvable()
         return tokens.gather(1, order), parents.gather(1, order)
 
-    def _note(self, best: Tensor) -> None:
-        """Whether the best scores are numbers, and how close the cut between the beams and the next best came."""
+    def _note(self, logits: Tensor, best: Tensor) -> None:
+        """Whether all logits are numbers, and how close the cut between the beams and the next best came."""
         beams, open_ = self._settings.num_beams, self._improvable[:, 0]
-        self.finite &= ~open_ | best[:, 0].isfinite()
+        self.finite &= ~open_ | _finite(logits)
         gap = (best[:, beams - 1] - best[:, beams]).masked_fill_(~open_, float("inf"))
         self.margin = torch.minimum(self.margin, gap)
 

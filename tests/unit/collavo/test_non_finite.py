@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from collavo.ties import MarginTracker
 
 from collavo.engine import Engine, Generation, Query, non_finite
 from collavo.errors import NonFiniteError
@@ -88,19 +87,6 @@ def test_one_image_that_overflows_leaves_the_others_their_answers(checkpoint: Pa
     assert caught.value.replies == (expected[0], None, *expected[1:])
     with pytest.raises(NonFiniteError):
         engine.answer([Query(image(BRIGHT), QUESTION)], generation)
-
-
-def test_the_mark_is_read_once_and_by_question() -> None:
-    tracker = MarginTracker(3, 2, 1, [0])
-    assert tracker.finite() == [True] * 3
-    ids = torch.zeros(6, 1, dtype=torch.long)
-    scores = torch.zeros(6, 5)
-    tracker(ids, scores)
-    bad = scores.clone()
-    bad[3, 2] = float("-inf")  # second beam of the second question
-    tracker(torch.zeros(6, 2, dtype=torch.long), bad)
-    tracker(torch.zeros(6, 3, dtype=torch.long), scores)
-    assert tracker.finite() == [True, False, True]
 
 
 def test_the_advice_depends_on_the_type() -> None:

@@ -134,7 +134,7 @@ def test_done_questions_change_no_more() -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_logits_that_are_no_numbers_are_noticed_where_they_are(beams: int, value: float) -> None:
     generation = Generation(num_beams=beams, max_new_tokens=3)
     search = start_search(generation, [0, 1], [1], torch.device("cpu"))
