@@ -50,6 +50,8 @@ def test_overrides_take_the_type_of_their_key(key: str, text: str, value: object
         (("pope.test.num_beams", "3"), "did you mean POPE.TEST.NUM_BEAMS?"),
         (("POPE", "3"), "POPE is a section; set one of its keys: TEST"),
         (("LLM.BITS.X", "3"), "unknown key LLM.BITS.X"),
+        (("TRAIN.LR", "3"), "unknown key TRAIN.LR; TRAIN is for the command train"),
+        (("BENCHMARKS", "3"), "unknown key BENCHMARKS; BENCHMARKS is for configuration files"),
         (("WANDB",), "'WANDB' has no value"),
         (("LLM.BITS", "5"), "LLM.BITS: 5 is not one of 4, 8, 16, 32"),
         (
