@@ -244,6 +244,7 @@ def _eval(args: argparse.Namespace) -> int:
         write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
+    check_free(Path(config.SAVE_DIR).expanduser())
     check_folders(config, catalog)
     if args.check:
         return 0
@@ -267,7 +268,6 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     check_data(config, plan)
-    check_free(plan.save_dir)
     check_segmenter(segmenter)
 
 

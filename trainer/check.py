@@ -52,6 +52,7 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
     if lacking := missing(config):
         raise DataError("\n".join(lacking))
     check_folder("SAVE_DIR", Path(config.SAVE_DIR))
+    check_free(Path(config.SAVE_DIR).expanduser())
     _check_continuation(config)
     for wanted, key, package in (
         (config.WANDB, "WANDB", "wandb"),
@@ -61,7 +62,6 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
         check_data(config, evaluation_plan(config, catalog))
-    check_free(Path(config.SAVE_DIR).expanduser())
     # cpt learns from maps that lie beside its annotations
     if segmenter is not None and (config.TRAIN.STAGE == "cit" or config.TRAIN.EVAL_EVERY):
         check_segmenter(segmenter)

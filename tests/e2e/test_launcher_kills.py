@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.launch import JOIN
 from tests.e2e.test_pope_processes import ROOT
 from tests.robustness.test_loop import finish, free_port
+from tests.tiny_training import settings, tiny
 
-PATIENCE = 180.0
-"""Seconds after which a process that still runs is one that was left behind; they need one or two."""
+__all__ = ["tiny"]
+
+PATIENCE = JOIN.total_seconds() + 180
+"""Seconds after which a process that still runs is one that was left behind; nearly all need one or two."""
 
 
 def launch(*command: str) -> subprocess.Popen[str]:
@@ -48,14 +52,17 @@ def running(mark: str, launcher: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/cmdline").is_file(), reason="needs /proc to find the processes")
 @pytest.mark.parametrize("command", ["eval", "train"])
 @pytest.mark.parametrize("seconds", [0.0, 0.7, 5.0])
-def test_a_launcher_killed_at_the_start_leaves_nothing_behind(command: str, seconds: float, tmp_path: Path) -> None:
+def test_a_launcher_killed_at_the_start_leaves_nothing_behind(
+    command: str, seconds: float, tiny: Path, tmp_path: Path
+) -> None:
+    save = tmp_path / "save"
+    asked = ["DATASETS.TEST", "pope_test", "DATASETS.ROOT", tiny / "data", "SEGMENTER.NAME", "none"]
+    model = ["SAVE_DIR", save, "RESUME_FROM", tiny / "checkpoint", "LLM.BITS", 32, "LLM.DTYPE", "fp32"]
     given = {
-        "eval": ["configs/vl_test.yaml", "--overrides", "DATASETS.TEST", "pope_test", "DATASETS.ROOT", str(tmp_path)],
-        "train": ["configs/collavo_tiny_train.yaml", "--overrides"],
+        "eval": ["configs/vl_test.yaml", "--overrides", *map(str, [*asked, *model])],
+        "train": ["configs/collavo_tiny_train.yaml", "--overrides", *settings(tiny, save, "TRAIN.STEPS", 500)],
     }[command]
-    (tmp_path / "config.json").write_text("{}")
-    more = ["SAVE_DIR", str(tmp_path / "save"), "RESUME_FROM", str(tmp_path)]
-    process = launch("lbk_entry.py", command, "--conf_files", *given, *more)
+    process = launch("lbk_entry.py", command, "--conf_files", *given)
     try:
         deadline = time.monotonic() + PATIENCE
         while not (begun := running(str(tmp_path), process.pid)) and time.monotonic() < deadline:
@@ -71,7 +78,7 @@ def test_a_launcher_killed_at_the_start_leaves_nothing_behind(command: str, seco
         for number in running(str(tmp_path), process.pid):
             os.kill(number, signal.SIGKILL)
     _, err = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "the launcher is gone; this process ends" in err
 
 
 def test_processes_that_all_start_join(tmp_path: Path) -> None:

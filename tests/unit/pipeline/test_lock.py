@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from datasets.tiny_world import write_world
 from pipeline import lock
 from pipeline.cli import main
 from pipeline.errors import RunError
 from pipeline.files import WriteError
 from pipeline.lock import NAME, FolderLock, check_free, sole_use
+from tests.tiny_training import settings, tiny
 from trainer.cli import COMMANDS
+
+__all__ = ["tiny"]
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = "import sys, time; from pathlib import Path; from pipeline.lock import *; \
@@ -105,20 +107,17 @@ def test_a_file_system_without_locks_is_said(
 
 @pytest.mark.parametrize("command", ["eval", "train", "score"])
 def test_every_command_that_writes_looks_first(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.1)
-    data, save, model = tmp_path / "data", tmp_path / "save", tmp_path / "model"
-    write_world(data, seed=1, scenes=24, size=112)
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    (tmp_path / "said.json").write_text(json.dumps({"random/1": "yes"}))
-    settings = ["--overrides", "DATASETS.ROOT", str(data), "DATASETS.TEST", "pope_test"]
-    run = [*settings, "SAVE_DIR", str(save), "RESUME_FROM", str(model)]
+    save, said = tmp_path / "save", tmp_path / "said.json"
+    said.write_text(json.dumps({"random/1": "yes"}))
+    data = ["DATASETS.ROOT", str(tiny / "data"), "DATASETS.TEST", "pope_test"]
+    run = ["SAVE_DIR", str(save), "RESUME_FROM", str(tiny / "checkpoint")]
     words = {
-        "eval": ["--check", *run],
-        "train": ["--check", "--conf_files", "configs/collavo_tiny_train.yaml", *run],
-        "score": ["pope_test", "--predictions", str(tmp_path / "said.json"), "--out", str(save), *settings],
+        "eval": ["--check", "--overrides", *data, *run],
+        "train": ["--check", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides", *settings(tiny, save)],
+        "score": ["pope_test", "--predictions", str(said), "--out", str(save), "--overrides", *data],
     }[command]
     with sole_use([save]):
         assert main([command, *words], COMMANDS) == 2
