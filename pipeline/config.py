@@ -91,7 +91,7 @@ class RunConfig:
     LIMIT: FromOne | None = None
     SEED: int = 0
     PUBLISHED: Literal["auto", "never"] = "auto"
-    UNTAUGHT: list[str] = Field(default_factory=list)
+    UNTAUGHT: list[str] = field(default_factory=list)
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
 
