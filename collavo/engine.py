@@ -345,7 +345,7 @@ def non_finite(dtype: torch.dtype) -> str:
     Args:
         dtype: the model's compute type.
     """
-    advice = "a weight of the checkpoint may be NaN or infinite"
+    advice = "a weight of the checkpoint may be damaged or far too large"
     if dtype == torch.float16:
         advice = f"values beyond 65504 overflow in fp16: try LLM.DTYPE bf16 or fp32; or {advice}"
     return f"the model's scores are not finite (NaN or infinity), so it has no answer; {advice}"

@@ -36,7 +36,7 @@ def check_finite(name: str, *logits: Any) -> None:
     if not all(bool(values.isfinite().all()) for values in logits):
         raise SegmenterError(
             f"picture {name}: the segmenter's scores are not finite (NaN or infinity), so it has no map; a weight of "
-            "SEGMENTER.PATH may be NaN or infinite"
+            "SEGMENTER.PATH may be damaged or far too large"
         )
 
 

@@ -124,11 +124,11 @@ def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, t
 
 
 def test_a_segmenter_that_is_not_here_is_said_at_once(
-    world: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    given = ("DATASETS.TEST", "pope_test", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world)
+    given = ("DATASETS.TEST", "pope_test", "RESUME_FROM", tiny, "DATASETS.ROOT", world)
     for command in ("eval", "show"):
         done = entry(command, *(["--check"] if command == "eval" else []), "--overrides", *given)
         assert done.returncode == 2

@@ -41,4 +41,4 @@ def test_a_run_without_a_finite_score_fails_and_says_why(
         assert not (tmp_path / name / "results.json").exists()
         (journal,) = (tmp_path / name / "journal").glob("*.jsonl")
         assert all("not finite" in json.loads(line)["error"] for line in journal.read_text().splitlines())
-    assert "a weight of the checkpoint may be NaN" in said and "Traceback" not in said
+    assert "a weight of the checkpoint may be damaged" in said and "Traceback" not in said
