@@ -7,6 +7,7 @@ A scorer has ``Options``, ``score`` and ``summarize``, and says beside them whic
 - ``own_reply(record, options)``: the reply that says the record's target;
 - ``highest(record, options)``: the most that the rule gives for it; 1 where there is no such function;
 - ``credits_empty(record, options)``: whether the rule finds an answer in an empty reply; never if there is none;
+- ``gap(records)``: why its main figure would have no value over these records; "" where it has one;
 - ``own_verdict(record, part, options)``: what a judge replies about ``own_reply`` (see `judging`).
 
 `scorable` checks records with them.

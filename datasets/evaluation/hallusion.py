@@ -21,7 +21,6 @@ from typing import Literal
 
 from configs.common.words import quoted, shown
 
-from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
 from . import hallusion_errors, rates, targets
 from .hallusion_errors import Checked
@@ -83,7 +82,7 @@ def prepare(record: Record, options: Options) -> Record:
         MalformedError: the target is neither, or a part of the place is missing.
     """
     targets.need(record, "hallusion", *_PLACE)
-    place = {name: cells.as_text(record.meta[name], name) for name in _PLACE}
+    place = {name: targets.whole(record.meta[name], name) for name in _PLACE}
     found = targets.with_target(targets.with_meta(record, place), targets.yes_no)
     return found if "reference" in record.meta else targets.with_meta(found, {"reference": str(found.target or "")})
 
