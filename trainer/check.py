@@ -70,7 +70,7 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
 def _check_segmenter(config: TrainConfig) -> None:
     start = Path(config.RESUME_FROM)
     if config.RESUME_FROM and not is_file(start) and not is_folder(start):
-        raise RunError(f"RESUME_FROM: {shown(str(start))[1:-1]} {not_there(config.RESUME_FROM)}")
+        raise RunError(f"RESUME_FROM: {shown(str(start))} {not_there(config.RESUME_FROM)}")
     if config.RESUME_FROM and not is_file(start) and not is_file(start / "config.json"):
         raise RunError(f"RESUME_FROM: {start} is neither a released X-Decoder (.pt) nor a directory with config.json")
     if config.RESUME_FROM and config.XDECODER.SIZES:

@@ -113,7 +113,7 @@ def test_every_command_that_writes_looks_first(
     save, said = tmp_path / "save", tmp_path / "said.json"
     said.write_text(json.dumps({"random/1": "yes"}))
     data = ["DATASETS.ROOT", str(tiny / "data"), "DATASETS.TEST", "pope_test"]
-    run = ["SAVE_DIR", str(save), "RESUME_FROM", str(tiny / "checkpoint")]
+    run = ["SAVE_DIR", str(save), "RESUME_FROM", str(tiny / "checkpoint"), "SEGMENTER.NAME", "none"]
     words = {
         "eval": ["--check", "--overrides", *data, *run],
         "train": ["--check", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides", *settings(tiny, save)],

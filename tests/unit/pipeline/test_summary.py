@@ -77,7 +77,8 @@ def test_a_part_and_what_was_never_taught_are_said_where_figures_stand() -> None
     assert "not among the model's lessons" in page and "`pope_test` failed: no answers" in page
 
 
-COUNTED = {"counts": {"answered": 4, "records": 4}, "asked": {"rules": "official"}}
+COUNTS = dict.fromkeys(("unscored", "withheld", "errors", "bad_records"), 0)
+COUNTED = {"counts": {"answered": 4, "records": 4, **COUNTS}, "asked": {"rules": "official"}}
 
 
 class Absent(ToyPipeline):
