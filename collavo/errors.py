@@ -1,9 +1,13 @@
-"""Mistakes of a user that concern the model; the entry shows their message without a traceback."""
+"""What can go wrong with a model: the entry shows the messages without a traceback. Importing this loads no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .engine import Reply
 
 
 class CheckpointError(Exception):
@@ -30,3 +34,15 @@ def refusing(what: str) -> Iterator[None]:
         if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
             raise
         raise CheckpointError(f"{what} ({error!r})") from error
+
+
+class NonFiniteError(Exception):
+    """The model's scores for a question were NaN or infinite, so that what was generated is no answer.
+
+    Attributes:
+        replies: to all questions of the batch, in order; None for those without an answer.
+    """
+
+    def __init__(self, message: str, replies: Sequence[Reply | None]) -> None:
+        super().__init__(message)
+        self.replies = tuple(replies)

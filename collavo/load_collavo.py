@@ -149,7 +149,12 @@ def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:
     Raises:
         CheckpointError: see `examine`.
     """
-    return weight_bytes(examine(checkpoint).blank, llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
+    return size_in_memory(llm, examine(checkpoint))
+
+
+def size_in_memory(llm: LLMConfig, examined: Examined) -> int:
+    """Bytes that the weights of a checkpoint that was examined will take."""
+    return weight_bytes(examined.blank, llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
 
 
 def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter: str, settings: ModelSettings) -> str:
@@ -184,8 +189,8 @@ def load_engine(
     *,
     weight: bool = True,
     template: Template | None = None,
-    tie_margin: float | None = None,
     crayon: CrayonConfig | None = None,
+    examined: Examined | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Load model and processor, and join them with a segmenter.
@@ -197,8 +202,8 @@ def load_engine(
         device: where the model runs.
         weight: False for random weights.
         template: the conversation's wrapper; None for the checkpoint's own.
-        tie_margin: see `Engine`.
-        crayon: what the model is told of a picture's objects; what it leaves open is as the checkpoint says.
+        crayon: what the model is told of an image's objects; what it leaves open is as the checkpoint says.
+        examined: the checkpoint, where it has been examined.
         progress: see `Progress`; None for the library's own bar.
 
     Raises:
@@ -206,9 +211,9 @@ def load_engine(
     """
     directory = locate(checkpoint)
     settings = settings_for(directory, crayon, template=template)
-    examined = examine(directory, settings.template)
+    examined = examined or examine(directory, settings.template)
     for note in settings.notes:
         logger.info("%s", note)
     identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, settings=settings)
     model = load_examined(llm, examined, torch.device(device), weight=weight, progress=progress)
-    return Engine(model, examined.processor, segmenter, settings.template, identity, tie_margin, settings.crayon)
+    return Engine(model, examined.processor, segmenter, settings.template, identity, settings.crayon)

@@ -8,8 +8,11 @@ Shape legend: B rows, L text tokens, T merged tokens, P image tokens of a pictur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +23,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from modeling.internlm2 import CACHE, InternLM2Decoder
 from modeling.plora import ImageTokens
+from modeling.precision import at_least_float32
+from modeling.shared_prefix import SharedPrefixCache
 from modeling.vit import VisionTower
 
 from .config import CoLLaVOConfig
@@ -50,11 +55,13 @@ class CrayonEmbedding(nn.Module):
             numbering: int64, same shape: number in the class, 0 = unknown.
         Returns: the distinct vectors (U, D), and for every token the row that is its own, int64 in the input's shape.
         """
-        pairs = semantic * self.numbering.num_embeddings + numbering
-        distinct, index = torch.unique(pairs, return_inverse=True)
         rows = self.numbering.num_embeddings
-        queries = self.semantic(distinct // rows) + self.numbering(distinct % rows)
-        return self.projector(queries), index
+        distinct, index = torch.unique(semantic * rows + numbering, return_inverse=True)
+        return self.vectors(distinct // rows, distinct % rows), index
+
+    def vectors(self, semantic: Tensor, numbering: Tensor) -> Tensor:
+        """Crayon vectors (..., D) of (class, number) pairs, int64 of any shape."""
+        return self.projector(self.semantic(semantic) + self.numbering(numbering))  # type: ignore[no-any-return]
 
 
 class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -124,6 +131,44 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         return self.projector(self.vision_tower(pixel_values))  # type: ignore[no-any-return]
 
+    def embed_prompt(
+        self,
+        ids: Sequence[int],
+        image_features: Tensor | None,
+        semantic: npt.NDArray[np.int64] | None,
+        numbering: npt.NDArray[np.int64] | None,
+    ) -> tuple[Tensor, ImageTokens | None]:
+        """Embeddings of one prompt, and its image tokens, for `forward`; nothing is read back from the device.
+
+        Args:
+            ids: of the text, with one image token where the image belongs.
+            image_features: (1, P, D) from `encode_images`, or None for a text without an image.
+            semantic: P class indices as in `forward`, on the host, in any shape; None for no crayon prompt.
+            numbering: likewise.
+        Returns: embeddings (1, T, D), T counting P tokens for the image; and which of them are the image's.
+
+        Raises:
+            ValueError: an image without an image token, or the other way round.
+        """
+        device, token = self.device, self.config.image_token_id
+        if (image_features is not None) != (token in ids):
+            raise ValueError("an image needs one image token in the text, and a text without one has none")
+        embeds = self.get_input_embeddings()(torch.tensor(ids, device=device))
+        if image_features is None:
+            return embeds[None], None
+        at, features = list(ids).index(token), image_features[0].to(embeds.dtype)
+        embeds = torch.cat([embeds[:at], features, embeds[at + 1 :]])
+        positions = torch.arange(at, at + len(features), device=device)
+        if semantic is None or numbering is None or self.config.crayon_queries == "none":
+            return embeds[None], ImageTokens(positions)
+        if self.config.crayon_queries == "semantic":
+            numbering = np.zeros_like(numbering)
+        pairs = np.stack([semantic.ravel(), numbering.ravel()])  # (2, P)
+        distinct, index = np.unique(pairs, axis=1, return_inverse=True)
+        on_device = torch.from_numpy(distinct).to(device)
+        crayon = self.crayon.vectors(on_device[0], on_device[1])
+        return embeds[None], ImageTokens(positions, crayon, torch.from_numpy(index.reshape(-1)).to(device))
+
     def expand_image_tokens(self, num_tokens: int, input_ids: Tensor, *others: Tensor | None) -> list[Tensor | None]:
         """Repeat every image token ``num_tokens`` times, on the left-padded grid that all rows then need.
 
@@ -150,8 +195,9 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: Cache | SharedPrefixCache | None = None,
         inputs_embeds: Tensor | None = None,
+        image: ImageTokens | None = None,
         pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
         semantic: Tensor | None = None,
@@ -173,6 +219,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             position_ids: int64 (B, T); counted from the attention mask where not given.
             cache: of earlier tokens.
             inputs_embeds: (B, T, D) instead of ``input_ids``; images are then taken as already merged.
+            image: with ``inputs_embeds``: the image tokens among them, see `embed_prompt`.
             pixel_values: normalised pictures (N, 3, H, W), in the order of the image tokens.
             image_features: (N, P, D) from `encode_images`, instead of ``pixel_values``.
             semantic: int64 (N, P), class + 1 of every image token, 0 = unknown; None for no crayon prompt.
@@ -199,7 +246,6 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         cache = past_key_values if cache is None else cache
         if pixel_values is not None and image_features is None:
             image_features = self.encode_images(pixel_values)
-        image = None
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds")
@@ -210,7 +256,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.get_input_embeddings()(input_ids)
             inputs_embeds, image = self._merge(input_ids, inputs_embeds, image_features, semantic, numbering)
         if position_ids is None:
-            position_ids = _positions(inputs_embeds, attention_mask, cache)
+            position_ids = _positions(inputs_embeds, attention_mask, cast("Cache | None", cache))
         decoded = self.language_model(
             inputs_embeds,
             attention_mask,
@@ -331,11 +377,11 @@ def _positions(inputs_embeds: Tensor, attention_mask: Tensor | None, cache: Cach
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of the next token over labelled positions, in float32."""
     shifted = labels[:, 1:].flatten().to(logits.device)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), shifted, ignore_index=IGNORE_INDEX)
+    return F.cross_entropy(at_least_float32(logits[:, :-1].flatten(0, 1)), shifted, ignore_index=IGNORE_INDEX)
 
 
 def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum of the cross-entropies of the labelled tokens (logits are theirs, in order), in float32."""
     targets = labels[:, 1:]
     targets = targets[targets != IGNORE_INDEX].to(logits.device)
-    return F.cross_entropy(logits.float(), targets, reduction="sum")
+    return F.cross_entropy(at_least_float32(logits), targets, reduction="sum")

@@ -29,7 +29,7 @@ def locate(name: str | Path, key: str = "RESUME_FROM") -> Path:
     if is_file(path):
         raise CheckpointError(f"{key}: {text} is a file; a checkpoint is a directory, name the one that it lies in")
     if not is_folder(path):
-        raise CheckpointError(f"{key}: {text} {_missing(str(name))}")
+        raise CheckpointError(f"{key}: {text} {not_there(str(name))}")
     if is_file(path / STATE) or is_file(path / "config.json"):
         return path
     below = sorted(path.glob("checkpoints/step-*")) or sorted(path.glob("step-*"))
@@ -37,8 +37,8 @@ def locate(name: str | Path, key: str = "RESUME_FROM") -> Path:
     raise CheckpointError(f"{key}: {text} is no checkpoint: it has neither config.json nor {STATE}{hint}")
 
 
-def _missing(name: str) -> str:
-    """What to say of a directory that is not there; a path whose first folder exists is no name on the hub."""
+def not_there(name: str) -> str:
+    """What to say of a path that is not there, after its name; one whose first folder exists is no name on the hub."""
     if _HUB_NAME.fullmatch(name) and not is_folder(Path(name).parent):
         return (
             "does not exist here and looks like a name on the Hugging Face hub, from which nothing is loaded: download "

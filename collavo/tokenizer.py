@@ -109,7 +109,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         elif is_file(directory / FAST_FILE):
             for name in (FAST_FILE, CONFIG_FILE):
                 _json(directory / name)
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
         else:
             raise CheckpointError(f"{directory}: no tokenizer there (looked for {MODEL_FILE}, {FAST_FILE})")
         wrong = _prepare(tokenizer)

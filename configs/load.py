@@ -186,7 +186,7 @@ class _Reading:
     def _unknown(self, dotted: str) -> str:
         """Words about an unknown key, with those that were perhaps meant."""
         if (top := dotted.split(".")[0]) in self._apart:
-            return f"{shown(dotted)}: {top} is for {self._apart[top]}"
+            return f"unknown key {shown(dotted)}; {top} is for {self._apart[top]}"
         known = list(leaves(self._keys))
         parent = dotted.rpartition(".")[0]
         near = nearest(dotted, [*known, *(k for k, v in self._keys.items() if isinstance(v, dict))], n=3, cutoff=0.5)

@@ -67,6 +67,7 @@ class Benchmark:
         title: for tables.
         version: raised when a score can change; the reason goes into CHANGELOG.md.
         source: paper or repository that defines the benchmark.
+        download: where its files can be had: pages and files, each with what it holds.
         reader: module of ``datasets/registration`` that reads the files.
         data: options of the reader (it rejects those it does not know).
         prompt: template over the record's fields.
@@ -97,6 +98,7 @@ class Benchmark:
     released: Mapping[str, Any] = field(default_factory=dict)
     rules: str = "official"
     expected: tuple[Expected, ...] = ()
+    download: tuple[str, ...] = ()
 
     @property
     def measures_maps(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,13 +25,26 @@ def data_roots(configured: str | None, environ: Mapping[str, str]) -> tuple[Path
     """
     if configured:
         return (_folder("DATASETS.ROOT", configured),)
-    roots = [_folder(name, environ[name]) for name in ROOT_VARIABLES if environ.get(name)]
+    named = [_folder(name, environ[name]) for name in ROOT_VARIABLES if environ.get(name)]
+    roots: dict[str, Path] = {}
+    for root in named:
+        roots.setdefault(os.path.realpath(root), root)
     if not roots:
         raise DataError(
             "no dataset folder is known: set DATASETS.ROOT, or one of the environment variables "
             f"{', '.join(ROOT_VARIABLES)}, to the folder that holds POPE, coco2014, ..."
         )
-    return tuple(dict.fromkeys(roots))
+    return tuple(roots.values())
+
+
+def places(roots: Sequence[Path], *candidates: str) -> list[Path]:
+    """Where a file may be: the candidates in order, each under every root; no place twice."""
+    return list(dict.fromkeys(root / candidate for candidate in candidates for root in roots))
+
+
+def first(roots: Sequence[Path], *candidates: str) -> Path | None:
+    """The first of `places` that exists; None if none does, or none may be looked at."""
+    return next((place for place in places(roots, *candidates) if os.path.exists(place)), None)
 
 
 def _folder(name: str, path: str) -> Path:
@@ -50,9 +64,8 @@ def find(roots: Sequence[Path], *candidates: str) -> Path:
     Raises:
         DataError: none exists; the message lists every place that was looked at.
     """
-    places = [root / candidate for candidate in candidates for root in roots]
-    for place in places:
-        if place.exists():
-            return place
-    listed = "\n  ".join(str(place) for place in places)
+    found = first(roots, *candidates)
+    if found is not None:
+        return found
+    listed = "\n  ".join(str(place) for place in places(roots, *candidates))
     raise DataError(f"not found; looked for\n  {listed}\nPut it there, or set DATASETS.ROOT to the folder that has it.")

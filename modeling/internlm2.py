@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -24,6 +25,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import eager_attention
 from .plora import ImageTokens, PLoRALinear
+from .precision import at_least_float32
+from .shared_prefix import SharedPrefixCache
 
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 """What transformers calls a cache: in `generate`, in the outputs of models and for masks; renamed in 5.24."""
@@ -91,9 +94,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        x32 = x.float()
-        normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * normed.to(x.dtype)
+        if x.dtype in (torch.float32, torch.float64):
+            return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+        return self.weight * F.rms_norm(at_least_float32(x), x.shape[-1:], eps=self.eps).to(x.dtype)
 
 
 def rotary_tables(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -103,18 +106,18 @@ def rotary_tables(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Te
         position_ids: int64 (B, T).
         head_dim: d.
         theta: base of the frequencies.
-    Returns: two float32 tensors (B, 1, T, d), the half-width tables repeated side by side.
+    Returns: two float32 tensors (B, T, 1, 1, d): the half-width table of cosines repeated side by side, and that of
+        sines, its first half negated, as `rotate` takes them.
     """
     exponents = torch.arange(0, head_dim, 2, device=position_ids.device, dtype=torch.float32) / head_dim
-    angles = position_ids[..., None].float() * theta**-exponents  # (B, T, d / 2)
-    angles = torch.cat([angles, angles], dim=-1)[:, None]
-    return angles.cos(), angles.sin()
+    angles = (position_ids[..., None].float() * theta**-exponents)[:, :, None, None]  # (B, T, 1, 1, d / 2)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + d/2) of the last dimension by its angle."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    """Turn each pair (i, i + d/2) of the last dimension by its angle; tables as `rotary_tables` makes them."""
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 class DecoderAttention(nn.Module):
@@ -140,21 +143,23 @@ class DecoderAttention(nn.Module):
         image: ImageTokens | None,
         rotary: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
-        cache: Cache | None,
+        cache: Cache | SharedPrefixCache | None,
         **backend: Any,
     ) -> Tensor:
         """Attend to the cache and to earlier new tokens; (B, T, D) to the same shape."""
         batch, length = x.shape[:2]
         groups, head_dim = self.num_key_value_groups, self.config.head_dim
         packed = self.wqkv(x, image).view(batch, length, -1, groups + 2, head_dim)  # (B, T, K, H/K + 2, d)
-        query = packed[..., :groups, :].flatten(2, 3).transpose(1, 2)  # (B, H, T, d)
-        key, value = packed[..., -2, :].transpose(1, 2), packed[..., -1, :].transpose(1, 2)  # (B, K, T, d)
-        cos, sin = rotary
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        rotated = rotate(packed[..., :-1, :], *rotary)  # queries and keys together
+        query = rotated[..., :-1, :].flatten(2, 3).transpose(1, 2)  # (B, H, T, d)
+        key, value = rotated[..., -1, :].transpose(1, 2), packed[..., -1, :].transpose(1, 2)  # (B, K, T, d)
+        name = self.config._attn_implementation
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)  # (B, K, S, d)
+        if isinstance(cache, SharedPrefixCache):
+            name, backend = cache.attention, {"shared": cache}
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention
+            name, eager_attention
         )
         dropout = self.config.attention_dropout if self.training else 0.0
         out, _ = attend(self, query, key, value, attention_mask, scaling=head_dim**-0.5, dropout=dropout, **backend)
@@ -204,7 +209,7 @@ class DecoderLayer(nn.Module):
         image: ImageTokens | None,
         rotary: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
-        cache: Cache | None,
+        cache: Cache | SharedPrefixCache | None,
         **backend: Any,
     ) -> Tensor:
         """Apply; (B, T, D) to the same shape."""
@@ -223,7 +228,7 @@ class DecoderOutput:
     """
 
     last_hidden_state: Tensor
-    cache: Cache | None
+    cache: Cache | SharedPrefixCache | None
     hidden_states: tuple[Tensor, ...] | None
 
 
@@ -269,7 +274,7 @@ class InternLM2Decoder(PreTrainedModel):
         attention_mask: Tensor | None,
         position_ids: Tensor,
         image: ImageTokens | None = None,
-        cache: Cache | None = None,
+        cache: Cache | SharedPrefixCache | None = None,
         use_cache: bool = False,
         output_hidden_states: bool = False,
         **backend: Any,
@@ -288,13 +293,15 @@ class InternLM2Decoder(PreTrainedModel):
         """
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            **{CACHE: cache},
-        )
+        mask = None  # a SharedPrefixCache knows what may be seen
+        if not isinstance(cache, SharedPrefixCache):
+            mask = create_causal_mask(
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                **{CACHE: cache},
+            )
         cos, sin = rotary_tables(position_ids, self.config.head_dim, self.config.rope_theta)
         rotary = cos.to(inputs_embeds.dtype), sin.to(inputs_embeds.dtype)
         x, kept = inputs_embeds, []

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from datasets.declaration import Benchmark
-from datasets.evaluation import Evaluation, evaluate, score
+from datasets.evaluation import Evaluation, evaluate, groups_of, score, unit_of
 from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
+from datasets.subsample import subsample
 from datasets.types import BadRecord, Record, Score
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ class BenchmarkPipeline:
         records, bad = load_records(self.declaration, roots)
         good, unscorable = prepare_records(self.declaration, records)
         return good, [*bad, *unscorable]
+
+    def part(self, records: Sequence[Record], limit: int | None, seed: int) -> list[Record]:
+        """Draw the records of a limited run, see ``datasets/subsample.py``.
+
+        Args:
+            records: of the whole benchmark.
+            limit: how many at most; None for all.
+            seed: another one draws others.
+        Returns: in data order, with all that the scorer takes together.
+        """
+        if limit is None:
+            return list(records)
+        return subsample(records, limit, seed, unit_of(self.declaration), groups_of(self.declaration))
 
     def prompt(self, record: Record) -> str:
         """Word the question of a record, without object list and template.

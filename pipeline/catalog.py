@@ -11,6 +11,7 @@ from typing import Any
 from configs.common.words import did_you_mean, nearest, shown
 from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
 from datasets.declaration import Benchmark, Expected, check_template
+from datasets.registration.files import is_hidden
 
 from .released import OTHER_SPLITS
 
@@ -31,6 +32,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "title": (str,),
     "version": (int,),
     "source": (str,),
+    "download": (str, list),
     "data": (dict,),
     "prompt": (str,),
     "generate": (dict,),
@@ -109,7 +111,7 @@ def load_catalog(folder: Path = FOLDER, added: Iterable[Declaration] = ()) -> Ca
     """
     benchmarks: dict[str, Benchmark] = {}
     own: dict[str, Mapping[str, Any]] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(path for path in folder.glob("*.yaml") if not is_hidden(path)):
         benchmark = _add(benchmarks, Declaration(str(path), read_yaml(path)))
         if benchmark.name != path.stem:
             raise ConfigError(f"{path}: name is '{benchmark.name}'; it must be the file's name, '{path.stem}'")
@@ -211,6 +213,7 @@ def parse(values: Mapping[str, Any], where: str) -> Benchmark:
         title=values.get("title", values["name"]),
         version=values.get("version", 1),
         source=values.get("source", where),
+        download=_download(values.get("download", []), where),
         reader=data.pop("reader"),
         data=data,
         prompt=_template(values["prompt"], where),
@@ -238,6 +241,13 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
         name = values.get(key, values["name"])
         if not _NAME.fullmatch(name) or name == ALL:
             raise ConfigError(f"{where}: {key} {name!r} cannot be used; take letters, digits and . _ + -")
+
+
+def _download(given: Any, where: str) -> tuple[str, ...]:
+    pages = [given] if isinstance(given, str) else given
+    if not all(isinstance(page, str) for page in pages):
+        raise ConfigError(f"{where}: download takes texts, each with an address: 'images: https://...'")
+    return tuple(pages)
 
 
 def _generate(given: Mapping[str, Any], where: str) -> dict[str, int]:

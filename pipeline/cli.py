@@ -20,6 +20,8 @@ from configs.load import ConfigError
 from datasets.registration.beforehand import missing_files, unknown_placeholders
 from datasets.roots import data_roots
 from datasets.types import DataError
+from modeling.segmenters import backends as segmenter_backends
+from modeling.segmenters import check_segmenter
 
 from .benchmarks import PREFIX, select_pipeline
 from .catalog import Catalog, load_catalog
@@ -29,11 +31,12 @@ from .given import prediction_files
 from .identity import check_settings
 from .judging import VERDICTS
 from .launch import is_main, let_main_speak
+from .lock import check_free
 from .progress import say, tell, write_out
 from .rescore import Source, rescore
 from .run import INTERRUPTED, Plan, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
-from .validate import validate
+from .validate import SHOWN, validate_all
 
 EXAMPLES = """\
 examples:
@@ -212,11 +215,13 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="DIR",
         help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
     )
-    check = commands.add_parser("validate", parents=[shared], help="check a benchmark's files, without a model")
+    check = commands.add_parser("validate", parents=[shared], help="check benchmarks' files, without a model")
     for command in more:
         parents = [shared] if command.configured else []
         command.options(commands.add_parser(command.name, parents=parents, help=command.help))
-    check.add_argument("dataset", help="names as in DATASETS.TEST, separated by commas, or all; see list")
+    check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
+    check.add_argument("--quick", action="store_true", help="look whether pictures are there, without decoding them")
+    check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
 
 
@@ -239,6 +244,7 @@ def _eval(args: argparse.Namespace) -> int:
         write_out(config.resolved_yaml)
         return 0
     check(config, catalog)
+    check_free(Path(config.SAVE_DIR).expanduser())
     check_folders(config, catalog)
     if args.check:
         return 0
@@ -249,7 +255,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     """Check what can be known of a run before anything is loaded.
 
     Raises:
-        ConfigError, RunError, DataError: a dataset, pipeline, segmenter or folder that is not there.
+        ConfigError, RunError, DataError, SegmenterError: a dataset, pipeline, segmenter or folder that is not there.
         CheckpointError: a checkpoint that is not there, whose files do not fit, or that the configuration contradicts.
     """
     plan = make_plan(config, catalog)
@@ -262,10 +268,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     check_data(config, plan)
-    backends = segmenter_backends()
-    if segmenter.NAME not in backends:
-        hint = did_you_mean(segmenter.NAME, backends, n=1)
-        raise ConfigError(f"SEGMENTER.NAME: no '{shown(segmenter.NAME)}'{hint} There are: {', '.join(backends)}")
+    check_segmenter(segmenter)
 
 
 def check_data(config: EvalConfig, plan: Plan) -> None:
@@ -301,13 +304,6 @@ def check_folders(config: EvalConfig, catalog: Catalog) -> None:
         engine = {"weight": config.WEIGHT, "bits": config.LLM.BITS, "dtype": config.LLM.DTYPE}
         for task in make_plan(config, catalog).tasks:
             check_settings(task.folder / "run.json", task.pipeline.declaration, engine)
-
-
-def segmenter_backends() -> list[str]:
-    """Names that ``SEGMENTER.NAME`` may have."""
-    from modeling.segmenters import backends
-
-    return backends()
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -366,15 +362,10 @@ def _score_one(args: argparse.Namespace, file: Path) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     config, catalog = _configuration(args)
-    chosen = catalog.select(args.dataset)
+    chosen = catalog.select(",".join(args.dataset))
     pipelines = [select_pipeline(config.PIPELINE, config.declared(benchmark)) for benchmark in chosen]
     roots = data_roots(config.DATASETS.ROOT, os.environ)
-    complete = [validate(pipeline, roots) for pipeline in pipelines]
-    if len(complete) > 1:
-        lacking = [p.declaration.dataset for p, whole in zip(pipelines, complete, strict=True) if not whole]
-        listed = f"; incomplete: {', '.join(lacking)}" if lacking else ""
-        tell(f"{sum(complete)} of {len(complete)} benchmarks are complete{listed}\n")
-    return 0 if all(complete) else FAILED
+    return 0 if validate_all(pipelines, roots, quick=args.quick, shown=None if args.all else SHOWN) else FAILED
 
 
 def _show(args: argparse.Namespace) -> int:

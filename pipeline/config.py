@@ -70,12 +70,18 @@ class DatasetsConfig:
 
 @dataclass
 class RunConfig:
-    """How a run goes; none of this changes an answer.
+    """How a run goes and what is said of it; none of this changes an answer.
 
     Attributes:
         STRICT: end at the first unreadable record or picture, instead of counting it.
         ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (ask anew), continue.
-        LIMIT: ask only the first so many records; None for all.
+        LIMIT: ask only a random part of at most so many records; None for all. What is scored together (pairs of
+            questions, passes, sets of figures) stays together, groups keep their shares, and a smaller part lies within
+            a larger one.
+        SEED: of that part.
+        PUBLISHED: auto: figures stand beside those published of CoLLaVO-7B where the checkpoint has its sizes; never:
+            they do not, this is another model.
+        UNTAUGHT: datasets whose kind of question the model never learned; results say so.
         WORKERS: threads per process that decode pictures ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
     """
@@ -83,6 +89,9 @@ class RunConfig:
     STRICT: bool = False
     ON_CHANGE: Literal["refuse", "restart", "continue"] = "refuse"
     LIMIT: FromOne | None = None
+    SEED: int = 0
+    PUBLISHED: Literal["auto", "never"] = "auto"
+    UNTAUGHT: list[str] = field(default_factory=list)
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
 

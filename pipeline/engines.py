@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from collavo.engine import Engine
+    from collavo.examine import Examined
     from modeling.segmenters.base import Segmenter
 
     from .config import EvalConfig
@@ -34,6 +35,7 @@ class ConfiguredEngine:
     def __init__(self, config: EvalConfig, device: torch.device) -> None:
         self._config, self._device = config, device
         self._settings: ModelSettings | None = None
+        self._examined: Examined | None = None
         self._segmenter: Segmenter | None = None
         self._engine: Engine | None = None
 
@@ -44,12 +46,10 @@ class ConfiguredEngine:
             CheckpointError: it is unreadable, or its parts do not fit, or the configuration contradicts it.
             SegmenterError: the segmenter cannot be built.
         """
-        from collavo.examine import examine
         from collavo.load_collavo import engine_identity
 
         config, settings = self._config, self.settings()
-        checkpoint = locate(config.RESUME_FROM)
-        examine(checkpoint, settings.template)
+        checkpoint = self._examine().described.folder
         segmenter = self.segmenter().fingerprint
         identity = engine_identity(config.LLM, checkpoint, weight=config.WEIGHT, segmenter=segmenter, settings=settings)
         return json.loads(identity)  # type: ignore[no-any-return]
@@ -68,14 +68,22 @@ class ConfiguredEngine:
                     warn(note)
         return self._settings
 
+    def _examine(self) -> Examined:
+        """Find out, once, whether the checkpoint can be loaded."""
+        from collavo.examine import examine
+
+        if self._examined is None:
+            self._examined = examine(locate(self._config.RESUME_FROM), self.settings().template)
+        return self._examined
+
     def weights(self) -> str:
         """Size of the weights as they will be loaded; "" once they are."""
         if self._engine is not None:
             return ""
-        from collavo.load_collavo import memory_needed
+        from collavo.load_collavo import size_in_memory
 
         llm = self._config.LLM
-        size = memory_needed(llm, locate(self._config.RESUME_FROM))
+        size = size_in_memory(llm, self._examine())
         bits = f"large weights in {llm.BITS} bit, " if llm.BITS in (4, 8) else ""
         kind = "" if self._config.WEIGHT else "random weights (WEIGHT False) of the sizes in "
         return (
@@ -88,7 +96,7 @@ class ConfiguredEngine:
         from collavo.load_collavo import load_engine
 
         if self._engine is None:
-            config, settings = self._config, self.settings()
+            config, settings, examined = self._config, self.settings(), self._examine()
             segmenter = self.segmenter()
             with LoadingBar(shown=is_main(os.environ)) as bar:
                 self._engine = load_engine(
@@ -99,6 +107,7 @@ class ConfiguredEngine:
                     weight=config.WEIGHT,
                     template=settings.template,
                     crayon=settings.crayon,
+                    examined=examined,
                     progress=bar.show,
                 )
         return self._engine

@@ -1,13 +1,35 @@
-"""Files that are whole or absent: written beside their place and moved there."""
+"""Files that are whole or absent, as text and as JSON; see ``datasets/writing.py``."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from datasets.writing import WriteError, append, make_folder, new_folder, remove_partial, write_bytes, writing
 
 from .errors import RunError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "WriteError",
+    "append",
+    "check_folder",
+    "format_of",
+    "json_line",
+    "make_folder",
+    "new_folder",
+    "remove_partial",
+    "write_bytes",
+    "write_image",
+    "write_json",
+    "write_text",
+    "writing",
+]
 
 
 def check_folder(key: str, folder: Path) -> None:
@@ -28,23 +50,12 @@ def check_folder(key: str, folder: Path) -> None:
         raise RunError(f"{key}: {there} cannot be written to; choose another folder")
 
 
-def write_bytes(file: Path, content: bytes) -> None:
-    """Replace a file's content at once, so that no reader and no kill ever sees a half.
-
-    Args:
-        file: its folder must exist.
-        content: the whole of it.
-    """
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, file)
-
-
 def write_text(file: Path, text: str) -> None:
-    """Replace a text file at once; UTF-8, line ends as they are."""
+    """Replace a text file at once; UTF-8, line ends as they are.
+
+    Raises:
+        WriteError: see `write_bytes`.
+    """
     write_bytes(file, text.encode("utf-8", "backslashreplace"))
 
 
@@ -57,5 +68,40 @@ def json_line(values: Any) -> bytes:
 
 
 def write_json(file: Path, values: Any) -> None:
-    """Replace a JSON file at once, indented for readers."""
+    """Replace a JSON file at once, indented for readers.
+
+    Raises:
+        WriteError: see `write_bytes`.
+    """
     write_text(file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_image(file: Path, image: Image.Image, **options: Any) -> None:
+    """Replace an image file at once.
+
+    Args:
+        file: its suffix says the format.
+        image: to be written.
+        options: of the format, see Pillow.
+
+    Raises:
+        WriteError: see `write_bytes`.
+        ValueError: there is no format of this suffix.
+    """
+    content = io.BytesIO()
+    image.save(content, format_of(file), **options)
+    write_bytes(file, content.getvalue())
+
+
+def format_of(file: Path) -> str:
+    """The format of an image by the suffix of its file.
+
+    Raises:
+        ValueError: there is none that can be written.
+    """
+    from PIL import Image
+
+    name = Image.registered_extensions().get(file.suffix.lower(), "")
+    if name not in Image.SAVE:
+        raise ValueError(f"{file}: no images of this suffix can be written; take .png")
+    return name

@@ -19,10 +19,13 @@ from datasets.declaration import Benchmark
 from datasets.types import ImageSource, Record
 
 from .errors import RunError
-from .files import write_json
+from .files import make_folder, write_json
 
-CODE_VERSION = 1
-"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search."""
+CODE_VERSION = 2
+"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search.
+
+2: images are resized with a bilinear filter instead of a bicubic one.
+"""
 
 _BENCHMARK_PARTS = ("reader", "data", "prompt", "num_beams", "max_new_tokens", "scorer", "scoring", "version")
 
@@ -139,7 +142,7 @@ def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[
         if not new or on_change == "continue":
             accepted, changes = tuple(held["accepted"]), (*held["changes"], *new)
     accepted = tuple(dict.fromkeys((f"{name}.{restarts}", *accepted)))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     values = {"fingerprint": name, "restarts": restarts, "accepted": accepted, "changes": changes, "parts": parts}
     write_json(file, {**values, **about})
     return Identity(fingerprint=name, accepted=accepted, changes=changes, changed=bool(new))

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from configs.common.safe_json import parse_json
+from datasets.registration.files import is_hidden
 
-from .files import json_line
+from .files import append, json_line, make_folder, writing
 from .shard import QuestionKey
 
 
@@ -85,7 +86,7 @@ def parse_line(line: bytes) -> Entry | None:
 
 def read_folder(folder: Path) -> Iterator[Entry]:
     """Read every whole line of every journal in a folder, in a fixed order; none if the folder does not exist."""
-    for file in sorted(folder.glob("*.jsonl")):
+    for file in sorted(file for file in folder.glob("*.jsonl") if not is_hidden(file)):
         for line in file.read_bytes().split(b"\n"):
             entry = parse_line(line)
             if entry is not None:
@@ -115,26 +116,27 @@ class Journal:
 
     Args:
         file: made if absent, with its folder.
+
+    Raises:
+        WriteError: it cannot be.
     """
 
     def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torn = _ends_torn(file)
-        self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        make_folder(file.parent)
+        self._file = file
+        with writing(file):
+            torn = _ends_torn(file)
+            self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if torn:
-            self._write(b"\n")
+            append(self._descriptor, file, b"\n")
 
     def append(self, entry: Entry) -> None:
         """Write one entry as one line; it is safe from a kill of the process once this returns.
 
         Raises:
-            OSError: the disk is full or gone.
+            WriteError: the disk is full or gone.
         """
-        self._write(json_line(_ordered(asdict(entry))))
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        append(self._descriptor, self._file, json_line(_ordered(asdict(entry))))
 
     def __enter__(self) -> Journal:
         """The journal itself."""

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .files import make_folder
 from .judging import VERDICTS
 from .report import MARKDOWN, PREDICTIONS, RESULTS, TABLE
 
@@ -61,7 +62,7 @@ def set_aside(folder: Path, decider: str) -> tuple[Path, str] | None:
     if held is None or held == decider:
         return None
     own = folder_of(folder, held)
-    own.mkdir(parents=True, exist_ok=True)
+    make_folder(own)
     for name in _FILES:
         if (folder / name).is_file():
             os.replace(folder / name, own / name)

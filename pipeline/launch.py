@@ -6,7 +6,6 @@ Two launch modes fail silently, and both are errors here: a launch file that nam
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from accelerate.utils import KwargsHandler
+    from torch._C._distributed_c10d import Store
 
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -29,6 +29,14 @@ _YES = ("1", "true", "yes", "y", "on", "t")
 
 SPEAKING = 60.0
 """Seconds that the main process may be behind the others, by which it surely has said its error."""
+
+
+JOIN = timedelta(minutes=10)
+"""How long a process waits for all others to start; after that the run's own limit counts."""
+
+
+class JoinError(RunError):
+    """Other processes did not start; which ones each process sees for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +119,7 @@ def start_accelerator(
     environ: Mapping[str, str],
     handlers: Sequence[KwargsHandler] = (),
     folder: Path | None = None,
+    join: timedelta = JOIN,
 ) -> Accelerator:
     """Join the processes.
 
@@ -120,9 +129,11 @@ def start_accelerator(
         environ: the process environment.
         handlers: further settings of Accelerate.
         folder: where trackers write.
+        join: how long it waits for them to start.
 
     Raises:
-        RunError: see `check_sharding`; or not all launched processes joined.
+        RunError: see `check_sharding`; or Accelerate did not join the processes.
+        JoinError: some did not start in time.
     """
     import torch
     from accelerate import Accelerator
@@ -131,11 +142,13 @@ def start_accelerator(
     quiet_libraries()
     has_accelerator = torch.accelerator.is_available()
     check_sharding(environ, has_accelerator=has_accelerator)
+    store = wait_for_all(environ, join)
     wait = InitProcessGroupKwargs(timeout=timedelta(hours=timeout_hours))
     # without cpu=True each of several processes on a machine without GPUs takes itself for the only one
     accelerator = Accelerator(
         cpu=not has_accelerator, kwargs_handlers=[wait, *handlers], log_with=log_with, project_dir=folder
     )
+    del store  # where rank 0 holds it, it is the one that Accelerate's processes have met in
     launched = int(environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise RunError(
@@ -143,6 +156,48 @@ def start_accelerator(
             "the work. On CPUs set ACCELERATE_USE_CPU=true; on GPUs set 'distributed_type: MULTI_GPU'."
         )
     return accelerator
+
+
+def wait_for_all(environ: Mapping[str, str], limit: timedelta) -> object:
+    """Meet the other processes, before anything is done whose limit is that of the whole run.
+
+    Args:
+        environ: the process environment; it says who and where they are.
+        limit: how long they are waited for.
+    Returns: where they met; to be held until they have met again. None for a single process.
+
+    Raises:
+        JoinError: some did not come.
+    """
+    num = int(environ.get("WORLD_SIZE", "1"))
+    if num < 2 or not all(name in environ for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")):
+        return None
+    from torch.distributed.rendezvous import rendezvous
+
+    address = f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"
+    attempt = f"collavo/{environ.get('TORCHELASTIC_RUN_ID', '')}/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    names = [f"{attempt}/{rank}" for rank in range(num)]
+    try:
+        meeting = next(iter(rendezvous("env://", timeout=limit)))[0]
+        meeting.set(names[int(environ["RANK"])], "here")
+    except (RuntimeError, ValueError) as error:
+        raise JoinError(f"the processes cannot meet at {address}: {str(error).splitlines()[0]}") from None
+    try:
+        meeting.wait(names, limit)
+    except RuntimeError:
+        absent = [str(rank) for rank, name in enumerate(names) if not _came(meeting, name)]
+        raise JoinError(
+            f"process {', '.join(absent) or 'unknown'} of {num} did not start within {limit}, counted from 0; "
+            "look for its error above, or on its machine"
+        ) from None
+    return meeting
+
+
+def _came(meeting: Store, name: str) -> bool:
+    try:
+        return bool(meeting.check([name]))
+    except RuntimeError:  # whoever held the store has left
+        return False
 
 
 def device_of(accelerator: Accelerator) -> torch.device:
@@ -174,20 +229,3 @@ def describe(places: Sequence[Place]) -> str:
 def _listed(devices: Sequence[str]) -> str:
     counted = {device: devices.count(device) for device in devices}
     return ", ".join(device if count == 1 else f"{count} x {device}" for device, count in counted.items())
-
-
-class LauncherWatch:
-    """Notices that the launcher was killed, so that its processes do not go on alone and hold their devices."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._launched = "TORCHELASTIC_RUN_ID" in environ
-        self._parent = os.getppid()
-
-    def check(self) -> None:
-        """Look whether the launcher still lives.
-
-        Raises:
-            RunError: it does not.
-        """
-        if self._launched and os.getppid() != self._parent:
-            raise RunError("the launcher is gone; this process ends. The answers so far are kept.")

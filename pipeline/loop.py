@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from collavo.errors import NonFiniteError
 from configs.common.words import quoted
 from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
@@ -18,6 +19,7 @@ from modeling.segmenters.errors import SegmenterError
 
 from .base import Answerer
 from .errors import RunError
+from .files import WriteError
 from .journal import Entry, Journal
 from .progress import Progress
 from .shard import Question, batches
@@ -35,7 +37,7 @@ LONGEST = 1000
 """Characters of a prompt or a reply that are shown."""
 
 HOPELESS = 100
-"""Questions after which a process ends if none of them could be asked: a folder is wrong then, not a picture."""
+"""Questions after which a process ends if none of them has an answer: a folder or the weights are wrong then."""
 
 Extract = Callable[[str, str], str]
 """From a record's id and the reply to what the scorer understands of it."""
@@ -71,7 +73,6 @@ def answer_all(
     extract: Extract,
     settings: LoopSettings,
     progress: Progress,
-    between: Callable[[], None] = lambda: None,
 ) -> list[Entry]:
     """Answer a process's questions.
 
@@ -82,21 +83,20 @@ def answer_all(
         extract: for the journal's reader.
         settings: see `LoopSettings`.
         progress: told after every batch.
-        between: called before every batch; may raise to end the loop.
     Returns: one entry per question, for its first record.
 
     Raises:
         DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
-        RunError: none of the first questions could be asked.
+        RunError: none of the first questions has an answer, or (``strict``) one has scores that are not finite.
+        WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
     todo = list(batches(questions, settings.batch_size))
     for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
-        between()
         try:
             entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
-        except SAMPLE_ERRORS:
+        except (*SAMPLE_ERRORS, RunError, WriteError):
             raise
         except Exception as error:
             raise SampleError(", ".join(inline(question.ids[0]) for question in batch)) from error
@@ -109,13 +109,13 @@ def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
     """Show the first answer whole; warn early where replies do not end (the prompt or template may be wrong).
 
     Raises:
-        RunError: none of the first questions could be asked.
+        RunError: none of the first questions has an answer.
     """
     if len(entries) - new >= HOPELESS:
         return
     answered = [entry for entry in entries if entry.error is None]
     if len(entries) >= HOPELESS and not answered:
-        raise RunError(f"none of the first {len(entries)} questions could be asked; the last: {entries[-1].error}")
+        raise RunError(f"none of the first {len(entries)} questions has an answer; the last: {entries[-1].error}")
     before = sum(entry.error is None for entry in entries[:-new])
     if not before and answered and answered[0].question:
         prompt, reply = (quoted(text, LONGEST) for text in (answered[0].prompt, answered[0].text))
@@ -176,6 +176,7 @@ def _answer_batch(
 
     Raises:
         DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
+        RunError: ``strict``, and the model's scores are not finite.
     """
     results: list[Reply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
@@ -188,7 +189,12 @@ def _answer_batch(
                     f"{inline(question.ids[0])}: {error} (EVAL.STRICT False counts it and goes on)"
                 ) from error
             results[index] = str(error)
-    for index, reply in _replies(good, answerer, settings):
+    try:
+        replies = _replies(good, answerer, settings)
+    except NonFiniteError as error:
+        name = batch[good[error.replies.index(None)][0]].ids[0]
+        raise RunError(f"{name}: {error} (EVAL.STRICT False counts it and goes on)") from error
+    for index, reply in replies:
         results[index] = reply
     return results
 
@@ -196,12 +202,21 @@ def _answer_batch(
 def _replies(
     queries: Sequence[tuple[int, Query]], answerer: Answerer, settings: LoopSettings
 ) -> list[tuple[int, Reply | str]]:
-    """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails."""
+    """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails.
+
+    Raises:
+        SegmenterError: ``strict``, and a picture has no map.
+        NonFiniteError: ``strict``, and the model's scores are not finite.
+    """
     if not queries:
         return []
     try:
         replies = answerer.answer([query for _, query in queries], settings.generation)
         return [(index, reply) for (index, _), reply in zip(queries, replies, strict=True)]
+    except NonFiniteError as error:
+        if settings.strict:
+            raise
+        return [(index, reply or str(error)) for (index, _), reply in zip(queries, error.replies, strict=True)]
     except SAMPLE_ERRORS as error:
         if settings.strict:
             raise

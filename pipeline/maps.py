@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from datasets.dataset_mappers.picture import UNREADABLE
 from datasets.types import DataError, ImageFile, Record
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import Category
 
 from .coco_format import at_own_size, categories_of, ids_of, panoptic_png, segments_info, unique_stems
-from .files import write_bytes
+from .files import make_folder, write_bytes
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
@@ -55,7 +56,7 @@ class MapSource:
 
     def engine(self) -> Answerer:
         """The segmenter, which keeps its maps in the run's folder."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         return MapAnswerer(self.segmenter(), self._records, self._folder)
 
     def segmenter(self) -> Segmenter:
@@ -142,7 +143,7 @@ def _true_map(record: Record, picture: Picture) -> npt.NDArray[np.int32]:
     try:
         with Image.open(source.path) as opened:
             ids = ids_of(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"picture {record.id}: its true map {source.path} cannot be read: {error}") from error
     if ids.shape != picture.pixels.shape[:2]:
         (height, width), (rows, columns) = picture.pixels.shape[:2], ids.shape

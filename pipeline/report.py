@@ -13,8 +13,9 @@ from configs.common.escape import markdown as markdown_text
 from configs.common.words import quoted
 from configs.common.words import shown as inline
 
+from .about import difference_in_words
 from .files import write_bytes, write_json, write_text
-from .results import warnings
+from .results import part_in_words, warnings
 
 PREDICTIONS, RESULTS, MARKDOWN, TABLE = "predictions.jsonl", "results.json", "results.md", "results.csv"
 CHANCE = "chance"
@@ -25,7 +26,7 @@ CLASS, MANY_ROWS = "class/", 120
 
 LONGEST_PROMPT = 1000
 """Characters of a prompt, or of where a rule is from, in a report."""
-_COLUMNS = ("group", "name", "value", "num", "stderr", "low", "high", "kind")
+_COLUMNS = ("group", "name", "value", "num", "stderr", "low", "high", "kind", "part")
 
 
 def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) -> None:
@@ -37,7 +38,7 @@ def write_results(folder: Path, predictions: bytes, results: Mapping[str, Any]) 
         results: see ``pipeline/results.py``.
     """
     write_bytes(folder / PREDICTIONS, predictions)
-    write_text(folder / TABLE, csv_table(results["metrics"]))
+    write_text(folder / TABLE, csv_table(results["metrics"], part_in_words(results)))
     write_text(folder / MARKDOWN, markdown(results, folder))
     write_json(folder / RESULTS, results)
 
@@ -48,23 +49,31 @@ def remove_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def csv_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """All metric rows, unrounded; an undefined value is empty, and no name is a formula to a spreadsheet."""
+def csv_table(metrics: Sequence[Mapping[str, Any]], part: str = "") -> str:
+    """All metric rows, unrounded; an undefined value is empty, and no name is a formula to a spreadsheet.
+
+    Args:
+        metrics: the rows.
+        part: which part of the benchmark they are of; "" for a whole one.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     texts = ("group", "name")
-    writer.writerows(
-        {name: csv_cell(metric[name]) if name in texts else metric[name] for name in _COLUMNS} for metric in metrics
-    )
+    for metric in metrics:
+        cells = {name: csv_cell(metric[name]) if name in texts else metric[name] for name in _COLUMNS[:-1]}
+        writer.writerow({**cells, "part": part})
     return stream.getvalue()
 
 
 def markdown(results: Mapping[str, Any], folder: Path) -> str:
     """The results as a Markdown page, to stand in a folder."""
     number = results["counts"]
-    lines = [f"# {markdown_text(inline(results['title']))}", "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
-    if results["expected"]:
+    title = f"# {markdown_text(inline(results['title']))}{in_brackets(part_in_words(results))}"
+    lines = [title, "", *pipe_table(_HEADER, _rows(results["metrics"])), ""]
+    if results.get("another_model"):
+        lines.append(f"- not compared with published figures: {markdown_text(inline(results['another_model']))}")
+    elif results["expected"]:
         lines += [*pipe_table(_EXPECTED_HEADER, _expected_rows(results["expected"])), ""]
     lines += [f"- {markdown_text(_paired(results['paired']))}"] if "paired" in results else []
     lines += [f"- {markdown_text(sentence)}" for sentence in warnings(results, folder)]
@@ -80,6 +89,7 @@ def markdown(results: Mapping[str, Any], folder: Path) -> str:
         f"{markdown_text(inline(asked['source'], LONGEST_PROMPT))}",
         f"- {markdown_text(rules_in_words(results))}",
     ]
+    lines += [f"- {note}" for note in [difference_in_words(results)] if note]
     if "seconds" in results:
         lines.append(
             f"- {results['seconds']['this_session']} s in the last session; devices: "
@@ -91,7 +101,12 @@ def markdown(results: Mapping[str, Any], folder: Path) -> str:
 def headline(results: Mapping[str, Any]) -> str:
     """The first figures of a benchmark in one line."""
     names = [(f"{m['group']} " if m["group"] else "") + f"{m['name']} {shown(m)}" for m in results["metrics"][:3]]
-    return ", ".join(map(inline, names))
+    return ", ".join(map(inline, names)) + in_brackets(part_in_words(results))
+
+
+def in_brackets(words: str) -> str:
+    """Words to set behind others; "" for none."""
+    return f" ({words})" if words else ""
 
 
 def rules_in_words(results: Mapping[str, Any]) -> str:
@@ -108,11 +123,12 @@ def plain_table(results: Mapping[str, Any]) -> str:
     tables = [aligned([_HEADER, *whole])]
     if len(whole) < len(rows):
         tables.append(f"{len(rows) - len(whole)} figures of single classes are in {MARKDOWN}")
-    if results["expected"]:
+    if results["expected"] and not results.get("another_model"):
         tables.append(aligned([_EXPECTED_HEADER, *_expected_rows(results["expected"])]))
     if "paired" in results:
         tables.append(_paired(results["paired"]))
-    return "\n\n".join([f"{inline(results['title'])} ({rules_in_words(results)})", *tables])
+    about = "; ".join(filter(None, (rules_in_words(results), part_in_words(results))))
+    return "\n\n".join([f"{inline(results['title'])} ({about})", *tables])
 
 
 def _paired(row: Mapping[str, Any]) -> str:

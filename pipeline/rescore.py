@@ -14,7 +14,7 @@ from configs.load import ConfigError
 from datasets.declaration import Benchmark
 from datasets.evaluation.judges.base import Judge
 from datasets.roots import data_roots
-from datasets.types import BadRecord, Record
+from datasets.types import BadRecord, DataError, Record
 
 from .about import git_commit, versions
 from .answers import read_answers
@@ -23,13 +23,16 @@ from .benchmarks import select_pipeline
 from .catalog import Catalog
 from .config import EvalConfig
 from .errors import RunError
+from .files import make_folder
 from .given import SCORES
 from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
 from .kept import RULES, decider_of, folder_of, in_words, set_aside
+from .lock import sole_use
 from .progress import say, warn
 from .results import Answered, listed, paired, summary, text_of
+from .run import options_of as run_options
 from .scoring_check import scorable
-from .task import publish
+from .task import about_model, about_part, publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +70,37 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
-    whole, records = records, records[: config.EVAL.LIMIT]  # as the run was limited that wrote the answers
+    run = run_options(config)
+    whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
     asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
     options = options_of(config.JUDGE, os.environ) if asked else None
     judge = None if options is None else make_judge(options, os.environ)
     held = _held(pipeline, source).path if judge is None else None
-    folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))
+    with sole_use([out or source.predictions.parent / SCORES]):
+        folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))
+        return _score_into(folder, config, pipeline, records, bad, source, judge, whole)
+
+
+def _score_into(
+    folder: Path,
+    config: EvalConfig,
+    pipeline: BenchmarkPipeline,
+    records: list[Record],
+    bad: list[BadRecord],
+    source: Source,
+    judge: Judge | None,
+    whole: list[Record],
+) -> int:
+    """Score, write and show; see `rescore`."""
     answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
         warn(
             f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
         )
+    run = run_options(config)
     about: dict[str, Any] = {
-        "limit": config.EVAL.LIMIT,
+        **about_model(run, pipeline.declaration.dataset),
+        **about_part(run, len(records), len(whole)),
         "predictions": str(source.predictions),
         "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
         "git_commit": git_commit(),
@@ -87,7 +108,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     }
     if source.against is not None:
         other, _ = score_file(
-            pipeline, records, bad, Source(predictions=source.against), judge, _made(folder / "against"), whole
+            pipeline, records, bad, Source(predictions=source.against), judge, make_folder(folder / "against"), whole
         )
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
@@ -104,19 +125,14 @@ def _folder(source: Source, out: Path | None, by: str) -> Path:
         base = source.predictions.parent / SCORES
         if kept := set_aside(base, RULES):
             say(f"the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
-        return _made(base if by == RULES else folder_of(base, by))
+        return make_folder(base if by == RULES else folder_of(base, by))
     held = decider_of(out)
     if held is not None and held != by:
         raise RunError(
             f"--out {out} holds results that were decided by {in_words(held)}; these would be decided by "
             f"{in_words(by)}, and replace none: name another folder"
         )
-    return _made(out)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return make_folder(out)
 
 
 def score_file(
@@ -141,10 +157,13 @@ def score_file(
     Returns: the scores, and the ids of answers that no record has.
 
     Raises:
-        DataError: a file is unreadable, or belongs to another benchmark.
+        DataError: a file is unreadable, belongs to another benchmark, or holds no text.
     """
     every, stray = read_answers(whole or records, source.predictions)
     entries = {record.id: every[record.id] for record in records}
+    errors = [entry.error for entry in entries.values() if entry.error is not None]
+    if len(errors) == len(records):
+        raise DataError(f"{source.predictions}: none of {len(records)} records has a text; the first: {errors[0]}")
     texts = [(record, text_of(entries[record.id])) for record in records]
     held = _held(pipeline, source)
     evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)

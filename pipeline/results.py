@@ -184,12 +184,25 @@ def shown_value(metric: Metric) -> float | int | None:
     return 100 * metric.value if metric.kind == "rate" and metric.value is not None else metric.value
 
 
-def compare(expected: Expected, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Set a published figure beside ours; ``got`` is None where the run has no such figure."""
+def part_in_words(about: Mapping[str, Any]) -> str:
+    """What was asked of a benchmark in a limited run; "" for all of it."""
+    part = about.get("part")
+    return f"a random {part['records']} of {part['of']} records" if part else ""
+
+
+def compare(expected: Expected, metrics: Sequence[Metric], *, comparable: bool = True) -> dict[str, Any]:
+    """Set a published figure beside ours.
+
+    Args:
+        expected: the published figure.
+        metrics: of the run.
+        comparable: whether it is the same model and the whole benchmark; elsewhere there is no difference to speak of.
+    Returns: ``got`` is None where the run has no such figure.
+    """
     full = [metric for metric in metrics if f"{metric.group}/{metric.name}" == expected.metric]
     plain = sorted((m for m in metrics if m.name == expected.metric), key=lambda m: m.group != "")
     got = next((shown_value(metric) for metric in (*full, *plain)), None)
-    difference = None if got is None else got - expected.value
+    difference = got - expected.value if got is not None and comparable else None
     return {
         "metric": expected.metric,
         "title": expected.title,
@@ -211,9 +224,10 @@ def summary(
         pipeline: that ran.
         answered: see `Answered`.
         effort: see `Effort`; None where nothing was asked, only scored.
-        about: identity, configuration hash, commit, versions; copied as it is.
+        about: model, part, identity, configuration hash, commit, versions; copied as it is.
     """
     benchmark, metrics = pipeline.declaration, answered.evaluation.metrics
+    comparable = not about.get("another_model") and not about.get("part")
     return {
         "benchmark": benchmark.name,
         "title": benchmark.title,
@@ -221,7 +235,7 @@ def summary(
         "pipeline": type(pipeline).__name__,
         "scores": nested(metrics),
         "metrics": [asdict(metric) for metric in metrics],
-        "expected": [compare(expected, metrics) for expected in benchmark.expected],
+        "expected": [compare(expected, metrics, comparable=comparable) for expected in benchmark.expected],
         "counts": counts(answered),
         "examples": examples(answered),
         "bad_records": [asdict(record) for record in answered.bad],
@@ -366,8 +380,10 @@ def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
         first = shown(failed[0]["reason"], LONGEST_REASON)
         found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {first}")
     found += _odd_replies(results)
-    if results.get("limit") is not None:
-        found.append(f"only the first {results['limit']} records were asked (EVAL.LIMIT)")
+    if part := part_in_words(results):
+        found.append(f"only {part} were asked (EVAL.LIMIT {results['limit']})")
+    if results.get("untaught"):
+        found.append("this kind of question was not among the model's lessons (EVAL.UNTAUGHT)")
     if results.get("changes"):
         changes = "; ".join(map(shown, results["changes"]))
         found.append(f"some answers are of an earlier configuration (EVAL.ON_CHANGE): {changes}")

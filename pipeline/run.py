@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from collavo.published import has_published_sizes
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
-from .about import git_commit, versions
+from .about import difference_in_words, git_commit, libraries
 from .benchmarks import select_pipeline
 from .engines import ConfiguredEngine
 from .errors import RunError
+from .files import make_folder
 from .judging import make_judge, needs_judge
 from .judging import options_of as judge_options
 from .launch import (
-    LauncherWatch,
+    JoinError,
     check_environment,
     describe,
     device_of,
@@ -32,6 +34,7 @@ from .launch import (
     sharding_asked,
     start_accelerator,
 )
+from .launcher import watch_launcher
 from .maps import MapSource
 from .progress import say, warn
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
@@ -112,6 +115,8 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         DataError: no dataset folder is known, or no judge where one must be.
     """
     chosen = catalog.select(config.DATASETS.TEST)
+    if config.EVAL.UNTAUGHT:
+        catalog.select(",".join(config.EVAL.UNTAUGHT))  # a name that is none is an error
     if not config.RESUME_FROM and asks_model(chosen):
         raise RunError("RESUME_FROM: set it to the checkpoint's directory")
     save_dir = Path(config.SAVE_DIR).expanduser()
@@ -127,12 +132,7 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         name=config.NAME,
         tasks=tasks,
         roots=data_roots(config.DATASETS.ROOT, os.environ),
-        options=Options(
-            strict=config.EVAL.STRICT,
-            on_change=config.EVAL.ON_CHANGE,
-            limit=config.EVAL.LIMIT,
-            workers=config.EVAL.WORKERS,
-        ),
+        options=options_of(config),
         save_dir=save_dir,
         judge=judge_options(config.JUDGE, os.environ) if judged else None,
         timeout_hours=config.EVAL.TIMEOUT_HOURS,
@@ -141,6 +141,31 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         settings=yaml.safe_load(config.resolved_yaml),
         config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
     )
+
+
+def options_of(config: EvalConfig) -> Options:
+    """The ``EVAL`` section, and what can be said of the model."""
+    run = config.EVAL
+    return Options(
+        strict=run.STRICT,
+        on_change=run.ON_CHANGE,
+        limit=run.LIMIT,
+        seed=run.SEED,
+        another_model=another_model(config),
+        untaught=tuple(run.UNTAUGHT),
+        workers=run.WORKERS,
+    )
+
+
+def another_model(config: EvalConfig) -> str:
+    """Why figures are not those of CoLLaVO-7B, whose published ones they would stand beside; "" where they may be."""
+    if config.EVAL.PUBLISHED == "never":
+        return "another model by its configuration (EVAL.PUBLISHED never)"
+    if not config.WEIGHT:
+        return "random weights (WEIGHT False)"
+    if config.RESUME_FROM and not has_published_sizes(Path(config.RESUME_FROM).expanduser()):
+        return "another model than CoLLaVO-7B by its sizes"
+    return ""
 
 
 def asks_model(benchmarks: Iterable[Benchmark]) -> bool:
@@ -161,11 +186,16 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
 
     def work(folders: list[Path]) -> None:
         accelerator = _start(plan, int(os.environ.get("WORLD_SIZE", "1")))
-        session = with_judge(plan, make_session(plan, accelerator))
-        run_tasks(plan, make_source(device_of(accelerator)), session, lambda task: folders.append(task.folder))
-        finish(accelerator)
+        session = make_session(plan, accelerator)
+        with session.sole_use([plan.save_dir, *(task.folder for task in plan.tasks)]):
+            session = with_judge(plan, session)
+            source = make_source(device_of(accelerator))
+            failures = run_tasks(plan, source, session, lambda task: folders.append(task.folder))
+            finish(accelerator)
         if lacking := [task.dataset for task in plan.tasks if not task.optional and task.folder not in folders]:
-            raise AgreedError(f"left out, as said above: {', '.join(lacking)}; the other benchmarks are done")
+            failures.append(f"left out, as said above: {', '.join(lacking)}; the other benchmarks are done")
+        if failures:
+            raise AgreedError("\n".join(failures))
 
     return guarded(work, "interrupted; the answers so far are kept, and the same command goes on from there")
 
@@ -189,6 +219,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
 
     Returns: the exit code, see `run_plan`.
     """
+    watch_launcher(os.environ)
     folders: list[Path] = []
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
@@ -210,7 +241,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
 
 def run_tasks(
     plan: Plan, source: EngineSource, session: Session, begins: Callable[[Task], None] = lambda task: None
-) -> list[dict[str, Any]]:
+) -> list[str]:
     """Run every task of a plan with one engine. All processes must call it.
 
     Args:
@@ -218,7 +249,7 @@ def run_tasks(
         source: of the engine.
         session: of this process.
         begins: called before every task.
-    Returns: the results of each on the main process, in order.
+    Returns: why benchmarks failed of which most or all questions have no answer, alike on every process.
 
     Raises:
         AgreedError: files are missing, nothing can be scored, or a task cannot start.
@@ -228,13 +259,15 @@ def run_tasks(
     if session.is_main:
         for name, why in missing.items():
             warn(f"{name} is left out: {why}")
-    results = []
+    outcomes = []
     for loaded in found:
         begins(loaded.task)
-        results.append(run_task(loaded, _source_of(loaded, source, session), session))
+        outcomes.append(run_task(loaded, _source_of(loaded, source, session), session))
     if session.is_main and len(plan.tasks) > 1:
-        show_summary(results, missing, plan.save_dir)
-    return results
+        results = [outcome.results for outcome in outcomes if outcome.results is not None]
+        failed = {outcome.dataset: outcome.failure for outcome in outcomes if outcome.failure}
+        show_summary(results, missing, failed, plan.save_dir)
+    return [outcome.failure for outcome in outcomes if outcome.failure]
 
 
 def _source_of(loaded: Loaded, source: EngineSource, session: Session) -> EngineSource:
@@ -250,6 +283,7 @@ def _start(plan: Plan, world: int) -> Accelerator:
 
     Raises:
         AgreedError: the launch cannot be served, or wandb is missing; either looks the same from every process.
+        JoinError: other processes did not start.
     """
     try:
         check_environment(os.environ)
@@ -259,6 +293,8 @@ def _start(plan: Plan, world: int) -> Accelerator:
             names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
             say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
         return start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
+    except JoinError:
+        raise
     except RunError as error:
         raise AgreedError(str(error)) from None
 
@@ -279,8 +315,11 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
     from accelerate.utils import gather_object
 
     places = list(gather_object([place(accelerator)]))
+    about = {"config_hash": plan.config_hash, "git_commit": git_commit(), **libraries()}
     if accelerator.process_index == 0:
         say(describe(places))
+        if note := difference_in_words(about):
+            say(f"  {note}")
         if sharding := sharding_asked(os.environ):
             say(f"  note: {sharding} shards a model that trains; evaluation keeps a whole model on every process")
     session = Session(
@@ -288,9 +327,8 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         options=plan.options,
         roots=plan.roots,
         devices=[where.device for where in places],
-        about={"config_hash": plan.config_hash, "git_commit": git_commit(), "versions": versions()},
+        about=about,
         config_yaml=plan.config_yaml,
-        between=LauncherWatch(os.environ).check,
         tracked=plan.wandb,
         brief=len(plan.tasks) > 1,
     )
@@ -321,7 +359,7 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
     """
     import wandb
 
-    plan.save_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.save_dir)
     try:
         accelerator.init_trackers(
             "CoLLaVO", config=flat(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets.evaluation.judging import evaluate_judged, judge_requests
-from datasets.evaluation.scorable import Trial, UnscorableError, place, try_records, unscorable
+from datasets.evaluation.scorable import Trial, UnscorableError, gap, place, try_records, unscorable
 from datasets.types import BadRecord, Record
 
 from .base import BenchmarkPipeline
@@ -66,7 +66,9 @@ def check_scoring(pipeline: BenchmarkPipeline, records: Sequence[Record]) -> Sco
     good = [(record, trial) for record, trial in trials if not trial.fault]
     if bad and not good:
         raise unscorable(benchmark, len(bad), next(iter(bad.values())))
-    _sum_up(pipeline, good, judged)
+    if why := gap(benchmark, [record for record, _ in good]):
+        raise UnscorableError(f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': {why}")
+    good = _summable(pipeline, good, judged, bad)
     own = [(trial.own, trial.empty) for _, trial in good if trial.own is not None]
     return ScoringCheck(
         scored=len(own),
@@ -75,6 +77,31 @@ def check_scoring(pipeline: BenchmarkPipeline, records: Sequence[Record]) -> Sco
         judged=judged and any(trial.verdicts for _, trial in good),
         bad=bad,
     )
+
+
+def _summable(
+    pipeline: BenchmarkPipeline, good: list[tuple[Record, Trial]], judged: bool, bad: dict[str, BadRecord]
+) -> list[tuple[Record, Trial]]:
+    """The records that can be summed up together; where they cannot, those that fail alone become bad ones.
+
+    Raises:
+        UnscorableError: a figure fails for another reason than single records.
+    """
+    try:
+        _sum_up(pipeline, good, judged)
+    except UnscorableError:
+        whole: list[tuple[Record, Trial]] = []
+        for record, trial in good:
+            try:
+                _sum_up(pipeline, [(record, trial)], judged)
+                whole.append((record, trial))
+            except UnscorableError as error:
+                bad[record.id] = BadRecord(where=place(record), reason=f"its figures fail: {_told(error.__cause__)}")
+        if len(whole) in (0, len(good)):
+            raise
+        _sum_up(pipeline, whole, judged)
+        return whole
+    return good
 
 
 def _sum_up(pipeline: BenchmarkPipeline, good: Sequence[tuple[Record, Trial]], judged: bool) -> None:
@@ -94,9 +121,12 @@ def _sum_up(pipeline: BenchmarkPipeline, good: Sequence[tuple[Record, Trial]], j
             evaluate_judged(benchmark, replies, verdicts)
     except Exception as error:  # noqa: BLE001 - a scorer that fails is what is looked for
         raise UnscorableError(
-            f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': its figures fail: "
-            f"{type(error).__name__}: {error}"
+            f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': its figures fail: {_told(error)}"
         ) from error
+
+
+def _told(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def scorable(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
 from datasets.types import DataError, ImageFile
+from datasets.writing import OLD
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import Category
@@ -18,7 +19,7 @@ from modeling.segmenters.errors import SegmenterError
 from .coco_format import at_own_size, categories_of, panoptic_png, segments_info, unique_stems
 from .drawing import class_colour, overlay
 from .errors import RunError
-from .files import write_bytes, write_json
+from .files import remove_partial, write_bytes, write_image, write_json
 from .libraries import quiet_libraries
 from .progress import say, tell
 
@@ -87,7 +88,7 @@ def _write(out: Path, stem: str, picture: Picture, panoptic: PanopticMap, catego
     """Write a picture's id map and its overlay."""
     write_bytes(out / f"{stem}{PNG}", panoptic_png(panoptic.id_map))
     # a light compression: the default takes many times as long for a large picture
-    overlay(picture.pixels, panoptic, categories).save(out / f"{stem}{OVERLAY}", compress_level=3)
+    write_image(out / f"{stem}{OVERLAY}", overlay(picture.pixels, panoptic, categories), compress_level=3)
 
 
 def _check(files: Sequence[Path], stems: Sequence[str], out: Path) -> None:
@@ -100,6 +101,7 @@ def _check(files: Sequence[Path], stems: Sequence[str], out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out: {out} is no folder that can be written to: {error.strerror}") from error
+    remove_partial(out, OLD)
     read = {file.resolve() for file in files}
     for place in (out / f"{stem}{ending}" for stem in stems for ending in (PNG, OVERLAY)):
         if place.resolve() in read:

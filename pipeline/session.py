@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -17,6 +18,8 @@ from modeling.segmenters.errors import SegmenterError
 
 from .base import Answerer
 from .errors import RunError
+from .files import WriteError, make_folder, write_text
+from .lock import sole_use
 from .loop import SampleError
 from .progress import say
 
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     from modeling.segmenters.base import Segmenter
 
 T = TypeVar("T")
-USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError)
-"""Mistakes in settings, files and data: shown as a message, without a traceback."""
+USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError, WriteError)
+"""Mistakes in settings, files and data, and disks that are full: shown as a message, without a traceback."""
 
 
 class AgreedError(RunError):
@@ -58,13 +61,19 @@ class Options:
     Attributes:
         strict: end at the first unreadable record or picture.
         on_change: what to do with a folder that other settings have filled.
-        limit: how many records to ask, from the first; None for all.
+        limit: how many records to ask, a random part; None for all.
+        seed: of the part.
+        another_model: why figures are not set beside those published of CoLLaVO-7B; "" where they are.
+        untaught: datasets whose kind of question the model never learned.
         workers: threads that decode ahead.
     """
 
     strict: bool = False
     on_change: str = "refuse"
     limit: int | None = None
+    seed: int = 0
+    another_model: str = ""
+    untaught: Sequence[str] = ()
     workers: int = 2
 
 
@@ -79,7 +88,6 @@ class Session:
         devices: of all processes.
         about: copied into every result: configuration hash, commit, versions.
         config_yaml: the resolved configuration, saved beside every result.
-        between: called before every batch; raises to end the loop.
         tracked: whether metrics also go to the accelerator's tracker.
         judge: helps to score, on the main process; None where there is none.
         brief: say little of each benchmark, since a table of several follows.
@@ -91,7 +99,6 @@ class Session:
     devices: Sequence[str]
     about: Mapping[str, Any]
     config_yaml: str
-    between: Callable[[], None] = lambda: None
     tracked: bool = False
     judge: Judge | None = None
     brief: bool = False
@@ -121,6 +128,17 @@ class Session:
         from accelerate.utils import gather_object
 
         return list(gather_object([value]))
+
+    @contextmanager
+    def sole_use(self, folders: Sequence[Path]) -> Iterator[None]:
+        """Let the main process hold folders for the run alone. All must call it.
+
+        Raises:
+            AgreedError: another run has one of them, or it cannot be written to.
+        """
+        with ExitStack() as held:
+            self.agree(lambda: held.enter_context(sole_use(folders)) if self.is_main else None)
+            yield
 
     def agree(self, prepare: Callable[[], T]) -> list[T]:
         """Let every process prepare, and go on only if all could. All must call it.
@@ -182,8 +200,8 @@ def _write_log(folder: Path | None, rank: int, text: str) -> Path | None:
         return None
     log = folder / "errors" / f"process-{rank}.log"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(terminal_lines(text), encoding="utf-8", errors="backslashreplace")
+        make_folder(log.parent)
+        write_text(log, terminal_lines(text))
     except OSError:
         return None  # a full or lost disk may be the very reason; the caller then shows everything
     return log

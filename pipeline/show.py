@@ -14,7 +14,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from collavo.crayon import crayon_prompt
+from collavo.errors import NonFiniteError
 from configs.common.words import shown as inline
+from configs.load import ConfigError
 from datasets.dataset_mappers.picture import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
@@ -23,11 +25,15 @@ from modeling.segmenters.base import PanopticMap, Picture
 from .base import BenchmarkPipeline
 from .benchmarks import select_pipeline
 from .drawing import segment_colours
+from .errors import RunError
+from .files import format_of, make_folder, write_image
 from .libraries import quiet_libraries
 from .progress import tell, write_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from collavo.engine import Engine, Generation, Query
 
     from .catalog import Catalog
     from .config import EvalConfig
@@ -88,9 +94,13 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     chosen = spread(records, num)
     if not chosen:
         raise DataError(f"{benchmark.dataset}: it has no question with a picture")
+    try:
+        format_of(out)
+    except ValueError as error:
+        raise ConfigError(f"--out: {error}") from None
+    make_folder(out.parent)
     shown = _ask(config, pipeline, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(shown).save(out)
+    write_image(out, sheet(shown))
     for one in shown:
         write_out(in_words(one, sys.stdout.isatty()))
     tell(f"pictures, maps and replies are in {out}\n")
@@ -120,8 +130,9 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
     declared = pipeline.declaration
     asked = [pipeline.prompt(record) for record in records]
     queries = [Query(picture, text) for picture, text in zip(pictures, asked, strict=True)]
-    replies = engine.answer(queries, Generation(num_beams=declared.num_beams, max_new_tokens=declared.max_new_tokens))
-    scored = pipeline.evaluate((r, reply.text) for r, reply in zip(records, replies, strict=True)).scored
+    generation = Generation(num_beams=declared.num_beams, max_new_tokens=declared.max_new_tokens)
+    replies = _replies(engine, queries, generation)
+    scored = pipeline.evaluate(zip(records, replies, strict=True)).scored
     verdicts = {s.record.id: s.score.value for s in scored}
     maps = source.segmenter().segment(pictures, (side, side))
     words = {None: "", 0.0: "wrong", 1.0: "right"}
@@ -132,11 +143,25 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
             picture=picture.pixels,
             coloured=segment_colours(panoptic),
             objects=objects_of(panoptic),
-            reply=reply.text,
+            reply="(none: its scores are not finite)" if reply is None else reply,
             verdict=words.get(verdicts[record.id], "partly right"),
         )
         for record, text, picture, panoptic, reply in zip(records, asked, pictures, maps, replies, strict=True)
     ]
+
+
+def _replies(engine: Engine, queries: Sequence[Query], generation: Generation) -> list[str | None]:
+    """What the model says to each question; None where its scores are not finite.
+
+    Raises:
+        RunError: they are not for any question.
+    """
+    try:
+        return [reply.text for reply in engine.answer(queries, generation)]
+    except NonFiniteError as error:
+        if not any(error.replies):
+            raise RunError(str(error)) from error
+        return [None if reply is None else reply.text for reply in error.replies]
 
 
 def objects_of(panoptic: PanopticMap) -> str:

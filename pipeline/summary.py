@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from configs.common.escape import csv_cell
@@ -16,13 +17,15 @@ from configs.common.words import shown as inline
 from .files import write_text
 from .progress import tell
 from .report import LONGEST_PROMPT, aligned, pipe_table, rules_in_words, shown
+from .results import part_in_words
 
 WIDTH = 110
 """Characters of a line on the terminal, from which the table goes on below itself."""
 MARKDOWN, TABLE = "summary.md", "summary.csv"
 ORDER = ("GQA", "SQA-IMG", "TextVQA", "POPE", "MME-P", "MME-C", "MMBench", "MMBench-CN", "MM-Vet", "Q-Bench")
 """Columns of the paper's table; others follow."""
-ROWS = ("", "CoLLaVO-7B, published", "this run", "difference")
+ROWS = ("", "CoLLaVO-7B, published", "this run", "difference", "random part, records", "among its lessons")
+"""Of the table; those that hold nothing are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,30 +36,37 @@ class Column:
         title: of the benchmark, or of the figure where it has several.
         published: as published; "" where nothing is.
         ours: of this run, or why there is none.
-        difference: ours minus the published one; "" where either is missing.
+        difference: ours minus the published one; "" where either is missing, or they cannot be compared.
+        part: how many records were asked out of how many; "" for all.
+        taught: "no" where the model never learned such questions; else "".
     """
 
     title: str
     published: str
     ours: str
     difference: str = ""
+    part: str = ""
+    taught: str = ""
 
     @property
-    def cells(self) -> tuple[str, str, str, str]:
-        """From top to bottom."""
-        return self.title, self.published, self.ours, self.difference
+    def cells(self) -> tuple[str, ...]:
+        """From top to bottom, as `ROWS` has them."""
+        return self.title, self.published, self.ours, self.difference, self.part, self.taught
 
 
-def show_summary(results: Sequence[Mapping[str, Any]], missing: Mapping[str, str], folder: Path) -> None:
+def show_summary(
+    results: Sequence[Mapping[str, Any]], missing: Mapping[str, str], failed: Mapping[str, str], folder: Path
+) -> None:
     """Write ``summary.md`` and ``summary.csv``, and show the table.
 
     Args:
         results: of every benchmark that ran, as in its ``results.json``.
         missing: dataset -> why it could not be run.
+        failed: dataset -> why it failed: most or all of its questions have no answer.
         folder: where the files go.
     """
     columns = in_order([column for result in results for column in columns_of(result)])
-    write_text(folder / MARKDOWN, markdown(columns, results, missing))
+    write_text(folder / MARKDOWN, markdown(columns, results, missing, failed))
     write_text(folder / TABLE, _csv(columns))
     left_out = f"\nleft out, for reasons said above: {', '.join(missing)}\n" if missing else ""
     tell(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
@@ -69,15 +79,22 @@ def in_order(columns: Sequence[Column]) -> list[Column]:
 
 def columns_of(result: Mapping[str, Any]) -> Iterator[Column]:
     """A benchmark's columns: the figures that were published, or else its first one."""
+    about = {"part": _part(result), "taught": "no" if result.get("untaught") else ""}
     for row in result["expected"]:
         ours = _not_scored(result) if row["got"] is None else f"{row['got']:.1f}"
         difference = "" if row["difference"] is None else f"{row['difference']:+.1f}"
         title = row["title"] or result["title"]
-        yield Column(title=title, published=f"{row['published']:.1f}", ours=ours, difference=difference)
+        published = "" if result.get("another_model") else f"{row['published']:.1f}"
+        yield Column(title=title, published=published, ours=ours, difference=difference, **about)
     if not result["expected"]:
         first = result["metrics"][0]
         ours = _not_scored(result) if first["value"] is None else shown(first, digits=1)
-        yield Column(title=result["title"], published="", ours=ours)
+        yield Column(title=result["title"], published="", ours=ours, **about)
+
+
+def _part(result: Mapping[str, Any]) -> str:
+    part = result.get("part")
+    return f"{part['records']} of {part['of']}" if part else ""
 
 
 def _not_scored(result: Mapping[str, Any]) -> str:
@@ -95,10 +112,16 @@ def plain(columns: Sequence[Column]) -> str:
             used = len(max(ROWS, key=len))
         blocks[-1].append(column)
         used += width
-    return "\n\n".join(aligned(list(_lines(block))) for block in blocks)
+    kept = _held(columns)
+    return "\n\n".join(aligned(list(_lines(block, kept))) for block in blocks)
 
 
-def markdown(columns: Sequence[Column], results: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+def markdown(
+    columns: Sequence[Column],
+    results: Sequence[Mapping[str, Any]],
+    missing: Mapping[str, str],
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The table as a Markdown page, with what is behind each column."""
     header, *rows = _lines(columns)
     lines = ["# Summary", "", *pipe_table(header, rows), ""]
@@ -107,11 +130,15 @@ def markdown(columns: Sequence[Column], results: Sequence[Mapping[str, Any]], mi
         lines.append(
             f"- {markdown_text(inline(result['title']))} (`{result['dataset']}`): {number['answered']} of "
             f"{number['records']} records answered{_not_all(number)}, {markdown_text(rules_in_words(result))}"
+            f"{_remarks(result)}"
         )
-    lines += [
-        f"- `{name}` is left out: {markdown_text(inline(' '.join(why.split()), LONGEST_PROMPT))}"
-        for name, why in missing.items()
-    ]
+    others = {result["another_model"] for result in results if result.get("another_model")}
+    lines += [f"- not compared with published figures: {markdown_text(inline(why))}" for why in sorted(others)]
+    for verb, reasons in (("failed", failed), ("is left out", missing)):
+        lines += [
+            f"- `{name}` {verb}: {markdown_text(inline(' '.join(why.split()), LONGEST_PROMPT))}"
+            for name, why in reasons.items()
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -121,8 +148,21 @@ def _not_all(counts: Mapping[str, int]) -> str:
     return f" ({', '.join(found).replace('_', ' ')})" if found else ""
 
 
-def _lines(columns: Sequence[Column]) -> Iterator[tuple[str, ...]]:
-    yield from zip(ROWS, *(column.cells for column in columns), strict=True)
+def _remarks(result: Mapping[str, Any]) -> str:
+    """What limits the figures of a benchmark."""
+    part, taught = part_in_words(result), not result.get("untaught")
+    return (f"; {part} (EVAL.LIMIT)" if part else "") + ("" if taught else "; not among the model's lessons")
+
+
+def _held(columns: Sequence[Column]) -> list[int]:
+    """Numbers of the rows that hold something; what this run found always does."""
+    return [n for n in range(len(ROWS)) if n in (0, ROWS.index("this run")) or any(c.cells[n] for c in columns)]
+
+
+def _lines(columns: Sequence[Column], rows: Sequence[int] | None = None) -> Iterator[tuple[str, ...]]:
+    """The table's lines; of the given rows, or those that hold something."""
+    for row in _held(columns) if rows is None else rows:
+        yield (ROWS[row], *(column.cells[row] for column in columns))
 
 
 def _csv(columns: Sequence[Column]) -> str:

@@ -29,10 +29,20 @@ from .judging import decider, score
 from .kept import in_words, set_aside
 from .loop import LoopSettings, answer_all
 from .progress import Progress, duration, say, tell, warn
-from .report import LONGEST_PROMPT, MARKDOWN, PREDICTIONS, RESULTS, headline, plain_table, remove_results, write_results
-from .results import Answered, Effort, flat, join, listed, predictions, summary, text_of, warnings
+from .report import (
+    LONGEST_PROMPT,
+    MARKDOWN,
+    PREDICTIONS,
+    RESULTS,
+    headline,
+    in_brackets,
+    plain_table,
+    remove_results,
+    write_results,
+)
+from .results import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
 from .scoring_check import check_scoring, without
-from .session import AgreedError, EngineSource, Session
+from .session import AgreedError, EngineSource, Options, Session
 from .shard import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
 
 
@@ -73,6 +83,25 @@ class Loaded:
     bad: list[BadRecord]
 
 
+FAILED_SHARE = 0.5
+"""Share of a benchmark's questions without an answer above which a run ends with an error, once it scored the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a benchmark.
+
+    Attributes:
+        dataset: its name.
+        results: what `results.json` holds, on the main process; None on others, and where nothing could be scored.
+        failure: why the run must not end as if all were well; "" where it may. The same on every process.
+    """
+
+    dataset: str
+    results: dict[str, Any] | None
+    failure: str = ""
+
+
 @dataclass(frozen=True)
 class _Found:
     """What a process found of all benchmarks' files.
@@ -88,11 +117,12 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Data:
-    """A benchmark's records and the questions they ask."""
+    """What is asked of a benchmark: records and their questions, out of how many records in all."""
 
     records: list[Record]
     bad: list[BadRecord]
     questions: list[Question]
+    of: int
 
 
 @dataclass(frozen=True)
@@ -179,10 +209,8 @@ def _check_strict(bad: Sequence[BadRecord], session: Session) -> None:
         raise DataError(f"{bad[0].where}: {bad[0].reason} (EVAL.STRICT False counts it and goes on)")
 
 
-def run_task(loaded: Loaded, source: EngineSource, session: Session) -> dict[str, Any]:
+def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
     """Run one benchmark from its records to its results. All processes must call it.
-
-    Returns: the results on the main process; on others, nothing.
 
     Raises:
         AgreedError: it cannot start; every process raises the same.
@@ -201,14 +229,25 @@ def run_task(loaded: Loaded, source: EngineSource, session: Session) -> dict[str
     answers = usable_answers((entry for start in starts for entry in start.entries), identity.accepted)
     answers = {question.key: answers[question.key] for question in data[0].questions if question.key in answers}
     entries = _answer_share(task, source, session, data[0], answers, identity.accepted[0])
-    gathered = session.gather(entries)
-    if session.is_main:
-        new = {entry.key: entry for share in gathered for entry in share}
+    new = {entry.key: entry for share in session.gather(entries) for entry in share}
+    failure = _failure(task.dataset, data[0].questions, {**answers, **new})
+    results = None
+    if session.is_main and not all(entry.error for entry in {**answers, **new}.values()):
         effort = Effort(
             seconds=time.monotonic() - begun, answered=len(new), processes=session.world, devices=session.devices
         )
-        return _finish(task, session, data[0], {**answers, **new}, effort, identity)
-    return {}
+        results = _finish(task, session, data[0], {**answers, **new}, effort, identity)
+    return Outcome(dataset=task.dataset, results=results, failure=failure)
+
+
+def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]) -> str:
+    """Why a benchmark with these answers is no success: most or all of its questions have none; "" if it is one."""
+    errors = [entry.error for question in questions if (entry := answers.get(question.key)) and entry.error]
+    if len(errors) <= FAILED_SHARE * len(questions):
+        return ""
+    if len(errors) == len(questions):
+        return f"{dataset}: none of its {len(questions)} questions has an answer, nothing is scored; {errors[0]}"
+    return f"{dataset}: {len(errors)} of {len(questions)} questions have no answer; the first: {errors[0]}"
 
 
 def _prepare(loaded: Loaded, source: EngineSource, session: Session, data: list[_Data]) -> _Start:
@@ -218,9 +257,9 @@ def _prepare(loaded: Loaded, source: EngineSource, session: Session, data: list[
         DataError, RunError, CheckpointError: see ``session.py``, `USER_ERRORS`.
     """
     task, records = loaded.task, loaded.records
-    asked = records if session.options.limit is None else records[: session.options.limit]
+    asked = task.pipeline.part(records, session.options.limit, session.options.seed)
     questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
-    data.append(_Data(asked, loaded.bad, questions))
+    data.append(_Data(asked, loaded.bad, questions, len(records)))
     identity = _settle(task, source, session, records) if session.is_main else None
     wanted = {question.key for question in questions}
     visible = read_folder(task.folder / "journal") if session.accelerator.is_local_main_process else ()
@@ -283,7 +322,6 @@ def _answer_share(
             lambda record, text: task.pipeline.score(by_id[record], text).extracted,
             settings,
             progress,
-            session.between,
         )
 
 
@@ -295,8 +333,9 @@ def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int)
     asked = [f"  first question: {quoted(first.prompt, LONGEST_PROMPT)}"]
     if benchmark.measures_maps:
         asked = ["  the segmenter's maps are compared with the true ones; no language model is asked"]
+    part = f"a random {len(data.records)} of {data.of}" if len(data.records) < data.of else str(data.of)
     lines = [
-        f"{benchmark.dataset}: {len(data.records)} records, {pictures} pictures, "
+        f"{benchmark.dataset}: {part} records, {pictures} pictures, "
         f"{len(data.questions)} distinct questions; {done} answered before, {left} to answer, "
         f"{batch_size} at a time on each process",
         f"  first picture:  {inline(first.image.name) if first.image else 'none'}",
@@ -323,15 +362,27 @@ def _finish(
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
     answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
     about = {
-        "limit": session.options.limit,
+        **about_model(session.options, task.dataset),
+        **about_part(session.options, len(data.records), data.of),
         "fingerprint": identity.fingerprint,
         "changes": list(identity.changes),
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)
     publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief)
-    session.track(flat(results["scores"], task.pipeline.declaration.name))
+    session.track(flat(results["scores"], task.pipeline.declaration.name + in_brackets(part_in_words(results))))
     return results
+
+
+def about_model(options: Options, dataset: str) -> dict[str, Any]:
+    """What results say of the model that answered, see `Options`."""
+    return {"another_model": options.another_model, "untaught": dataset in options.untaught}
+
+
+def about_part(options: Options, asked: int, of: int) -> dict[str, Any]:
+    """What results say of a limited run; ``part`` is None where the limit left nothing out."""
+    part = {"records": asked, "of": of, "seed": options.seed} if asked < of else None
+    return {"limit": options.limit, "part": part}
 
 
 def publish(
@@ -348,7 +399,7 @@ def publish(
     """
     write_results(folder, predictions(answered), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
-    if benchmark.scorer in SUBMISSIONS:
+    if benchmark.scorer in SUBMISSIONS and results.get("part") is None:  # a server takes whole ones
         shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
     for sentence in warnings(results, folder):
         warn(sentence)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-
-QUICK = "quick" in (os.environ.get("COLLAVO_TESTS"), os.environ.get("COLLAVO_TEST_PROFILE"))
 
 VALUES = (
     *(

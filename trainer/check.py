@@ -13,7 +13,7 @@ import yaml
 
 from collavo.errors import CheckpointError
 from collavo.examine import describe_checkpoint
-from collavo.place import locate
+from collavo.place import locate, not_there
 from collavo.settings import settings_for
 from collavo.template import CHAT
 from collavo.trained import read_state
@@ -21,10 +21,14 @@ from configs.common.safe_json import read_json
 from configs.common.words import shown
 from configs.load import ConfigError
 from datasets.types import DataError
+from modeling.files import is_file, is_folder
+from modeling.segmenters import check_segmenter
+from modeling.segmenters.options import SegmenterConfig
 from pipeline.catalog import Catalog
 from pipeline.cli import check_data
 from pipeline.errors import RunError
 from pipeline.files import check_folder
+from pipeline.lock import check_free
 from pipeline.run import Plan, make_plan
 from pipeline.session import Options
 
@@ -37,15 +41,18 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
     """Check what can be known before anything is loaded.
 
     Raises:
-        ConfigError, RunError, DataError, CheckpointError: a setting, checkpoint or dataset that does not serve.
+        ConfigError, RunError, DataError, CheckpointError, SegmenterError: a setting, checkpoint, dataset or segmenter
+            that does not serve.
     """
     if config.TRAIN.STAGE == "segmenter":
         _check_segmenter(config)
+        segmenter = None
     else:
-        _check_start(config)
+        segmenter = _check_start(config)
     if lacking := missing(config):
         raise DataError("\n".join(lacking))
     check_folder("SAVE_DIR", Path(config.SAVE_DIR))
+    check_free(Path(config.SAVE_DIR).expanduser())
     _check_continuation(config)
     for wanted, key, package in (
         (config.WANDB, "WANDB", "wandb"),
@@ -55,11 +62,16 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
         check_data(config, evaluation_plan(config, catalog))
+    # cpt learns from maps that lie beside its annotations
+    if segmenter is not None and (config.TRAIN.STAGE == "cit" or config.TRAIN.EVAL_EVERY):
+        check_segmenter(segmenter)
 
 
 def _check_segmenter(config: TrainConfig) -> None:
     start = Path(config.RESUME_FROM)
-    if config.RESUME_FROM and not start.is_file() and not (start / "config.json").is_file():
+    if config.RESUME_FROM and not is_file(start) and not is_folder(start):
+        raise RunError(f"RESUME_FROM: {shown(str(start))} {not_there(config.RESUME_FROM)}")
+    if config.RESUME_FROM and not is_file(start) and not is_file(start / "config.json"):
         raise RunError(f"RESUME_FROM: {start} is neither a released X-Decoder (.pt) nor a directory with config.json")
     if config.RESUME_FROM and config.XDECODER.SIZES:
         raise ConfigError("XDECODER.SIZES are those of a fresh model; RESUME_FROM brings its own")
@@ -114,19 +126,20 @@ def _comparable(config: TrainConfig) -> Iterator[tuple[str, Any]]:
         yield "steps", config.TRAIN.STEPS
 
 
-def _check_start(config: TrainConfig) -> None:
-    """Check what a stage that trains CoLLaVO starts from."""
+def _check_start(config: TrainConfig) -> SegmenterConfig:
+    """Check what a stage that trains CoLLaVO starts from; returns the segmenter that goes with it."""
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
     described = describe_checkpoint(locate(config.RESUME_FROM))
     base = described.folder
-    settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
+    settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
     if described.state is not None and described.state.adapters:
         raise RunError(
             f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
         )
     if config.LLM.DTYPE == "fp16":
         raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
+    return settings.segmenter
 
 
 def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:

@@ -21,11 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from collavo.adapters import Adapters
 from collavo.errors import CheckpointError
 from collavo.trained import CRAYON, State, read_file, write_state
+from datasets.writing import refused
 from modeling.files import shown
 from modeling.weight_files import save as save_tensors
 
@@ -52,22 +54,34 @@ def save(
         random: see `random_state`, one of each process.
         keep: how many checkpoints remain, the new one included.
     Returns: its folder.
+
+    Raises:
+        WriteError: the disk is full or gone; nothing is left of the checkpoint, and the earlier ones are there.
     """
     target = folder_of(save_dir, step)
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    save_tensors(optimizer, partial / OPTIMIZER)
     states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
-    save_tensors(states, partial / RANDOM)
-    _remove(target)
-    os.replace(partial, target)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        save_tensors(optimizer, partial / OPTIMIZER)
+        save_tensors(states, partial / RANDOM)
+        _remove(target)
+        os.replace(partial, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise refused(target, error) from error
     for old in whole(save_dir)[:-keep]:
         _remove(old)
-    for left in (save_dir / FOLDER).glob(".step-*"):  # by a process that was killed in here
-        shutil.rmtree(left)
+    remove_left(save_dir)
     return target
+
+
+def remove_left(save_dir: Path) -> None:
+    """Remove what a process that was killed in writing or removing a checkpoint left of it."""
+    for left in (save_dir / FOLDER).glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_tuned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from configs.common.safe_json import parse_json
-from pipeline.files import json_line, write_bytes
+from pipeline.files import append, json_line, make_folder, write_bytes, writing
 from pipeline.progress import say
 
 from .loop import Update
@@ -52,7 +53,7 @@ class Log:
         self._bar = tqdm(total=steps, initial=start, unit="update", file=sys.stderr, disable=not visible)
         if not shown:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_bytes(self._file, b"".join(json_line(row) for row in _rows(self._file) if row["step"] <= start))
 
     def add(self, update: Update) -> None:
@@ -65,8 +66,12 @@ class Log:
             return
         row = summary(self._held, self._labels)
         self._held.clear()
-        with self._file.open("ab") as stream:
-            stream.write(json_line(row))
+        with writing(self._file):
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            append(descriptor, self._file, json_line(row))
+        finally:
+            os.close(descriptor)
         self._track({key: value for key, value in row.items() if isinstance(value, (int, float))}, update.step)
         self._bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
         if self._bar.disable:
@@ -128,7 +133,7 @@ def memory() -> int:
 def _rows(file: Path) -> list[dict[str, Any]]:
     """Whole lines of an earlier attempt."""
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+    for line in file.read_bytes().splitlines() if file.exists() else ():
         try:
             row = parse_json(line)
         except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.writing import OLD, PARTIAL
 from modeling.segmenters.base import PanopticMap, Picture, Segment, Segmenter
+from pipeline.files import make_folder, remove_partial, write_bytes
 
 
 class MapCache:
@@ -27,6 +29,8 @@ class MapCache:
     def __init__(self, segmenter: Segmenter, grid: int, folder: Path | None) -> None:
         self._segmenter, self._grid = segmenter, grid
         self._folder = None if folder is None else folder / f"{segmenter.fingerprint[:40]}-{grid}"
+        if self._folder is not None:
+            remove_partial(self._folder, OLD, f"*/.*{PARTIAL}")
         self._lock = threading.Lock()
 
     def of(self, picture: Picture) -> PanopticMap:
@@ -65,12 +69,11 @@ def _read(file: Path, grid: int) -> PanopticMap | None:
 
 def _write(file: Path, panoptic: PanopticMap) -> None:
     """Keep a map; several processes may do so at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     rows = [(s.id, s.category_id, s.score) for s in panoptic.segments]
-    partial = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
-    with partial.open("wb") as stream:
-        np.savez_compressed(stream, ids=panoptic.id_map, segments=np.array(rows, np.float64).reshape(-1, 3))
-    os.replace(partial, file)
+    content = io.BytesIO()
+    np.savez_compressed(content, ids=panoptic.id_map, segments=np.array(rows, np.float64).reshape(-1, 3))
+    write_bytes(file, content.getvalue(), sync=False)
 
 
 def spoil(panoptic: PanopticMap, share: float, classes: Sequence[int], rng: np.random.Generator) -> PanopticMap:

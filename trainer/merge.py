@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 
 from collavo.adapters import merge as merge_adapters
 from collavo.checkpoint import export_released, share_weights
@@ -19,6 +20,7 @@ from collavo.options import LLMConfig
 from collavo.place import locate
 from collavo.settings import settings_for, write_recorded
 from collavo.trained import apply, foundation, is_trained
+from datasets.writing import new_folder, refused
 from pipeline.errors import RunError
 from pipeline.libraries import quiet_libraries
 from pipeline.progress import LoadingBar, say
@@ -40,6 +42,7 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
     Raises:
         RunError: ``checkpoint`` is none that was trained, or ``out`` holds something.
         CheckpointError: it is unreadable.
+        WriteError: the disk is full or gone; nothing is left of ``out``.
     """
     checkpoint = locate(checkpoint, "merge")
     if not is_trained(checkpoint):
@@ -53,12 +56,15 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
     with LoadingBar(shown=True) as bar:
         model = load_examined(llm, examined, torch.device("cpu"), trainable=True, base_only=True, progress=bar.show)
     merge_adapters(model, apply(checkpoint, model))
-    out.mkdir(parents=True, exist_ok=True)
-    if released:
-        export_released(model, out)
-    else:
-        model.save_pretrained(out)
-        share_weights(out)
-    examined.processor.save_pretrained(out)
-    write_recorded(out, settings)
+    try:
+        with new_folder(out) as folder:
+            if released:
+                export_released(model, folder)
+            else:
+                model.save_pretrained(folder)
+                share_weights(folder)
+            examined.processor.save_pretrained(folder)
+            write_recorded(folder, settings)
+    except SafetensorError as error:
+        raise refused(out, error) from error
     say(f"merged {checkpoint} into {base}, in {dtype}: {out}")

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pipeline.about import git_commit, versions
+from modeling.precision import at_least_float32
+from pipeline.about import git_commit, libraries
 from pipeline.errors import RunError
-from pipeline.files import write_json, write_text
-from pipeline.launch import check_environment, check_sharding, device_of, start_accelerator
+from pipeline.files import make_folder, write_json, write_text
+from pipeline.launch import JoinError, check_environment, check_sharding, device_of, start_accelerator
 from pipeline.progress import say
 from pipeline.run import Plan, finish, guarded, make_session
 from pipeline.session import AgreedError, Session
 from pipeline.task import load_tasks
 
 from .check import evaluation_plan
-from .checkpoint import load_random, random_state, read_optimizer, save
+from .checkpoint import load_random, random_state, read_optimizer, remove_left, save
 from .config import SHARDED_STAGES, TrainConfig
 from .job import Job
 from .log import Log
@@ -61,8 +62,11 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
         session = make_session(plan, accelerator)
         if config.TRAIN.EVAL_EVERY:
             load_tasks(plan.tasks, session)  # what is missing or cannot be scored is said now, not after many updates
-        run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
-        finish(accelerator)
+        with session.sole_use(folders):
+            if session.is_main:
+                remove_left(folders[0])
+            run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
+            finish(accelerator)
 
     return guarded(work, INTERRUPTED)
 
@@ -72,6 +76,7 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
 
     Raises:
         AgreedError: the launch cannot be served; it looks the same from every process.
+        JoinError: other processes did not start.
     """
     from accelerate.utils import DistributedDataParallelKwargs
 
@@ -94,6 +99,8 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
         )
+    except JoinError:
+        raise
     except RunError as error:
         raise AgreedError(str(error)) from None
     if sharding is not None and sharding.kind == "zero":
@@ -123,8 +130,8 @@ def run_stage(
     parameters = trained(job.branches)
     for parameter in job.model.parameters():
         parameter.requires_grad_(False)
-    for parameter in parameters.values():  # float32, whatever the type of the rest: small steps must not be lost
-        parameter.data = parameter.data.float()
+    for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
+        parameter.data = at_least_float32(parameter.data)
         parameter.requires_grad_(True)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.ready()
@@ -149,7 +156,6 @@ def run_stage(
     log = Log(save_dir, steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log, job.labels)
 
     def done(update: Update) -> None:
-        session.between()
         log.add(update)
         last = update.step == steps
         if last or update.step % config.TRAIN.SAVE_EVERY == 0:
@@ -163,9 +169,9 @@ def run_stage(
 
 def _note(config: TrainConfig, save_dir: Path) -> None:
     """Write the resolved configuration, and what else a training depends on, beside its log."""
-    save_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(save_dir)
     write_text(save_dir / "config.yaml", config.resolved_yaml)
-    about = {"commit": git_commit(), "versions": versions(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    about = {"commit": git_commit(), **libraries(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
     write_json(save_dir / "run.json", about)
 
 

@@ -154,7 +154,6 @@ class Tuning:
         config, parts = self._config, self._parts
         folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
-        folder.mkdir(parents=True, exist_ok=True)
 
         def segmenter() -> Segmenter:
             return build_segmenter(config.SEGMENTER, parts.model.device)
@@ -165,7 +164,10 @@ class Tuning:
         identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
         parts.model.eval()
         try:
-            run_tasks(replace(plan, tasks=tasks, save_dir=folder), _LiveEngine(identity, make, segmenter), session)
+            live = _LiveEngine(identity, make, segmenter)
+            for failure in run_tasks(replace(plan, tasks=tasks, save_dir=folder), live, session):
+                if session.is_main:
+                    warn(failure)
         finally:
             parts.model.train()
             parts.model.vision_tower.eval()

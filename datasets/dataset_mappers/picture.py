@@ -1,8 +1,7 @@
 """From encoded bytes to the square RGB picture that the model takes, or to one of its own size for a segmenter.
 
-EXIF orientation is applied, any mode becomes RGB (transparency is dropped, 16-bit grey scaled to 8), and the picture is
-resized without regard to its aspect ratio, as the reference does. The interpolation is bicubic with antialiasing,
-CLIP's own; the reference resizes tensors by a setting that its public files do not show.
+EXIF orientation is applied, any mode becomes RGB (transparency is dropped, 16-bit grey scaled to 8), and the image is
+resized to a square without regard to its aspect ratio.
 """
 
 from __future__ import annotations
@@ -23,6 +22,16 @@ _DAMAGE = (
     RuntimeError, MemoryError, struct.error,
 )  # fmt: skip
 """What Pillow's decoders let out on damaged bytes, seen on altered files of all common formats."""
+UNREADABLE = (*_DAMAGE, Image.DecompressionBombError)
+"""The same for a picture of any size."""
+
+MODEL_FILTER = Image.Resampling.BILINEAR
+"""Filter of every image that CoLLaVO sees, in evaluation and training.
+
+Source: the reference's dataset mappers (public in its sister project MoAI) apply detectron2's ``T.Resize`` to the image
+after its EXIF orientation: ``PIL.Image.resize`` of 8-bit RGB by that transform's default, bilinear. Pillow widens the
+filter where it shrinks an image (antialiasing), which a tensor's plain interpolation does not.
+"""
 
 
 def decode(source: ImageSource, size: int | None) -> npt.NDArray[np.uint8]:
@@ -47,7 +56,7 @@ def decode(source: ImageSource, size: int | None) -> npt.NDArray[np.uint8]:
             upright = ImageOps.exif_transpose(opened)
             found = _rgb(upright)
             if size is not None:
-                found = found.resize((size, size), Image.Resampling.BICUBIC)
+                found = square(found, size)
     except Image.DecompressionBombError as error:
         raise DataError(f"picture {source.name}: too large to decode safely ({error})") from error
     except UnidentifiedImageError as error:
@@ -55,6 +64,16 @@ def decode(source: ImageSource, size: int | None) -> npt.NDArray[np.uint8]:
     except _DAMAGE as error:
         raise DataError(f"picture {source.name}: damaged ({type(error).__name__}: {error})") from error
     return np.array(found, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """Resize an image to the model's square as the reference does, see `MODEL_FILTER`.
+
+    Args:
+        image: 8-bit RGB, upright.
+        size: side in pixels; an image that has it already is returned unchanged.
+    """
+    return image.resize((size, size), MODEL_FILTER)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

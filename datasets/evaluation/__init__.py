@@ -7,6 +7,7 @@ A scorer has ``Options``, ``score`` and ``summarize``, and says beside them whic
 - ``own_reply(record, options)``: the reply that says the record's target;
 - ``highest(record, options)``: the most that the rule gives for it; 1 where there is no such function;
 - ``credits_empty(record, options)``: whether the rule finds an answer in an empty reply; never if there is none;
+- ``gap(records)``: why its main figure would have no value over these records; "" where it has one;
 - ``own_verdict(record, part, options)``: what a judge replies about ``own_reply`` (see `judging`).
 
 `scorable` checks records with them.
@@ -14,7 +15,7 @@ A scorer has ``Options``, ``score`` and ``summarize``, and says beside them whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -74,6 +75,41 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
         else:
             scored.append(Scored(record=record, text=text, score=module.score(record, text, options)))
     return Evaluation(scored=scored, metrics=module.summarize(scored, options))
+
+
+def unit_of(benchmark: Benchmark) -> Callable[[Record], str]:
+    """What a benchmark's scorer takes together: from a record to the name of its unit.
+
+    A module with a function ``unit`` says it; elsewhere every record stands for itself.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    module, _ = _scorer(benchmark)
+    declared: Callable[[Record], str] = getattr(module, "unit", lambda record: record.id)
+    return declared
+
+
+def groups_of(benchmark: Benchmark) -> Callable[[Record], tuple[str, ...]]:
+    """What a benchmark's records are reported under, coarse to fine.
+
+    That is their group, then what ``meta`` has under the names that the module's ``grouped_by``, or the option ``by``,
+    gives.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    module, options = _scorer(benchmark)
+    keys = module.grouped_by(options) if hasattr(module, "grouped_by") else getattr(options, "by", ())
+    return lambda record: (record.group, *(_named(record.meta, key) for key in keys))
+
+
+def _named(meta: Mapping[str, Any], key: str) -> str:
+    """A value in ``meta`` as the name of a group; several at once are one group."""
+    value = meta.get(key)
+    if value is None:
+        return ""
+    return "+".join(sorted(map(str, value))) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..registration import cells
 from ..registration.files import MalformedError
 from ..types import Metric, Record, Score, Scored
 from . import choice, letters, rates, targets
@@ -48,6 +47,11 @@ class Options:
         choice.check_rule(self.rule)
 
 
+def unit(record: Record) -> str:
+    """The passes of a question."""
+    return str(record.meta.get("question", record.id))
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with its letter, and the number of its pass as a number.
 
@@ -56,10 +60,17 @@ def prepare(record: Record, options: Options) -> Record:
     """
     targets.need(record, "circular", "question", "pass")
     try:
-        number = int(cells.as_text(record.meta["pass"], "pass"))
+        number = int(targets.whole(record.meta["pass"], "pass"))
     except ValueError:
         raise MalformedError(f"'pass' should be a whole number from 0, got {record.meta['pass']!r}") from None
     return targets.letter(targets.with_meta(record, {"pass": number}))
+
+
+def gap(records: Sequence[Record]) -> str:
+    """Why no question would count: that none has a first pass."""
+    if not records or any(record.meta["pass"] == 0 for record in records):
+        return ""
+    return f"no record is a first pass: 'pass' counts from 0, and the least is {min(r.meta['pass'] for r in records)}"
 
 
 def own_reply(record: Record, options: Options) -> str:

@@ -39,6 +39,11 @@ def convert(text: str) -> str:
     return text.rstrip(".").lower()
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Names in ``meta`` of the coarse tables."""
+    return _TABLES[:2]
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with its answer converted as replies are.
 

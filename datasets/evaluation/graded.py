@@ -56,19 +56,24 @@ class Graded(Score):
     grades: tuple[float, ...] = ()
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Name in ``meta`` that grades are reported by."""
+    return (options.capability,)
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with a reference answer as its target, several joined as alternatives, and a list of capabilities.
 
     Raises:
-        MalformedError: an answer is neither a text nor a number.
+        MalformedError: an answer or a capability is neither a text nor a number.
     """
     found = targets.with_target(record, lambda value: "<OR>".join(targets.accepted(value)))
     needed = record.meta.get(options.capability)
-    if not isinstance(needed, str):
+    if cells.absent(needed):
         return found
-    names = cells.as_list(needed)
-    names = [name.strip() for name in needed.split(",") if name.strip()] if names is None else names
-    return targets.with_meta(found, {options.capability: [str(name) for name in names]})
+    if isinstance(needed, str) and cells.as_list(needed) is None:
+        needed = [name.strip() for name in needed.split(",") if name.strip()]
+    return targets.with_meta(found, {options.capability: targets.names(needed, options.capability)})
 
 
 def own_reply(record: Record, options: Options) -> str:

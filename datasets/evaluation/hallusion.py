@@ -21,7 +21,6 @@ from typing import Literal
 
 from configs.common.words import quoted, shown
 
-from ..registration import cells
 from ..types import DataError, Metric, Record, Score, Scored
 from . import hallusion_errors, rates, targets
 from .hallusion_errors import Checked
@@ -54,6 +53,11 @@ class Options:
     attribution: bool = False
 
 
+def unit(record: Record) -> str:
+    """The set: its figures share questions, and its questions share figures."""
+    return "/".join(str(record.meta.get(key, record.id)) for key in _SET)
+
+
 def read_words(text: str) -> str:
     """``yes`` or ``no`` if the text holds that word and not the other, else ""."""
     words = without_punctuation(text.lower()).split()
@@ -66,6 +70,11 @@ def read_released(text: str) -> str:
     return "yes" if "yes" in text.lower() else "no"
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Names in ``meta`` that figures are reported by."""
+    return ("category", "subcategory")
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with ``yes`` or ``no`` as its target, and its place in its set as texts.
 
@@ -73,7 +82,7 @@ def prepare(record: Record, options: Options) -> Record:
         MalformedError: the target is neither, or a part of the place is missing.
     """
     targets.need(record, "hallusion", *_PLACE)
-    place = {name: cells.as_text(record.meta[name], name) for name in _PLACE}
+    place = {name: targets.whole(record.meta[name], name) for name in _PLACE}
     found = targets.with_target(targets.with_meta(record, place), targets.yes_no)
     return found if "reference" in record.meta else targets.with_meta(found, {"reference": str(found.target or "")})
 

@@ -93,7 +93,6 @@ def mmbench(text: str, options: Options) -> str:
 
     A refusal, or "Z" in place of a letter, gives `UNSURE`.
     """
-    text = text.strip()
     if any(refusal in text for refusal in _REFUSALS):
         return UNSURE
     tokens = text.translate(_SEPARATORS).split()
@@ -105,9 +104,10 @@ def mmbench(text: str, options: Options) -> str:
     sentence = _VERBOSE.search(text)
     if sentence and sentence[1].upper() in options:
         return sentence[1].upper()
-    if len(text) > 2 * sum(map(len, options.values())):
+    said_lower = text.lower()
+    if len(said_lower) > 2 * sum(map(len, options.values())):  # spaces at the ends count, as in the official script
         return ""
-    quoted = [letter for letter, option in options.items() if option.lower() in text.lower()]
+    quoted = [letter for letter, option in options.items() if option.lower() in said_lower]
     return quoted[0] if len(quoted) == 1 else ""
 
 

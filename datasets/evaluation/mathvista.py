@@ -14,6 +14,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..registration import cells
 from ..registration.files import MalformedError
@@ -69,8 +70,14 @@ def prepare(record: Record, options: Options) -> Record:
     if choices is None or (meta["question_type"] == "multi_choice" and not choices):
         raise MalformedError(f"'choices' should be a list of options, got {meta.get('choices')!r}")
     found = targets.with_meta(record, {"choices": [cells.as_text(choice, "choices") for choice in choices]})
-    found = targets.with_meta(found, {"precision": _precision(found)})
+    found = targets.with_meta(found, {"precision": _precision(found)} | _named(meta, options.by))
     return targets.with_target(found, lambda value: _answer(found, value))
+
+
+def _named(meta: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str | list[str]]:
+    """What records are reported under: a text as it is, one that writes a list and anything else as a list of texts."""
+    groups = {key: targets.names(meta[key], key) for key in keys if not cells.absent(meta.get(key))}
+    return {key: meta[key] if found == [meta[key]] else found for key, found in groups.items()}
 
 
 QUESTION_TYPES = ("multi_choice", "free_form")
@@ -80,6 +87,8 @@ ANSWER_TYPES = ("text", "integer", "float", "list")
 def _precision(record: Record) -> int | None:
     """Decimals of a float answer: as declared, else as its answer is written."""
     given, said = record.meta.get("precision"), record.target
+    if (items := cells.as_list(said)) and len(items) == 1:  # a list of one answer is that answer
+        said = items[0]
     if cells.absent(given):
         written = cells.as_text(said, "answer") if isinstance(said, (str, int, float)) else ""
         is_float = record.meta["answer_type"] == "float" and record.meta["question_type"] == "free_form"

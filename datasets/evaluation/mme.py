@@ -38,6 +38,11 @@ def first_four(text: str) -> str:
     return next((word for word in ("yes", "no") if word in head[:4]), "")
 
 
+def unit(record: Record) -> str:
+    """The pair of an image."""
+    return f"{record.group}/{record.meta.get('pair', record.id)}"
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with ``yes`` or ``no`` as its target.
 

@@ -42,6 +42,11 @@ class Options:
             raise DataError(f"per_class: extremes must be at least 1, not {self.extremes}")
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Name in ``meta`` that accuracy is reported by."""
+    return ("class",)
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with ``yes`` or ``no``, or the name of a class, as its target.
 

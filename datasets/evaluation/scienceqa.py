@@ -28,6 +28,11 @@ class Options:
     rule: Literal["scienceqa", "scienceqa_released"] = "scienceqa"
 
 
+def grouped_by(options: Options) -> tuple[str, ...]:
+    """Names in ``meta`` that accuracy is reported by."""
+    return ("subject", "context", "grade")
+
+
 def prepare(record: Record, options: Options) -> Record:
     """The record with the letter of the right option as its target; see `targets.letter`."""
     return targets.letter(record)

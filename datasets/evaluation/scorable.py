@@ -109,6 +109,16 @@ def try_records(benchmark: Benchmark, records: Iterable[Record], *, judged: bool
             yield Trial(fault=f"the scorer '{benchmark.scorer}' fails on it: {type(error).__name__}: {error}")
 
 
+def gap(benchmark: Benchmark, records: Sequence[Record]) -> str:
+    """Why the benchmark's main figure would have no value over these records; "" where it has one.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    module, _ = _scorer(benchmark)
+    return str(module.gap(records)) if hasattr(module, "gap") else ""
+
+
 def _try(module: ModuleType, options: Any, record: Record, judged: bool) -> Trial:
     empty = module.score(record, "", options).value or 0.0
     reply = _own_reply(module, options, record)

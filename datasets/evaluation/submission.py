@@ -6,6 +6,7 @@ The texts go in as scored: after LLaVA's conversion for GQA, raw for the others,
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from openpyxl.cell import WriteOnlyCell
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
 from ..types import DataError, Scored
+from ..writing import make_folder, write_bytes, writing
 
 _LETTERS = "ABCD"
 _DIGITS = 15
@@ -34,28 +36,35 @@ def write_submission(scorer: str, scored: Sequence[Scored], folder: Path) -> Pat
 
     Raises:
         DataError: there is no server format for this scorer.
+        WriteError: the disk is full or gone.
     """
     if scorer not in SUBMISSIONS:
         raise DataError(f"no submission format for scorer '{scorer}'; there is one for: {', '.join(SUBMISSIONS)}")
-    name, write = SUBMISSIONS[scorer]
-    folder.mkdir(parents=True, exist_ok=True)
-    write(scored, folder / name)
+    name, make = SUBMISSIONS[scorer]
+    make_folder(folder)
+    with writing(folder / name):  # the spreadsheet is put together in a temporary file
+        content = make(scored)
+    write_bytes(folder / name, content)
     return folder / name
 
 
-def _gqa(scored: Sequence[Scored], path: Path) -> None:
-    _json([{"questionId": s.record.id, "prediction": s.score.extracted} for s in scored], path)
+def _gqa(scored: Sequence[Scored]) -> bytes:
+    return _json([{"questionId": s.record.id, "prediction": s.score.extracted} for s in scored])
 
 
-def _textvqa(scored: Sequence[Scored], path: Path) -> None:
-    _json([{"question_id": _number(s.record.id), "answer": s.text} for s in scored], path)
+def _textvqa(scored: Sequence[Scored]) -> bytes:
+    return _json([{"question_id": _number(s.record.id), "answer": s.text} for s in scored])
 
 
-def _json(rows: list[dict[str, Any]], path: Path) -> None:
-    path.write_text(json.dumps(rows, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+def _json(rows: list[dict[str, Any]]) -> bytes:
+    return _encoded(json.dumps(rows, ensure_ascii=False, indent=0))
 
 
-def _mmbench(scored: Sequence[Scored], path: Path) -> None:
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _mmbench(scored: Sequence[Scored]) -> bytes:
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("Sheet1")
     extra = ["answer"] if any(s.record.target is not None for s in scored) else []
@@ -69,7 +78,9 @@ def _mmbench(scored: Sequence[Scored], path: Path) -> None:
         index = _number(record.id)
         first = index if isinstance(index, int) else _text_cell(sheet, index)
         sheet.append([first, *(_text_cell(sheet, text) for text in texts)])
-    book.save(path)
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
 
 
 def _text_cell(sheet: Any, text: str | None) -> Any:
@@ -86,7 +97,7 @@ def _number(key: str) -> int | str:
     return int(key) if key.isascii() and key.isdigit() and len(key) <= _DIGITS else key
 
 
-def _panoptic(scored: Sequence[Scored], path: Path) -> None:
+def _panoptic(scored: Sequence[Scored]) -> bytes:
     """COCO's panoptic result format; pictures without a map are not in it."""
     images, annotations = [], []
     categories: dict[int, tuple[str, bool]] = {}
@@ -99,13 +110,13 @@ def _panoptic(scored: Sequence[Scored], path: Path) -> None:
             annotations.append({"image_id": image_id, **listed})
     classes = [{"id": key, "name": name, "isthing": int(thing)} for key, (name, thing) in categories.items()]
     content = {"images": images, "annotations": annotations, "categories": classes}
-    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+    return _encoded(json.dumps(content, ensure_ascii=False))
 
 
-SUBMISSIONS: dict[str, tuple[str, Callable[[Sequence[Scored], Path], None]]] = {
+SUBMISSIONS: dict[str, tuple[str, Callable[[Sequence[Scored]], bytes]]] = {
     "gqa": ("gqa_predictions.json", _gqa),
     "vqa_accuracy": ("textvqa_submission.json", _textvqa),
     "circular": ("mmbench_submission.xlsx", _mmbench),
     "panoptic_quality": ("panoptic.json", _panoptic),
 }
-"""Scorers whose benchmarks have a server: the file's name, and what writes it."""
+"""Scorers whose benchmarks have a server: the file's name, and what makes its content."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..registration import cells
-from ..registration.files import MalformedError
+from ..registration.files import MalformedError, whole_number
 from ..types import Record
 
 _SIDES = 4
@@ -99,6 +99,30 @@ def accepted(value: Any) -> list[str]:
     answers = [value] if items is None else items
     plain = [item["answer"] if isinstance(item, Mapping) and "answer" in item else item for item in answers]
     return [cells.as_text(item, "answer") for item in plain]
+
+
+def names(value: Any, column: str) -> list[str]:
+    """The groups that a value in ``meta`` names: one, or those of a list, which may be written in a text.
+
+    Args:
+        value: a text, a number or a list of them; absent ones name nothing.
+        column: for messages.
+
+    Raises:
+        MalformedError: it is anything else.
+    """
+    items = cells.as_list(value)
+    found = [value] if items is None else items
+    return [cells.as_text(item, column) for item in found if not cells.absent(item)]
+
+
+def whole(value: Any, column: str) -> str:
+    """A number of a pass, a figure or a set as text; a whole one has no decimal point, in tables of text either.
+
+    Raises:
+        MalformedError: it is neither a text nor a number.
+    """
+    return whole_number(cells.as_text(value, column).strip())
 
 
 def letter(record: Record) -> Record:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registration.files import MalformedError, image_file, take, take_id
+from ..registration.files import MalformedError, brief, image_file, take, take_id
 from ..types import BadRecord, DataError, ImageFile, ImageSource
 from .stream import stream_list
 from .types import MissingPicture, Sample, Turn
@@ -84,7 +84,7 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
             image = _image(item, roots)
             name = f"{take_id(item, 'id')}@{index}"
             turns = _turns(take(item, "conversations", list), has_image=image is not None)
-        except MalformedError as error:
+        except (MalformedError, RecursionError) as error:
             yield BadRecord(where=where, reason=str(error))
             continue
         source: ImageSource | None = image
@@ -111,7 +111,7 @@ def _image(item: Any, roots: tuple[Path, ...]) -> PictureBelow | None:
         raise MalformedError(f"'image' lists {len(item['image'])} pictures, a conversation can have one")
     name = take(item, "image", str)
     if not Path(name).name:
-        raise MalformedError(f"'image' should be the path of a picture, got {name!r}")
+        raise MalformedError(f"'image' should be the path of a picture, got {brief(name)}")
     if not roots:
         raise DataError(f"picture {name}: no folder of pictures is given")
     return PictureBelow(roots, image_file(roots[0], name).name)
@@ -129,7 +129,7 @@ def _turns(messages: list[Any], *, has_image: bool) -> tuple[Turn, ...]:
     for index, message in enumerate(messages):
         wanted, speaker = ("human", "gpt")[index % 2], take(message, "from", str)
         if speaker != wanted:
-            raise MalformedError(f"message {index}: expected '{wanted}' to speak, got '{speaker}'")
+            raise MalformedError(f"message {index}: expected '{wanted}' to speak, got {brief(speaker)}")
         text = take(message, "value", str)
         if index == 0 and has_image:
             text = _without_tag(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registration.files import MalformedError, image_file, take
+from ..registration.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
 from .types import MissingPicture
@@ -53,9 +53,9 @@ def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[Pano
         where = f"{path}, {key} {index}"
         try:
             if key == "images":
-                names[take(item, "id", int)] = take(item, "file_name", str)
+                put_once(names, take(item, "id", int), take(item, "file_name", str), "image")
             elif key == "categories":
-                categories[take(item, "id", int)] = take(item, "name", str)
+                put_once(categories, take(item, "id", int), take(item, "name", str), "class")
             elif key == "annotations":
                 annotated.append((where, take(item, "image_id", int), _classes(item)))
         except MalformedError as error:
@@ -68,7 +68,7 @@ def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[Pano
         try:
             picture = _picture(image_id, shown, names, categories, images)
             if image_id in seen:
-                raise MalformedError(f"repeats image {image_id}")
+                raise MalformedError(f"repeats image {brief(image_id)}")
         except MalformedError as error:
             yield BadRecord(where=where, reason=str(error))
             continue
@@ -105,10 +105,10 @@ def _picture(
         MalformedError: the file does not list the picture or a class.
     """
     if image_id not in names:
-        raise MalformedError(f"image {image_id} is not among the file's images")
+        raise MalformedError(f"image {brief(image_id)} is not among the file's images")
     unknown = [number for number in shown if number not in categories]
     if unknown:
-        raise MalformedError(f"classes {unknown} are not among the file's categories")
+        raise MalformedError(f"classes {brief(unknown)} are not among the file's categories")
     return PanopticPicture(
         image=image_file(images, names[image_id]), categories=tuple(categories[number] for number in shown)
     )

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..registration.files import MalformedError, image_file, take
+from ..dataset_mappers.picture import UNREADABLE
+from ..registration.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
 from .types import MissingPicture
@@ -61,19 +62,27 @@ def read_classes(path: Path) -> list[AnnotatedClass]:
         path: the JSON file, in COCO's panoptic layout.
 
     Raises:
-        DataError: the file is unreadable, names no classes, or one of them is malformed.
+        DataError: the file is unreadable, or names no class that can be read.
     """
-    found = []
+    found: dict[int, AnnotatedClass] = {}
+    bad: list[BadRecord] = []
     for key, index, item in stream_arrays(path):
         if key == "categories":
-            try:
-                thing = bool(take(item, "isthing", int))
-                found.append(AnnotatedClass(id=take(item, "id", int), name=take(item, "name", str), is_thing=thing))
-            except MalformedError as error:
-                raise DataError(f"{path}, categories {index}: {error}") from error
+            _enter_class(found, item, f"{path}, categories {index}", bad)
     if not found:
-        raise DataError(f"{path}: no COCO panoptic JSON, it has no list of categories")
-    return found
+        why = f"; {bad[0].where}: {bad[0].reason}" if bad else ""
+        raise DataError(f"{path}: no COCO panoptic JSON, it has no list of categories{why}")
+    return list(found.values())
+
+
+def _enter_class(found: dict[int, AnnotatedClass], item: Any, where: str, bad: list[BadRecord]) -> None:
+    """Enter a class by its id; a malformed one goes to ``bad``."""
+    try:
+        thing = bool(take(item, "isthing", int))
+        one = AnnotatedClass(id=take(item, "id", int), name=take(item, "name", str), is_thing=thing)
+        put_once(found, one.id, one, "class")
+    except MalformedError as error:
+        bad.append(BadRecord(where=where, reason=str(error)))
 
 
 def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedPicture | BadRecord]:
@@ -91,23 +100,29 @@ def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedPic
         DataError: the file is unreadable.
     """
     names: dict[int, str] = {}
-    classes = {one.id for one in read_classes(path)}
+    classes: dict[int, AnnotatedClass] = {}
+    bad: list[BadRecord] = []
     annotated: list[tuple[str, int, str, tuple[tuple[int, int], ...]]] = []
     for key, index, item in stream_arrays(path):
         where = f"{path}, {key} {index}"
         try:
             if key == "images":
-                names[take(item, "id", int)] = take(item, "file_name", str)
+                put_once(names, take(item, "id", int), take(item, "file_name", str), "image")
+            elif key == "categories":
+                _enter_class(classes, item, where, bad)
             elif key == "annotations":
                 annotated.append((where, take(item, "image_id", int), take(item, "file_name", str), _segments(item)))
         except MalformedError as error:
-            yield BadRecord(where=where, reason=str(error))
+            bad.append(BadRecord(where=where, reason=str(error)))
+    if not classes:
+        read_classes(path)  # says what is wrong
+    yield from bad
     for where, image_id, png, segments in annotated:
         try:
             if image_id not in names:
-                raise MalformedError(f"image {image_id} is not among the file's images")
-            if unknown := sorted({number for _, number in segments} - classes):
-                raise MalformedError(f"classes {unknown} are not among the file's categories")
+                raise MalformedError(f"image {brief(image_id)} is not among the file's images")
+            if unknown := sorted({number for _, number in segments} - classes.keys()):
+                raise MalformedError(f"classes {brief(unknown)} are not among the file's categories")
             image = image_file(images, names[image_id])
             picture = SegmentedPicture(image=image, map=image_file(maps, png).path, segments=segments)
         except MalformedError as error:
@@ -144,7 +159,7 @@ def segment_map(picture: SegmentedPicture) -> tuple[Int32Array, tuple[int, ...]]
     try:
         with Image.open(picture.map) as opened:
             colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"picture {picture.image.name}: panoptic map {picture.map} cannot be read: {error}") from error
     ids = colours @ np.array([1, 256, 65536], np.int32)
     numbers, classes = np.zeros(ids.shape, np.int32), []

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..registration.files import DECODER, end_of_value, parse_json
 from ..types import DataError
 
 BLOCK = 1 << 20
@@ -41,8 +42,9 @@ class _Reader:
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
         self._text, self._at, self._before = "", 0, 0  # before: characters that are gone from the text
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._parse = json.JSONDecoder().raw_decode
+        # bytes of another encoding become halves of characters, which cost the record that has them and no other
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self._parse = DECODER.raw_decode
         self._ended = False
 
     def _more(self, size: int) -> bool:
@@ -53,8 +55,6 @@ class _Reader:
             data = self._file.read(size)
             self._ended = not data
             more = self._decode.decode(data, final=self._ended)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self._path}: not UTF-8 text ({error.reason})") from None
         except OSError as error:
             raise DataError(f"{self._path}: cannot be read: {error.strerror}") from None
         self._before += self._at
@@ -103,7 +103,11 @@ class _Reader:
             except ValueError as error:  # a number of too many digits
                 raise self._error(str(error)) from None
             except RecursionError:
-                raise self._error("nested too deeply to be a data set") from None
+                failure = self._error("the end of the file")
+                if (end := end_of_value(self._text, self._at)) >= 0:
+                    value = parse_json(self._text[self._at : end])
+                    self._at = end
+                    return value
             else:
                 if self._ended or end + _NEAR_END < len(self._text) or self._text[end : end + 1] in _AFTER:
                     self._at = end
@@ -121,7 +125,7 @@ class _Reader:
 
 
 def stream_list(path: Path) -> Iterator[tuple[int, Any]]:
-    """Elements of the list that a file holds.
+    """Elements of the list that a file holds; a fault within one stays in it, see `registration.files.read_json`.
 
     Args:
         path: UTF-8, with or without byte order mark.

@@ -6,24 +6,29 @@ A question about letters that replace the labels of a diagram (``abcLabel``) is 
 
 from __future__ import annotations
 
+import os
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..roots import find
+from ..roots import find, first
 from ..types import BadRecord, DataError, Record
 from .files import (
     MalformedError,
+    brief,
     build_records,
+    decode_text,
     expect,
     image_file,
+    named_items,
     place,
     read_json,
     take,
     take_id,
     take_optional,
+    whole_number,
 )
 
 
@@ -55,6 +60,14 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [(f"{options.root}/{options.file}", f"{options.root}/{options.questions}")]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    listed = first(roots, f"{options.root}/{options.file}")
+    released = first(roots, f"{options.root}/{options.questions}")
+    ids = [(f"{options.root}/{options.ids}",)] if released and not listed else []
+    return [*ids, tuple(f"{options.root}/{folder}/images" for folder in options.images)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the list, or of the list of diagrams."""
     plain, lettered = (
@@ -79,17 +92,22 @@ def _released(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tu
     folder = find(roots, *reversed(places))
     ids = find(roots, f"{options.root}/{options.ids}")
     try:
-        names = [line.strip() for line in ids.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = [whole_number(line.strip()) for line in decode_text(ids.read_bytes()).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{ids}: cannot be read: {error}") from None
     for name in names:
         path = folder / f"{name}.png.json"
-        if not path.is_file():
-            yield f"{ids}, {name}", (None, None, f"there is no {path}")
+        if not os.path.isfile(path):
+            yield f"{ids}, {brief(name)}", (None, None, f"there is no {path}")
             continue
-        content = expect(read_json(path), dict, path)
-        for question, rest in expect(content.get("questions"), dict, path, "questions").items():
-            yield f"{path}, {question!r}", (content.get("imageName"), question, rest)
+        try:
+            content = expect(read_json(path), dict, path)
+            questions = expect(content.get("questions"), dict, path, "questions")
+        except DataError as error:  # one file of many
+            yield f"{ids}, {name}", (None, None, str(error))
+            continue
+        for question, rest in named_items(questions):
+            yield f"{path}, {brief(question)}", (content.get("imageName"), question, rest)
 
 
 def _record(image: Any, question: Any, rest: Any, plain: Path, lettered: Path) -> Record:
@@ -97,12 +115,12 @@ def _record(image: Any, question: Any, rest: Any, plain: Path, lettered: Path) -
         raise MalformedError(rest)
     choices = take(rest, "answerTexts", list)
     if not 2 <= len(choices) <= len(string.ascii_uppercase):
-        raise MalformedError(f"expected two or more 'answerTexts', got {choices!r}")
+        raise MalformedError(f"expected two or more 'answerTexts', got {brief(choices)}")
     answer = take_optional(rest, "correctAnswer", int)
     if answer is not None and not 0 <= answer < len(choices):
         raise MalformedError(f"'correctAnswer' should be an index into {len(choices)} texts, got {answer}")
     if not isinstance(question, str) or not isinstance(image, str):
-        raise MalformedError(f"expected the texts 'imageName' and 'question', got {image!r} and {question!r}")
+        raise MalformedError(f"expected the texts 'imageName' and 'question', got {brief(image)} and {brief(question)}")
     options = {letter: str(text) for letter, text in zip(string.ascii_uppercase, choices, strict=False)}
     folder = lettered if take(rest, "abcLabel", bool) else plain
     return Record(

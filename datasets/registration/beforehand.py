@@ -9,6 +9,7 @@ from typing import Any
 
 from ..declaration import Benchmark, placeholders
 from ..options import build_options
+from ..roots import first, places
 from . import __name__ as package
 from . import __path__ as path
 from . import named_module
@@ -25,14 +26,34 @@ def missing_files(benchmark: Benchmark, roots: Sequence[Path]) -> list[str]:
         DataError: unknown reader or option.
     """
     reader, options = _reader(benchmark)
-    if not hasattr(reader, "needed"):
-        return []
+    absent = _absent(reader.needed(options) if hasattr(reader, "needed") else [], roots)
+    return [f"not found; looked for {', '.join(map(str, choices))}" for choices in absent]
+
+
+def missing_places(benchmark: Benchmark, roots: Sequence[Path]) -> list[list[Path]]:
+    """Files of a benchmark that are nowhere, and folders of pictures: all that can be known before any is read.
+
+    Args:
+        benchmark: names the reader and its options.
+        roots: see `datasets.roots.data_roots`.
+    Returns: for each, the places where it may be; none twice.
+
+    Raises:
+        DataError: unknown reader or option.
+    """
+    reader, options = _reader(benchmark)
+    besides = reader.besides(roots, options, placeholders(benchmark.prompt)) if hasattr(reader, "besides") else []
+    said: set[Path] = set()
     found = []
-    for choices in reader.needed(options):
-        places = [root / choice for choice in choices for root in roots]
-        if not any(place.exists() for place in places):
-            found.append(f"not found; looked for {', '.join(map(str, places))}")
+    for choices in _absent([*reader.needed(options), *besides], roots):
+        found.append([place for place in choices if place not in said] or choices)
+        said.update(choices)
     return found
+
+
+def _absent(wanted: Sequence[Sequence[str]], roots: Sequence[Path]) -> list[list[Path]]:
+    """Places of each of the files that none of its places has."""
+    return [places(roots, *choices) for choices in wanted if first(roots, *choices) is None]
 
 
 def unknown_placeholders(benchmark: Benchmark) -> tuple[list[str], Sequence[str]]:

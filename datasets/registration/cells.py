@@ -10,14 +10,13 @@ import ast
 import json
 import math
 import re
-import reprlib
 import string
 import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from .files import MalformedError, check_text
+from .files import MalformedError, brief, check_text
 
 CHOICES = ("letter", "index", "option")
 """Ways to write an answer that is one of the question's options."""
@@ -51,7 +50,7 @@ def as_text(value: Any, column: str) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     hint = "; for a list say data.answer: list" if isinstance(value, list) else ""
-    raise MalformedError(f"'{column}' should be a text or a number, got {reprlib.repr(value)}{hint}")
+    raise MalformedError(f"'{column}' should be a text or a number, got {brief(value)}{hint}")
 
 
 def as_list(value: Any) -> list[Any] | None:
@@ -117,7 +116,7 @@ def _by_letter(value: Any, column: str) -> Mapping[str, Any]:
         return value
     items = as_list(value)
     if items is None or len(items) > len(string.ascii_uppercase):
-        raise MalformedError(f"'{column}' should be a list of up to 26 options, got {reprlib.repr(value)}")
+        raise MalformedError(f"'{column}' should be a list of up to 26 options, got {brief(value)}")
     return dict(zip(string.ascii_uppercase, items, strict=False))
 
 
@@ -177,11 +176,11 @@ def letter_of(value: Any, options: Mapping[str, str], column: str) -> str:
         counted = {letters[place] for place in (number - 1, number) if 0 <= place < len(letters)}
         if len(found) != 1 or found != found | counted:
             raise MalformedError(
-                f"'{column}' {reprlib.repr(value)} may count the options from 0 or from 1, or be the text of one; "
+                f"'{column}' {brief(value)} may count the options from 0 or from 1, or be the text of one; "
                 "data.answer says which: index (from 0), option or letter"
             )
     if len(found) > 1:
-        raise MalformedError(f"'{column}' {reprlib.repr(value)} may mean {' or '.join(sorted(found))}")
+        raise MalformedError(f"'{column}' {brief(value)} may mean {' or '.join(sorted(found))}")
     return _chosen("".join(found), value, options, column)
 
 
@@ -206,8 +205,7 @@ def option_letter(value: Any, options: Mapping[str, str], column: str = "answer"
     if items is not None and value not in options.values():
         if len(items) != 1:
             raise MalformedError(
-                f"'{column}' should be one of the options, got {reprlib.repr(value)}; data.answer says how answers are "
-                "written"
+                f"'{column}' should be one of the options, got {brief(value)}; data.answer says how answers are written"
             )
         value = items[0]
     return letter_of(value, options, column)
@@ -222,7 +220,7 @@ def _text(value: Any, options: Mapping[str, str], column: str) -> Any:
 def _yes_no(value: Any, options: Mapping[str, str], column: str) -> str:
     said = yes_no(value)
     if said is None:
-        raise MalformedError(f"'{column}' should be yes or no, got {reprlib.repr(value)}")
+        raise MalformedError(f"'{column}' should be yes or no, got {brief(value)}")
     return said
 
 
@@ -248,9 +246,9 @@ def _chosen(letter: str, value: Any, options: Mapping[str, str], column: str) ->
     """A letter that is one of the options."""
     if letter in options:
         return letter
-    listed = ", ".join(options) or "(there are none)"
+    letters = ", ".join(options) or "(there are none)"
     raise MalformedError(
-        f"'{column}' {reprlib.repr(value)} is none of the options {listed}; data.answer says how answers are written"
+        f"'{column}' {brief(value)} is none of the options {letters}; data.answer says how answers are written"
     )
 
 
@@ -258,14 +256,14 @@ def _list(value: Any, options: Mapping[str, str], column: str) -> list[str]:
     """Accepted answers; where some records have one alone, it needs no brackets."""
     items = as_list(value)
     if items is None and isinstance(value, str) and value.lstrip().startswith("["):
-        raise MalformedError(f"'{column}' should be a list of accepted answers, got {reprlib.repr(value)}")
+        raise MalformedError(f"'{column}' should be a list of accepted answers, got {brief(value)}")
     return [as_text(item, column) for item in ([value] if items is None else items)]
 
 
 def _box(value: Any, options: Mapping[str, str], column: str) -> list[float]:
     numbers: Sequence[Any] = as_list(value) or ()
-    if len(numbers) != 4 or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-        raise MalformedError(f"'{column}' should be a list of four numbers, got {reprlib.repr(value)}")
+    if len(numbers) != 4 or not all(type(n) in (int, float) and abs(n) < _EXACT for n in numbers):
+        raise MalformedError(f"'{column}' should be a list of four numbers, got {brief(value)}")
     return [float(n) for n in numbers]
 
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import MalformedError, build_records, expect, image_file, place, read_json, take
+from .files import MalformedError, brief, build_records, expect, image_file, place, put_once, read_json, take
 
+_LONGEST_SIDE = 1_000_000
+"""Pixels; what is said to be longer is no picture."""
+_LARGEST = float(_LONGEST_SIDE**2)
 _SUFFIXES = ("-merged", "-other", "-stuff")
 
 
@@ -72,6 +75,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [options.annotations]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(options.images,)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Make the questions, picture by picture."""
     path = find(roots, *options.annotations)
@@ -102,7 +110,7 @@ def _classes(items: Sequence[Any], path: Path, things_only: bool, bad: list[BadR
             for suffix in _SUFFIXES:
                 name = name.removesuffix(suffix)
             asked = not things_only or bool(take(item, "isthing", int))
-            found[take(item, "id", int)] = name if asked else ""
+            put_once(found, take(item, "id", int), name if asked else "", "class")
         except MalformedError as error:
             bad.append(BadRecord(where=f"{path}, categories {number}", reason=str(error)))
     return found
@@ -114,9 +122,9 @@ def _sizes(items: Sequence[Any], path: Path, bad: list[BadRecord]) -> dict[int, 
     for number, item in enumerate(items):
         try:
             size = take(item, "width", int), take(item, "height", int)
-            if min(size) < 1:
-                raise MalformedError(f"a picture of {size[0]} x {size[1]} pixels")
-            found[take(item, "id", int)] = take(item, "file_name", str), *size
+            if not 1 <= min(size) <= max(size) <= _LONGEST_SIDE:
+                raise MalformedError(f"a picture of {brief(size[0])} x {brief(size[1])} pixels")
+            put_once(found, take(item, "id", int), (take(item, "file_name", str), *size), "image")
         except MalformedError as error:
             bad.append(BadRecord(where=f"{path}, images {number}", reason=str(error)))
     return found
@@ -132,13 +140,13 @@ def _annotated(
     """
     image_id = take(item, "image_id", int)
     if image_id not in sizes:
-        raise MalformedError(f"image {image_id} is not among the file's images")
+        raise MalformedError(f"image {brief(image_id)} is not among the file's images")
     image, width, height = sizes[image_id]
     segments, names = [], set()
     for entry in take(item, "segments_info", list):
         category = take(entry, "category_id", int)
         if category not in classes:
-            raise MalformedError(f"class {category} is not among the file's categories")
+            raise MalformedError(f"class {brief(category)} is not among the file's categories")
         name = classes[category]
         names.add(name)
         segment = _Segment(name=name, box=_box(entry, width, height), area=_number(take(entry, "area", object), "area"))
@@ -151,14 +159,14 @@ def _box(entry: Any, width: int, height: int) -> tuple[float, float, float, floa
     """Corners in fractions of the sides, from COCO's x, y, width, height in pixels."""
     values = [_number(value, "bbox") for value in take(entry, "bbox", list)]
     if len(values) != 4:
-        raise MalformedError(f"'bbox' should be four numbers, got {values}")
+        raise MalformedError(f"'bbox' should be four numbers, got {brief(values)}")
     x, y, w, h = values
     return x / width, y / height, min((x + w) / width, 1.0), min((y + h) / height, 1.0)
 
 
 def _number(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise MalformedError(f"'{key}' should be a number, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
+        raise MalformedError(f"'{key}' should be a number, got {brief(value)}")
     return float(value)
 
 

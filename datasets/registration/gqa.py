@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import build_records, expect, image_file, place, read_json, take, take_optional
+from .files import build_records, expect, image_file, named_items, place, read_json, take, take_id, take_optional
 
 # Operations whose text holds one of these only phrase the question; they are no step of reasoning.
 _NO_STEP = ("exist", "query: name", "choose name")
@@ -39,21 +39,26 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [(f"{options.root}/{options.file}", f"{options.root}/questions1.2/{options.file}")]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(f"{options.root}/{options.images}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the balanced questions; the others only serve a consistency measure that cannot be computed on testdev."""
     path = find(roots, f"{options.root}/{options.file}", f"{options.root}/questions1.2/{options.file}")
     images = place(roots, f"{options.root}/{options.images}")
     questions = expect(read_json(path), dict, path)
     items = (
-        (f"{path}, question {key}", (str(key), item))
-        for key, item in questions.items()
+        (f"{path}, question {key}", (key, item))
+        for key, item in named_items(questions)
         if not isinstance(item, dict) or item.get("isBalanced") is not False
     )
     return build_records(items, lambda pair: _record(pair[0], pair[1], images))
 
 
 def _record(key: str, item: Any, images: Path) -> Record:
-    question, image = take(item, "question", str), take(item, "imageId", str) + ".jpg"
+    question, image = take(item, "question", str), take_id(item, "imageId") + ".jpg"
     answer = take_optional(item, "answer", str)
     return Record(
         id=key,

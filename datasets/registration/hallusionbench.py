@@ -7,14 +7,26 @@ extension in the other case than the list says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, ImageFile, Record
-from .files import MalformedError, build_records, expect, image_file, place, read_json, take, take_id, take_optional
+from .files import (
+    MalformedError,
+    brief,
+    build_records,
+    expect,
+    image_file,
+    place,
+    read_json,
+    take,
+    take_id,
+    take_optional,
+)
 
 _KEY = ("category", "subcategory", "set_id", "figure_id", "question_id")
 _CATEGORIES = ("VD", "VS")
@@ -48,6 +60,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [(f"{options.root}/{options.file}",)]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [tuple(f"{options.root}/{folder}" for folder in options.images)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")
@@ -67,13 +84,14 @@ def _record(item: Any, images: Path) -> Record:
     _check("visual_input", shown, _VISUAL_INPUTS)
     answer = item.get("gt_answer")
     if answer is not None:
-        _check("gt_answer", str(answer), tuple(_ANSWERS))
+        answer = take_id(item, "gt_answer")
+        _check("gt_answer", answer, tuple(_ANSWERS))
     name = take_optional(item, "filename", str)
     return Record(
         id="_".join(key.values()),
         image=None if name is None else _picture(images, name),
         fields={"question": take(item, "question", str)},
-        target=None if answer is None else _ANSWERS[str(answer)],
+        target=None if answer is None else _ANSWERS[answer],
         group=key["category"],
         meta={**key, "visual_input": shown, "reference": take_optional(item, "gt_answer_details", str) or ""},
     )
@@ -81,13 +99,13 @@ def _record(item: Any, images: Path) -> Record:
 
 def _check(key: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise MalformedError(f"'{key}' should be {' or '.join(known)}, got {value!r}")
+        raise MalformedError(f"'{key}' should be {' or '.join(known)}, got {brief(value)}")
 
 
 def _picture(images: Path, name: str) -> ImageFile:
     """The picture with the extension it has on disk."""
     picture = image_file(images, name.removeprefix("./"))
     swapped = picture.path.with_suffix(picture.path.suffix.swapcase())
-    if not picture.path.exists() and swapped.exists():
+    if not os.path.exists(picture.path) and os.path.exists(swapped):
         return ImageFile(swapped, picture.name)
     return picture

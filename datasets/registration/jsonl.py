@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,7 @@ from typing import Any
 from ..types import DataError
 from .cells import single
 from .encoded import from_base64
-from .files import MalformedError
-
-_BOM = b"\xef\xbb\xbf"
+from .files import MalformedError, parse_json
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,18 @@ class LineImage:
 
 
 def lines(path: Path) -> Iterator[Line]:
-    """Lines of a file; blank ones and a byte order mark are left out, any line end will do.
+    """Lines of a file; blank ones and byte order marks are left out (joined files have several), any line end will do.
 
     Raises:
-        DataError: the file is unreadable.
+        DataError: the file is unreadable, or no UTF-8.
     """
     offset = 0
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
-                content = raw.removeprefix(_BOM) if number == 1 else raw
+                if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise DataError(f"{path}: is UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+                content = raw.removeprefix(codecs.BOM_UTF8)
                 start, offset = offset + len(raw) - len(content), offset + len(raw)
                 if content.strip():
                     yield Line(f"{path}, line {number}", start, content)
@@ -89,7 +89,7 @@ def parse(content: bytes) -> Any:
         MalformedError: the line is not UTF-8 or not JSON.
     """
     try:
-        return json.loads(content.decode("utf-8"))
+        return parse_json(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise MalformedError("not UTF-8 text") from None
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits

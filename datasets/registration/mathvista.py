@@ -7,15 +7,29 @@ choices. Where no file has it, records have no ``query`` field: answers can be s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..roots import find
+from ..roots import find, first
 from ..types import BadRecord, ImageSource, Record
 from . import parquet
-from .files import MalformedError, build_records, expect, image_file, place, read_json, take, take_id, take_optional
+from .files import (
+    MalformedError,
+    as_id,
+    brief,
+    build_records,
+    expect,
+    image_file,
+    named_items,
+    place,
+    read_json,
+    take,
+    take_id,
+    take_optional,
+)
 
 _PICTURES = "decoded_image"
 _QUESTION_TYPES = ("multi_choice", "free_form")
@@ -54,16 +68,23 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [tuple(f"{options.root}/{file}" for file in options.files)]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    table = first(roots, *(f"{options.root}/{file}" for file in options.files))
+    if table is None or table.suffix == ".parquet":  # it holds the pictures too
+        return []
+    return [(f"{options.root}/{options.images}/images",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the problems in the order of the table."""
     path = find(roots, *(f"{options.root}/{file}" for file in options.files))
     folder = place(roots, f"{options.root}/{options.images}/images").parent
     if path.suffix == ".parquet":
-        rows = ((row.where, row) for row in parquet.rows(path, [_PICTURES]))
-        return build_records(rows, lambda row: _record(row.cells, row.cells.get("query"), _cell(row, path, folder)))
+        return build_records(parquet.rows(path, [_PICTURES]), lambda row: _table_record(row, path, folder))
     queries = _queries(roots, options)
     items = (
-        (f"{path}, problem {pid}", (str(pid), problem)) for pid, problem in expect(read_json(path), dict, path).items()
+        (f"{path}, problem {pid}", (pid, problem)) for pid, problem in named_items(expect(read_json(path), dict, path))
     )
     return build_records(items, lambda pair: _file_record(*pair, queries, folder))
 
@@ -74,8 +95,9 @@ def _queries(roots: Sequence[Path], options: Options) -> Mapping[str, Any]:
 
 
 def _file_record(pid: str, problem: Any, queries: Mapping[str, Any], folder: Path) -> Record:
-    if take_optional(problem, "pid", object) not in (None, pid):
-        raise MalformedError(f"'pid' is {problem['pid']!r}, but the problem stands under {pid!r}")
+    given = take_optional(problem, "pid", object)
+    if given is not None and as_id(given) != pid:
+        raise MalformedError(f"'pid' is {brief(given)}, but the problem stands under {pid!r}")
     query = take_optional(problem, "query", str)
     return _record(
         {**problem, "pid": pid},
@@ -88,22 +110,26 @@ def _picture(name: str, folder: Path) -> ImageSource:
     return image_file(folder, name)
 
 
+def _table_record(row: parquet.Row, path: Path, folder: Path) -> Record:
+    return _record(row.cells, row.cells.get("query"), _cell(row, path, folder))
+
+
 def _cell(row: parquet.Row, path: Path, folder: Path) -> ImageSource:
     """The picture's file, else the cell of the table."""
     name = take(row.cells, "image", str)
     file = image_file(folder, name)
-    return file if file.path.is_file() else parquet.ParquetImage(path, name, _PICTURES, row.group, row.index)
+    return file if os.path.isfile(file.path) else parquet.ParquetImage(path, name, _PICTURES, row.group, row.index)
 
 
 def _record(problem: Mapping[str, Any], query: Any, image: ImageSource) -> Record:
     question_type, answer_type = take(problem, "question_type", str), take(problem, "answer_type", str)
     if question_type not in _QUESTION_TYPES or answer_type not in _ANSWER_TYPES:
-        raise MalformedError(f"unknown kind of question: {question_type!r} with {answer_type!r} answer")
+        raise MalformedError(f"unknown kind of question: {brief(question_type)} with {brief(answer_type)} answer")
     choices = take_optional(problem, "choices", list) or []
     if question_type == "multi_choice" and not choices:
         raise MalformedError("a multiple-choice problem without 'choices'")
     if query is not None and not isinstance(query, str):
-        raise MalformedError(f"its prompt should be a text, got {query!r}")
+        raise MalformedError(f"its prompt should be a text, got {brief(query)}")
     return Record(
         id=take_id(problem, "pid"),
         image=image,
@@ -125,8 +151,8 @@ def _precision(problem: Mapping[str, Any]) -> int | None:
     value = problem.get("precision")
     if value is None or (isinstance(value, float) and value != value):
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise MalformedError(f"'precision' should be a whole number, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
+        raise MalformedError(f"'precision' should be a whole number, got {brief(value)}")
     return int(value)
 
 
@@ -134,5 +160,5 @@ def _groups(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What the score is reported by; skills are a list."""
     skills = metadata.get("skills")
     if skills is not None and not isinstance(skills, list):
-        raise MalformedError(f"'skills' should be a list, got {skills!r}")
+        raise MalformedError(f"'skills' should be a list, got {brief(skills)}")
     return {**{name: str(metadata.get(name) or "") for name in _METADATA}, "skills": [str(s) for s in skills or []]}

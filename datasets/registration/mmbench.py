@@ -15,7 +15,7 @@ from pathlib import Path
 from ..roots import find
 from ..types import BadRecord, DataError, Record
 from . import tsv
-from .files import MalformedError, build_records, shown
+from .files import MalformedError, brief, build_records, listed, shown, whole_number
 
 PASS_STRIDE = 1_000_000
 _KEPT = ("category", "l2-category", "split", "source")
@@ -67,19 +67,22 @@ def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.Row]]:
             continue
         lacking = [name for name in ("index", "question") if name not in row.cells]
         if lacking:
-            raise DataError(f"{path}: no column {' and '.join(lacking)}; it has: {', '.join(row.cells)}")
+            raise DataError(f"{path}: no column {' and '.join(lacking)}; it has: {listed(row.cells)}")
         yield row.where, row
 
 
 def _record(row: tsv.Row, pictures: tsv.Pictures) -> Record:
     cells = row.cells
-    index = cells["index"].strip()
+    index = whole_number(cells["index"].strip())
     if not (index.isascii() and index.isdigit()):
-        raise MalformedError(f"'index' should be a whole number, got {index!r}")
+        raise MalformedError(f"'index' should be a whole number, got {brief(index)}")
+    if not cells["question"].strip():
+        raise MalformedError("'question' is empty")
     options = {letter: cells[letter] for letter in string.ascii_uppercase if cells.get(letter)}
     answer = cells.get("answer", "").strip() or None
     if not options or (answer is not None and answer not in options):
-        raise MalformedError(f"answer {answer!r} is none of the options {', '.join(options) or '(there are none)'}")
+        letters = ", ".join(options) or "(there are none)"
+        raise MalformedError(f"answer {brief(answer)} is none of the options {letters}")
     hint = cells.get("hint", "")
     return Record(
         id=index,

@@ -7,6 +7,7 @@ the pictures without holding them. Other folders and files are none of our busin
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from pathlib import Path
 from ..evaluation.mme import COGNITION, PERCEPTION
 from ..roots import find
 from ..types import BadRecord, DataError, ImageFile, ImageSource, Record
-from .files import MalformedError, MissingImage, build_records
+from .files import MalformedError, MissingImage, brief, build_records, check_text, decode_text, is_hidden
 
 _REQUEST = "Please answer yes or no."
 _SUFFIXES = (".jpg", ".png", ".jpeg")
 _QUESTIONS_PER_IMAGE = 2
+_LINE_END = re.compile("\r\n|\r|\n")
 
 Line = tuple[str, ImageSource, int, str]
 """Subtask, picture, 0 or 1 for the first or second question, the text of the line."""
@@ -74,9 +76,10 @@ def _collect(tasks: Sequence[Path]) -> Iterator[Record | BadRecord]:
 
 def _record(line: Line) -> Record:
     task, image, number, text = line
+    check_text(text, "line")
     question, tab, label = text.rpartition("\t")
     if not tab or label.strip() not in ("Yes", "No"):
-        raise MalformedError(f"expected 'question<TAB>Yes' or 'question<TAB>No', got {text!r}")
+        raise MalformedError(f"expected 'question<TAB>Yes' or 'question<TAB>No', got {brief(text)}")
     question = question.strip()
     return Record(
         id=f"{image.name}/{number}",
@@ -101,10 +104,14 @@ def _folder(task: Path) -> Iterator[tuple[str, Line] | BadRecord]:
     """Lines of a subtask as the release has it."""
     images = task / "images" if (task / "images").is_dir() else task
     questions = task / "questions_answers_YN" if (task / "questions_answers_YN").is_dir() else task
-    pictures = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in _SUFFIXES}
-    for path in sorted(questions.glob("*.txt")):
+    pictures = {path.stem: path for path in _files(images) if path.suffix.lower() in _SUFFIXES}
+    for path in (path for path in _files(questions) if path.suffix.lower() == ".txt"):
         picture = pictures.get(path.stem)
-        lines = _lines(path)
+        try:
+            lines = _lines(path)
+        except MalformedError as error:
+            yield BadRecord(where=str(path), reason=str(error))
+            continue
         if picture is None and not any("\t" in line for line in lines):
             continue  # a text that somebody left there, not questions
         if picture is None:
@@ -116,10 +123,27 @@ def _folder(task: Path) -> Iterator[tuple[str, Line] | BadRecord]:
             yield from ((f"{path}, line {n + 1}", (task.name, source, n, text)) for n, text in enumerate(lines))
 
 
-def _list(path: Path) -> Iterator[tuple[str, Line]]:
+def _files(folder: Path) -> list[Path]:
+    """What lies in a folder, without what systems leave there.
+
+    Raises:
+        DataError: it cannot be listed.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not is_hidden(path))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+
+
+def _list(path: Path) -> Iterator[tuple[str, Line] | BadRecord]:
     """Lines of a subtask as the evaluation tool lists them."""
     seen: Counter[str] = Counter()
-    for number, text in enumerate(_lines(path), start=1):
+    try:
+        lines = _lines(path)
+    except MalformedError as error:
+        yield BadRecord(where=str(path), reason=str(error))
+        return
+    for number, text in enumerate(lines, start=1):
         name, _, rest = text.partition("\t")
         source = MissingImage(f"{path.stem}/{name}", f"{path} lists {name}, but the pictures are not there")
         yield f"{path}, line {number}", (path.stem, source, seen[name], rest)
@@ -127,7 +151,13 @@ def _list(path: Path) -> Iterator[tuple[str, Line]]:
 
 
 def _lines(path: Path) -> list[str]:
+    """The lines of a file that are not blank, with any line end.
+
+    Raises:
+        MalformedError: the file cannot be read.
+    """
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        text = decode_text(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise MalformedError(f"cannot be read: {error}") from None
+    return [line for line in _LINE_END.split(text) if line.strip()]

@@ -5,14 +5,25 @@ Earlier users of this code have ``llava-mm-vet.json``, which holds the questions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
-from .files import MalformedError, build_records, image_file, place, read_json, take, take_id, take_optional
+from .files import (
+    MalformedError,
+    brief,
+    build_records,
+    image_file,
+    named_items,
+    place,
+    read_json,
+    take,
+    take_id,
+    take_optional,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +50,18 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [tuple(f"{options.root}/{file}" for file in options.files)]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(f"{options.root}/{options.images}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the file."""
     path = find(roots, *(f"{options.root}/{file}" for file in options.files))
     images = place(roots, f"{options.root}/{options.images}")
     content = read_json(path)
     if isinstance(content, dict):
-        graded = ((f"{path}, {key}", (key, item)) for key, item in content.items())
+        graded = ((f"{path}, {key}", (key, item)) for key, item in named_items(content))
         return build_records(graded, lambda pair: _record(*pair, images))
     if isinstance(content, list):
         plain = ((f"{path}, entry {number}", item) for number, item in enumerate(content))
@@ -56,7 +72,7 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
 def _record(key: str, item: Any, images: Path) -> Record:
     capabilities = take_optional(item, "capability", list) or []
     if not all(isinstance(name, str) for name in capabilities):
-        raise MalformedError(f"'capability' should be a list of texts, got {capabilities!r}")
+        raise MalformedError(f"'capability' should be a list of texts, got {brief(capabilities)}")
     return Record(
         id=key,
         image=image_file(images, take(item, "imagename", str)),

@@ -5,15 +5,17 @@ Source: COCO panoptic format (arXiv 1801.00868): a JSON, and PNGs whose colour i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import MalformedError, build_records, expect, image_file, place, read_json, take
+from .files import MalformedError, brief, build_records, expect, image_file, listed, place, put_once, read_json, take
 
+T = TypeVar("T")
 Categories = dict[int, tuple[str, bool]]
 """COCO's id of a class -> its official name, and whether it is a thing."""
 
@@ -40,6 +42,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [options.annotations]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [tuple(name.removesuffix(".json") for name in options.annotations), (options.images,)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """A record for each annotation: ``target`` has its segments; ``meta`` its map, image id, and all classes."""
     path = find(roots, *options.annotations)
@@ -47,8 +54,10 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     images = place(roots, options.images)
     content = expect(read_json(path), dict, path)
     bad: list[BadRecord] = []
-    categories = dict(_each(expect(content.get("categories"), list, path, "categories"), path, "categories", bad))
-    named = dict(_each(expect(content.get("images"), list, path, "images"), path, "images", bad))
+    categories: Categories = {}
+    named: dict[int, str] = {}
+    _enter(categories, expect(content.get("categories"), list, path, "categories"), f"{path}, categories", _class, bad)
+    _enter(named, expect(content.get("images"), list, path, "images"), f"{path}, images", _file_name, bad)
     yield from bad
     items = enumerate(expect(content.get("annotations"), list, path, "annotations"))
     yield from build_records(
@@ -57,16 +66,23 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     )
 
 
-def _each(items: Sequence[Any], path: Path, key: str, bad: list[BadRecord]) -> Iterator[tuple[int, Any]]:
-    """Id and content of classes or pictures; malformed ones go to ``bad``."""
+def _class(item: Any) -> tuple[str, bool]:
+    return take(item, "name", str), bool(take(item, "isthing", int))
+
+
+def _file_name(item: Any) -> str:
+    return take(item, "file_name", str)
+
+
+def _enter(
+    table: dict[int, T], items: Sequence[Any], where: str, read: Callable[[Any], T], bad: list[BadRecord]
+) -> None:
+    """Enter classes or pictures by their ids; malformed ones go to ``bad``."""
     for number, item in enumerate(items):
         try:
-            if key == "categories":
-                yield take(item, "id", int), (take(item, "name", str), bool(take(item, "isthing", int)))
-            else:
-                yield take(item, "id", int), take(item, "file_name", str)
+            put_once(table, take(item, "id", int), read(item), "id")
         except MalformedError as error:
-            bad.append(BadRecord(where=f"{path}, {key} {number}", reason=str(error)))
+            bad.append(BadRecord(where=f"{where} {number}", reason=str(error)))
 
 
 def _record(item: Any, images: Path, folder: Path, named: Mapping[int, str], categories: Categories) -> Record:
@@ -77,11 +93,11 @@ def _record(item: Any, images: Path, folder: Path, named: Mapping[int, str], cat
     """
     image_id = take(item, "image_id", int)
     if image_id not in named:
-        raise MalformedError(f"image {image_id} is not among the file's images")
+        raise MalformedError(f"image {brief(image_id)} is not among the file's images")
     name = named[image_id]
     true_map = image_file(folder, take(item, "file_name", str))
-    if not true_map.path.is_file():
-        raise MalformedError(f"picture {name}: its map is missing; looked for {true_map.path}")
+    if not os.path.isfile(true_map.path):
+        raise MalformedError(f"picture {listed([name])}: its map is missing; looked for {true_map.path}")
     return Record(
         id=name,
         image=image_file(images, name),
@@ -97,9 +113,9 @@ def _segments(entries: Sequence[Any], categories: Categories) -> list[dict[str, 
     for entry in entries:
         number, category = take(entry, "id", int), take(entry, "category_id", int)
         if category not in categories:
-            raise MalformedError(f"class {category} is not among the file's categories")
+            raise MalformedError(f"class {brief(category)} is not among the file's categories")
         if number in segments or number < 1:
-            raise MalformedError(f"segment {number}: ids count from 1 and are listed once")
-        crowd = int(bool(entry.get("iscrowd", 0)))
+            raise MalformedError(f"segment {brief(number)}: ids count from 1 and are listed once")
+        crowd = int(bool(entry.get("iscrowd")))
         segments[number] = {"id": number, "category_id": category, "iscrowd": crowd}
     return list(segments.values())

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ..types import DataError
 from .encoded import from_base64
+from .files import MalformedError
 
 _BATCH = 256  # rows made into Python values at a time; with their pictures they take twice the memory
 
@@ -43,7 +44,7 @@ class ParquetImage:
         try:
             table = pq.ParquetFile(self.path).read_row_group(self.group, columns=[self.column])
             cell = table.column(self.column)[self.row].as_py()
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (pa.ArrowException, ValueError, OverflowError, KeyError, IndexError) as error:
             raise OSError(f"{self.path}: picture {self.name} cannot be read: {error}") from None
         cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
         content = cell.get("bytes") if isinstance(cell, dict) else cell
@@ -71,24 +72,60 @@ class Row:
     index: int
 
 
-def rows(path: Path, pictures: Sequence[str]) -> Iterator[Row]:
+def rows(path: Path, pictures: Sequence[str]) -> Iterator[tuple[str, Row | MalformedError]]:
     """Read a table row group by row group.
 
     Args:
         path: the table.
         pictures: columns to leave out.
 
+    Yields:
+        the place of a row with its cells, or with what is wrong: a cell that is no value of its column's type, or a
+        row group that is damaged, which costs all its rows.
+
     Raises:
         DataError: the file is unreadable or not parquet.
     """
-    number = 0
     try:
         table = pq.ParquetFile(path)
+        sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
         columns = [name for name in table.schema_arrow.names if name not in pictures]
-        for group in range(table.num_row_groups):
-            batches = table.read_row_group(group, columns=columns).to_batches(max_chunksize=_BATCH)
-            for index, cells in enumerate(row for batch in batches for row in batch.to_pylist()):
-                yield Row(f"{path}, row {number}", cells, group, index)
-                number += 1
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: not a readable parquet table: {error}. Was the download cut short?") from None
+    number = 0
+    for group, size in enumerate(sizes):
+        for index, cells in enumerate(_group(table, group, columns, size)):
+            where = f"{path}, row {number}"
+            yield where, cells if isinstance(cells, MalformedError) else Row(where, cells, group, index)
+            number += 1
+
+
+def _group(
+    table: pq.ParquetFile, group: int, columns: Sequence[str], size: int
+) -> Iterator[dict[str, Any] | MalformedError]:
+    """Cells of the rows of a group."""
+    try:
+        batches = table.read_row_group(group, columns=list(columns)).to_batches(max_chunksize=_BATCH)
+    except _UNREADABLE as error:
+        yield from [MalformedError(f"its row group, {size} rows, cannot be read: {error}")] * size
+        return
+    for batch in batches:
+        try:
+            yield from batch.to_pylist()
+        except _UNREADABLE:  # some cell of these rows
+            yield from (_cells(batch, index) for index in range(batch.num_rows))
+
+
+def _cells(batch: pa.RecordBatch, index: int) -> dict[str, Any] | MalformedError:
+    """Cells of one row."""
+    cells = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            cells[name] = column[index].as_py()
+        except _UNREADABLE as error:
+            return MalformedError(f"'{name}' cannot be read: {error}")
+    return cells
+
+
+_UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError)
+"""What pyarrow raises on damaged files, and on values that Python has no type for."""

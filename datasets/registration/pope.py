@@ -8,15 +8,27 @@ the record). It is read where the official lists are not all there to be read, o
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..roots import find
-from ..types import BadRecord, ImageFile, Record
+from ..types import BadRecord, Record
 from . import jsonl
-from .files import MalformedError, build_records, expect, place, read_json, take, take_id, take_optional
+from .files import (
+    MalformedError,
+    brief,
+    build_records,
+    expect,
+    image_file,
+    listed,
+    place,
+    read_json,
+    take,
+    take_id,
+    take_optional,
+)
 
 _LABELS = ("yes", "no")
 _Labels = Mapping[tuple[str, str, str], deque[str]]
@@ -55,6 +67,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     instead = merged if options.source == "auto" else []
     names = [options.file.format(split=split) for split in options.splits]
     return [(*(f"{folder}/{name}" for folder in options.folders), *instead) for name in names]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(options.images,)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
@@ -103,7 +120,7 @@ def _record(split: str, line: jsonl.Line, images: Path) -> Record:
 
 def _label(text: str) -> str:
     if text not in _LABELS:
-        raise MalformedError(f"'label' should be yes or no, got {text!r}")
+        raise MalformedError(f"'label' should be yes or no, got {brief(text)}")
     return text
 
 
@@ -115,11 +132,9 @@ def _build(split: str, question_id: str, image: str, question: str, label: str, 
     """
     if not question.strip():
         raise MalformedError("'text' is empty")
-    if not image.strip() or Path(image).is_absolute() or ".." in Path(image).parts or "\0" in image:
-        raise MalformedError(f"'image' should be a file name below {images.name}, got {image!r}")
     return Record(
         id=f"{split}/{question_id}",
-        image=ImageFile(images / image, image),
+        image=image_file(images, image),
         fields={"question": question},
         target=label,
         group=split,
@@ -158,7 +173,7 @@ def _merged_record(item: Any, images: Path, labels: _Labels) -> Record:
     if label is None:
         waiting = labels.get((split, image, question))
         if not waiting:
-            raise MalformedError(f"has no 'label', and no list for '{split}' has this question about {image}")
+            raise MalformedError(f"has no 'label', and no list for '{split}' has this question about {listed([image])}")
         label = waiting.popleft()
     return _build(split, take_id(item, "question_id"), image, question, _label(label), images)
 

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import MalformedError, build_records, expect, image_file, place, read_json, take, take_optional
+from .files import MalformedError, brief, build_records, expect, image_file, place, read_json, take, take_optional
 
 _TYPES = ("yes-or-no", "what", "how")
 _CONCERNS = ("distortion", "other", "in-context distortion", "in-context other")
@@ -43,6 +43,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [(f"{options.root}/{options.file}",)]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(f"{options.root}/{options.images}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")
@@ -55,10 +60,10 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
 def _record(number: int, item: Any, images: Path) -> Record:
     candidates = take(item, "candidates", list)
     if not 2 <= len(candidates) <= len(string.ascii_uppercase) or not all(isinstance(c, str) for c in candidates):
-        raise MalformedError(f"expected a list of two or more candidates, each a text, got {candidates!r}")
+        raise MalformedError(f"expected a list of two or more candidates, each a text, got {brief(candidates)}")
     answer = take_optional(item, "correct_ans", str)
     if answer is not None and answer not in candidates:
-        raise MalformedError(f"'correct_ans' {answer!r} is none of the candidates {candidates!r}")
+        raise MalformedError(f"'correct_ans' {brief(answer)} is none of the candidates {brief(candidates)}")
     options = dict(zip(string.ascii_uppercase, candidates, strict=False))
     return Record(
         id=str(number),

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
-from .files import MalformedError, build_records, expect, image_file, place, read_json, take, take_optional
+from .files import (
+    MalformedError,
+    as_id,
+    brief,
+    build_records,
+    expect,
+    image_file,
+    listed,
+    place,
+    read_json,
+    take,
+    take_optional,
+)
 
 _LETTERS = "ABCDE"
 _SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
@@ -49,6 +61,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     ]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(f"{options.root}/{options.images}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read one split in the order of its list.
 
@@ -60,11 +77,11 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     splits_path = _find(roots, options.root, options.splits)
     splits = expect(read_json(splits_path), dict, splits_path)
     if options.split not in splits:
-        raise DataError(f"{splits_path}: no split '{options.split}'; it has: {', '.join(splits)}")
+        raise DataError(f"{splits_path}: no split '{options.split}'; it has: {listed(splits)}")
     images = place(roots, f"{options.root}/{options.images}")
     items = (
-        (f"{path}, problem {key}", (str(key), problems.get(str(key))))
-        for key in expect(splits[options.split], list, splits_path, options.split)
+        (f"{path}, problem {brief(key)}", (str(key), problems.get(str(key))))
+        for key in map(_key, expect(splits[options.split], list, splits_path, options.split))
         if not options.image_only or _has_image(problems.get(str(key)))
     )
     return build_records(items, lambda pair: _record(pair[0], pair[1], images))
@@ -72,6 +89,12 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
 
 def _find(roots: Sequence[Path], root: str, file: str) -> Path:
     return find(roots, f"{root}/{file}", f"{root}/data/scienceqa/{file}")
+
+
+def _key(item: Any) -> Any:
+    """A problem's id, which some lists hold as a number."""
+    known = as_id(item)
+    return item if known is None else known
 
 
 def _has_image(problem: Any) -> bool:
@@ -88,7 +111,7 @@ def _record(key: str, problem: Any, images: Path) -> Record:
     options = {letter: str(choice) for letter, choice in zip(_LETTERS, choices, strict=False)}
     answer = take_optional(problem, "answer", int)
     if answer is not None and not 0 <= answer < len(choices):
-        raise MalformedError(f"'answer' should be an index into {len(choices)} choices, got {answer!r}")
+        raise MalformedError(f"'answer' should be an index into {len(choices)} choices, got {brief(answer)}")
     hint = (take_optional(problem, "hint", str) or "").strip()
     picture = take_optional(problem, "image", str)
     image = f"{take_optional(problem, 'split', str) or 'test'}/{key}/{picture}" if picture else None

@@ -7,7 +7,7 @@ predictions keyed by the release's id reach it through ``meta["release_id"]``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..types import BadRecord, ImageSource, Record
 from .files import (
     MalformedError,
     MissingImage,
+    brief,
     build_records,
     expect,
     image_file,
@@ -56,6 +57,11 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [(f"{options.root}/{options.file}",)]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    return [(f"{options.root}/{options.images}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions of the asked types, in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")
@@ -79,7 +85,8 @@ def _record(item: Any, images: Path, dimensions: dict[str, str], seen: Counter[s
     options = {letter: str(item[key]) for letter in _LETTERS if item.get(key := f"choice_{letter.lower()}") is not None}
     answer = take_optional(item, "answer", str)
     if not options or (answer is not None and answer not in options):
-        raise MalformedError(f"answer {answer!r} is none of the choices {', '.join(options) or '(there are none)'}")
+        letters = ", ".join(options) or "(there are none)"
+        raise MalformedError(f"answer {brief(answer)} is none of the choices {letters}")
     kind, number = take_optional(item, "data_type", str) or "image", take(item, "question_type_id", int)
     if str(number) not in dimensions:
         raise MalformedError(f"'question_type_id' {number} is not in 'question_type'")

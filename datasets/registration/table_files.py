@@ -18,7 +18,7 @@ from ..types import DataError, ImageSource
 from . import jsonl, parquet, tsv
 from .cells import single
 from .encoded import EncodedImage, digest
-from .files import MalformedError, read_json
+from .files import MalformedError, listed, named_items, read_json
 
 FORMATS = ("json", "jsonl", "tsv", "csv", "parquet")
 _DELIMITERS = {"tsv": "\t", "csv": ","}
@@ -32,7 +32,7 @@ class Entry:
         cells: column name -> value.
         key: its name, where the file is an object of records.
         picture: makes the source of the picture in a cell, from the names of its column and of the rows' index.
-        pointers: whether a picture may be given as the index of the row that has it.
+        pointers: whether a picture may be given as the index of the row that has it, and all cells are text.
     """
 
     cells: Mapping[str, Any]
@@ -78,8 +78,11 @@ def entries(path: Path, kind: str, records: str = "") -> Iterator[Item]:
 
 
 def _parquet(path: Path) -> Iterator[Item]:
-    for row in parquet.rows(path, ()):
-        yield row.where, Entry(cells=row.cells, picture=partial(_parquet_picture, path, row))
+    for where, row in parquet.rows(path, ()):
+        if isinstance(row, MalformedError):
+            yield where, row
+        else:
+            yield where, Entry(cells=row.cells, picture=partial(_parquet_picture, path, row))
 
 
 def _parquet_picture(path: Path, row: parquet.Row, column: str, index: str) -> ImageSource:
@@ -140,9 +143,11 @@ def _is_lines(path: Path) -> bool:
 
 def _json(path: Path, records: str) -> Iterator[Item]:
     found = _descend(read_json(path), records, path)
-    named = found.items() if isinstance(found, dict) else ((str(number), value) for number, value in enumerate(found))
+    named = (
+        named_items(found) if isinstance(found, dict) else ((str(number), value) for number, value in enumerate(found))
+    )
     for name, value in named:
-        where = f"{path}, {records or 'record'}[{name}]"
+        where = f"{path}, {records or 'record'}[{listed([name])}]"
         if isinstance(value, dict):
             key = name if isinstance(found, dict) else None
             yield where, Entry(cells=value, key=key, picture=partial(_json_picture, where, value))
@@ -176,7 +181,7 @@ def _descend(content: Any, records: str, path: Path) -> list[Any] | dict[str, An
 
 def _described(content: Any) -> str:
     if isinstance(content, dict):
-        return f"It has: {', '.join(list(map(str, content))[:20]) or 'nothing'}"
+        return f"It has: {listed(content)}"
     return f"There is {type(content).__name__} instead of an object."
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..types import ImageSource
 from .cells import absent, single
 from .encoded import is_base64
-from .files import MissingImage, image_file
+from .files import MissingImage, image_file, whole_number
 from .table_files import Entry, Item
 
 
@@ -51,7 +51,7 @@ class Gallery:
     def _source(self, entry: Entry, column: str, cell: Any, index: str) -> ImageSource:
         if isinstance(cell, str):
             name = cell.strip()
-            pointer = name.isdigit() and entry.pointers and self._pointers
+            pointer = whole_number(name).isdigit() and entry.pointers and self._pointers
             if not pointer and not is_base64(name):
                 return image_file(self._folder, name)
         return entry.picture(column, index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from configs.common.words import did_you_mean
 from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .cells import CHOICES, absent, as_text, options_of, target_of
-from .files import MalformedError, build_records, place
+from .files import MalformedError, build_records, listed, place, whole_number
 from .table_files import Entry, Item, check_format, entries
 from .table_pictures import Gallery
 
@@ -79,6 +79,12 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     """
     check_format(options.file, options.format)
     return [(options.file.replace(_SPLIT, split),) for split in options.splits or ("",)]
+
+
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    folders = (options.images.replace(_SPLIT, split) for split in options.splits or ("",)) if options.images else ()
+    return [(folder,) for folder in dict.fromkeys(folders)]
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
@@ -167,7 +173,8 @@ class _Table:
     def _id(self, entry: Entry, position: int) -> str:
         if self._id_column is None:
             return str(position) if entry.key is None else entry.key
-        return _needed(entry.cells, self._id_column).strip()
+        name = _needed(entry.cells, self._id_column).strip()
+        return whole_number(name) if entry.pointers else name
 
     def _index(self, cells: Mapping[str, Any]) -> str:
         """The column that rows are pointed to by."""
@@ -201,7 +208,7 @@ class _Table:
 def _needed(cells: Mapping[str, Any], column: str) -> str:
     """A text or number that must be there."""
     if column not in cells:
-        raise MalformedError(f"lacks '{column}'; it has: {', '.join(cells) or 'nothing'}")
+        raise MalformedError(f"lacks '{column}'; it has: {listed(cells)}")
     if absent(cells[column]) or not (text := as_text(cells[column], column)).strip():
         raise MalformedError(f"'{column}' is empty")
     return text
@@ -215,7 +222,7 @@ def _check_columns(tables: Sequence[_Table], options: Options) -> None:
         raise DataError(f"{paths}: no records that can be read{faults}")
     named = {f"data.columns.{name}": column for name, column in {"question": "question", **options.columns}.items()}
     named.update({f"data.keep[{number}]": column for number, column in enumerate(options.keep)})
-    known = ", ".join(dict.fromkeys(columns))
+    known = listed(dict.fromkeys(columns))
     for key, column in named.items():
         if column not in columns:
             hint = did_you_mean(column, columns, n=1)

@@ -6,7 +6,7 @@ either, records have no ``ocr`` field: answers can be scored, and a prompt that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .files import (
     MalformedError,
+    as_id,
+    brief,
     build_records,
     expect,
     image_file,
+    listed,
     place,
     read_json,
     read_json_lines,
@@ -60,6 +63,12 @@ def needed(options: Options) -> list[tuple[str, ...]]:
     return [(f"{options.root}/{options.file}",)]
 
 
+def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
+    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
+    tokens = [tuple(f"{options.root}/{name}" for name in options.ocr)] if "ocr" in fields else []
+    return [*tokens, (f"{options.root}/{options.images}",)]
+
+
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
     """Read the questions in the order of the file."""
     path = find(roots, f"{options.root}/{options.file}")
@@ -68,23 +77,18 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     tokens = _tokens(roots, options)
     items = ((f"{path}, data[{index}]", item) for index, item in enumerate(questions))
     places = " or ".join(f"{options.root}/{name}" for name in options.ocr)
-    absent = {} if tokens else {"absent": {"ocr": f"comes from a file that is not there: {places}"}}
+    absent = {} if tokens is not None else {"absent": {"ocr": f"comes from a file that is not there: {places}"}}
     return build_records(items, lambda item: _record(item, images, tokens, absent))
 
 
-def _record(
-    item: Any, images: Path, tokens: Callable[[str, str], str | None] | None, meta: Mapping[str, Any]
-) -> Record:
-    question, image = take(item, "question", str), take(item, "image_id", str)
+def _record(item: Any, images: Path, tokens: _Tokens | None, meta: Mapping[str, Any]) -> Record:
+    question, image = take(item, "question", str), take_id(item, "image_id")
     fields = {"question": question[:1].upper() + question[1:]}
-    ocr = tokens(image, question) if tokens else None
-    if tokens and ocr is None:
-        raise MalformedError(f"the file of OCR tokens has no image {image} with this question")
-    if ocr is not None:
-        fields["ocr"] = ocr
+    if tokens is not None:
+        fields["ocr"] = tokens.of(image, question)
     answers = take_optional(item, "answers", list)
     if answers is not None and len(answers) != _NUM_ANSWERS:
-        raise MalformedError(f"expected {_NUM_ANSWERS} answers, got {answers!r}")
+        raise MalformedError(f"expected {_NUM_ANSWERS} answers, got {brief(answers)}")
     return Record(
         id=take_id(item, "question_id"),
         image=image_file(images, f"{image}.jpg"),
@@ -94,30 +98,67 @@ def _record(
     )
 
 
-def _tokens(roots: Sequence[Path], options: Options) -> Callable[[str, str], str | None] | None:
-    """A function from image id and question to its tokens, joined as prompts have them; None if there is no file."""
+class _Tokens:
+    """OCR tokens, joined as prompts have them.
+
+    Args:
+        by_image: by image; or None.
+        by_question: by image and question.
+        spoilt: what is wrong with the first of the entries that could not be read; "" where all could.
+    """
+
+    def __init__(
+        self, by_image: Mapping[str, str] | None, by_question: Mapping[tuple[str, str], str], spoilt: str
+    ) -> None:
+        self._by_image, self._by_question, self._spoilt = by_image, by_question, spoilt
+
+    def of(self, image: str, question: str) -> str:
+        """Those of an image, as a question is asked about it.
+
+        Raises:
+            MalformedError: there are none.
+        """
+        key = image, question.strip().lower()
+        found = self._by_question.get(key) if self._by_image is None else self._by_image.get(image)
+        if found is None:
+            also = f"; what cannot be read in it: {self._spoilt}" if self._spoilt else ""
+            raise MalformedError(f"the file of OCR tokens has no image {listed([image])} with this question{also}")
+        return found
+
+
+def _tokens(roots: Sequence[Path], options: Options) -> _Tokens | None:
+    """The tokens of the first file that is there; None if none is."""
     path = next((p for name in options.ocr for root in roots if (p := root / options.root / name).is_file()), None)
     if path is None:
         return None
     if path.suffix == ".jsonl":
-        return _from_prompts([item for _, item in read_json_lines(path)], path)
+        return _from_prompts(read_json_lines(path), path)
     content = read_json(path)
     if isinstance(content, list):
-        return _from_prompts(content, path)
+        return _from_prompts(((f"{path}, entry {number}", item) for number, item in enumerate(content)), path)
     by_image: dict[str, str] = {}
     for item in expect(expect(content, dict, path).get("data"), list, path, "data"):
         if isinstance(item, dict) and isinstance(item.get("ocr_tokens"), list):
-            by_image[str(item.get("image_id"))] = ", ".join(map(str, item["ocr_tokens"]))
-    return lambda image, question: by_image.get(image)
+            by_image[as_id(item.get("image_id")) or ""] = ", ".join(map(str, item["ocr_tokens"]))
+    return _Tokens(by_image, {}, "")
 
 
-def _from_prompts(prompts: Sequence[Any], path: Path) -> Callable[[str, str], str | None]:
-    """Tokens from LLaVA's prompts, whose id is that of the image: image and question together are the key."""
+def _from_prompts(prompts: Iterable[tuple[str, Any]], path: Path) -> _Tokens:
+    """Tokens from LLaVA's prompts, whose id is that of the image: image and question together are the key.
+
+    Raises:
+        DataError: no entry has any.
+    """
     by_question: dict[tuple[str, str], str] = {}
-    for number, item in enumerate(prompts):
+    spoilt = ""
+    for where, item in prompts:
         lines = str(item.get("text", "")).split("\n") if isinstance(item, dict) else []
         line = next((line for line in lines if line.startswith(_OCR_LINE.strip())), None)
         if line is None:
-            raise DataError(f"{path}, entry {number}: no line that begins with '{_OCR_LINE.strip()}'")
-        by_question[str(item.get("question_id")), lines[0].strip().lower()] = line.removeprefix(_OCR_LINE)
-    return lambda image, question: by_question.get((image, question.strip().lower()))
+            why = item if isinstance(item, MalformedError) else f"no line that begins with '{_OCR_LINE.strip()}'"
+            spoilt = spoilt or f"{where}: {why}"
+        else:
+            by_question[as_id(item.get("question_id")) or "", lines[0].strip().lower()] = line.removeprefix(_OCR_LINE)
+    if not by_question:
+        raise DataError(f"{path}: has no OCR tokens. {spoilt or 'It is empty'}")
+    return _Tokens(None, by_question, spoilt)

@@ -10,7 +10,6 @@ for the segmenter ``precomputed``: the true ones, and ones with errors. With ``-
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..types import DataError
+from ..writing import OLD, PARTIAL, WriteError, new_folder, remove_partial
 from . import choice, families, grounding, judged, short, yes_no
 from .coco import spoiled, write_coco2017, write_panoptic
 from .conversations import write_conversations
@@ -108,15 +108,15 @@ def _once(directory: Path, what: str, renew: bool, write: Callable[[Release], No
         shutil.rmtree(directory)
     if directory.exists() and any(directory.iterdir()):
         raise DataError(f"{directory} is not the tiny {what}: remove it or choose another folder")
-    partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
-    write(Release(partial))
-    (partial / MARKER).write_text(description, encoding="utf-8")
+    remove_partial(directory.parent, OLD, f".{directory.name}.*{PARTIAL}")
     try:
-        if directory.exists():
-            directory.rmdir()
-        partial.rename(directory)
-    except OSError:  # another process was faster; its world is the same
-        shutil.rmtree(partial)
+        with new_folder(directory) as partial:
+            write(Release(partial))
+            (partial / MARKER).write_text(description, encoding="utf-8")
+    except WriteError:
+        if not marker.is_file() or marker.read_text(encoding="utf-8") != description:
+            raise
+        return False  # another process was faster; its world is the same
     return True
 
 

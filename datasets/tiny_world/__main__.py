@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ..types import DataError
+from ..writing import WriteError
 from . import write_lessons, write_world
 
 
@@ -26,7 +27,7 @@ def main() -> int:
         made = (write_lessons if args.lessons else write_world)(
             args.directory, args.seed, args.scenes, args.size, args.renew
         )
-    except DataError as error:
+    except (DataError, WriteError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     state = "" if made else ", as it was"

@@ -6,13 +6,14 @@ import importlib
 import pkgutil
 from typing import Any
 
-from configs.common.words import did_you_mean
+from configs.common.words import did_you_mean, shown
 
 from .base import Segmenter
 from .errors import SegmenterError
+from .files import check_files
 from .options import SegmenterConfig
 
-_NO_BACKENDS = ("base", "coco", "errors", "options")
+_NO_BACKENDS = ("base", "coco", "errors", "files", "options")
 
 
 def backends() -> list[str]:
@@ -30,13 +31,35 @@ def build_segmenter(config: SegmenterConfig, device: Any = "cpu") -> Segmenter:
     Raises:
         SegmenterError: unknown backend, or one that cannot be built with these settings.
     """
+    config = _checked(config)
+    segmenter: Segmenter = importlib.import_module(f"{__name__}.{config.NAME}").build(config, device)
+    return segmenter
+
+
+def check_segmenter(config: SegmenterConfig) -> None:
+    """Check what can be known of a segmenter before anything is loaded; its files, too. Loads no torch.
+
+    Args:
+        config: see `SegmenterConfig`.
+
+    Raises:
+        SegmenterError: unknown backend, or one whose files are not there.
+    """
+    check_files(_checked(config))
+
+
+def _checked(config: SegmenterConfig) -> SegmenterConfig:
+    """The settings, resolved.
+
+    Raises:
+        SegmenterError: unknown backend, a path that is needed, or a batch without pictures.
+    """
     config = config.resolved()
     if config.NAME not in backends():
         hint = did_you_mean(config.NAME, backends(), n=1)
-        raise SegmenterError(f"SEGMENTER.NAME: no '{config.NAME}'{hint} There are: {', '.join(backends())}")
+        raise SegmenterError(f"SEGMENTER.NAME: no '{shown(config.NAME)}'{hint} There are: {', '.join(backends())}")
     if not config.PATH and config.NAME != "none":
         raise SegmenterError(f"SEGMENTER.PATH: SEGMENTER.NAME {config.NAME} needs one; it is empty")
     if config.BATCH_SIZE < 1:
         raise SegmenterError(f"SEGMENTER.BATCH_SIZE: must be at least 1, got {config.BATCH_SIZE}")
-    segmenter: Segmenter = importlib.import_module(f"{__name__}.{config.NAME}").build(config, device)
-    return segmenter
+    return config

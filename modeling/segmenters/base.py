@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from .errors import SegmenterError
 
 UInt8Array = npt.NDArray[np.uint8]
 Int32Array = npt.NDArray[np.int32]
@@ -19,6 +21,23 @@ def check_pixels(pixels: UInt8Array) -> None:
         raise ValueError(f"expected RGB pixels, uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
     if pixels.size == 0:
         raise ValueError(f"a picture of {pixels.shape[0]}x{pixels.shape[1]} pixels")
+
+
+def check_finite(name: str, *logits: Any) -> None:
+    """Refuse a network's output that holds NaN or infinity, which would pass for an image without objects.
+
+    Args:
+        name: of the image.
+        logits: tensors.
+
+    Raises:
+        SegmenterError: one is not finite.
+    """
+    if not all(bool(values.isfinite().all()) for values in logits):
+        raise SegmenterError(
+            f"picture {name}: the segmenter's scores are not finite (NaN or infinity), so it has no map; a weight of "
+            "SEGMENTER.PATH may be damaged or far too large"
+        )
 
 
 @dataclass(frozen=True)

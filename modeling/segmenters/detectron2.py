@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..files import check_real
 from ..weight_files import load, load_described, named_tensors, read_archive
-from .base import PanopticMap, Picture, check_pixels
+from .base import PanopticMap, Picture, check_finite, check_pixels
 from .coco import coco_index
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -85,13 +85,16 @@ class Detectron2Segmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB or cannot be resized; it is named.
+            SegmenterError: a picture that is not RGB, cannot be resized, or for which the network computes no finite
+                scores; it is named.
         """
         prepared = [self._prepare(picture) for picture in pictures]
         maps: dict[int, PanopticMap] = {}
         for indices in self._batches(prepared):
             outputs = self._model([prepared[index] for index in indices])
             for index, output in zip(indices, outputs, strict=True):
+                if "sem_seg" in output:  # boxes that are not finite are left out by the library without a word
+                    check_finite(pictures[index].name, output["sem_seg"])
                 ids, infos = output["panoptic_seg"]
                 maps[index] = self._map(ids, infos, size)
         return [maps[index] for index in range(len(pictures))]

@@ -18,9 +18,10 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
 from ..weight_files import describe, out_of_range
-from .base import PanopticMap, Picture, check_pixels
+from .base import PanopticMap, Picture, check_finite, check_pixels
 from .coco import COCO_PANOPTIC
 from .errors import SegmenterError
+from .files import mask2former_folder, unusable
 from .options import SegmenterConfig
 from .precomputed import renumber
 
@@ -61,7 +62,7 @@ class Mask2FormerSegmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB; it is named.
+            SegmenterError: a picture that is not RGB, or for which the network computes no finite scores; it is named.
         """
         if not pictures:
             return []
@@ -77,6 +78,8 @@ class Mask2FormerSegmenter:
         outputs = self._model(pixel_values=pixels, pixel_mask=inputs["pixel_mask"].to(self._model.device))
         outputs.class_queries_logits = outputs.class_queries_logits.float()
         outputs.masks_queries_logits = outputs.masks_queries_logits.float()
+        for picture, *logits in zip(pictures, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True):
+            check_finite(picture.name, *logits)
         return self.post_process(outputs, size)
 
     def post_process(self, outputs: Any, size: tuple[int, int]) -> list[PanopticMap]:
@@ -102,25 +105,23 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
     """Load a checkpoint by hub name or directory.
 
     Raises:
-        SegmenterError: it cannot be loaded, or has other classes.
+        SegmenterError: it is not on this machine and cannot be fetched, cannot be loaded, or has other classes.
     """
     config = config.resolved()
-    # without torchvision the plain name, where it is so much as looked up, warns and falls back to the one for Pillow
-    pillow = getattr(transformers, "Mask2FormerImageProcessorPil", None)
-    kind = transformers.Mask2FormerImageProcessor if pillow is None else pillow
+    # without torchvision the plain processor's name, only looked up, warns and falls back to the one for Pillow
+    pillow, plain = "Mask2FormerImageProcessorPil", "Mask2FormerImageProcessor"
+    kind = getattr(transformers, pillow if hasattr(transformers, pillow) else plain)
+    folder = mask2former_folder(config)
     try:
-        check_directory(Path(config.PATH))
-        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(config.PATH, output_loading_info=True)
-        processor = kind.from_pretrained(config.PATH)
+        check_directory(folder)
+        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True
+        )
+        processor = kind.from_pretrained(folder, local_files_only=True)
         check_loaded(model, report, processor)
         model = model.eval().to(device)
     except Exception as error:  # changed files make the library fail in any way
-        reason = str(error).strip().split("\n")[0]
-        raise SegmenterError(
-            f"SEGMENTER.PATH: Mask2Former '{config.PATH}' cannot be loaded ({reason}). Without a network, download "
-            "config.json, preprocessor_config.json and model.safetensors of that name elsewhere and set SEGMENTER.PATH "
-            "to their directory, or choose SEGMENTER.NAME precomputed or none."
-        ) from error
+        raise unusable(config, str(error).strip().split("\n")[0]) from error
     return Mask2FormerSegmenter(model, processor, *config.thresholds(0.5, 0.95), _identity(model))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,13 @@ from .errors import SegmenterError
 from .options import SegmenterConfig
 
 T = TypeVar("T")
+
+
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow lets out on damaged bytes."""
 
 
 class PrecomputedSegmenter:
@@ -103,7 +111,7 @@ class PrecomputedSegmenter:
         try:
             with Image.open(path) as opened:
                 colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise SegmenterError(f"picture {picture.name}: panoptic map {path} cannot be read: {error}") from error
         ids = colours @ np.array([1, 256, 65536])
         try:

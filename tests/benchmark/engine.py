@@ -1,19 +1,28 @@
-"""Speed and work of the generation engine against plain `generate`, in one run.
+"""Speed, work and memory of the generation engine against plain `generate`, side by side in one process.
 
-    python -m tests.benchmark.engine [--pictures 4] [--questions 6] [--beams 3] [--width 256] [--device cpu]
+    python -m tests.benchmark.engine [--geometry small] [--questions 18] [--beams 3] [--tokens 5] [--json FILE]
 
-Baseline: one batched ``model.generate(..., num_beams=K)`` call per picture, each row carrying its own picture, as the
-released pipelines do it; the segmenter is left out of both. Prints questions per second, floating point operations
-(`torch.utils.flop_counter`, which counts what ran) and peak memory on CUDA, each with its ratio, after checking that
-the replies are the same. Random weights: the work does not depend on them.
+Baseline: ``model.generate(..., num_beams=K)`` over whole prompts, each row carrying its own image, as the released
+pipelines do it; the segmenter is left out of both. The engine is asked the same questions at batch 1, 4, 18 and 64, in
+turn with the baseline; replies are compared. Seconds are those that the processor worked (on the CPU) and those that
+passed; the smallest of ``--repeats`` counts. Operations are counted by `torch.utils.flop_counter`, which sees what ran.
+
+The floor is the work that no engine avoids (prefix and image once, every prompt's end once, every generated token of
+every beam once, counted by hand from the geometry), at the rate of this device's own matrix product of the model's
+width. Weights are random: the work does not depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,128 +36,342 @@ from collavo.template import CHAT
 from collavo.tokenizer import tiny_tokenizer
 from modeling.segmenters.base import Picture
 from modeling.segmenters.none import NoSegmenter
+from modeling.shared_prefix import SharedPrefixCache
 
-Run = Callable[[], list[str]]
+BATCHES = (1, 4, 18, 64)
 
 
-def build(width: int, image_size: int, device: torch.device) -> Engine:
-    """A model of some width with 8 decoder layers, and an engine around it."""
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a model.
+
+    Attributes:
+        width: of the decoder.
+        layers: of the decoder.
+        heads: query heads.
+        kv_heads: key-value heads.
+        inner: width of the decoder's MLP.
+        rank: of the low-rank paths.
+        vision_width: of the vision tower.
+        vision_layers: of the vision tower.
+        image_size: pixels a side.
+        vocabulary: rows of the output layer; None for the tiny tokenizer's.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    inner: int
+    rank: int
+    vision_width: int
+    vision_layers: int
+    image_size: int
+    vocabulary: int | None = None
+
+
+GEOMETRIES = {
+    "tiny": Geometry(128, 4, 8, 2, 384, 8, 64, 4, 112),
+    "small": Geometry(512, 8, 8, 2, 1536, 32, 256, 6, 490),
+    "7b": Geometry(4096, 32, 32, 8, 14336, 256, 1024, 24, 490, 92544),
+}
+
+
+def build(geometry: Geometry, device: torch.device, dtype: torch.dtype = torch.float32) -> Engine:
+    """A model with random weights, and an engine around it."""
     tokenizer = tiny_tokenizer()
+    vocabulary = geometry.vocabulary or len(tokenizer) - 1
     config = CoLLaVOConfig(
         text_config={
-            "vocab_size": len(tokenizer) - 1,
-            "embedding_rows": len(tokenizer),
-            "hidden_size": width,
-            "intermediate_size": 3 * width,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 2,
-            "plora_rank": width // 16,
-            "plora_alpha": width / 16,
+            "vocab_size": vocabulary,
+            "embedding_rows": vocabulary + 1,
+            "hidden_size": geometry.width,
+            "intermediate_size": geometry.inner,
+            "num_hidden_layers": geometry.layers,
+            "num_attention_heads": geometry.heads,
+            "num_key_value_heads": geometry.kv_heads,
+            "plora_rank": geometry.rank,
+            "plora_alpha": float(geometry.rank),
         },
         vision_config={
-            "hidden_size": width // 2,
-            "intermediate_size": 2 * width,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "image_size": image_size,
+            "hidden_size": geometry.vision_width,
+            "intermediate_size": 4 * geometry.vision_width,
+            "num_hidden_layers": geometry.vision_layers,
+            "num_attention_heads": max(1, geometry.vision_width // 64),
+            "image_size": geometry.image_size,
         },
-        crayon_width=width // 2,
+        crayon_width=geometry.vision_width,
         image_token_id=len(tokenizer) - 1,
-        image_size=image_size,
+        image_size=geometry.image_size,
     )
     torch.manual_seed(0)
-    model = CoLLaVOForConditionalGeneration(config).eval().to(device)
-    processor = CoLLaVOProcessor(tokenizer, image_size=image_size, patch_size=14)
+    with torch.device(device):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            model = CoLLaVOForConditionalGeneration(config).eval()
+        finally:
+            torch.set_default_dtype(before)
+    processor = CoLLaVOProcessor(tokenizer, image_size=geometry.image_size, patch_size=14)
     return Engine(model, processor, NoSegmenter(), CHAT)
 
 
 def plain(engine: Engine, queries: Sequence[Query], generation: Generation) -> list[str]:
-    """The baseline: every row pays for its own picture, every beam for its own prompt."""
+    """The baseline: every row pays for its own image, every beam for its own prompt."""
     processor, model = engine.processor, engine.model
     prompts = [CHAT.prompt("", query.question) for query in queries]
     input_ids, attention_mask = processor.pad_left(processor.encode(prompts))
     pixels = processor.pixel_values(np.stack([query.picture.pixels for query in queries if query.picture is not None]))
     empty = torch.zeros(len(queries), processor.grid**2, dtype=torch.long, device=model.device)
-    out = model.generate(
-        input_ids.to(model.device),
-        attention_mask=attention_mask.to(model.device),
-        pixel_values=pixels.to(model.device),
-        semantic=empty,
-        numbering=empty,
-        do_sample=False,
-        num_beams=generation.num_beams,
-        max_new_tokens=generation.max_new_tokens,
-        eos_token_id=engine.end_ids,
-        pad_token_id=model.config.text.pad_token_id,
-    )
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids.to(model.device),
+            attention_mask=attention_mask.to(model.device),
+            pixel_values=pixels.to(model.device, model.dtype),
+            semantic=empty,
+            numbering=empty,
+            do_sample=False,
+            num_beams=generation.num_beams,
+            max_new_tokens=generation.max_new_tokens,
+            eos_token_id=engine.end_ids,
+            pad_token_id=model.config.text.pad_token_id,
+        )
     return [engine.reply("", ids).text for ids in out[:, input_ids.shape[1] :].tolist()]
 
 
-def measure(run: Run, device: torch.device) -> tuple[list[str], float, float, float]:
-    """Replies, best seconds of three, floating point operations, peak MiB (0 on the CPU)."""
-    run()
-    seconds = []
-    for _ in range(3):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        replies = run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
+def in_batches(engine: Engine, queries: Sequence[Query], generation: Generation, size: int) -> list[str]:
+    """The engine, asked so many questions at a time, with nothing kept from before."""
+    engine.forget()
+    parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+    return [reply.text for part in parts for reply in engine.answer(part, generation)]
+
+
+@dataclass
+class Figures:
+    """What one way of answering cost, per question.
+
+    Attributes:
+        cpu_seconds: that this process's processor worked.
+        seconds: that passed.
+        gigaflop: operations counted.
+        equal: replies that equal the baseline's.
+        peak_mib: most memory on the device (CUDA alone; 0 elsewhere).
+    """
+
+    cpu_seconds: float = float("inf")
+    seconds: float = float("inf")
+    gigaflop: float = 0.0
+    equal: int = 0
+    peak_mib: float = 0.0
+
+
+def measure(run: Callable[[], list[str]], figures: Figures, count: int, device: torch.device) -> list[str]:
+    """Run once; keep the smaller times."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    cpu, wall = time.process_time(), time.perf_counter()
+    replies = run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        figures.peak_mib = torch.cuda.max_memory_allocated() / 2**20
+    figures.cpu_seconds = min(figures.cpu_seconds, (time.process_time() - cpu) / count)
+    figures.seconds = min(figures.seconds, (time.perf_counter() - wall) / count)
+    return replies
+
+
+def count_work(run: Callable[[], list[str]]) -> float:
+    """Operations of a run, in units of 10^9."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return replies, min(seconds), float(counter.get_total_flops()), peak
+    return float(counter.get_total_flops()) / 1e9
 
 
-def row(name: str, ours: float, baseline: float, unit: str) -> str:
-    """One line of the table."""
-    return f"{name:<24}{ours:>12.4g}{baseline:>14.4g} {unit:<12}{ours / baseline if baseline else float('nan'):>8.2f}\n"
+@contextmanager
+def stages(engine: Engine) -> Iterator[dict[str, float]]:
+    """Seconds of processor time by stage, while the engine answers: vision, prefix, suffix, decode, copies, search."""
+    spent: dict[str, float] = {}
+    model = engine.model
+    places: list[tuple[Any, str, str | None]] = [
+        (model, "encode_images", "vision"),
+        (engine, "_run_prefix", "prefix"),
+        (engine, "_read_prompts", "suffix"),
+        (SharedPrefixCache, "reorder", "copies"),
+        (engine, "_answer_block", "decode"),
+    ]
+    kept = []
+    for owner, name, stage in places:
+        inner = getattr(owner, name)
+        kept.append((owner, name, vars(owner).get(name)))
+
+        def timed(*args: Any, _inner: Any = inner, _stage: str = stage or name, **kwargs: Any) -> Any:
+            begun, before = time.process_time(), sum(spent.values())
+            out = _inner(*args, **kwargs)
+            inside = sum(spent.values()) - before  # what stages within it have taken for themselves
+            spent[_stage] = spent.get(_stage, 0.0) + time.process_time() - begun - inside
+            return out
+
+        setattr(owner, name, timed)
+    try:
+        yield spent
+    finally:
+        for owner, name, value in kept:
+            if value is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
+
+
+def floor_gigaflop(
+    geometry: Geometry, prefix: int, suffixes: Sequence[int], generation: Generation, vocab: int
+) -> float:
+    """Work that no engine avoids, counted by hand: multiplications and additions of products and attention, in 10^9."""
+    width, head = geometry.width, geometry.width // geometry.heads
+    kv = 2 * geometry.kv_heads * head
+    per_token = geometry.layers * 2 * (width * (width + kv) + width * width + 3 * width * geometry.inner)
+    image = (geometry.image_size // 14) ** 2
+    ends = (
+        (width, width + kv),
+        (width, width),
+        (width, geometry.inner),
+        (width, geometry.inner),
+        (geometry.inner, width),
+    )
+    low_rank = geometry.layers * 2 * geometry.rank * sum(map(sum, ends))
+    vision = geometry.vision_layers * image * 2 * 12 * geometry.vision_width**2
+    vision += geometry.vision_layers * 4 * image**2 * geometry.vision_width
+    projector = image * 2 * (geometry.vision_width * width + width * width)
+    attention = geometry.layers * 4 * width  # per pair of query and key
+    total = prefix * per_token + image * low_rank + vision + projector + attention * prefix**2 / 2
+    for length in suffixes:
+        total += length * (per_token + attention * (prefix + length / 2)) + 2 * width * vocab
+        steps = (generation.max_new_tokens - 1) * generation.num_beams
+        total += steps * (per_token + attention * (prefix + length + generation.max_new_tokens / 2) + 2 * width * vocab)
+    return total / 1e9
+
+
+def ceiling(width: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of this device's own matrix product of the model's width, in units of 10^9."""
+    a, b = torch.randn(1024, width, device=device).to(dtype), torch.randn(width, width, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(5):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        begun = time.perf_counter() if device.type == "cuda" else time.process_time()
+        for _ in range(10):
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() if device.type == "cuda" else time.process_time()) - begun)
+    return 10 * 2 * 1024 * width * width / best / 1e9
+
+
+def compare(
+    geometry: Geometry,
+    *,
+    questions: int,
+    beams: int,
+    tokens: int,
+    repeats: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """All figures of one geometry; see the top of the file."""
+    engine = build(geometry, device, dtype)
+    pixels = np.random.default_rng(0).integers(0, 256, (geometry.image_size, geometry.image_size, 3), np.uint8)
+    queries = [Query(Picture(pixels, "0"), f"Is there a {number} in the image?") for number in range(questions)]
+    generation = Generation(num_beams=beams, max_new_tokens=tokens)
+    runs: dict[str, Callable[[], list[str]]] = {"plain": lambda: plain(engine, queries, generation)}
+    for size in BATCHES:
+        runs[f"engine {size}"] = lambda size=size: in_batches(engine, queries, generation, size)  # type: ignore[misc]
+    figures = {name: Figures() for name in runs}
+    replies: dict[str, list[str]] = {}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            replies[name] = measure(run, figures[name], questions, device)
+    for name, run in runs.items():
+        figures[name].gigaflop = count_work(run) / questions
+        figures[name].equal = sum(a == b for a, b in zip(replies[name], replies["plain"], strict=True))
+    engine.forget()
+    with stages(engine) as spent:
+        engine.answer(queries, generation)
+    prompt = engine._prompt(0, queries[0])
+    vocabulary = engine.model.config.text.vocab_size
+    suffixes = [len(engine._prompt(0, query).suffix) for query in queries]
+    prefix = next(iter(engine._prefixes.values()))
+    floor = floor_gigaflop(geometry, prefix.length, suffixes, generation, vocabulary) / questions
+    rate = ceiling(geometry.width, device, dtype)
+    slots = prompt.slots + tokens
+    return {
+        "torch": torch.__version__,
+        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "threads": torch.get_num_threads(),
+        "questions": questions,
+        "beams": beams,
+        "tokens": tokens,
+        "prefix_tokens": prefix.length,
+        "figures": {name: asdict(value) for name, value in figures.items()},
+        "stages": {name: value / questions for name, value in spent.items()},
+        "floor_gigaflop": floor,
+        "ceiling_gigaflop_per_second": rate,
+        "floor_seconds": floor / rate,
+        "prefix_mib": prefix.num_bytes / 2**20,
+        "mib_per_row": prefix.num_bytes / prefix.length * slots / 2**20,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as text."""
+    figures = found["figures"]
+    base = figures["plain"]
+    lines = [
+        f"{found['questions']} questions on an image, {found['beams']} beams, {found['tokens']} tokens, prefix of "
+        f"{found['prefix_tokens']} tokens; {found['device']}, {found['threads']} threads, torch {found['torch']}",
+        f"{'per question':<12}{'CPU s':>10}{'seconds':>10}{'plain /':>10}{'GFLOP':>10}{'equal':>12}{'peak MiB':>10}",
+    ]
+    for name, row in figures.items():
+        ratio = base["cpu_seconds"] / row["cpu_seconds"]
+        equal = f"{row['equal']} of {found['questions']}"
+        lines.append(
+            f"{name:<12}{row['cpu_seconds']:>10.4f}{row['seconds']:>10.4f}{ratio:>10.1f}{row['gigaflop']:>10.3f}"
+            f"{equal:>12}{row['peak_mib']:>10.0f}"
+        )
+    best = min(row["seconds"] for name, row in figures.items() if name != "plain")
+    lines += [
+        "stages (CPU s per question): " + ", ".join(f"{name} {value:.4f}" for name, value in found["stages"].items()),
+        f"floor: {found['floor_gigaflop']:.3f} GFLOP at {found['ceiling_gigaflop_per_second']:.1f} GFLOP/s = "
+        f"{found['floor_seconds']:.4f} s; the engine at its best takes {best / found['floor_seconds']:.2f} times that",
+        f"memory: prefix {found['prefix_mib']:.2f} MiB once, {found['mib_per_row']:.2f} MiB for each row of a block",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Command line; see the top of the file."""
     parser = argparse.ArgumentParser(description="Time the engine against plain generate.")
-    parser.add_argument("--pictures", type=int, default=4, help="pictures (default: %(default)s)")
-    parser.add_argument("--questions", type=int, default=6, help="questions about each (default: %(default)s)")
+    parser.add_argument("--geometry", choices=GEOMETRIES, default="small", help="of the model (default: %(default)s)")
+    parser.add_argument("--questions", type=int, default=18, help="on one image (default: %(default)s)")
     parser.add_argument("--beams", type=int, default=3, help="beams (default: %(default)s)")
-    parser.add_argument("--new-tokens", type=int, default=5, help="longest reply (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=256, help="decoder width (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, default=280, help="pixels a side (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=5, help="longest reply (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, in turn (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU, for both (default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="compute type")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    engine = build(args.width, args.image_size, device)
-    pixels = np.random.default_rng(0).integers(0, 256, (args.pictures, args.image_size, args.image_size, 3), np.uint8)
-    batches = [
-        [Query(Picture(p, str(n)), f"Is there a {n} {q} in the image?") for q in range(args.questions)]
-        for n, p in enumerate(pixels)
-    ]
-    generation = Generation(num_beams=args.beams, max_new_tokens=args.new_tokens)
-
-    def ours() -> list[str]:
-        return [reply.text for batch in batches for reply in engine.answer(batch, generation)]
-
-    def baseline() -> list[str]:
-        with torch.inference_mode():
-            return [text for batch in batches for text in plain(engine, batch, generation)]
-
-    replies, seconds, flops, peak = measure(ours, device)
-    plain_replies, plain_seconds, plain_flops, plain_peak = measure(baseline, device)
-    count = len(replies)
-    out = sys.stdout.write
-    out(
-        f"{args.pictures} pictures, {args.questions} questions each, {args.beams} beams, width {args.width}, {device}\n"
+    torch.set_num_threads(args.threads)
+    found = compare(
+        GEOMETRIES[args.geometry],
+        questions=args.questions,
+        beams=args.beams,
+        tokens=args.tokens,
+        repeats=args.repeats,
+        device=torch.device(args.device),
+        dtype=getattr(torch, args.dtype),
     )
-    out(f"replies equal: {sum(a == b for a, b in zip(replies, plain_replies, strict=True))} of {count}\n")
-    out(f"{'':<24}{'engine':>12}{'plain':>14} {'':<12}{'ratio':>8}\n")
-    out(row("questions per second", count / seconds, count / plain_seconds, ""))
-    out(row("work per question", flops / count / 1e9, plain_flops / count / 1e9, "GFLOP"))
-    if device.type == "cuda":
-        out(row("peak memory", peak, plain_peak, "MiB"))
+    sys.stdout.write(table(found))
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -4,11 +4,12 @@
 
 Each attempt is a forked process that kills itself (as ``kill -9`` does) at a moment drawn from the seed: before one of
 the file operations below ``checkpoints``, which falls into the writing or the removal of a checkpoint, or some while
-after its first update, which falls anywhere. Prints one line an attempt.
+after one of its first updates began, which falls anywhere. Prints one line an attempt.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -42,13 +43,16 @@ def die_before_operation(number: int) -> None:
     sys.addaudithook(hook)
 
 
-def die_after(seconds: float) -> None:
-    """Die some while after the first update begins."""
-    update, timer = trainer.loop.Loop._update, threading.Timer(seconds, die)
-    timer.daemon = True
+def die_after(updates: int, seconds: float) -> None:
+    """Die some while after the update begins that follows so many."""
+    update, begun = trainer.loop.Loop._update, itertools.count()
 
     def timed(self: trainer.loop.Loop, *args: Any) -> trainer.loop.Update:
-        if not timer.is_alive():
+        if next(begun) == updates:
+            if not seconds:
+                die()
+            timer = threading.Timer(seconds, die)
+            timer.daemon = True
             timer.start()
         return update(self, *args)
 
@@ -57,16 +61,16 @@ def die_after(seconds: float) -> None:
 
 def attempt(rng: random.Random, words: list[str], kill: bool) -> int:
     """Go on in a process of its own; its exit code, negative where a signal ended it."""
-    in_writing, number, seconds = rng.random() < 0.6, rng.randrange(24), rng.uniform(0.0, 0.6)
+    in_writing, number, updates, seconds = rng.random() < 0.6, rng.randrange(24), rng.randrange(3), rng.random() / 20
     child = os.fork()
     if child == 0:
         if kill and in_writing:
             die_before_operation(number)
         elif kill:
-            die_after(seconds)
+            die_after(updates, seconds)
         os._exit(train(*read_training(["configs/collavo_tiny_train.yaml"], words)))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    how = f"before operation {number}" if in_writing else f"{seconds:.2f} s after the first update"
+    how = f"before operation {number}" if in_writing else f"{seconds:.3f} s after {updates} updates"
     sys.stdout.write(f"exit code {code}, to be killed {how if kill else 'never'}\n")
     return code
 

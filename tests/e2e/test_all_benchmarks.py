@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from collavo.tiny import make_tiny
 from datasets.tiny_world import write_world
 from pipeline.catalog import load_catalog
 from tests.e2e.test_pope_processes import ROOT
+from tests.limits import LIMIT, free_port
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(num: int, tiny: Path, save: Path, *more: str, files: tuple[str, ...] = ()) -> str:
     """Start the entry with so many processes; returns what it wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     panoptic = tiny / "data" / "coco_panoptic" / "panoptic_val"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
     command += ["--num_processes", str(num), "--main_process_port", port, "lbk_entry.py", "eval", "--conf_files"]
@@ -45,7 +43,7 @@ def run(num: int, tiny: Path, save: Path, *more: str, files: tuple[str, ...] = (
     hidden = ("ACCELERATE_", "OPENAI_", "COLLAVO_JUDGE")
     env = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -63,9 +61,15 @@ def test_all_benchmarks_give_the_same_on_one_and_two_processes(tiny: Path, tmp_p
     table = (tmp_path / "one" / "summary.csv").read_bytes()
     assert table == (tmp_path / "two" / "summary.csv").read_bytes()
     assert table.decode().startswith(",GQA,SQA-IMG,TextVQA,POPE,MME-P,MME-C,MMBench,MMBench-CN,MM-Vet,Q-Bench,")
-    assert "CoLLaVO-7B, published  61.4" in shown
-    assert (tmp_path / "one" / "mmbench" / "mmbench_submission.xlsx").is_file()
-    assert (tmp_path / "one" / "gqa_testdev_balanced" / "gqa_predictions.json").is_file()
+    assert "published" not in shown and "difference" not in shown  # the configuration says that it is another model
+    assert "random part, records  6 of 20" in shown and "among its lessons" in shown
+    # a server takes whole benchmarks
+    assert not [*(tmp_path / "one" / "mmbench").glob("*submission*")]
+    save = tmp_path / "whole"
+    run(1, tiny, save, "DATASETS.TEST", "mmbench,gqa_testdev_balanced", "EVAL.LIMIT", "None", "EVAL.PUBLISHED", "auto")
+    assert (save / "mmbench" / "mmbench_submission.xlsx").is_file()
+    assert (save / "gqa_testdev_balanced" / "gqa_predictions.json").is_file()
+    assert "another model than CoLLaVO-7B by its sizes" in (save / "summary.md").read_text()
 
 
 ZOO = """\

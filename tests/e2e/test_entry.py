@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from collavo.tiny import make_tiny
 from datasets.tiny_world import write_world
 from tests.e2e.test_pope_processes import ROOT
+from tests.limits import LIMIT, free_port
 
 GUARD = """
 import sys, runpy
@@ -28,7 +28,7 @@ sys.exit(code)
 
 def entry(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", GUARD, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +114,25 @@ def test_existing_scripts_pass_every_section_and_both_class_names(world: Path, t
         done = entry(
             *("eval", "--check", "--conf_files", "configs/collavo_step2.yaml", "--overrides", "WANDB", "False"),
             *("DATASETS.TEST", "pope_test", "PIPELINE", pipeline, *sizes, "SAVE_DIR", tmp_path / "out"),
-            *("WEIGHT", "True", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world),
+            *("WEIGHT", "True", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world, "SEGMENTER.NAME", "none"),
         )
         assert done.returncode == 0, done.stderr
     wrong = ["DATASETS.TEST", "pope_test", "PIPELINE", "MMEPipeline", "RESUME_FROM", checkpoint, "DATASETS.ROOT", world]
     done = entry("eval", "--check", "--overrides", *wrong)
     assert done.returncode == 2
     assert "runs the benchmark mme" in done.stderr
+
+
+def test_a_segmenter_that_is_not_here_is_said_at_once(
+    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    given = ("DATASETS.TEST", "pope_test", "RESUME_FROM", tiny, "DATASETS.ROOT", world)
+    for command in ("eval", "show"):
+        done = entry(command, *(["--check"] if command == "eval" else []), "--overrides", *given)
+        assert done.returncode == 2
+        assert "SEGMENTER.PATH: Mask2Former 'facebook/" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_print_config_is_complete_yaml() -> None:
@@ -161,9 +173,7 @@ def test_launch_files_start_the_processes_they_name(
     file: str, processes: int, world: Path, tiny: Path, tmp_path: Path
 ) -> None:
     """Without any variable set: Accelerate alone would start two processes that do not know of each other."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     nodes = 2 if file.startswith("multi") else 1
     panoptic = world / "coco_panoptic"
     running = []
@@ -177,7 +187,7 @@ def test_launch_files_start_the_processes_they_name(
         command += ["SEGMENTER.PATH", str(panoptic / "panoptic_val.json")]
         env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")} | {"CUDA_VISIBLE_DEVICES": ""}
         running.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1))
-    outputs = [process.communicate(timeout=240) for process in running]
+    outputs = [process.communicate(timeout=LIMIT) for process in running]
     assert [process.returncode for process in running] == [0] * nodes, outputs
     results = json.loads((tmp_path / "pope_test" / "results.json").read_text())
     assert f"{processes} process{'es' if processes > 1 else ''}:\n" in "".join(out + err for out, err in outputs)

@@ -1,11 +1,11 @@
 """Our `datasets` hides the Hugging Face library of that name; other libraries must still work, in two processes too."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.e2e.test_pope_processes import ROOT
+from tests.limits import LIMIT, free_port
 
 PREPARE = """
 import os
@@ -29,7 +29,7 @@ os._exit(0)  # tearing the process group down can abort a process that has done 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=180
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT
     )
 
 
@@ -44,10 +44,8 @@ def test_accelerate_prepares_a_loader_for_two_processes_with_the_library_install
     script = ROOT / "outputs" / f"shadow_{tmp_path.name}.py"
     script.parent.mkdir(exist_ok=True)
     script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n" + PREPARE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}")
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1")
+    launcher += (f"--master_port={free_port()}",)
     try:
         done = run(*launcher, str(script), str(ROOT), str(stand_in))
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from datasets.tiny_world import write_world
 from pipeline.cli import main
 from tests.e2e.test_pope_processes import ROOT
+from tests.limits import LIMIT, free_port
 from tests.unit.pipeline.official_quality import averages, one_picture
 from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 
@@ -99,15 +99,13 @@ def test_true_maps_are_perfect_and_no_maps_worth_nothing(world: Path, tmp_path: 
 def test_one_and_two_processes_give_the_official_figures(world: Path, tmp_path: Path) -> None:
     maps = world / "coco_panoptic/panoptic_spoiled"
     assert main(settings(world, tmp_path / "one", maps, "COCO_PANOPTIC.TEST.BATCH_SIZE_TOTAL", 3)) == 0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
     command += ["--num_processes", "2", "--main_process_port", port, "lbk_entry.py"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command += settings(world, tmp_path / "two", maps)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
     assert (one["metrics"], one["counts"]) == (two["metrics"], two["counts"])
@@ -164,6 +162,7 @@ def test_a_checkpoint_is_needed_only_where_a_model_is_asked(world: Path, capsys:
     both = ["eval", "--check", "--overrides", "DATASETS.TEST", f"{NAME},pope_test", "DATASETS.ROOT", str(world)]
     assert main(both) == 2
     assert "RESUME_FROM: set it" in capsys.readouterr().err
-    assert main(["eval", "--check", "--overrides", "DATASETS.TEST", NAME, "DATASETS.ROOT", str(world)]) == 0
+    none = ["SEGMENTER.NAME", "none"]
+    assert main(["eval", "--check", "--overrides", "DATASETS.TEST", NAME, "DATASETS.ROOT", str(world), *none]) == 0
     assert main(["list"]) == 0
     assert f"{NAME}: the segmenter's maps; needs no RESUME_FROM, and is not part of all" in capsys.readouterr().out

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.limits import LIMIT, free_port, kill, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("random", "popular", "adversarial")
@@ -59,9 +58,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: object) -> subprocess.Popen[str]:
     """Start the entry under torchrun, in a session of its own, so that all of it can be killed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={num}", "--master_addr=127.0.0.1"]
     settings: dict[str, object] = {
         "PIPELINE": "POPEPipeline",
@@ -87,11 +84,11 @@ def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: objec
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         pytest.fail(f"still running after {timeout} s:\n{process.communicate()[1][-3000:]}")
     return process.returncode, out, err
 
@@ -151,10 +148,11 @@ def test_processes_do_not_matter(
 def test_a_killed_run_goes_on_with_other_processes(data: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
     journal = tmp_path / "pope_test" / "journal"
     process = launch(2, data, checkpoint, tmp_path, "POPE.TEST.BATCH_SIZE_TOTAL", 2)
-    deadline = time.monotonic() + 200
-    while sum(f.read_bytes().count(b"\n") for f in journal.glob("*.jsonl")) < 6 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    wait_for(
+        lambda: sum(f.read_bytes().count(b"\n") for f in journal.glob("*.jsonl")) >= 6,
+        unless=lambda: process.poll() is not None,
+    )
+    kill(process)
     process.communicate()
     before = sum(len(file.read_bytes().splitlines()) for file in journal.glob("*.jsonl"))
     assert before >= 6

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from collavo.trained import read_state
 from tests.e2e.test_pope_processes import ROOT
-from tests.e2e.test_training import branches, free_port, losses, train
+from tests.e2e.test_training import branches, losses, train
+from tests.limits import LIMIT, free_port
 from tests.tiny_training import STEP, settings, tiny
 
 __all__ = ["tiny"]
@@ -46,11 +47,11 @@ def words(tiny: Path) -> tuple[object, ...]:
 
 def sharded(kind: str, tiny: Path, save: Path, *more: object) -> str:
     launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
-    launcher += ["--num_processes", "2", "--main_process_port", free_port(), "-m", "tests.e2e.sharded", kind]
+    launcher += ["--num_processes", "2", "--main_process_port", str(free_port()), "-m", "tests.e2e.sharded", kind]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
     command = [sys.executable, *launcher, *settings(tiny, save, *more)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -143,11 +144,11 @@ def test_4_bit_and_bf16_weights(kind: str, bits: int, tiny: Path, tmp_path: Path
 def test_the_launch_files_on_every_gpu_there_is(file: str, bits: int, tiny: Path, tmp_path: Path) -> None:
     more = (*words(tiny), "LLM.BITS", bits, "LLM.DTYPE", "bf16", "TRAIN.BATCH_SIZE_TOTAL", 16)
     command = ["-m", "accelerate.commands.launch", "--config_file", f"configs/accel/{file}_accel.yaml"]
-    command += ["--num_processes", str(torch.cuda.device_count()), "--main_process_port", free_port()]
+    command += ["--num_processes", str(torch.cuda.device_count()), "--main_process_port", str(free_port())]
     command += ["lbk_entry.py", "train", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides"]
     command += settings(tiny, tmp_path, *more)
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(losses(tmp_path)) == STEPS and set(branches(tmp_path, STEPS)) == {"image_cit", "vl_cit"}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import REPOSITORY
+from tests.limits import LIMIT
 from trainer.ablation import COLUMNS, tables
 
 SHIPPED = REPOSITORY / "assets" / "tiny"
@@ -24,7 +25,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *words]
     return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=400, check=False
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from datasets.tiny_world import write_world
+from tests.limits import LIMIT
 from trainer.check import check
 from trainer.config import read_training
 
@@ -43,7 +44,7 @@ def test_both_trackers_get_every_figure(tiny: Path, tmp_path: Path) -> None:
         "train",
         *words(tiny, tmp_path, "WANDB", "True", "TRAIN.TENSORBOARD", "True"),
     ]
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert list(tmp_path.rglob("run-*.wandb"))
     held = [EventAccumulator(str(events)).Reload() for events in tmp_path.rglob("events.out.tfevents.*")]

@@ -6,10 +6,9 @@ import json
 import os
 import re
 import shutil
-import socket
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,49 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.e2e.test_pope_processes import ROOT
+from tests.limits import LIMIT, free_port
 from tests.tiny_training import STEP, settings, tiny
 
 __all__ = ["tiny"]
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+CONFIG = "configs/collavo_tiny_train.yaml"
+GIVEN = ("--conf_files", CONFIG, "--overrides")
+KILLED = f"""
+import sys
+from tests.e2e.killed import die_after
+from trainer.config import read_training
+from trainer.run import train
+die_after(updates=3, seconds=0.0)
+train(*read_training(["{CONFIG}"], sys.argv[1:]))
+"""
 
 
 def start(
-    num: int, tiny: Path, save: Path, *more: object, command: str = "train", node: int | None = None, port: str = ""
+    num: int,
+    tiny: Path,
+    save: Path,
+    *more: object,
+    command: str = "train",
+    float64: bool = False,
+    node: int | None = None,
+    port: int | None = None,
 ) -> subprocess.Popen[str]:
     """Start a launcher; ``node`` makes it one of two machines, which meet at a port of loopback."""
     file = "cpu_accel.yaml" if node is None else "multi_node_accel.yaml"
     launcher = ["-m", "accelerate.commands.launch", "--config_file", f"configs/accel/{file}"]
-    launcher += ["--num_processes", str(num), "--main_process_port", port or free_port()]
+    launcher += ["--num_processes", str(num), "--main_process_port", str(port or free_port())]
     launcher += [] if node is None else ["--machine_rank", str(node), "--main_process_ip", "127.0.0.1"]
-    launcher += ["lbk_entry.py", command]
+    launcher += ["-m", "tests.e2e.float64", CONFIG] if float64 else ["lbk_entry.py", command, *GIVEN]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    words = ["--conf_files", "configs/collavo_tiny_train.yaml", "--overrides", *settings(tiny, save, *more)]
+    words = settings(tiny, save, *more)
     return subprocess.Popen([sys.executable, *launcher, *words], cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1)
 
 
-def train(num: int, tiny: Path, save: Path, *more: object) -> str:
-    process = start(num, tiny, save, *more)
-    out, err = process.communicate(timeout=280)
+def train(num: int, tiny: Path, save: Path, *more: object, float64: bool = False) -> str:
+    process = start(num, tiny, save, *more, float64=float64)
+    out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err[-3000:]
     return out + err
 
@@ -93,16 +106,13 @@ def test_each_update_moves_one_set_and_leaves_the_other_bit_for_bit(straight: Pa
 
 
 def test_going_on_after_a_kill_is_bit_for_bit_the_same(straight: Path, tiny: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "lbk_entry.py", "train", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides"]
+    words = [sys.executable, "-c", KILLED, *settings(tiny, tmp_path, *CIT)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen([*words, *settings(tiny, tmp_path, *CIT)], cwd=ROOT, env=env, stdout=-1, stderr=-1)
-    while not (tmp_path / STEP.format(2)).exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()
-    assert not (tmp_path / STEP.format(10)).exists()
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert (tmp_path / STEP.format(3)).exists() and not (tmp_path / STEP.format(4)).exists()
     refused = start(1, tiny, tmp_path, *CIT)
-    assert "RESUME True goes on from there" in refused.communicate(timeout=200)[1]
+    assert "RESUME True goes on from there" in refused.communicate(timeout=LIMIT)[1]
     assert refused.returncode == 1
     train(1, tiny, tmp_path, *CIT, "RESUME", True)
     last = STEP.format(10)
@@ -115,16 +125,20 @@ def test_going_on_after_a_kill_is_bit_for_bit_the_same(straight: Path, tiny: Pat
 
 
 def test_two_processes_and_other_pieces_learn_the_same(tiny: Path, tmp_path: Path) -> None:
-    """20 updates; rounding of the sums is all that differs, 1e-4 in the loss bounds it. Two machines do the same."""
+    """In float64, where 20 updates still agree to 1e-14."""
     more = ("TRAIN.STAGE", "cit", "TRAIN.STEPS", 20)
-    train(1, tiny, tmp_path / "one", *more, "TRAIN.BATCH_SIZE", 8)
-    train(2, tiny, tmp_path / "two", *more, "TRAIN.BATCH_SIZE", 1)
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    train(1, tiny, tmp_path / "one", *more, "TRAIN.BATCH_SIZE", 8, float64=True)
+    train(2, tiny, tmp_path / "two", *more, "TRAIN.BATCH_SIZE", 1, float64=True)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-10)
+
+
+def test_two_machines_learn_the_same(straight: Path, tiny: Path, tmp_path: Path) -> None:
+    """In float32: ten updates of this model differ by 2e-6 whatever the processor, nothing in it compares numbers."""
     port = free_port()
-    nodes = [start(2, tiny, tmp_path / "nodes", *more, node=node, port=port) for node in (0, 1)]
-    errors = [node.communicate(timeout=280)[1] for node in nodes]
+    nodes = [start(2, tiny, tmp_path / "nodes", *CIT, node=node, port=port) for node in (0, 1)]
+    errors = [node.communicate(timeout=LIMIT)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], errors[0][-2000:]
-    assert losses(tmp_path / "nodes") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert losses(tmp_path / "nodes") == pytest.approx(losses(straight), abs=1e-4)
 
 
 def test_another_number_of_processes_goes_on(straight: Path, tiny: Path, tmp_path: Path) -> None:
@@ -146,12 +160,12 @@ def test_step_two_starts_from_step_one_and_evaluates_on_the_way(tiny: Path, tmp_
     hooked = tmp_path / "cit" / "eval" / "step-00000002" / "pope_test" / "predictions.jsonl"
     process = start(1, tiny, tmp_path / "eval", "RESUME_FROM", two, *evaluated, command="eval")
     # the files of training serve evaluation too, but on the command line its keys are none of evaluation's
-    assert "unknown key" in process.communicate(timeout=200)[1]
-    words = [sys.executable, "lbk_entry.py", "eval", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides"]
+    assert "unknown key" in process.communicate(timeout=LIMIT)[1]
+    words = [sys.executable, "lbk_entry.py", "eval", *GIVEN]
     given = settings(tiny, tmp_path / "eval", "RESUME_FROM", two, *evaluated)
     kept = [w for k, v in zip(given[::2], given[1::2], strict=True) if k.split(".")[0] not in ("DATA", "LORA", "TRAIN")
             for w in (k, v)]  # fmt: skip
-    done = subprocess.run([*words, *kept], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run([*words, *kept], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "eval" / "pope_test" / "predictions.jsonl").read_bytes() == hooked.read_bytes()
 
@@ -168,9 +182,9 @@ def test_step_two_starts_from_step_one_and_evaluates_on_the_way(tiny: Path, tmp_
 def test_mistakes_are_explained_without_a_traceback(
     tiny: Path, tmp_path: Path, more: tuple[str, ...], message: str
 ) -> None:
-    words = [sys.executable, "lbk_entry.py", "train", "--conf_files", "configs/collavo_tiny_train.yaml", "--overrides"]
+    words = [sys.executable, "lbk_entry.py", "train", *GIVEN]
     words += settings(tiny, tmp_path, *more)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -178,7 +192,7 @@ def test_mistakes_are_explained_without_a_traceback(
 
 def test_a_batch_smaller_than_the_processes_is_refused(tiny: Path, tmp_path: Path) -> None:
     process = start(2, tiny, tmp_path, "TRAIN.BATCH_SIZE_TOTAL", 1)
-    assert "TRAIN.BATCH_SIZE_TOTAL 1 is less than 2 processes" in process.communicate(timeout=200)[1]
+    assert "TRAIN.BATCH_SIZE_TOTAL 1 is less than 2 processes" in process.communicate(timeout=LIMIT)[1]
     assert process.returncode != 0
 
 
@@ -213,7 +227,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tin
     save_file(tensors, kept / "crayon.safetensors")
     before = {path.name: path.read_bytes() for path in kept.iterdir()}
     process = start(1, tiny, tmp_path / "out", "TRAIN.STEPS", 4, "TRAIN.SAVE_EVERY", 2, "TRAIN.KEEP", 9, "RESUME", True)
-    said = process.communicate(timeout=200)[1]
+    said = process.communicate(timeout=LIMIT)[1]
     assert process.returncode != 0
     assert "the loss of update 3 is nan" in said
     assert re.search(r"The samples were 0000000000\d\d\.jpg@0-2-\d+", said)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.fixtures import fixture_dir
+from tests.limits import LIMIT
 from tests.parity.collavo import compare
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +42,13 @@ def test_a_wrong_number_is_noticed(file: str, key: str, tmp_path: Path) -> None:
     tensors[key] = tensors[key] + 1e-3 * torch.ones_like(tensors[key])
     save_file(tensors, directory / file)
     command = [sys.executable, "-m", "tests.parity.collavo", str(directory)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED" in done.stdout
 
 
 def test_a_folder_without_golden_data_is_explained(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.parity.collavo", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT)
     assert done.returncode == 2
     assert "no golden data of CoLLaVO" in done.stderr

@@ -16,7 +16,8 @@ from tests.fixtures import fixture_dir
 def segmenter(threshold: float, mask_threshold: float) -> mask2former.Mask2FormerSegmenter:
     """Our class around the library's processor; no network is needed to post-process."""
     transformers = mask2former.transformers
-    kind = getattr(transformers, "Mask2FormerImageProcessorPil", transformers.Mask2FormerImageProcessor)
+    pillow, plain = "Mask2FormerImageProcessorPil", "Mask2FormerImageProcessor"
+    kind = getattr(transformers, pillow if hasattr(transformers, pillow) else plain)
     labels = {index: category.name for index, category in enumerate(COCO_PANOPTIC)}
     model = SimpleNamespace(config=SimpleNamespace(id2label=labels))
     return mask2former.Mask2FormerSegmenter(model, kind(), threshold, mask_threshold, "golden")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.limits import LIMIT
 
 Reaction = Callable[["Handler", Mapping[str, Any]], None]
 
@@ -26,6 +27,7 @@ class Server(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.busy = self.most_busy = 0
         self.lock = threading.Lock()
+        self.closing = threading.Event()
 
     @property
     def url(self) -> str:
@@ -95,9 +97,17 @@ def refusal(status: int, **error: str) -> Reaction:
     return raw(status, json.dumps({"error": {"message": "no", "type": "x", **error}}).encode())
 
 
-def hangs(seconds: float) -> Reaction:
+def hangs(handler: Handler, body: Mapping[str, Any]) -> None:
+    """No reply, as long as the server runs."""
+    handler.server.closing.wait(LIMIT)
+
+
+def together(number: int) -> Reaction:
+    """Replies when so many requests are there, to all of them."""
+    there = threading.Barrier(number)
+
     def react(handler: Handler, body: Mapping[str, Any]) -> None:
-        time.sleep(seconds)
+        there.wait(LIMIT)
         handler.send(200, completion("0.5"))
 
     return react
@@ -113,4 +123,5 @@ def serving() -> Iterator[Server]:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield running
+        running.closing.set()
         running.shutdown()

@@ -18,7 +18,8 @@ from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from datasets.tiny_world import write_world
 from pipeline.cli import main
-from tests.command_lines import QUICK, ZOO, Mistakes
+from tests.command_lines import ZOO, Mistakes
+from tests.limits import QUICK
 from trainer.cli import COMMANDS
 
 LINES = 90 if QUICK else 900
@@ -36,6 +37,7 @@ def lines(world: Path) -> list[list[str]]:
     """Command lines without a mistake; none of them loads a model."""
     pope = ["DATASETS.TEST", "pope_test", "PIPELINE", "POPEPipeline", "POPE.TEST.BATCH_SIZE_TOTAL", "6"]
     place = ["DATASETS.ROOT", str(world / "data"), "RESUME_FROM", str(world / "checkpoint"), "SAVE_DIR", "out"]
+    place += ["SEGMENTER.NAME", "none"]  # the default one is fetched where it is not there
     tiny = ["--conf_files", "configs/collavo_tiny_train.yaml"]
     return [
         [

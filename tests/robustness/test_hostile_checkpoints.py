@@ -26,20 +26,18 @@ from collavo.processing import CoLLaVOProcessor
 from collavo.tiny import make_tiny
 from modeling.segmenters.base import Picture
 from modeling.segmenters.none import NoSegmenter
+from tests.limits import LIMIT, QUICK, examples
 from tests.robustness.hostile import POINTER, copied, mutate
 from tests.unit.trainer.test_merge import left  # noqa: F401 - a fixture: what a training leaves
 
 LLM, CPU = LLMConfig(BITS=32, DTYPE="fp32"), torch.device("cpu")
-QUICK = os.environ.get("COLLAVO_TESTS") == "quick"
-MUTATIONS = 5 if QUICK else 50
+MUTATIONS = examples(50)
 """Of each of the three kinds of checkpoint."""
-HANGS = 1200.0
-"""Seconds after which a test ends the process: no limit that a slow machine could reach, only one for what hangs."""
 
 
 @pytest.fixture(autouse=True)
 def ends() -> Iterator[None]:
-    faulthandler.dump_traceback_later(HANGS, exit=True)
+    faulthandler.dump_traceback_later(LIMIT, exit=True)  # ends what hangs
     yield
     faulthandler.cancel_dump_traceback_later()
 

@@ -21,18 +21,17 @@ from modeling.segmenters.base import Picture
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import load_model, save_model
+from tests.limits import LIMIT, examples
 from tests.robustness.hostile import POINTER, copied, mutate
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from tests.unit.segmenters.tiny_xdecoder import random_embeddings, tiny_xdecoder
 
-MUTATIONS = 5 if os.environ.get("COLLAVO_TESTS") == "quick" else 25
-HANGS = 1200.0
-"""Seconds after which a test ends the process: only what hangs takes so long."""
+MUTATIONS = examples(25)
 
 
 @pytest.fixture(autouse=True)
 def ends() -> Iterator[None]:
-    faulthandler.dump_traceback_later(HANGS, exit=True)
+    faulthandler.dump_traceback_later(LIMIT, exit=True)  # ends what hangs
     yield
     faulthandler.cancel_dump_traceback_later()
 

@@ -178,7 +178,9 @@ def test_the_summary(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = json.loads(Path("score/results.json").read_text())
     row = {"metric": "x", "title": FORMULA, "published": 1.0, "got": 0.5, "difference": -0.5, "within": False}
     expected = [{**row, "tolerance": 0.1, "source": HOSTILE}]
-    show_summary([results | {"expected": expected}, results], {"other": f"not there: {HOSTILE}{LONG}"}, here)
+    show_summary(
+        [results | {"expected": expected}, results], {"other": f"not there: {HOSTILE}{LONG}"}, {"third": HOSTILE}, here
+    )
     assert_harmless(capsys.readouterr().out)
     page = Path("summary.md").read_text()
     assert_harmless(page)

@@ -13,6 +13,7 @@ import pytest
 from datasets.evaluation.judges.base import JudgeError, Request, collect
 from datasets.evaluation.judges.chat import ChatJudge
 from datasets.evaluation.judges.options import JudgeOptions
+from tests.limits import LIMIT, wait_for
 from tests.robustness.judge_server import (
     Handler,
     Reaction,
@@ -24,7 +25,11 @@ from tests.robustness.judge_server import (
     refusal,
     says,
     serving,
+    together,
 )
+
+IMPATIENT = {"timeout": 0.3}
+"""For servers that never reply."""
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ class Pauses(list[float]):
 
 
 def judge(server: Server, pauses: Pauses | None = None, **changes: Any) -> ChatJudge:
-    options = {"model": "judge", "base_url": server.url, "timeout": 0.5, "concurrency": 1, "attempts": 3, **changes}
+    options = {"model": "judge", "base_url": server.url, "timeout": LIMIT, "concurrency": 1, "attempts": 3, **changes}
     return ChatJudge(
         JudgeOptions(**options), {"OPENAI_API_KEY": "secret"}, pause=Pauses() if pauses is None else pauses
     )
@@ -60,7 +65,7 @@ TROUBLES: dict[str, tuple[Reaction, str]] = {
     "429": (raw(429, b'{"error": {"message": "slow down"}}'), "answers Error code: 429"),
     "500": (raw(500, b"oops"), "answers Error code: 500"),
     "503": (raw(503, b""), "answers Error code: 503"),
-    "hangs": (hangs(1.0), "did not reply in time"),
+    "hangs": (hangs, "did not reply in time"),
     "truncated JSON": (raw(200, BROKEN), "no JSON"),
     "not UTF-8": (raw(200, b'{"choices": "\xff"}'), "no JSON"),
     "truncated body": (raw(200, completion("0.5"), content_length="9999"), "no connection|did not reply in time"),
@@ -82,21 +87,22 @@ TROUBLES: dict[str, tuple[Reaction, str]] = {
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_trouble_that_passes_costs_nothing_but_a_try(server: Server, trouble: str) -> None:
     server.reactions = [TROUBLES[trouble][0], says("0.5")]
-    asked = judge(server)
+    asked = judge(server, **(IMPATIENT | {"attempts": 1000} if trouble == "hangs" else {}))
     assert collect(asked.ask([request()])) == {"q1": {"run1": "0.5"}}
-    assert len(server.seen) == 2
+    # on a busy machine a reply that does come can be too late for somebody impatient
+    assert len(server.seen) == 2 or trouble == "hangs"
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_trouble_that_stays_leaves_the_sample_without_a_verdict(server: Server, trouble: str) -> None:
     reaction, message = TROUBLES[trouble]
     server.reactions = [reaction]
-    asked = judge(server)
+    asked = judge(server, **(IMPATIENT if trouble == "hangs" else {}))
     (verdict,) = asked.ask([request()])
     assert verdict.value is None
     assert any(words in verdict.failure for words in message.split("|"))
     assert "3 of 3 tries" in verdict.failure
-    assert len(server.seen) == 3
+    wait_for(lambda: len(server.seen) == 3)  # whoever gives up early does not wait until the server has read
     assert asked.usage.failed == 1
 
 
@@ -185,7 +191,7 @@ def test_a_killed_run_keeps_the_replies_that_came(server: Server, tmp_path: Path
 
 
 def test_equal_questions_are_sent_once_and_many_at_a_time(server: Server) -> None:
-    server.reactions = [hangs(0.1)]
+    server.reactions = [together(4)]
     questions = [request(f"q{k}", f"Question {k % 8}?") for k in range(16)]
     asked = judge(server, concurrency=4)
     verdicts = asked.ask(questions)
@@ -243,11 +249,11 @@ def test_the_probe_names_the_model_that_answers(server: Server) -> None:
     assert asked.name == f"judge at {server.url}"
 
 
-@pytest.mark.parametrize("reaction", [refusal(401), raw(500, b""), raw(200, b"<html>"), hangs(1.0)])
+@pytest.mark.parametrize("reaction", [refusal(401), raw(500, b""), raw(200, b"<html>"), hangs])
 def test_the_probe_says_why_it_fails(server: Server, reaction: Reaction) -> None:
     server.reactions = [reaction]
     with pytest.raises(JudgeError, match=f"the judge judge at {server.url} cannot be used: "):
-        judge(server).probe()
+        judge(server, **(IMPATIENT if reaction is hangs else {})).probe()
 
 
 def test_nobody_listens() -> None:

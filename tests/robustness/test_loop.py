@@ -6,24 +6,19 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.limits import LIMIT, free_port, kill, wait_for
 from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def launch(num: int, data: Path, save: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -50,11 +45,11 @@ def launch(num: int, data: Path, save: Path, *arguments: str) -> subprocess.Pope
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         out, err = process.communicate()
         pytest.fail(f"still running after {timeout} s:\n{err[-3000:]}")
     return process.returncode, out, err
@@ -66,6 +61,14 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def journal_lines(save: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in save.glob("**/journal/*.jsonl"))
+
+
+def enough(save: Path, number: int) -> bool:
+    return journal_lines(save) >= number
+
+
+def ended(process: subprocess.Popen[str]) -> bool:
+    return process.poll() is not None
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +124,14 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(seed: int, data: Path, 
     rng = random.Random(seed)
     distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
     for num in rng.sample([1, 2, 3], 2):
-        process = launch(num, data, tmp_path, "--delay=0.1", f"--batch-size-total={rng.randint(1, 4)}")
-        before = journal_lines(tmp_path)
-        deadline = time.monotonic() + 60
-        while journal_lines(tmp_path) < before + rng.randint(1, 10) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        batches, size, before = rng.randint(1, 5), rng.randint(1, 4), journal_lines(tmp_path)
+        some = before + rng.randint(1, batches)
+        # each process stops answering after some batches, so that none is done however late the kill comes
+        stalling = ("--delay=0.1", f"--stall-after={batches}", f"--batch-size-total={size}")
+        process = launch(num, data, tmp_path, *stalling)
+        wait_for(partial(enough, tmp_path, some), unless=partial(ended, process))
         time.sleep(rng.random() * 0.3)
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         process.communicate()
         assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
     file = rng.choice(sorted((tmp_path / "toy_test" / "journal").glob("*.jsonl")))
@@ -147,9 +151,8 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(seed: int, data: Path, 
 
 
 def test_a_failing_process_ends_all_soon_and_says_why(data: Path, alone: Path, tmp_path: Path) -> None:
-    begun = time.monotonic()
     code, _, err = finish(launch(2, data, tmp_path, "--poison=kind 4", "--delay=0.05", "--batch-size-total=2"))
-    assert code != 0 and time.monotonic() - begun < 60
+    assert code != 0  # before the limit, and so without waiting for the other process until that gives up
     assert "ValueError while answering r" in err and "told to fail" in err
     logs = list((tmp_path / "toy_test" / "errors").glob("process-*.log"))
     assert logs and "Traceback" in logs[0].read_text()
@@ -166,14 +169,46 @@ def test_a_mistake_of_all_processes_is_said_once(tmp_path: Path) -> None:
 
 
 def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path) -> None:
+    process = launch(2, data, tmp_path, "--delay=2", "--batch-size-total=2")
+    wait_for(partial(enough, tmp_path, 2), unless=partial(ended, process))
+    os.kill(process.pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=LIMIT)  # returns only when the last process has closed its end of the pipe
+    assert "the launcher is gone" in err
+    assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
+
+
+def test_a_second_run_in_the_folder_of_the_first_says_so_and_ends(data: Path, alone: Path, tmp_path: Path) -> None:
+    first = launch(2, data, tmp_path, "--delay=0.2", "--batch-size-total=2")
+    deadline = time.monotonic() + 120
+    while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (tmp_path / "toy_test" / ".results.json.partial").write_text("{")  # as if left by a kill
+    holder = int((tmp_path / ".lock").read_text().split()[1])
+    os.kill(holder, signal.SIGSTOP)  # so that it is there still, however slow the second one starts
+    try:
+        code, _, err = finish(launch(2, data, tmp_path))
+    finally:
+        os.kill(holder, signal.SIGCONT)
+    assert code != 0 and err.count("error: ") == 1 and f"{tmp_path} is in use by another run (process " in err
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in err
+    code, _, err = finish(first)
+    assert code == 0, err[-3000:]
+    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert not (tmp_path / ".lock").exists() and not (tmp_path / "toy_test" / ".lock").exists()
+    code, _, err = finish(launch(1, data, tmp_path))
+    assert code == 0 and not (tmp_path / "toy_test" / ".results.json.partial").exists()
+
+
+def test_a_run_whose_launcher_was_killed_goes_on_at_once(data: Path, alone: Path, tmp_path: Path) -> None:
     process = launch(2, data, tmp_path, "--delay=0.2", "--batch-size-total=2")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=30)  # returns only when the last process has closed its end of the pipe
-    assert "the launcher is gone" in err
-    assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
+    code, _, err = finish(launch(2, data, tmp_path))
+    assert code == 0, err[-3000:]
+    process.communicate(timeout=60)
+    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -189,6 +224,6 @@ def test_launches_that_would_silently_be_something_else(
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *flags, "--mixed_precision=no"]
     command += ["--dynamo_backend=no", "--num_machines=1", "-m", "tests.robustness.toy", str(data), str(tmp_path)]
     environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode != 0 and message in done.stderr and done.stderr.count("error: ") == 1
     assert not list(tmp_path.iterdir())

@@ -243,6 +243,7 @@ def test_a_run_is_judged_and_can_be_judged_later(here: Path, server: Server) -> 
         ('[{"id": "v1_1"}]', "entry 1: expected the model's text"),
         ('[{"id": "v1_1", "text": "a"}, {"id": "v1_1", "text": "b"}]', "entry 2: a second answer to v1_1"),
         ('{"q9": "x"}', "none of its ids (q9) is one of the benchmark's, which are like v1_0, v1_1, v1_2"),
+        ('[{"id": "v1_1", "text": null, "error": "not finite"}]', "records has a text; the first: "),
         ('{"v1_1": ["x"]}', "answers.json, v1_1: expected the model's text"),
     ],
 )

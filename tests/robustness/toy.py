@@ -31,6 +31,7 @@ from pipeline.base import BenchmarkPipeline
 from pipeline.run import Plan, run_plan
 from pipeline.session import Options
 from pipeline.task import Task
+from tests.limits import LIMIT
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
@@ -118,12 +119,13 @@ class ToyEngine:
     Args:
         delay: seconds per batch.
         poison: a question at which it fails; "" for none.
+        stall_after: batches that it answers before it answers no more; None for all.
     """
 
     image_size = IMAGE_SIZE
 
-    def __init__(self, delay: float = 0.0, poison: str = "") -> None:
-        self.delay, self.poison = delay, poison
+    def __init__(self, delay: float = 0.0, poison: str = "", stall_after: int | None = None) -> None:
+        self.delay, self.poison, self.stall_after = delay, poison, stall_after
         self.batches: list[list[str]] = []
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
@@ -131,7 +133,7 @@ class ToyEngine:
         from collavo.engine import Reply
 
         self.batches.append([query.question for query in queries])
-        time.sleep(self.delay)
+        time.sleep(LIMIT if len(self.batches) - 1 == self.stall_after else self.delay)
         replies = []
         for query in queries:
             if self.poison and self.poison in query.question:
@@ -172,7 +174,7 @@ def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str 
         roots=[data],
         options=Options(**options),
         save_dir=save,
-        timeout_hours=0.05,
+        timeout_hours=2 * LIMIT / 3600,  # what waits for it fails the test
         wandb=wandb,
         config_yaml="NAME: toy\n",
         settings={"NAME": "toy"},
@@ -188,12 +190,13 @@ def main() -> int:
     parser.add_argument("--batch-size-total", type=int, default=4)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--poison", default="")
+    parser.add_argument("--stall-after", type=int)
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
     parser.add_argument("--wandb", action="store_true")
     given = parser.parse_args()
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save
     plan = make_plan(given.data, save, batch_size_total=given.batch_size_total, wandb=given.wandb)
-    return run_plan(plan, lambda _: ToySource(ToyEngine(given.delay, given.poison)))
+    return run_plan(plan, lambda _: ToySource(ToyEngine(given.delay, given.poison, given.stall_after)))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from pydantic import TypeAdapter
 
 from configs.load import REPOSITORY, ConfigError, read_yaml
 from pipeline.catalog import load_catalog, parse, split_files
 from pipeline.config import EvalConfig, EvalSchema, load_config
+from trainer.config import TrainSchema
 
 SECTIONS = ("POPE", "MME")
 
@@ -50,6 +52,8 @@ def test_overrides_take_the_type_of_their_key(key: str, text: str, value: object
         (("pope.test.num_beams", "3"), "did you mean POPE.TEST.NUM_BEAMS?"),
         (("POPE", "3"), "POPE is a section; set one of its keys: TEST"),
         (("LLM.BITS.X", "3"), "unknown key LLM.BITS.X"),
+        (("TRAIN.LR", "3"), "unknown key TRAIN.LR; TRAIN is for the command train"),
+        (("BENCHMARKS", "3"), "unknown key BENCHMARKS; BENCHMARKS is for configuration files"),
         (("WANDB",), "'WANDB' has no value"),
         (("LLM.BITS", "5"), "LLM.BITS: 5 is not one of 4, 8, 16, 32"),
         (
@@ -178,3 +182,21 @@ def test_every_field_of_the_schema_is_documented() -> None:
     for cls in (EvalSchema, *(f.default_factory for f in fields(EvalSchema) if callable(f.default_factory))):
         names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
         assert all(f"{name}:" in (cls.__doc__ or "") for name in names), cls
+
+
+def defaults(cls: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Name, annotation and default of every key."""
+    hints, made = get_type_hints(cls, include_extras=True), cls()
+    found: list[tuple[str, Any, Any]] = []
+    for item in fields(cls):
+        hint = hints[item.name]
+        below = defaults(hint, f"{prefix}{item.name}.") if is_dataclass(hint) else None
+        found += [(prefix + item.name, hint, getattr(made, item.name))] if below is None else below
+    return found
+
+
+@pytest.mark.parametrize(
+    ("key", "hint", "value"), defaults(TrainSchema), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_every_default_is_one_that_its_key_would_take(key: str, hint: Any, value: Any) -> None:
+    assert TypeAdapter(hint).validate_python(value, strict=True) == value, key

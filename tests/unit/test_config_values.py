@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.load import ConfigError, read_yaml
 from pipeline.config import read_configuration
-from tests.command_lines import QUICK
+from tests.limits import examples
 from trainer.config import read_training
 
 TEXTS = [
@@ -205,7 +205,7 @@ DRAWN: dict[str, st.SearchStrategy[str]] = {
 }
 
 
-@settings(max_examples=10 if QUICK else 40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40))
 @given(st.fixed_dictionaries({}, optional=DRAWN))
 def test_what_is_printed_is_read_back(tmp_path_factory: pytest.TempPathFactory, drawn: dict[str, str]) -> None:
     config, _ = read_training([], [word for pair in drawn.items() for word in pair])

@@ -1,6 +1,7 @@
 """The shell front: help that is true, arguments passed through, an installation that is done once."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import ROOT
+from tests.limits import LIMIT
 
 SCRIPTS = ("run", "install", "tests/run", ".ci/run", "assets/environment.sh")
 
@@ -17,7 +19,7 @@ def bash(*words: str, path: Path | None = None, **variables: str) -> subprocess.
     env |= {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
     if path is not None:
         env["PATH"] = f"{path}:{env['PATH']}"
-    return subprocess.run(["bash", *words], env=env, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(["bash", *words], env=env, capture_output=True, text=True, check=False, timeout=LIMIT)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -40,6 +42,7 @@ def test_help_names_every_variable_and_option_that_is_read(script: str) -> None:
         "--extras",
         "--test",
         "--cpu",
+        "--locked",
     ):
         assert (word in shown) == (word in text.partition("EOT\n}")[2]) or script == "run" and word.startswith("--")
 
@@ -93,6 +96,50 @@ def test_commands_without_a_model_need_no_launcher(stand_ins: Path) -> None:
     for words in (["list"], ["validate", "pope_test"], ["eval", "--print-config"]):
         done = bash(str(ROOT / "run"), *words, path=stand_ins)
         assert done.stdout.splitlines()[-1] == f"python {ROOT}/lbk_entry.py {' '.join(words)}"
+
+
+def stamp_of(stand_ins: Path) -> Path:
+    return stand_ins / "prefix" / "collavo_installed.txt"
+
+
+def installed(stand_ins: Path, *options: str) -> list[str]:
+    """What an installation asks of pip."""
+    done = bash(str(ROOT / "install"), *options, path=stand_ins)
+    assert done.returncode == 0, done.stderr
+    asked = [line.split(" install ", 1)[1] for line in done.stdout.splitlines() if " -m pip install " in line]
+    return [line.replace("--quiet --disable-pip-version-check ", "") for line in asked]
+
+
+@pytest.mark.parametrize(("options", "kind", "torch"), [(["--cpu"], "cpu", "torch==2.13.0"), ([], "cuda", "torch")])
+def test_a_locked_installation_is_constrained_and_another_one(
+    options: list[str], kind: str, torch: str, stand_ins: Path
+) -> None:
+    stamp_of(stand_ins).unlink()
+    files = ROOT / "assets" / "requirements"
+    lock = f"-c {files}/locked-{kind}.txt"
+    assert installed(stand_ins, *options) == [torch, f"-r {files}/base.txt"]
+    constrained = [f"{lock} {torch}", f"{lock} -r {files}/base.txt", f"{lock} -r {files}/test.txt"]
+    assert installed(stand_ins, *options, "--locked", "--test") == constrained
+    for covered in (["--locked"], ["--locked", "--test"], [], ["--test"]):
+        assert installed(stand_ins, *options, *covered) == []
+    # what came without the lock may have moved what was locked
+    assert installed(stand_ins, *options, "--extras", "deepspeed")
+    assert installed(stand_ins, *options, "--locked", "--test") == constrained
+
+
+def test_a_lock_that_changed_or_of_another_build_is_another_one(stand_ins: Path) -> None:
+    assert installed(stand_ins, "--cpu", "--locked") and not installed(stand_ins, "--cpu", "--locked")
+    stamp = stamp_of(stand_ins)
+    stamp.write_text(re.sub(r"^locked \d+", "locked 1", stamp.read_text(), flags=re.MULTILINE))
+    assert installed(stand_ins, "--cpu", "--locked")
+    assert "locked 1:" not in stamp.read_text()
+    assert installed(stand_ins, "--locked") and installed(stand_ins, "--cpu", "--locked")
+
+
+def test_locked_files_are_no_extras(stand_ins: Path) -> None:
+    for name in ("locked-cpu", "base", "test"):
+        done = bash(str(ROOT / "install"), "--extras", name, path=stand_ins)
+        assert (done.returncode, f"no extra '{name}'" in done.stderr) == (2, True)
 
 
 def test_a_second_installation_does_nothing(stand_ins: Path) -> None:

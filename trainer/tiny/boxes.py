@@ -177,7 +177,7 @@ def _attention_logits(packed: Tensor, config: CoLLaVOConfig, row: Row, boxes: Bo
     """Logits of the looking head from the last number of each box to every token, (N, T); -inf where it sees none."""
     text = config.text
     parts = packed.view(*packed.shape[:2], text.num_key_value_heads, -1, text.head_dim)[:, :, 0]  # (B, T, parts, d)
-    cos, sin = (table[:, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
+    cos, sin = (table[:, :, 0, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
     query, key = rotate(parts[:, :, 1], cos, sin), rotate(parts[:, :, -2], cos, sin)  # (B, T, d)
     logits: Tensor = torch.einsum("nd,ntd->nt", query[boxes.rows, boxes.tokens], key[boxes.rows]) * text.head_dim**-0.5
     return logits.masked_fill(~row.attention_mask[boxes.rows, 0, boxes.tokens], -torch.inf)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import threading
 from pathlib import Path
 
 from configs.common.safe_json import read_json
 
+from ...writing import OLD, PARTIAL, make_folder, remove_partial, write_bytes
 from .base import JudgeError
 
 
@@ -30,9 +29,10 @@ class ReplyCache:
         self._folder = folder
         if folder is not None:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             except OSError as error:
                 raise JudgeError(f"judge: the folder for replies cannot be made: {error}") from None
+            remove_partial(folder, OLD, f"*/.*{PARTIAL}")
 
     def get(self, key: str) -> str | None:
         """The reply under a key, if there is one."""
@@ -60,13 +60,10 @@ class ReplyCache:
             return
         path = self._path(self._folder, key)
         try:
-            path.parent.mkdir(exist_ok=True)
-            # of this process and thread alone; not by tempfile, whose files nobody else may read
-            draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-            draft.write_text(json.dumps({**about, "reply": reply}, ensure_ascii=True, indent=1), encoding="utf-8")
-            os.replace(draft, path)
+            make_folder(path.parent)
+            write_bytes(path, json.dumps({**about, "reply": reply}, ensure_ascii=True, indent=1).encode(), sync=False)
         except OSError as error:
-            raise JudgeError(f"judge: a reply cannot be kept in {self._folder}: {error}") from None
+            raise JudgeError(f"judge: a reply cannot be kept: {error}") from None
 
     @staticmethod
     def _path(folder: Path, key: str) -> Path:

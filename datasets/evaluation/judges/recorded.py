@@ -8,7 +8,6 @@ and to MathVista's problems with an ``extraction``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from configs.common.safe_json import parse_json
 from configs.common.words import quoted, shown
 
 from ...types import DataError
+from ...writing import write_bytes
 from .base import Verdict
 
 
@@ -27,6 +27,9 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict], judge: str) -> None:
         path: the file.
         verdicts: those without a value too, with the reason.
         judge: its name.
+
+    Raises:
+        WriteError: the disk is full or gone.
     """
     lines = [
         {
@@ -39,9 +42,7 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict], judge: str) -> None:
         }
         for verdict in verdicts
     ]
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text("".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines), encoding="utf-8")
-    os.replace(draft, path)
+    write_bytes(path, "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines).encode())
 
 
 def read_verdicts(path: Path) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...precision import at_least_float32
 from .attention import Attention
 from .config import NUM_LEVELS, DecoderConfig
 from .pixel_decoder import PixelFeatures
@@ -137,7 +138,7 @@ class PredictionHead(nn.Module):
         masks = torch.einsum("bqm,bmhw->bqhw", self._mask_embedding(vectors), mask_features)
         return Prediction(
             logits=class_logits(embeddings, class_embeddings, self.logit_scale),
-            masks=masks.float(),
+            masks=at_least_float32(masks),
             embeddings=embeddings,
         )
 
@@ -208,7 +209,8 @@ def blocked_places(masks: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         bool (B, Q, hw), true where the resized mask's probability is below a half.
     """
-    resized = F.interpolate(masks.detach().float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+    masks = at_least_float32(masks.detach())
+    resized = F.interpolate(masks, size=size, mode="bicubic", antialias=True, align_corners=False)
     return resized.flatten(2) < 0
 
 
@@ -229,7 +231,7 @@ def replace_image_query(vectors: Tensor) -> Tensor:
     """
     objects, image = vectors[:, :-1], vectors[:, -1:]
     # in float32, as the epsilon of the norm vanishes in half precision
-    cosines = unit(image.float()) @ unit(objects.float()).transpose(1, 2)  # (B, 1, Q - 1)
+    cosines = unit(at_least_float32(image)) @ unit(at_least_float32(objects)).transpose(1, 2)  # (B, 1, Q - 1)
     shares = cosines.softmax(dim=-1)
     return torch.cat([objects, shares.to(objects.dtype) @ objects], dim=1)
 
@@ -245,4 +247,6 @@ def class_logits(embeddings: Tensor, class_embeddings: Tensor, logit_scale: Tens
     Returns:
         float32 (B, Q, K + 1).
     """
-    return logit_scale.float().exp() * (unit(embeddings.float()) @ class_embeddings.float().T).float()
+    vectors = unit(at_least_float32(embeddings))
+    cosines = vectors @ class_embeddings.to(vectors.dtype).T
+    return at_least_float32(logit_scale).exp() * at_least_float32(cosines)

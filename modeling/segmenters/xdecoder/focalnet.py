@@ -182,7 +182,7 @@ class FocalNet(nn.Module):
         Returns:
             four maps, fine to coarse: (B, e, H/4, W/4) to (B, 8e, H/32, W/32), e the embedding's width.
         """
-        x, features = pixels, []
+        x, features = pixels.to(next(self.parameters()).dtype), []
         for stage in self.stages:
             x, feature = stage(x)
             features.append(feature)

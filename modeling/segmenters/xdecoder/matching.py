@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ...precision import at_least_float32
+
 Pairs = tuple[Tensor, Tensor]
 """Queries and the segments that they answer for, int64 each, as many as the smaller of Q and N."""
 _COST_OF_NO_NUMBER = 1e6
@@ -29,10 +31,11 @@ def costs(logits: Tensor, masks: Tensor, labels: Tensor, truth: Tensor, weights:
         weights: of class, mask and dice.
 
     Returns:
-        float32 (..., Q, N): minus the class's probability, mean cross-entropy and dice, weighted and summed.
+        float32 or float64 (..., Q, N): minus the class's probability, mean cross-entropy and dice, weighted and summed.
     """
     of_class, of_mask, of_dice = weights
-    logits, masks, truth = logits.float(), masks.float(), truth.float()
+    logits, masks = at_least_float32(logits), at_least_float32(masks)
+    truth = truth.to(masks.dtype)
     named = -logits.softmax(dim=-1)[..., labels]
     # -log p where a point is inside, -log (1 - p) where it is not
     crossed = (F.softplus(-masks) @ truth.T + F.softplus(masks) @ (1 - truth).T) / masks.shape[-1]

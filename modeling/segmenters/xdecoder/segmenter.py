@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..base import PanopticMap, Picture, check_pixels
+from ..base import PanopticMap, Picture, check_finite, check_pixels
 from ..coco import Category
 from ..errors import SegmenterError
 from ..options import SegmenterConfig
@@ -69,7 +69,8 @@ class XDecoderSegmenter:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB or cannot be resized; it is named.
+            SegmenterError: a picture that is not RGB, cannot be resized, or for which the network computes no finite
+                scores; it is named.
         """
         maps: dict[int, PanopticMap] = {}
         for padded, batch in self._batches(pictures):
@@ -98,8 +99,9 @@ class XDecoderSegmenter:
         resized = [self._resize.resize(picture.pixels) for picture in pictures]
         pixels = prepare(resized, config.pixel_mean, config.pixel_std, padded).to(vectors.device)
         output = self._model(pixels, vectors)
-        for picture, logits, masks in zip(resized, output.logits, output.masks, strict=True):
-            sizes = Sizes(padded=padded, picture=(picture.shape[0], picture.shape[1]), result=size)
+        for picture, side, logits, masks in zip(pictures, resized, output.logits, output.masks, strict=True):
+            check_finite(picture.name, logits, masks)
+            sizes = Sizes(padded=padded, picture=(side.shape[0], side.shape[1]), result=size)
             yield self._numbered(panoptic_map(logits, masks, self._rules, sizes))
 
     def _numbered(self, panoptic: PanopticMap) -> PanopticMap:

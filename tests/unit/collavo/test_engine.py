@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LogitsProcessorList
 
 from collavo.engine import Engine, Generation, Query
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, memory_needed, resolve_attention
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
-from collavo.ties import MarginTracker
 from collavo.tiny import make_tiny
 from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.shared_prefix import SharedPrefixCache
 
 QUESTIONS = (
     "Is there a dog in the image?",
@@ -96,13 +95,29 @@ def test_replies_equal_plain_generate(engine: Engine, generation: Generation) ->
     assert len({reply.text for reply in replies}) > 4, "replies that hardly differ prove little"
 
 
-def test_replies_do_not_depend_on_company_or_order(engine: Engine) -> None:
-    generation = Generation(num_beams=3, max_new_tokens=5)
-    asked = queries()
-    alone = [engine.answer([query], generation)[0] for query in asked]
-    assert engine.answer(asked, generation) == alone
-    shuffled = np.random.default_rng(1).permutation(len(asked))
-    assert engine.answer([asked[i] for i in shuffled], generation) == [alone[i] for i in shuffled]
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_numbers_do_not_depend_on_company_or_order(checkpoint: Path, dtype: str, beams: int) -> None:
+    """Replies, and the smallest gap of each search to the last bit, for any batch size and order."""
+    bits = 32 if dtype == "fp32" else 16
+    engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
+    generation = Generation(num_beams=beams, max_new_tokens=4)
+    asked = queries(6)
+    asked += [Query(asked[0].picture, f"Is there a {'very ' * (n % 5)}large dog?") for n in range(14)]
+
+    def ask(order: list[int], size: int) -> dict[int, tuple[str, float]]:
+        found = {}
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            for index, reply in zip(part, engine.answer([asked[i] for i in part], generation), strict=True):
+                found[index] = (reply.text, reply.margin)
+        return found
+
+    alone = ask(list(range(len(asked))), 1)
+    assert all(0 <= margin < float("inf") for _, margin in alone.values())
+    rng = np.random.default_rng(1)
+    for size in (4, 18, 64):
+        assert ask(rng.permutation(len(asked)).tolist(), size) == alone
 
 
 def test_prompts_hold_the_objects(engine: Engine) -> None:
@@ -125,6 +140,25 @@ def test_a_picture_is_segmented_and_encoded_once(engine: Engine, monkeypatch: py
     assert encoded == [1]
 
 
+def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five hundred questions on an image: one prefix, and one block's suffixes at a time, however many beams."""
+    sizes: list[int] = []
+    start = SharedPrefixCache.__init__
+
+    def watched(self: SharedPrefixCache, *args: object, **kwargs: object) -> None:
+        start(self, *args, **kwargs)  # type: ignore[arg-type]
+        sizes.append(self.num_bytes)
+
+    monkeypatch.setattr(SharedPrefixCache, "__init__", watched)
+    image = pictures(1)[0]
+    engine.answer([Query(image, f"Is there a {n}?") for n in range(500)], Generation(num_beams=3, max_new_tokens=1))
+    prefix = next(iter(engine._prefixes.values()))
+    assert len(engine._prefixes) == 1
+    assert set(sizes) == {sizes[0]}
+    per_token = prefix.num_bytes // prefix.length
+    assert sizes[0] == 16 * (32 + 1) * per_token, "rows of a block, times places, and nothing of the prefix"
+
+
 def test_a_cached_prefix_is_never_used_for_another_picture(engine: Engine) -> None:
     """Same name, same objects, other pixels: the reply must be that of the other pixels."""
     first, second = pictures(2)
@@ -133,46 +167,6 @@ def test_a_cached_prefix_is_never_used_for_another_picture(engine: Engine) -> No
     alone = engine.answer([Query(second, QUESTIONS[0])], generation)[0].text
     answers = [engine.answer([Query(picture, QUESTIONS[0])], generation)[0].text for picture in (first, renamed)]
     assert answers[1] == alone != answers[0]
-
-
-def test_ties_are_asked_again_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    generate = engine._generate
-    monkeypatch.setattr(engine, "_generate", lambda prompts, g: sizes.append(len(prompts)) or generate(prompts, g))
-    engine.tie_margin = float("inf")
-    engine.answer(queries(1), Generation(num_beams=3, max_new_tokens=3))
-    assert sizes == [6, 1, 1, 1, 1, 1, 1]
-    engine.tie_margin = 0.0
-    engine.answer(queries(1), Generation(num_beams=3, max_new_tokens=3))
-    assert sizes[7:] == [6]
-
-
-def test_margins_equal_a_brute_force_search(engine: Engine) -> None:
-    """The tracker's smallest gap, against scores recomputed for every running beam by whole forward passes."""
-    prompt = torch.tensor([engine.processor.encode([CHAT.prompt(None, "Hello")])[0]])
-    beams, steps, end = 2, 4, engine.end_ids
-    tracker = MarginTracker(1, beams, prompt.shape[1], end)
-    engine.model.generate(
-        prompt,
-        num_beams=beams,
-        max_new_tokens=steps,
-        do_sample=False,
-        eos_token_id=end,
-        logits_processor=LogitsProcessorList([tracker]),
-    )
-    running, smallest = [(0.0, prompt[0])], float("inf")
-    for _ in range(steps):
-        candidates = []
-        for total, ids in running:
-            with torch.no_grad():
-                log_probs = torch.log_softmax(engine.model(input_ids=ids[None]).logits[0, -1], -1)
-            candidates += [(total + float(p), ids, token) for token, p in enumerate(log_probs)]
-        candidates.sort(key=lambda candidate: -candidate[0])
-        going_on = [candidate for candidate in candidates if candidate[2] not in end]
-        for ranked in (candidates, going_on):
-            smallest = min(smallest, ranked[beams - 1][0] - ranked[beams][0])
-        running = [(total, torch.cat([ids, torch.tensor([token])])) for total, ids, token in going_on[:beams]]
-    assert float(tracker.margins[0]) == pytest.approx(smallest, abs=1e-4)
 
 
 def test_unfinished_replies_are_told_apart(engine: Engine) -> None:

@@ -89,3 +89,24 @@ def _encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format_, **options)  # type: ignore[arg-type]
     return stream.getvalue()
+
+
+@pytest.mark.parametrize("size", [490, 112, 14])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_an_image_is_resized_as_the_reference_does(orientation: int | None, size: int, tmp_path: Path) -> None:
+    """Bit for bit Pillow's bilinear resize (antialiased where it shrinks) of the upright 8-bit RGB image."""
+    pixels = np.random.default_rng(0).integers(0, 256, (61, 97, 3), np.uint8)
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    decoded = decode(source(tmp_path, Image.fromarray(pixels), exif=exif), size)
+    upright = np.rot90(pixels, {3: 2, 6: -1, 8: 1}.get(orientation or 1, 0))
+    expected = Image.fromarray(np.ascontiguousarray(upright)).resize((size, size), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(decoded, np.asarray(expected))
+    bicubic = Image.fromarray(np.ascontiguousarray(upright)).resize((size, size), Image.Resampling.BICUBIC)
+    assert (decoded != np.asarray(bicubic)).any()
+
+
+def test_an_image_of_the_models_size_stays_as_it_is(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (112, 112, 3), np.uint8)
+    np.testing.assert_array_equal(decode(source(tmp_path, Image.fromarray(pixels)), 112), pixels)

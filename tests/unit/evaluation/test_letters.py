@@ -179,3 +179,11 @@ def test_mmstar_looks_at_the_opening_only(text: str, letter: str) -> None:
 def test_seed_wants_the_letter_alone() -> None:
     assert [seed(text, PETS) for text in ("B", " B", "B.", "b", "E", "")] == ["B", "", "", "", "", ""]
     assert [first_letter(text, PETS) for text in (" b.", "Dog", "", "E")] == ["B", "D", "", ""]
+
+
+@pytest.mark.parametrize("spaces", ["", " ", "\n\n"])
+def test_mmbench_counts_spaces_at_the_ends_into_the_length(spaces: str) -> None:
+    """The official script reads an option's text only in an answer of at most twice the length of all options."""
+    limit = 2 * sum(map(len, PETS.values()))
+    longest = PETS["A"].ljust(limit - 1, "x") + "x"
+    assert mmbench(longest + spaces, PETS) == ("A" if not spaces else "")

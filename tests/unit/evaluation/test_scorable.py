@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from datasets.declaration import Benchmark
-from datasets.evaluation import scorable, score
+from datasets.evaluation import exact_match, scorable, score
 from datasets.evaluation.scorable import UnscorableError, prepare_records, try_records
 from datasets.registration import load_records
 from datasets.tiny_world import write_world
@@ -154,3 +154,61 @@ def test_withheld_targets_are_no_fault() -> None:
     found = check_scoring(BenchmarkPipeline(declared("exact_match")), records(None, None))
     assert (found.scored, found.own, found.bad) == (0, None, {})
     assert found.sentence == "scored nothing: no record has an answer to compare with; replies will be kept"
+
+
+GROUPS = [(5, ["5"]), ("easy", "easy"), ("['ocr', 'math']", ["ocr", "math"]), (["ocr", 3], ["ocr", "3"]), (None, None)]
+
+
+@pytest.mark.parametrize(("written", "named"), GROUPS)
+def test_groups_are_texts_however_a_table_writes_them(written: Any, named: Any) -> None:
+    kind = {"question_type": "free_form", "answer_type": "integer"}
+    (row,) = prepare_records(declared("mathvista"), records("3", **kind, grade=written, skills=written))[0]
+    assert (row.meta["grade"], row.meta["skills"]) == (named, named)
+    (row,) = prepare_records(declared("graded"), records("3", capability=written))[0]
+    assert row.meta["capability"] == ([named] if isinstance(named, str) else named)
+    for scorer, meta in (("mathvista", {**kind, "grade": written}), ("graded", {"capability": written})):
+        pipeline = BenchmarkPipeline(declared(scorer))
+        found = check_scoring(pipeline, prepare_records(pipeline.declaration, records("3", **meta))[0])
+        assert (found.scored, found.bad) == (1, {})
+
+
+@pytest.mark.parametrize(("scorer", "name"), [("mathvista", "grade"), ("graded", "capability")])
+def test_a_group_without_a_name_spoils_its_record_alone(scorer: str, name: str) -> None:
+    kind = {"question_type": "free_form", "answer_type": "integer"}
+    rows = [*records("3", **kind, **{name: {"a": 1}}), replace(records("4", **kind)[0], id="fine")]
+    good, bad = prepare_records(declared(scorer), rows)
+    assert [record.id for record in good] == ["fine"]
+    assert [record.reason for record in bad] == [f"'{name}' should be a text or a number, got {{'a': 1}}"]
+
+
+def test_numbers_of_passes_and_figures_may_have_a_decimal_point_in_text() -> None:
+    options = {"A": "u", "B": "v"}
+    rows = records("A", "B", question="q", options=options, **{"pass": "0.0"})
+    assert [row.meta["pass"] for row in prepare_records(declared("circular"), rows)[0]] == [0, 0]
+    place = {"category": "VS", "subcategory": "ocr", "set_id": "1.0", "figure_id": "0.0", "question_id": 2.0}
+    (row,) = prepare_records(declared("hallusion"), records("yes", **place, visual_input="2.0"))[0]
+    assert [row.meta[name] for name in (*place, "visual_input")] == ["VS", "ocr", "1", "0", "2", "2"]
+    assert score(declared("hallusion"), row, "I do not know").value == 1.0  # there is no image to know it from
+
+
+def test_passes_that_count_from_one_are_refused() -> None:
+    rows = records("A", "B", question="q", options={"A": "u", "B": "v"}, **{"pass": 1})
+    pipeline = BenchmarkPipeline(declared("circular"))
+    with pytest.raises(UnscorableError, match="no record is a first pass: 'pass' counts from 0, and the least is 1"):
+        check_scoring(pipeline, prepare_records(pipeline.declaration, rows)[0])
+
+
+def test_one_record_that_spoils_the_figures_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    summarize = exact_match.summarize
+
+    def fragile(scored: Any, options: Any) -> Any:
+        for item in scored:
+            if "spoilt" in item.record.meta:
+                raise ValueError("odd")
+        return summarize(scored, options)
+
+    monkeypatch.setattr(exact_match, "summarize", fragile)
+    rows = [*records("a", "b"), replace(records("c", spoilt=1)[0], id="c")]
+    found = check_scoring(BenchmarkPipeline(declared("exact_match")), rows)
+    reasons = {key: bad.reason for key, bad in found.bad.items()}
+    assert (found.scored, reasons) == (2, {"c": "its figures fail: ValueError: odd"})

@@ -34,6 +34,7 @@ from datasets.evaluation import (
 )
 from datasets.registration.files import MalformedError
 from datasets.types import ImageFile, Record
+from tests.limits import examples
 
 NAN = float("nan")
 ABSENT = (None, "", "  ", NAN, [], [None], [""], "[]")
@@ -350,7 +351,6 @@ def test_an_image_without_a_size(tmp_path: Path) -> None:
 BOX = st.tuples(*[st.integers(0, 400)] * 4).filter(lambda b: b[2] > 0 and b[3] > 0)
 
 
-@settings(deadline=None)
 @given(BOX, st.integers(20, 500), st.integers(20, 500), st.sampled_from([0.0, 1.0, 100.0, 1000.0]), st.booleans())
 def test_a_box_is_refused_or_gets_full_credit(
     box: tuple[int, int, int, int], width: int, height: int, scale: float, xywh: bool
@@ -390,7 +390,7 @@ SCORERS: list[tuple[ModuleType, Any, dict[str, Any]]] = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(range(len(SCORERS))), ANYTHING | ANYTHING.map(json.dumps) | ANYTHING.map(repr))
 def test_any_target_is_refused_withheld_or_understood_once_for_all(number: int, target: Any) -> None:
     module, options, meta = SCORERS[number]

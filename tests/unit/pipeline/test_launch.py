@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from pipeline.errors import RunError
 from pipeline.launch import (
     SPEAKING,
-    LauncherWatch,
     Place,
     check_environment,
     check_sharding,
@@ -59,15 +56,6 @@ def test_the_layout_is_said_by_machine() -> None:
 
 def test_the_main_process_is_known_before_anything_starts() -> None:
     assert is_main({}) and is_main({"RANK": "0"}) and not is_main({"RANK": "1"})
-
-
-def test_a_dead_launcher_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, alone = LauncherWatch({"TORCHELASTIC_RUN_ID": "x"}), LauncherWatch({})
-    watch.check()
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    alone.check()
-    with pytest.raises(RunError, match="launcher is gone"):
-        watch.check()
 
 
 def test_the_main_process_ends_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torchmetrics.detection import PanopticQuality
 
 from datasets.evaluation.panoptic_quality import Tally
 from pipeline.quality import TrueSegment, compare
+from tests.limits import examples
 
 from .official_quality import one_picture
 
@@ -57,7 +58,7 @@ def compared(true: Any, segments: list[dict[str, Any]], found: Any, classes: dic
     return rows(compare(found, classes, true, listed))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(seed=st.integers(0, 10**9))
 def test_equals_the_official_rule(seed: int) -> None:
     values = scene(seed)

@@ -93,7 +93,7 @@ def test_tables_show_percent_counts_and_undefined() -> None:
         and cells[4][2] == "7"
         and cells[5][:3] == ["all", "score", "1689.71"]
     )
-    assert csv_table(metrics).splitlines()[3] == "mean,f1,,20,,,,rate"
+    assert csv_table(metrics).splitlines()[3] == "mean,f1,,20,,,,rate,"
 
 
 def test_sizes_in_words() -> None:

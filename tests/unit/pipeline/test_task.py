@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import about
 from pipeline.run import run_plan
 from tests.robustness.toy import ToyEngine, ToySource, expected_text, make_data, make_plan
 
@@ -49,6 +50,21 @@ def test_predictions_are_the_engines_replies_in_data_order(data: Path, tmp_path:
             "finished": True,
             "error": None,
         }
+
+
+def test_results_say_where_versions_differ_from_those_tried(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(about, "tried_versions", lambda: {"torch": "0.1", "numpy": about.versions()["numpy"]})
+    assert run(data, tmp_path / "run") == 0
+    assert results(tmp_path / "run")["tried_versions"] == {"torch": "0.1"}
+    line = f"versions other than those tried: torch {about.versions()['torch']} (tried: 0.1)"
+    assert f"\n- {line}\n" in (tmp_path / "run" / "toy_test" / "results.md").read_text()
+    assert capfd.readouterr().err.count(line) == 1
+    monkeypatch.setattr(about, "tried_versions", lambda: {})
+    assert run(data, tmp_path / "other") == 0
+    assert results(tmp_path / "other")["tried_versions"] == {}
+    assert "those tried" not in (tmp_path / "other" / "toy_test" / "results.md").read_text() + capfd.readouterr().err
 
 
 def test_results_hold_scores_counts_and_what_they_depend_on(data: Path, tmp_path: Path) -> None:
@@ -147,7 +163,74 @@ def test_a_run_that_can_ask_nothing_ends_early(
     text = [line for line in (tmp_path / "data" / "toy.jsonl").read_text().splitlines() if "null" not in line]
     (tmp_path / "data" / "toy.jsonl").write_text("\n".join(text))
     assert run(tmp_path / "data", tmp_path / "run", batch_size_total=1) == 1
-    assert "none of the first 100 questions could be asked; the last: " in capsys.readouterr().err
+    assert "none of the first 100 questions has an answer; the last: " in capsys.readouterr().err
+
+
+def broken_scores(monkeypatch: pytest.MonkeyPatch, pictures: set[str | None]) -> None:
+    """Let the toy engine fail as an engine does whose scores are NaN for some pictures."""
+    from collavo.errors import NonFiniteError
+
+    answer = ToyEngine.answer
+
+    def failing(self: ToyEngine, queries: Any, generation: Any) -> list[Any]:
+        names = [None if query.picture is None else query.picture.name for query in queries]
+        replies = answer(self, queries, generation)
+        if not {*names} & pictures:
+            return replies
+        held = [None if name in pictures else reply for name, reply in zip(names, replies, strict=True)]
+        raise NonFiniteError("the model's scores are not finite", held)
+
+    monkeypatch.setattr(ToyEngine, "answer", failing)
+
+
+def test_scores_that_are_not_finite_are_errors_of_their_own_questions(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data, tmp_path / "clean")
+    clean = {row["id"]: row for row in lines(tmp_path / "clean" / "toy_test" / "predictions.jsonl")}
+    engine = ToyEngine()
+    with monkeypatch.context() as broken:
+        broken_scores(broken, {"2.png"})
+        assert run(data, tmp_path / "run", ToySource(engine)) == 0
+    hit = [row["id"] for row in lines(data / "toy.jsonl") if row["image"] == "2.png"]
+    found = results(tmp_path / "run")
+    assert hit and [error["id"] for error in found["errors"]] == hit
+    assert {error["reason"] for error in found["errors"]} == {"the model's scores are not finite"}
+    for row in lines(tmp_path / "run" / "toy_test" / "predictions.jsonl"):
+        assert row["text"] is None if row["id"] in hit else row == clean[row["id"]]
+    assert sum(map(len, engine.batches)) == clean_questions(data), "nothing is asked twice"
+    assert run(data, tmp_path / "run") == 0  # errors are tried again
+    assert results(tmp_path / "run")["counts"]["errors"] == 0
+
+
+def clean_questions(data: Path) -> int:
+    return len({(row["image"], row["question"]) for row in lines(data / "toy.jsonl")})
+
+
+def test_a_strict_run_ends_at_scores_that_are_not_finite(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken_scores(monkeypatch, {"2.png"})
+    assert run(data, tmp_path / "run", strict=True) == 1
+    first = next(row["id"] for row in lines(data / "toy.jsonl") if row["image"] == "2.png")
+    said = capsys.readouterr().err
+    assert f"error: {first}: the model's scores are not finite (EVAL.STRICT False" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_a_run_without_most_answers_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], some: bool
+) -> None:
+    names: set[str | None] = {f"{number}.png" for number in range(1 if some else 0, 7)}
+    broken_scores(monkeypatch, names if some else {None, *names})
+    assert run(data, tmp_path / "run") == 1
+    said, folder = capsys.readouterr().err, tmp_path / "run" / "toy_test"
+    if some:
+        assert "questions have no answer; the first: the model's scores" in said
+        assert results(tmp_path / "run")["counts"]["answered"] > 0
+    else:
+        assert "none of its" in said and "nothing is scored; the model's scores are not finite" in said
+        assert not (folder / "results.json").exists() and not (folder / "predictions.jsonl").exists()
 
 
 def test_a_missing_map_fails_its_own_question_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,15 +317,27 @@ def test_restart_asks_everything_again(data: Path, tmp_path: Path) -> None:
     assert engine.batches and results(tmp_path / "run")["changes"] == []
 
 
-def test_a_limit_asks_the_first_records_and_can_be_lifted(data: Path, tmp_path: Path) -> None:
-    engine = ToyEngine()
+def test_a_limit_asks_a_random_part_says_so_and_can_be_raised(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, folder = ToyEngine(), tmp_path / "run" / "toy_test"
     run(data, tmp_path / "run", ToySource(engine), limit=7)
-    assert [row["id"] for row in lines(tmp_path / "run" / "toy_test" / "predictions.jsonl")] == [
-        f"r{number}" for number in range(7)
-    ]
-    assert results(tmp_path / "run")["limit"] == 7
-    assert "first 7 records" in (tmp_path / "run" / "toy_test" / "results.md").read_text()
+    drawn = [row["id"] for row in lines(folder / "predictions.jsonl")]
+    whole = [row["id"] for row in lines(data / "toy.jsonl")]
+    assert len(drawn) == 7 and drawn == [name for name in whole if name in drawn] and drawn != whole[:7]
+    assert results(tmp_path / "run")["part"] == {"records": 7, "of": 60, "seed": 0}
+    said = "a random 7 of 60 records"
+    assert f"# Toy ({said})" in (folder / "results.md").read_text()
+    assert [row["part"] for row in csv.DictReader((folder / "results.csv").open())] == [said]
+    shown = capsys.readouterr()
+    assert said in shown.out and said in shown.err
+
+    run(data, tmp_path / "run", ToySource(engine), limit=30)
+    assert {*drawn} < {row["id"] for row in lines(folder / "predictions.jsonl")}
     run(data, tmp_path / "run", ToySource(engine))
+    assert results(tmp_path / "run")["part"] is None
+    assert "random" not in (folder / "results.md").read_text()
+    assert [row["part"] for row in csv.DictReader((folder / "results.csv").open())] == [""]
     distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
     assert sum(len(batch) for batch in engine.batches) == len(distinct)
 

@@ -16,6 +16,7 @@ from datasets.options import build_options
 from datasets.registration import coco_panoptic
 from datasets.types import BadRecord, DataError, Record
 from pipeline.catalog import load_catalog
+from tests.limits import examples
 
 NAMES = {1: ("person", 1), 3: ("car", 1), 18: ("dog", 1), 187: ("sky-other-merged", 0), 44: ("bottle", 1)}
 
@@ -43,7 +44,7 @@ def read(folder: Path, values: Any, **options: Any) -> tuple[list[Record], list[
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, BadRecord)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(seed=st.integers(0, 10**6), limit=st.none() | st.integers(1, 4))
 def test_binary_is_balanced_and_true(tmp_path_factory: pytest.TempPathFactory, seed: int, limit: int | None) -> None:
     values = content(seed)

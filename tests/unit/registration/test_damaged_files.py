@@ -10,11 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.registration import gqa, scienceqa, seed, textvqa
 from datasets.types import BadRecord, DataError, Record
+from tests.limits import examples
 
 from .test_questions_in_json import PROMPT, ROSETTA, gqa_question, problem, seed_question, text_question
 
@@ -58,7 +59,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @pytest.mark.parametrize("reader", FILES, ids=lambda r: r.__name__.rsplit(".", 1)[1])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 @given(data=st.data())
 def test_one_replaced_value(reader: Any, data: st.DataObject, tmp_path: Path) -> None:
     damaged = data.draw(st.sampled_from(sorted(FILES[reader])))
@@ -76,7 +77,6 @@ def test_one_replaced_value(reader: Any, data: st.DataObject, tmp_path: Path) ->
     assert all(isinstance(item, (Record, BadRecord)) for item in items)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_one_replaced_value_in_the_list_of_prompts(data: st.DataObject, tmp_path: Path) -> None:
     damaged = replaced([PROMPT], data.draw(st.sampled_from(list(places([PROMPT])))), data.draw(VALUES))

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.registration import ai2d, hallusionbench, load_records, mathvista, mmvet, qbench
 from datasets.types import BadRecord, DataError, ImageFile, Record
 from pipeline.catalog import load_catalog
+from tests.limits import examples
 
 LETTER = "Answer with the option's letter from the given choices directly."
 
@@ -293,7 +294,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @pytest.mark.parametrize("reader", FILES, ids=lambda r: r.__name__.rsplit(".", 1)[1])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 @given(data=st.data())
 def test_one_replaced_value(reader: Any, data: st.DataObject, tmp_path: Path) -> None:
     """Records and named faults, or one message, whatever stands in a file."""

@@ -229,7 +229,7 @@ def test_seed_faults_are_named(tmp_path: Path) -> None:
     assert "'question' should be a text, got None" in bad[2].reason
 
 
-@pytest.mark.parametrize("image", ["", "../../secret", "/etc/passwd", "a\0b"])
+@pytest.mark.parametrize("image", ["", "../../secret", "/etc/passwd", "a//../b"])
 def test_a_picture_outside_its_folder_is_a_fault(tmp_path: Path, image: str) -> None:
     seed_file(tmp_path, seed_question("1", data_id=image))
     records, bad = split(seed.read([tmp_path], seed.Options()))

@@ -23,6 +23,7 @@ from datasets.evaluation import evaluate
 from datasets.registration import load_records, tables
 from datasets.types import BadRecord, DataError, Record
 from pipeline.catalog import load_catalog, parse
+from tests.limits import examples
 
 PICTURES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
 Rows = Sequence[Mapping[str, Any]]
@@ -85,7 +86,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(ROW, min_size=1, max_size=5), st.data())
 def test_every_format_gives_the_same_records(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     for number, row in enumerate(rows):
@@ -108,7 +109,7 @@ def test_every_format_gives_the_same_records(rows: list[dict[str, Any]], data: s
             assert len({r.image.name for r in records if r.image}) == len({row["image"] for row in rows})
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.sampled_from(sorted(WRITERS)), st.lists(ROW, min_size=1, max_size=2), st.data())
 def test_a_spoilt_file_never_ends_in_another_error(name: str, rows: list[dict[str, Any]], data: st.DataObject) -> None:
     content = bytearray(WRITERS[name](rows))

@@ -1,13 +1,16 @@
 """What every segmenter backend must do; a new one needs a case here."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from modeling.segmenters import backends, build_segmenter
 from modeling.segmenters.base import Picture, Segmenter
@@ -120,6 +123,22 @@ def test_what_is_no_colour_picture_is_named(name: str, cases: dict[str, Callable
     for shape, dtype in (((9, 9), np.uint8), ((9, 9, 4), np.uint8), ((9, 9, 3), np.float32), ((0, 9, 3), np.uint8)):
         with pytest.raises(SegmenterError, match=r"picture odd\.png.*(expected RGB pixels|a picture of 0x9)"):
             segmenter.segment([Picture(np.zeros(shape, dtype), "odd.png")], (5, 5))
+
+
+@pytest.mark.parametrize("name", ["mask2former", "xdecoder"])
+def test_scores_that_are_not_finite_are_no_empty_map(
+    name: str, cases: dict[str, Callable[[], SegmenterConfig]], tmp_path: Path
+) -> None:
+    config = cases[name]()
+    shutil.copytree(config.PATH, tmp_path / "broken")
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and "norm" in key and key.endswith("weight"):
+            tensor[:] = 3e38  # finite, but not what follows
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    segmenter = build_segmenter(replace(config, PATH=str(tmp_path / "broken")))
+    with pytest.raises(SegmenterError, match=r"picture p0\.jpg: the segmenter's scores are not finite"):
+        segmenter.segment(pictures()[:1], (5, 5))
 
 
 def test_fingerprint_follows_thresholds(tiny_mask2former: Path) -> None:

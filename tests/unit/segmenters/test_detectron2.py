@@ -190,3 +190,16 @@ def test_weights_of_another_model_are_refused(
         built(tmp_path / "x.pkl")
     with pytest.raises(SegmenterError, match="is no file; detectron2 takes the weights of SEGMENTER.ZOO_CONFIG"):
         built(tmp_path / "none.pkl")
+
+
+def test_scores_that_are_not_finite_are_no_empty_map(
+    weights: Path, models: list[Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Model.forward
+
+    def broken(self: Model, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**output, "sem_seg": torch.full((2, 6, 9), float("nan"))} for output in forward(self, batch)]
+
+    monkeypatch.setattr(Model, "forward", broken)
+    with pytest.raises(SegmenterError, match=r"picture p\.jpg: the segmenter's scores are not finite"):
+        built(weights).segment([picture(6, 9)], (6, 9))

@@ -70,6 +70,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]
 
 def test_pictures_of_one_prepared_size_share_a_forward(folder: Path, forwards: list[tuple[int, ...]]) -> None:
     segmenter = built(folder, BATCH_SIZE=3)
+    segmenter._model.double()  # in float32 a pixel between two masks may go to either, by rounding
     sizes = [(40, 60), (60, 40), (80, 120), (40, 61), (44, 66), (40, 60)]  # all but one become 32 x 48 or 49
     pictures = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
     together = segmenter.segment(pictures, (35, 35))

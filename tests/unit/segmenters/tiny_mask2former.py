@@ -24,6 +24,7 @@ def save_tiny_mask2former(folder: Path) -> Path:
     model = Mask2FormerForUniversalSegmentation(config)
     torch.nn.init.normal_(model.class_predictor.weight, std=20.0)  # so that some queries are confident
     model.save_pretrained(folder)
-    kind = getattr(transformers, "Mask2FormerImageProcessorPil", transformers.Mask2FormerImageProcessor)
+    pillow, plain = "Mask2FormerImageProcessorPil", "Mask2FormerImageProcessor"
+    kind = getattr(transformers, pillow if hasattr(transformers, pillow) else plain)
     kind(size={"height": 64, "width": 64}).save_pretrained(folder)
     return folder

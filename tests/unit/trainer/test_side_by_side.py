@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collavo.crayon import CrayonPrompt, object_list
@@ -96,7 +96,6 @@ def test_conversations_of_one_turn_share_their_picture() -> None:
     assert share_pictures(samples, 1) == samples
 
 
-@settings(deadline=None)
 @given(st.integers(0, 3), st.integers(1, 4), st.lists(st.integers(1, 4), max_size=4))
 def test_what_is_seen(padding: int, shared: int, lengths: list[int]) -> None:
     row = [-1] * padding + [0] * shared + [n for n, length in enumerate(lengths, start=1) for _ in range(length)]

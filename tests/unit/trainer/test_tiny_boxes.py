@@ -15,6 +15,7 @@ from collavo.config import CoLLaVOConfig
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.tokenizer import tiny_tokenizer
 from modeling.internlm2 import rotary_tables, rotate
+from tests.limits import examples
 from trainer.tiny.boxes import Boxes, Overheard, box_loss, boxes_in, gather_numbers, number_ids, overhear
 from trainer.tiny.rows import Encoded, Packer, Row
 from trainer.tiny.start import config_of, near_numbers
@@ -34,7 +35,7 @@ def a_row(question: str) -> Row:
     return Packer(TOKENIZER, 64).rows([[Encoded("box_class", ids, 1), Encoded("box_class", ids, 1)]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(TEXT.map("".join), min_size=1, max_size=3))
 def test_boxes_are_found_where_a_text_has_them(texts: list[str]) -> None:
     rows = [TOKENIZER(text, add_special_tokens=False).input_ids for text in texts]
@@ -79,7 +80,7 @@ def _shares(packed: Tensor, config: CoLLaVOConfig, row: Row, group: int, place: 
     """What the second head of a group attends to from a place."""
     text = config.text
     parts = packed.view(*packed.shape[1:2], text.num_key_value_heads, 4, text.head_dim)[:, group]
-    cos, sin = (table[0, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
+    cos, sin = (table[0, :, 0, 0] for table in rotary_tables(row.position_ids, text.head_dim, text.rope_theta))
     query, key = rotate(parts[:, 1], cos, sin)[place], rotate(parts[:, 2], cos, sin)
     logits = (key @ query / math.sqrt(text.head_dim)).masked_fill(~row.attention_mask[0, 0, place], -math.inf)
     return logits.softmax(-1)

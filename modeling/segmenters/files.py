@@ -1,0 +1,63 @@
+"""Whether a segmenter's files are on this machine: said before anything is loaded. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ..files import is_file, is_folder
+from ..hub import NotHereError, locate
+from .errors import SegmenterError
+from .options import SegmenterConfig
+
+
+def check_files(config: SegmenterConfig) -> None:
+    """Look for what a backend needs; one of the hub that is not here is fetched.
+
+    Raises:
+        SegmenterError: something is not there; it is named, with what to do.
+    """
+    path = Path(config.PATH)
+    if config.NAME == "mask2former":
+        mask2former_folder(config)
+    elif config.NAME == "xdecoder":
+        _must_be(path / "model.safetensors" if is_folder(path) else path, "PATH", "a released .pt file, or a directory")
+        if config.TOKENIZER:
+            _must_be(Path(config.TOKENIZER), "TOKENIZER", "a directory with CLIP's tokenizer")
+    elif config.NAME == "detectron2":
+        _must_be(path, "PATH", "a file of its zoo's weights")
+        if importlib.util.find_spec("detectron2") is None:
+            raise SegmenterError(
+                "SEGMENTER.NAME detectron2: the library is not installed. No package index has it: install it from its "
+                "source repository (facebookresearch/detectron2), or choose SEGMENTER.NAME mask2former, xdecoder, "
+                "precomputed or none."
+            )
+    elif config.NAME == "precomputed":
+        _must_be(path, "PATH", "a JSON in COCO's panoptic format")
+        _must_be(Path(config.IMAGES or "."), "IMAGES", "the folder of its PNGs")
+
+
+def _must_be(path: Path, key: str, what: str) -> None:
+    if not is_file(path) and not is_folder(path):
+        raise SegmenterError(f"SEGMENTER.{key}: {path} is not there; it is {what}")
+
+
+def mask2former_folder(config: SegmenterConfig) -> Path:
+    """The directory that holds a Mask2Former.
+
+    Raises:
+        SegmenterError: it is not on this machine, and cannot be fetched.
+    """
+    try:
+        return locate(config.PATH)
+    except NotHereError as error:
+        raise unusable(config, str(error)) from error
+
+
+def unusable(config: SegmenterConfig, reason: str) -> SegmenterError:
+    """A Mask2Former that cannot be used, and what to do."""
+    return SegmenterError(
+        f"SEGMENTER.PATH: Mask2Former '{config.PATH}' cannot be loaded ({reason}). Without a network, download "
+        "config.json, preprocessor_config.json and model.safetensors of that name elsewhere and set SEGMENTER.PATH to "
+        "their directory, or choose SEGMENTER.NAME precomputed or none."
+    )
