@@ -95,9 +95,7 @@ def _score_into(
     """Score, write and show; see `rescore`."""
     answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
-        warn(
-            f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
-        )
+        warn(f"{len(stray)} answers are to ids of no record that can be asked, and count for nothing: {listed(stray)}")
     run = run_options(config)
     about: dict[str, Any] = {
         **about_model(run, pipeline.declaration.dataset),
