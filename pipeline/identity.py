@@ -171,6 +171,26 @@ def check_settings(file: Path, benchmark: Benchmark, engine: Mapping[str, Any]) 
         raise _refusal(file, changed)
 
 
+def told_of(file: Path) -> dict[str, list[str]]:
+    """What results must say of the run that gave the answers beside its ``run.json``.
+
+    Args:
+        file: the folder's ``run.json``; it may be missing, or another tool's, which says nothing here.
+    Returns: ``changes`` between answers of several configurations, and settings that were ``forced`` on a checkpoint
+        which was trained with others; a line each.
+    """
+    try:
+        held = _read(file)
+    except RunError:
+        return {"changes": [], "forced": []}
+    engine = held["parts"].get("engine")
+    forced = engine.get("forced") if isinstance(engine, Mapping) else None
+    return {
+        name: [str(line) for line in lines] if isinstance(lines, list) else []
+        for name, lines in (("changes", held["changes"]), ("forced", forced))
+    }
+
+
 def _refusal(file: Path, changes: Sequence[str]) -> RunError:
     listed = "\n  ".join(changes)
     return RunError(

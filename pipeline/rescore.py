@@ -25,6 +25,7 @@ from .config import EvalConfig
 from .errors import RunError
 from .files import make_folder
 from .given import SCORES
+from .identity import told_of
 from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
 from .kept import RULES, decider_of, folder_of, in_words, set_aside
 from .lock import sole_use
@@ -94,13 +95,12 @@ def _score_into(
     """Score, write and show; see `rescore`."""
     answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
-        warn(
-            f"{len(stray)} answers are to ids that the benchmark does not have, and count for nothing: {listed(stray)}"
-        )
+        warn(f"{len(stray)} answers are to ids of no record that can be asked, and count for nothing: {listed(stray)}")
     run = run_options(config)
     about: dict[str, Any] = {
         **about_model(run, pipeline.declaration.dataset),
         **about_part(run, len(records), len(whole)),
+        **told_of(source.predictions.parent / "run.json"),
         "predictions": str(source.predictions),
         "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
         "git_commit": git_commit(),

@@ -384,7 +384,12 @@ def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
         found.append(f"only {part} were asked (EVAL.LIMIT {results['limit']})")
     if results.get("untaught"):
         found.append("this kind of question was not among the model's lessons (EVAL.UNTAUGHT)")
+    if results.get("forced"):
+        found.append(f"asked otherwise than the model was trained (CRAYON.FORCE): {_lines(results['forced'])}")
     if results.get("changes"):
-        changes = "; ".join(map(shown, results["changes"]))
-        found.append(f"some answers are of an earlier configuration (EVAL.ON_CHANGE): {changes}")
+        found.append(f"some answers are of an earlier configuration (EVAL.ON_CHANGE): {_lines(results['changes'])}")
     return found
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "; ".join(map(shown, lines))

@@ -150,8 +150,12 @@ def _not_all(counts: Mapping[str, int]) -> str:
 
 def _remarks(result: Mapping[str, Any]) -> str:
     """What limits the figures of a benchmark."""
-    part, taught = part_in_words(result), not result.get("untaught")
-    return (f"; {part} (EVAL.LIMIT)" if part else "") + ("" if taught else "; not among the model's lessons")
+    part, forced = part_in_words(result), "; ".join(map(inline, result.get("forced", ())))
+    return (
+        (f"; {part} (EVAL.LIMIT)" if part else "")
+        + ("; not among the model's lessons" if result.get("untaught") else "")
+        + (f"; {markdown_text(forced)} (CRAYON.FORCE)" if forced else "")
+    )
 
 
 def _held(columns: Sequence[Column]) -> list[int]:

@@ -23,7 +23,7 @@ from datasets.types import BadRecord, DataError, Record
 
 from .base import BenchmarkPipeline
 from .files import write_text
-from .identity import Identity, run_parts, settle
+from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, read_folder, usable_answers
 from .judging import decider, score
 from .kept import in_words, set_aside
@@ -365,7 +365,7 @@ def _finish(
         **about_model(session.options, task.dataset),
         **about_part(session.options, len(data.records), data.of),
         "fingerprint": identity.fingerprint,
-        "changes": list(identity.changes),
+        **told_of(task.folder / "run.json"),
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)

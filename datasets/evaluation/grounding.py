@@ -23,7 +23,7 @@ from ..types import DataError, Metric, Record, Score, Scored
 from . import rates, targets
 
 Box = tuple[float, float, float, float]
-_NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
+_NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})(?:[eE][-+]?\d{1,2}(?!\d))?"
 _SEPARATOR = r"[\s,;]{1,6}"
 _PAIR = rf"\s{{0,6}}{_NUMBER}{_SEPARATOR}{_NUMBER}\s{{0,6}}"
 _BRACKETS = r"\[{0}\]|\({0}\)|\{{{0}\}}|<{0}>"

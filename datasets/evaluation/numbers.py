@@ -80,9 +80,11 @@ class Quantity:
 def quantity(text: str) -> Quantity | None:
     """A text that is one number, perhaps with thousands separators, percent or a factor, and a currency or a unit.
 
-    "1,000", "2 %", "$5 million", "12 years"; None for any other ("18-29", "2nd", "Q1 2019").
+    "1,000", "2 %", "$5 million", "12 years", "two"; None for any other ("18-29", "2nd", "Q1 2019").
     """
     written = " ".join(plain(text).split())
+    if written.lower() in _WORDS:
+        return Quantity(number=float(_WORDS.index(written.lower())))
     found = _QUANTITY.fullmatch(written) if len(written) <= _LONGEST else None
     if not found or (found["unit"] or "").lower() in _ORDINALS or (found["currency"] and len(found["unit"] or "") == 1):
         return None

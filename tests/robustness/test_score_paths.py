@@ -148,3 +148,16 @@ def test_verdicts_are_counted_not_requests(run: Path, capsys: pytest.CaptureFixt
             judge = ["JUDGE.BASE_URL", server.url, "JUDGE.CONCURRENCY", "1", "JUDGE.CACHE", f"cache{failing}"]
             assert main(["score", "--predictions", str(run / "judged"), "--overrides", *judge]) == 0
         assert said in capsys.readouterr().err
+
+
+def test_scores_say_what_the_run_was_forced_to(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held: dict[str, Any] = {"fingerprint": "f", "restarts": 0, "accepted": ["f.0"], "changes": ["llm: 4 -> 8 bit"]}
+    held["parts"] = {"engine": {"forced": ["CRAYON.MAP_SCALE 7 instead of 14"]}}
+    file = run / "plain" / "run.json"
+    for content, forced in ((held, 1), ({**held, "parts": {"engine": []}}, 0), ([], 0)):
+        file.write_text(json.dumps(content))
+        assert main(["score", "--predictions", str(run / "plain")]) == 0
+        page = (run / "plain" / "score" / "results.md").read_text()
+        assert page.count("(CRAYON.FORCE): CRAYON.MAP") == forced
+        assert capsys.readouterr().err.count("CRAYON.MAP_SCALE 7 instead of 14") == forced
+        assert ("llm: 4 -" in page) == isinstance(content, dict)

@@ -129,3 +129,7 @@ def test_figures_by_split() -> None:
     assert rows["mean_iou"] == pytest.approx(1.75 / 3)
     assert (rows["val/accuracy"], rows["testA/accuracy"], rows["testA/mean_iou"]) == (0.5, 1.0, 0.75)
     assert rows["no_answer"] == 1
+
+
+def test_a_box_may_have_exponents() -> None:
+    assert read_box("[1e-1, 2.5E-1, 0.3, 4e-01]") == (0.1, 0.25, 0.3, 0.4)

@@ -126,3 +126,9 @@ def test_thousands_separators_change_nothing(number: int, before: str, after: st
 def test_tolerance_is_checked() -> None:
     with pytest.raises(DataError, match="tolerance must be"):
         Options(tolerance=2.0)
+
+
+@pytest.mark.parametrize(("text", "target"), [("2", "two"), ("There are 2.", "Two"), ("two", "2"), ("2.0", "two")])
+def test_number_words_on_either_side_are_numbers_to_a_reader(text: str, target: str) -> None:
+    assert lenient_matches(text, target, 0.05)
+    assert not lenient_matches("3", target, 0.05)

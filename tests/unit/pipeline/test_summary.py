@@ -53,6 +53,7 @@ def test_wide_tables_go_on_below() -> None:
     assert [word for word in shown.split() if word.startswith("B")] == [f"B{number}" for number in range(30)]
 
 
+FORCED = {"forced": ["CRAYON.MAP_SCALE 7 instead of 14"]}
 PART = {"part": {"records": 100, "of": 2374, "seed": 0}}
 
 
@@ -66,7 +67,7 @@ def test_a_part_and_what_was_never_taught_are_said_where_figures_stand() -> None
     rows = [{**row, "difference": None} for row in MME["expected"]]
     results = [
         {**MME, "expected": rows, **PART, "limit": 100, **COUNTED},
-        {**result("AI2D", 0.5), "dataset": "ai2d", "untaught": True, "another_model": "", **COUNTED},
+        {**result("AI2D", 0.5), "dataset": "ai2d", "untaught": True, "another_model": "", **FORCED, **COUNTED},
     ]
     columns = [column for one in results for column in columns_of(one)]
     shown, page = plain(columns), markdown(columns, results, {}, {"pope_test": "no answers"})
@@ -74,6 +75,7 @@ def test_a_part_and_what_was_never_taught_are_said_where_figures_stand() -> None
         assert text.count("100 of 2374") >= 2 and "difference" not in text
         assert "among its lessons" in text and "1689.7" in text
     assert "a random 100 of 2374 records (EVAL.LIMIT)" in page
+    assert page.replace("\\", "").count("MAP_SCALE 7 instead of 14 (CRAYON.FORCE)") == 1
     assert "not among the model's lessons" in page and "`pope_test` failed: no answers" in page
 
 
