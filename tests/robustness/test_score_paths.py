@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -148,3 +149,13 @@ def test_verdicts_are_counted_not_requests(run: Path, capsys: pytest.CaptureFixt
             judge = ["JUDGE.BASE_URL", server.url, "JUDGE.CONCURRENCY", "1", "JUDGE.CACHE", f"cache{failing}"]
             assert main(["score", "--predictions", str(run / "judged"), "--overrides", *judge]) == 0
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", '{"judged": {"decided_by": 3}}', None])
+def test_results_that_cannot_be_read_are_replaced(run: Path, content: str | None) -> None:
+    """By newer ones: nobody can tell who decided them. None is a pipe, which is not waited for."""
+    file = run / "plain" / "score" / "results.json"
+    file.parent.mkdir()
+    os.mkfifo(file) if content is None else file.write_text(content)
+    assert main(["score", "--predictions", str(run / "plain")]) == 0
+    assert metrics(run / "plain")["accuracy"] == 1.0
