@@ -28,6 +28,8 @@ def locate(name: str | Path, key: str = "RESUME_FROM") -> Path:
     text = shown(str(name))[1:-1]
     if is_file(path):
         raise CheckpointError(f"{key}: {text} is a file; a checkpoint is a directory, name the one that it lies in")
+    if os.path.exists(path) and not is_folder(path):
+        raise CheckpointError(f"{key}: {text} is neither a file nor a directory; a checkpoint is a directory")
     if not is_folder(path):
         raise CheckpointError(f"{key}: {text} {not_there(str(name))}")
     if is_file(path / STATE) or is_file(path / "config.json"):

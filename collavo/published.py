@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+
+from modeling.files import FileError, read_object
 
 from .errors import CheckpointError
 from .trained import foundation
@@ -21,8 +22,8 @@ def has_published_sizes(checkpoint: Path) -> bool:
             answer is yes: loading it is what will say so.
     """
     try:
-        values = json.loads((foundation(checkpoint) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, CheckpointError):
+        values = read_object(foundation(checkpoint) / "config.json")
+    except (FileError, CheckpointError):
         return True
-    text = values.get("text_config", values) if isinstance(values, Mapping) else None
+    text = values.get("text_config", values)
     return not isinstance(text, Mapping) or all(text.get(name, size) == size for name, size in SIZES.items())

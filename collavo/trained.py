@@ -105,6 +105,11 @@ class _AdapterFile(Strict):
     alpha_pattern: Annotated[dict[str, Any], Field(max_length=0)] = {}
     layers_to_transform: None = None
     modules_to_save: None = None
+    layer_replication: None = None
+    target_parameters: None = None
+    trainable_token_indices: None = None
+    use_qalora: Literal[False] = False
+    use_bdlora: Literal[False] | None = None
 
 
 def is_trained(folder: Path) -> bool:

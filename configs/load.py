@@ -199,7 +199,7 @@ def find_file(file: str | Path) -> Path:
     """A configuration file's path: as given, or below the repository.
 
     Raises:
-        ConfigError: it is in neither place; files of nearly that name are named.
+        ConfigError: it is in neither place; files of nearly that name are named. Or something else is in its place.
     """
     try:
         given = user_path(str(file))
@@ -209,6 +209,9 @@ def find_file(file: str | Path) -> Path:
     for place in places:
         if place.is_file():
             return place
+    if there := next((place for place in places if place.exists()), None):
+        kind = "a folder" if there.is_dir() else "a device or a pipe"
+        raise ConfigError(f"configuration file {shown(str(file))} is {kind}, not a file")
     beside = sorted(path for path in given.parent.glob("*.y*ml") if path.is_file())
     shipped = sorted(path.relative_to(REPOSITORY) for path in (REPOSITORY / "configs").glob("*.yaml"))
     known = {path.name: str(path) for path in (*shipped, *beside)}

@@ -62,9 +62,11 @@ def find(roots: Sequence[Path], *candidates: str) -> Path:
         candidates: paths relative to a root.
 
     Raises:
-        DataError: none exists; the message lists every place that was looked at.
+        DataError: none exists; the message lists every place that was looked at. Or a device or a pipe is in the place.
     """
     found = first(roots, *candidates)
+    if found is not None and not (found.is_file() or found.is_dir()):
+        raise DataError(f"{found}: is neither a file nor a folder")
     if found is not None:
         return found
     listed = "\n  ".join(str(place) for place in places(roots, *candidates))

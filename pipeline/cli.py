@@ -17,6 +17,7 @@ from collavo.settings import settings_for
 from configs.common.paths import user_path
 from configs.common.words import did_you_mean, quoted, shown
 from configs.load import ConfigError
+from datasets.evaluation.judges.options import without_key
 from datasets.registration.beforehand import missing_files, unknown_placeholders
 from datasets.roots import data_roots
 from datasets.types import DataError
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
 def _complain(message: str) -> None:
     """Write an error, on the main process only."""
     if is_main(os.environ):
-        say(f"error: {message}")
+        say(f"error: {without_key(message, os.environ)}")
     let_main_speak(os.environ)
 
 

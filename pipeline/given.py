@@ -62,6 +62,8 @@ def prediction_files(path: Path, dataset: str | None) -> list[Path]:
     if not path.exists():
         hint = did_you_mean(path.name, _names_in(path.parent), otherwise="")
         raise DataError(f"{where}: no such file{hint}")
+    if not path.is_dir():
+        raise DataError(f"{where}: is neither a file nor a folder")
     if (path / PREDICTIONS).is_file():
         return [path / PREDICTIONS]
     if mme_tool.read(path) is not None:

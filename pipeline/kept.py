@@ -7,11 +7,12 @@ it. A run writes into its one folder; what it finds there of another judge is mo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
+
+from configs.common.safe_json import read_json
 
 from .files import make_folder
 from .judging import VERDICTS
@@ -40,7 +41,7 @@ def folder_of(base: Path, decider: str) -> Path:
 def decider_of(folder: Path) -> str | None:
     """Who decided the results that a folder holds; None where it holds none that can be read."""
     try:
-        content: Any = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        content: Any = read_json(folder / RESULTS)
         judged = content["judged"]
         said = judged.get("judge", judged["decided_by"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from collavo.place import locate
 from pipeline.cli import Command, note, path_argument
 from pipeline.progress import write_out
 
@@ -38,6 +39,7 @@ def _merge_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(args: argparse.Namespace) -> int:
+    locate(args.checkpoint, "merge")  # known without torch, which takes long to load
     from .merge import merge
 
     merge(args.checkpoint, args.out, dtype=args.dtype, released=args.released)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,9 +35,11 @@ def read_json(path: Path) -> Any:
     """Read a JSON file in UTF-8.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is none: opening a pipe would wait for whoever writes into it.
         ValueError: see `parse_json`; or it is no UTF-8.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
     return parse_json(path.read_text(encoding="utf-8"))
 
 

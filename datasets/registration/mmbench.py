@@ -79,7 +79,7 @@ def _record(row: tsv.Row, pictures: tsv.Pictures) -> Record:
     if not cells["question"].strip():
         raise MalformedError("'question' is empty")
     options = {letter: cells[letter] for letter in string.ascii_uppercase if cells.get(letter)}
-    answer = cells.get("answer", "").strip() or None
+    answer = cells.get("answer", "").strip().upper() or None
     if not options or (answer is not None and answer not in options):
         letters = ", ".join(options) or "(there are none)"
         raise MalformedError(f"answer {brief(answer)} is none of the options {letters}")

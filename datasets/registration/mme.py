@@ -78,7 +78,7 @@ def _record(line: Line) -> Record:
     task, image, number, text = line
     check_text(text, "line")
     question, tab, label = text.rpartition("\t")
-    if not tab or label.strip() not in ("Yes", "No"):
+    if not tab or label.strip().lower() not in ("yes", "no"):  # the authors' tool does not tell the cases apart either
         raise MalformedError(f"expected 'question<TAB>Yes' or 'question<TAB>No', got {brief(text)}")
     question = question.strip()
     return Record(
@@ -156,6 +156,8 @@ def _lines(path: Path) -> list[str]:
     Raises:
         MalformedError: the file cannot be read.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise MalformedError("is no file, but a device or a pipe")
     try:
         text = decode_text(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:

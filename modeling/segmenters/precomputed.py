@@ -52,6 +52,8 @@ class PrecomputedSegmenter:
     def __init__(self, annotations: Path, folder: Path) -> None:
         self._file, self._folder = annotations, folder
         try:
+            if annotations.exists() and not annotations.is_file():
+                raise SegmenterError(f"SEGMENTER.PATH: {annotations} is no file; name the COCO panoptic JSON itself")
             data = annotations.read_bytes()
             if found := stand_in(data[:256]):
                 raise SegmenterError(f"SEGMENTER.PATH: {annotations} {found}")

@@ -300,6 +300,8 @@ def test_weights_beyond_half_precision_are_named(ours: Path, tmp_path: Path) -> 
         (f"{IMAGE_CIT}/adapter_config.json", top(r=5), "r and lora_alpha are 5 and 8"),
         (f"{VL_CIT}/adapter_config.json", top(use_dora=True), "use_dora"),
         (f"{VL_CIT}/adapter_config.json", top(peft_type="IA3"), "peft_type"),
+        (f"{VL_CIT}/adapter_config.json", top(layer_replication=[[0, 2], [1, 2]]), "layer_replication"),
+        (f"{VL_CIT}/adapter_config.json", top(use_qalora=True), "use_qalora"),
     ],
 )
 def test_what_is_wrong_with_what_a_training_left_is_named(

@@ -177,3 +177,29 @@ def test_a_deeply_nested_reply_is_a_failure_like_others(server: Server) -> None:
     judge = ChatJudge(JudgeOptions(base_url=server.url, attempts=1), {"OPENAI_API_KEY": KEY})
     with pytest.raises(JudgeError, match="cannot be used: "):
         judge.probe()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "--overrides", "EVAL.LIMIT", KEY],
+        ["eval", "--overrides", KEY, "1"],
+        ["eval", "--overrides", "SEGMENTER.NAME"] + [KEY, KEY],
+        ["eval", "--conf_files", KEY],
+        ["eval", f"--{KEY}"],
+        [KEY],
+        ["score", "--predictions", KEY],
+    ],
+)
+def test_a_key_in_the_wrong_place_of_a_command_line_is_not_repeated(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    said = capsys.readouterr()
+    assert code == 2
+    assert "error: " in said.err
+    assert KEY[:12] not in said.err + said.out

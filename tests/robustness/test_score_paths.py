@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -161,3 +162,13 @@ def test_scores_say_what_the_run_was_forced_to(run: Path, capsys: pytest.Capture
         assert page.count("(CRAYON.FORCE): CRAYON.MAP") == forced
         assert capsys.readouterr().err.count("CRAYON.MAP_SCALE 7 instead of 14") == forced
         assert ("llm: 4 -" in page) == isinstance(content, dict)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", '{"judged": {"decided_by": 3}}', None])
+def test_results_that_cannot_be_read_are_replaced(run: Path, content: str | None) -> None:
+    """By newer ones: nobody can tell who decided them. None is a pipe, which is not waited for."""
+    file = run / "plain" / "score" / "results.json"
+    file.parent.mkdir()
+    os.mkfifo(file) if content is None else file.write_text(content)
+    assert main(["score", "--predictions", str(run / "plain")]) == 0
+    assert metrics(run / "plain")["accuracy"] == 1.0

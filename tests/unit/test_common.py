@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -82,3 +83,6 @@ def test_depth_that_is_allowed_and_files(tmp_path: Path) -> None:
         read_json(tmp_path / "x.json")
     with pytest.raises(OSError, match="No such file"):
         read_json(tmp_path / "nowhere.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(OSError, match="no regular file"):
+        read_json(tmp_path / "pipe.json")

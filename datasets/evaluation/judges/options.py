@@ -19,6 +19,7 @@ from configs.common.words import quoted
 
 from ...options import build_options
 from .base import JudgeError
+from .redaction import Redactor
 
 PREFIX = "COLLAVO_JUDGE_"
 _SURELY_A_KEY = 12
@@ -127,6 +128,17 @@ def check_no_key(values: Any, variable: str | None, environ: Mapping[str, str]) 
             f"{setting} holds the key of the environment variable {quoted(variable)}. Settings are saved beside "
             "results: take it out, the judge finds it in the environment"
         )
+
+
+def without_key(text: str, environ: Mapping[str, str]) -> str:
+    """A message of what a user wrote, without the key of the environment that may stand in it.
+
+    Args:
+        text: the message.
+        environ: the process environment.
+    """
+    key = environ.get(environ.get(f"{PREFIX}KEY_VARIABLE") or JudgeOptions.key_variable, "").strip()
+    return Redactor(key)(text) if len(key) >= _SURELY_A_KEY else text
 
 
 def _setting_with(key: str, values: Any, name: str = "") -> str:

@@ -1,6 +1,7 @@
 """Which checkpoints are compared with the published CoLLaVO-7B."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,8 @@ def test_our_own_layout(tmp_path: Path) -> None:
 def test_the_shipped_model_is_another_one_and_what_is_unreadable_says_so_elsewhere(tmp_path: Path) -> None:
     assert not has_published_sizes(ROOT / "assets" / "tiny" / "collavo")
     assert has_published_sizes(tmp_path / "nowhere")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    assert has_published_sizes(tmp_path)

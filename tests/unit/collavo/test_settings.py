@@ -152,6 +152,7 @@ def test_the_four_ways_not_to_name_a_checkpoint(tmp_path: Path, monkeypatch: pyt
         ("file", "file is a file; a checkpoint is a directory"),
         ("a" * 5000, "does not exist$"),
         ("a\0b", "does not exist$"),
+        ("/dev/null", "/dev/null is neither a file nor a directory"),
         ("~nosuchuser/x", "does not exist$"),
     ):
         with pytest.raises(CheckpointError, match=message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,6 +107,25 @@ def test_a_file_of_mme_that_is_a_folder(tmp_path: Path) -> None:
     assert (len(records), len(bad)) == (26, 1) and "cannot be read" in bad[0].reason
 
 
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
+    folder = release(tmp_path)
+    (folder / "count/0001.txt").unlink()
+    os.mkfifo(folder / "count/0001.txt")
+    records, bad = read(mme, tmp_path)
+    assert (len(records), len(bad)) == (26, 1) and "a device or a pipe" in bad[0].reason
+    (tmp_path / "MMBench").mkdir()
+    os.mkfifo(tmp_path / "MMBench/mmbench_dev_20230712.tsv")
+    with pytest.raises(DataError, match="mmbench_dev_20230712.tsv: is neither a file nor a folder"):
+        read(mmbench, tmp_path)
+
+
+def test_labels_of_mme_in_any_case(tmp_path: Path) -> None:
+    folder = release(tmp_path)
+    whole = read(mme, tmp_path)
+    (folder / "count/0001.txt").write_text(TEXT.replace("\tYes", "\tYES ").replace("\tNo", "\tno"))
+    assert read(mme, tmp_path) == whole
+
+
 def test_a_bad_line_in_a_list_of_the_evaluation_tool(tmp_path: Path) -> None:
     (tmp_path / ROOT).mkdir()
     lines = [b"0.jpg\tIs it a?\tYes", b"0.jpg\tIs it caf\xe9?\tNo", b"1.jpg\tIs it b?\tYes", b"1.jpg\tIs it c?\tNo"]
@@ -185,6 +205,12 @@ def test_a_table_that_breaks_off_within_a_quoted_cell(tmp_path: Path) -> None:
     assert records[-1].fields["question"] == 'a\nquestion "of" two lines'
     assert [item.where.rsplit(", ", 1)[1] for item in bad] == ["line 10", "line 11"]
     assert "cut short" in bad[0].reason
+
+
+def test_a_small_letter_is_that_option_too(tmp_path: Path) -> None:
+    whole, _ = mmbench_table(tmp_path, GOOD)
+    records, bad = mmbench_table(tmp_path, [GOOD[0][:-1] + "a ", *GOOD[1:]])
+    assert records == whole and not bad
 
 
 def test_empty_rows_are_none(tmp_path: Path) -> None:
