@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
-from modeling.quantize import modules_to_keep, quantization_config, weight_bytes
+from modeling.quantize import modules_to_keep, multiplies_int8, quantization_config, weight_bytes
 from modeling.segmenters.base import Segmenter
 
 from .checkpoint import read_tensors
 from .engine import Engine
+from .errors import CheckpointError
 from .examine import Examined, examine
 from .loading import Progress, watched_loading
 from .model import CoLLaVOForConditionalGeneration
@@ -110,8 +111,13 @@ def load_examined(
         progress: see `load_model`.
 
     Raises:
-        CheckpointError: a weight is no number, or its bytes were changed.
+        CheckpointError: a weight is no number, or its bytes were changed; or 8 bits cannot be computed in here.
     """
+    if llm.BITS == 8 and not multiplies_int8(device):
+        raise CheckpointError(
+            "LLM.BITS 8: 8-bit products come out wrong in this process: unset ONEDNN_MAX_CPU_ISA, or take LLM.BITS 4, "
+            "16 or 32"
+        )
     described, config, dtype = examined.described, examined.config, DTYPES[llm.DTYPE]
     trained = weight and described.state is not None and not base_only
     keep = modules_to_keep(examined.blank, NOT_QUANTISED)

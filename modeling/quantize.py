@@ -7,6 +7,7 @@ skip, and so keeps 7 of its 9.3 billion parameters in 16 bit.)
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 import torch
@@ -56,6 +57,22 @@ def quantization_config(bits: int, dtype: torch.dtype, keep: Sequence[str]) -> B
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(keep))
     return None
+
+
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether 8-bit products come out right on a device.
+
+    On a CPU without VNNI, oneDNN adds pairs of products up in 16 bits, which do not hold two large ones. PyTorch goes
+    round it where the processor has no VNNI, but not where ``ONEDNN_MAX_CPU_ISA`` forbids it: sums are wrong then, and
+    nothing says so.
+    """
+    if device.type != "cpu":
+        return True
+    importlib.import_module("bitsandbytes")  # has the operator
+    depth = 64
+    largest = torch.full((32, depth), 127, dtype=torch.int8)
+    product: torch.Tensor = torch.ops.bitsandbytes.int8_linear_matmul(largest, -largest)
+    return bool((product == -127 * 127 * depth).all())
 
 
 def weight_bytes(model: nn.Module, bits: int, dtype: torch.dtype, prefixes: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import ROOT
+from tests.limits import LIMIT, free_port
 
 SCRIPT = """
 import os, sys, time
@@ -19,20 +19,18 @@ sys.stderr.write("error: because\\n")
 sys.stderr.flush()
 {ends}
 """
-QUIET = "time.sleep(120)"
+QUIET = f"time.sleep({LIMIT})"
 
 
 def launch(script: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     words = ["--config_file", str(ROOT / "configs/accel/cpu_accel.yaml"), "--num_processes", str(processes)]
     return subprocess.run(
-        [sys.executable, str(ROOT / "assets/launch.py"), *words, "--main_process_port", str(port), str(script)],
+        [sys.executable, str(ROOT / "assets/launch.py"), *words, "--main_process_port", str(free_port()), str(script)],
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
+        timeout=LIMIT,
     )
 
 

@@ -11,15 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.launch import JOIN
 from tests.e2e.test_pope_processes import ROOT
-from tests.robustness.test_loop import finish, free_port
+from tests.limits import LIMIT, free_port, wait_for
+from tests.robustness.test_loop import finish
 from tests.tiny_training import settings, tiny
 
 __all__ = ["tiny"]
-
-PATIENCE = JOIN.total_seconds() + 180
-"""Seconds after which a process that still runs is one that was left behind; nearly all need one or two."""
 
 
 def launch(*command: str) -> subprocess.Popen[str]:
@@ -65,25 +62,19 @@ def test_a_launcher_killed_at_the_start_leaves_nothing_behind(
     }[command]
     process = launch("lbk_entry.py", command, "--conf_files", *given)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not (begun := running(str(tmp_path), process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert begun
+        wait_for(lambda: running(str(tmp_path), process.pid), unless=lambda: process.poll() is not None)
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE
-        while (left := running(str(tmp_path), process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert left == []
+        wait_for(lambda: not running(str(tmp_path), process.pid))
     finally:
         for number in running(str(tmp_path), process.pid):
             os.kill(number, signal.SIGKILL)
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=LIMIT)
     assert "Traceback" not in err and "the launcher is gone; this process ends" in err
 
 
 def test_processes_that_all_start_join(tmp_path: Path) -> None:
-    code, out, err = finish(launch("-m", "tests.e2e.joining", "120"))
+    code, out, err = finish(launch("-m", "tests.e2e.joining", str(LIMIT)))
     assert code == 0, err[-3000:]
     assert sorted(out.splitlines()) == ["process 0 of 2 is there", "process 1 of 2 is there"]
 

@@ -169,7 +169,7 @@ def test_a_mistake_of_all_processes_is_said_once(tmp_path: Path) -> None:
 
 
 def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path) -> None:
-    process = launch(2, data, tmp_path, "--delay=2", "--batch-size-total=2")
+    process = launch(2, data, tmp_path, "--stall-after=2", "--batch-size-total=2")
     wait_for(partial(enough, tmp_path, 2), unless=partial(ended, process))
     os.kill(process.pid, signal.SIGKILL)
     _, err = process.communicate(timeout=LIMIT)  # returns only when the last process has closed its end of the pipe
@@ -178,17 +178,14 @@ def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path)
 
 
 def test_a_second_run_in_the_folder_of_the_first_says_so_and_ends(data: Path, alone: Path, tmp_path: Path) -> None:
-    first = launch(2, data, tmp_path, "--delay=0.2", "--batch-size-total=2")
-    deadline = time.monotonic() + 120
-    while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    gate = tmp_path / "gate"  # the first one is there until it opens, however slow the second one starts
+    first = launch(2, data, tmp_path, "--stall-after=2", f"--stall-until={gate}", "--batch-size-total=2")
+    wait_for(partial(enough, tmp_path, 2), unless=partial(ended, first))
     (tmp_path / "toy_test" / ".results.json.partial").write_text("{")  # as if left by a kill
-    holder = int((tmp_path / ".lock").read_text().split()[1])
-    os.kill(holder, signal.SIGSTOP)  # so that it is there still, however slow the second one starts
     try:
         code, _, err = finish(launch(2, data, tmp_path))
     finally:
-        os.kill(holder, signal.SIGCONT)
+        gate.touch()
     assert code != 0 and err.count("error: ") == 1 and f"{tmp_path} is in use by another run (process " in err
     assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in err
     code, _, err = finish(first)
@@ -200,14 +197,12 @@ def test_a_second_run_in_the_folder_of_the_first_says_so_and_ends(data: Path, al
 
 
 def test_a_run_whose_launcher_was_killed_goes_on_at_once(data: Path, alone: Path, tmp_path: Path) -> None:
-    process = launch(2, data, tmp_path, "--delay=0.2", "--batch-size-total=2")
-    deadline = time.monotonic() + 120
-    while journal_lines(tmp_path) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = launch(2, data, tmp_path, "--stall-after=2", "--batch-size-total=2")
+    wait_for(partial(enough, tmp_path, 2), unless=partial(ended, process))
     os.kill(process.pid, signal.SIGKILL)
-    code, _, err = finish(launch(2, data, tmp_path))
+    code, _, err = finish(launch(2, data, tmp_path, f"--patience={LIMIT}"))
     assert code == 0, err[-3000:]
-    process.communicate(timeout=60)
+    process.communicate(timeout=LIMIT)
     assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
 
 

@@ -27,11 +27,12 @@ from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
 from datasets.evaluation.predictions import unanswered
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
+from pipeline import lock
 from pipeline.base import BenchmarkPipeline
 from pipeline.run import Plan, run_plan
 from pipeline.session import Options
 from pipeline.task import Task
-from tests.limits import LIMIT
+from tests.limits import LIMIT, wait_for
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
@@ -120,12 +121,19 @@ class ToyEngine:
         delay: seconds per batch.
         poison: a question at which it fails; "" for none.
         stall_after: batches that it answers before it answers no more; None for all.
+        stall_until: a file that lets it go on; None for never.
     """
 
     image_size = IMAGE_SIZE
 
-    def __init__(self, delay: float = 0.0, poison: str = "", stall_after: int | None = None) -> None:
-        self.delay, self.poison, self.stall_after = delay, poison, stall_after
+    def __init__(
+        self,
+        delay: float = 0.0,
+        poison: str = "",
+        stall_after: int | None = None,
+        stall_until: Path | None = None,
+    ) -> None:
+        self.delay, self.poison, self.stall_after, self.stall_until = delay, poison, stall_after, stall_until
         self.batches: list[list[str]] = []
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
@@ -133,7 +141,9 @@ class ToyEngine:
         from collavo.engine import Reply
 
         self.batches.append([query.question for query in queries])
-        time.sleep(LIMIT if len(self.batches) - 1 == self.stall_after else self.delay)
+        if len(self.batches) - 1 == self.stall_after:
+            wait_for(lambda: self.stall_until is not None and self.stall_until.exists())
+        time.sleep(self.delay)
         replies = []
         for query in queries:
             if self.poison and self.poison in query.question:
@@ -191,12 +201,16 @@ def main() -> int:
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--poison", default="")
     parser.add_argument("--stall-after", type=int)
+    parser.add_argument("--stall-until", type=Path)
+    parser.add_argument("--patience", type=float, default=lock.PATIENCE, help="with another run in the folder")
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
     parser.add_argument("--wandb", action="store_true")
     given = parser.parse_args()
+    lock.PATIENCE = given.patience
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save
     plan = make_plan(given.data, save, batch_size_total=given.batch_size_total, wandb=given.wandb)
-    return run_plan(plan, lambda _: ToySource(ToyEngine(given.delay, given.poison, given.stall_after)))
+    engine = ToyEngine(given.delay, given.poison, given.stall_after, given.stall_until)
+    return run_plan(plan, lambda _: ToySource(engine))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.common.escape import csv_cell, markdown, terminal_lines
@@ -32,7 +32,6 @@ HOSTILE = [
 
 
 @given(text=ANY)
-@settings(deadline=None)
 def test_nothing_steers_a_terminal(text: str) -> None:
     shown = printable(text)
     assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -54,7 +53,6 @@ def test_other_scripts_are_shown_as_they_are(text: str) -> None:
 
 
 @given(text=ANY)
-@settings(deadline=None)
 def test_markdown_shows_a_text_as_it_is(text: str) -> None:
     """Undoing the escapes of CommonMark (2.4 and 2.5) gives the text back, and nothing unescaped has a meaning."""
     shown = markdown(text)
@@ -92,7 +90,6 @@ def test_numbers_and_names_stay(text: str) -> None:
 
 
 @given(text=ANY)
-@settings(deadline=None)
 def test_a_cell_is_one_line_and_read_back(text: str) -> None:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerow([csv_cell(text), "end"])

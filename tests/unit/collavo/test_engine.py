@@ -15,6 +15,7 @@ from collavo.template import CHAT
 from collavo.tiny import make_tiny
 from modeling.segmenters.base import PanopticMap, Picture, Segment
 from modeling.shared_prefix import SharedPrefixCache
+from tests.processor import RIGHT_INT8
 
 QUESTIONS = (
     "Is there a dog in the image?",
@@ -190,11 +191,26 @@ def test_memory_is_counted_from_the_checkpoint(checkpoint: Path, engine: Engine)
     assert memory_needed(LLMConfig(BITS=16, DTYPE="bf16"), checkpoint) == actual // 2
 
 
-@pytest.mark.parametrize(("bits", "dtype"), [(4, "fp32"), (8, "fp32"), (16, "bf16")])
+@pytest.mark.parametrize(("bits", "dtype"), [(4, "fp32"), pytest.param(8, "fp32", marks=RIGHT_INT8), (16, "bf16")])
 def test_other_types_answer(checkpoint: Path, bits: int, dtype: str) -> None:
     engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
     replies = engine.answer(queries(2), Generation(num_beams=3, max_new_tokens=3))
     assert len(replies) == 10
+
+
+def test_8_bits_are_refused_where_their_products_come_out_wrong(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As oneDNN's do without VNNI: one factor is made positive, and pairs of products are cut off at 16 bits."""
+
+    def saturating(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        pairs = ((one.int() + 128) * other.int()).unflatten(-1, (-1, 2)).sum(-1)
+        return (pairs.clamp(-(2**15), 2**15 - 1).sum(-1) - 128 * other.int().sum(-1))[:, None].expand(-1, len(other))
+
+    monkeypatch.setattr(torch.ops.bitsandbytes, "int8_linear_matmul", saturating)
+    with pytest.raises(CheckpointError, match="LLM.BITS 8: 8-bit products come out wrong in this process"):
+        load_engine(LLMConfig(BITS=8, DTYPE="fp32"), str(checkpoint), HalfSegmenter())
+    assert load_engine(LLMConfig(BITS=4, DTYPE="fp32"), str(checkpoint), HalfSegmenter())
 
 
 def test_an_image_tag_in_a_question_is_left_out(engine: Engine) -> None:

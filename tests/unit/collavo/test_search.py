@@ -11,6 +11,7 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from collavo.search import Generation, start_search
+from tests.limits import examples
 
 VOCABULARY, LONGEST = 11, 7
 START = 10
@@ -93,7 +94,7 @@ def theirs(model: Table, generation: Generation, ends: list[int], question: int)
     return cut(out[0, 2:].tolist(), ends)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     seed=st.integers(0, 10_000),
     beams=st.sampled_from([1, 2, 3, 5]),

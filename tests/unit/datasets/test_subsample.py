@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.evaluation import evaluate, groups_of, unit_of
@@ -45,7 +45,6 @@ def table(sizes: Sequence[tuple[str, str, int]], seed: int) -> list[Record]:
 UNITS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz"), st.integers(1, 4)), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(UNITS, st.integers(1, 80), st.integers(1, 80), st.integers(0, 3), st.integers(0, 99))
 def test_parts_are_nested_and_whole(
     sizes: list[tuple[str, str, int]], one: int, two: int, seed: int, order: int
@@ -64,7 +63,6 @@ def test_parts_are_nested_and_whole(
     }
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz")), min_size=1, max_size=80), st.data())
 def test_every_group_has_its_share(sizes: list[tuple[str, str]], data: st.DataObject) -> None:
     records = table([(group, kind, 1) for group, kind in sizes], 0)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.options import JudgeOptions, address_fault, check_no_key, key_variable_fault
 from datasets.evaluation.judges.redaction import REDACTED, Redactor
+from tests.limits import examples
 
 KEYS = st.text(string.ascii_letters + string.digits + "-_+/=.&<>\"'\\%", min_size=12, max_size=80)
 PLAIN = st.text(" \n.,:;(){}[]é中", max_size=20)
@@ -35,7 +36,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @given(key=KEYS, before=PLAIN, after=PLAIN)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 def test_no_encoding_of_the_key_comes_through(encoding: str, key: str, before: str, after: str) -> None:
     encoded = ENCODINGS[encoding](key)
     shown = Redactor(key)(f"{before}{encoded}{after}")
@@ -45,7 +46,6 @@ def test_no_encoding_of_the_key_comes_through(encoding: str, key: str, before: s
 
 
 @given(key=KEYS, before=st.binary(max_size=5), after=st.binary(max_size=5), alphabet=st.sampled_from(["b64", "url"]))
-@settings(deadline=None)
 def test_base64_of_a_longer_text_gives_nothing_of_the_key_away(
     key: str, before: bytes, after: bytes, alphabet: str
 ) -> None:
@@ -57,7 +57,6 @@ def test_base64_of_a_longer_text_gives_nothing_of_the_key_away(
 
 
 @given(key=st.text(string.ascii_letters + string.digits, min_size=30, max_size=60), data=st.data())
-@settings(deadline=None)
 def test_a_piece_of_the_key_is_taken_out_too(key: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(key) - 12))
     end = data.draw(st.integers(start + 12, len(key)))
@@ -65,7 +64,6 @@ def test_a_piece_of_the_key_is_taken_out_too(key: str, data: st.DataObject) -> N
 
 
 @given(text=st.text())
-@settings(deadline=None)
 def test_other_texts_stay_as_they_are(text: str) -> None:
     assert Redactor("sk-0123456789abcdef")(text) == text
     assert Redactor("none")(text) == text

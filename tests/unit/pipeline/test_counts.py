@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.evaluation import evaluate
@@ -68,7 +68,6 @@ def answered(kinds: list[str], scorer: str, bad: int) -> Answered:
 @given(
     kinds=st.lists(st.sampled_from(KINDS), max_size=20), scorer=st.sampled_from(list(SCORERS)), bad=st.integers(0, 3)
 )
-@settings(deadline=None)
 def test_counts_add_up_and_agree(kinds: list[str], scorer: str, bad: int) -> None:
     given_ones = answered(kinds, scorer, bad)
     number = counts(given_ones)

@@ -37,6 +37,7 @@ from pipeline.files import format_of, write_image, write_json
 from pipeline.journal import Entry, Journal, read_folder
 from pipeline.lock import sole_use
 from pipeline.session import USER_ERRORS, report_failure
+from tests.limits import LIMIT
 from trainer.checkpoint import save
 from trainer.log import Log
 from trainer.loop import Update
@@ -242,7 +243,7 @@ def test_every_writer_on_a_disk_that_takes_no_more(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=LIMIT,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

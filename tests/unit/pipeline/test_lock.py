@@ -20,6 +20,7 @@ from pipeline.cli import main
 from pipeline.errors import RunError
 from pipeline.files import WriteError
 from pipeline.lock import NAME, FolderLock, check_free, sole_use
+from tests.limits import LIMIT
 from tests.tiny_training import settings, tiny
 from trainer.cli import COMMANDS
 
@@ -38,7 +39,7 @@ def hold(folder: Path, seconds: float) -> subprocess.Popen[str]:
 
 
 def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
-    process = hold(tmp_path / "run", 600)
+    process = hold(tmp_path / "run", LIMIT)
     try:
         for attempt in (lambda: FolderLock(tmp_path / "run", 0.3), lambda: check_free(tmp_path / "run", 0.3)):
             with pytest.raises(RunError, match=rf"run is in use by another run \(process {process.pid} on .*SAVE_DIR"):
@@ -53,7 +54,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
-    process = hold(tmp_path, 600)
+    process = hold(tmp_path, LIMIT)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (tmp_path / NAME).exists()
@@ -63,7 +64,7 @@ def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
 
 def test_a_run_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
     process = hold(tmp_path, 0.5)
-    FolderLock(tmp_path, 120).release()
+    FolderLock(tmp_path, LIMIT).release()
     assert process.wait() == 0
 
 
@@ -72,7 +73,7 @@ def test_many_that_come_and_go_are_never_two_at_a_time(tmp_path: Path) -> None:
 
     def use() -> None:
         for _ in range(10):
-            with sole_use([tmp_path], 120):
+            with sole_use([tmp_path], LIMIT):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 time.sleep(0.001)

@@ -58,7 +58,6 @@ def compared(true: Any, segments: list[dict[str, Any]], found: Any, classes: dic
     return rows(compare(found, classes, true, listed))
 
 
-@settings(max_examples=examples(150))
 @given(seed=st.integers(0, 10**9))
 def test_equals_the_official_rule(seed: int) -> None:
     values = scene(seed)
@@ -128,7 +127,7 @@ def test_ids_up_to_the_largest_of_a_png() -> None:
 
 
 @given(seed=st.integers(0, 10**9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_the_order_of_segments_is_without_effect(seed: int) -> None:
     """To the last bit, as long as no class has two crowds, of which the last one counts."""
     true, segments, found, classes = scene(seed)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from datasets.instruct.llava import read_conversations
@@ -34,6 +34,7 @@ from datasets.registration import (
 )
 from datasets.registration.files import is_hidden, parse_json
 from datasets.types import BadRecord, DataError, Record
+from tests.limits import examples
 
 from .test_mme_files import ROOT, TEXT, release
 from .test_questions_in_json import gqa_question, problem, text_question
@@ -239,7 +240,6 @@ def test_indices_that_pandas_wrote_as_floats(tmp_path: Path) -> None:
 CELL = st.text(st.sampled_from('ab"\n\té,'), max_size=8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.lists(CELL, min_size=2, max_size=2), min_size=1, max_size=5), st.sampled_from("\t,"))
 def test_quoted_cells_come_back_as_they_were(tmp_path: Path, rows: list[list[str]], delimiter: str) -> None:
     text = io.StringIO()
@@ -253,7 +253,7 @@ def test_quoted_cells_come_back_as_they_were(tmp_path: Path, rows: list[list[str
 LINE = st.text(st.sampled_from('a"\t é'), max_size=12).map(str.encode) | st.binary(max_size=6)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(LINE, max_size=6), st.integers(0, 6))
 def test_good_rows_survive_any_lines_around_them(tmp_path: Path, lines: list[bytes], at: int) -> None:
     """Rows without quotes are found wherever the lines around them do not quote them in."""
@@ -391,7 +391,6 @@ JSONS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(JSONS, JSONS)
 def test_only_what_is_too_deep_is_left_out(value: Any, other: Any) -> None:
     assert parse_json(json.dumps(value)) == value
