@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,21 +113,28 @@ def load_catalog(folder: Path = FOLDER, added: Iterable[Declaration] = ()) -> Ca
     benchmarks: dict[str, Benchmark] = {}
     own: dict[str, Mapping[str, Any]] = {}
     for path in sorted(path for path in folder.glob("*.yaml") if not is_hidden(path)):
-        benchmark = _add(benchmarks, Declaration(str(path), read_yaml(path)))
-        if benchmark.name != path.stem:
-            raise ConfigError(f"{path}: name is '{benchmark.name}'; it must be the file's name, '{path.stem}'")
+        stamp = path.stat()
+        _add(benchmarks, _declared(path, stamp.st_mtime_ns, stamp.st_size), str(path))
     for declaration in added:
-        benchmark = _add(benchmarks, declaration)
+        benchmark = parse(declaration.values, declaration.where)
+        _add(benchmarks, benchmark, declaration.where)
         own[benchmark.name] = declaration.values
     return Catalog(benchmarks, own)
 
 
-def _add(benchmarks: dict[str, Benchmark], declaration: Declaration) -> Benchmark:
-    benchmark = parse(declaration.values, declaration.where)
-    if benchmark.dataset in benchmarks:
-        raise ConfigError(f"{declaration.where}: the dataset '{benchmark.dataset}' is declared twice")
-    benchmarks[benchmark.dataset] = benchmark
+@functools.lru_cache(maxsize=128)
+def _declared(path: Path, changed: int, size: int) -> Benchmark:
+    """A file's declaration, read once as long as the file does not change."""
+    benchmark = parse(read_yaml(path), str(path))
+    if benchmark.name != path.stem:
+        raise ConfigError(f"{path}: name is '{benchmark.name}'; it must be the file's name, '{path.stem}'")
     return benchmark
+
+
+def _add(benchmarks: dict[str, Benchmark], benchmark: Benchmark, where: str) -> None:
+    if benchmark.dataset in benchmarks:
+        raise ConfigError(f"{where}: the dataset '{benchmark.dataset}' is declared twice")
+    benchmarks[benchmark.dataset] = benchmark
 
 
 def split_files(conf_files: Sequence[str | Path]) -> tuple[list[Declaration], list[str | Path]]:

@@ -16,7 +16,7 @@ from collavo.examine import describe_checkpoint
 from collavo.place import locate, not_there
 from collavo.settings import settings_for
 from collavo.template import CHAT
-from collavo.trained import read_state
+from collavo.trained import is_trained, read_state
 from configs.common.safe_json import read_json
 from configs.common.words import shown
 from configs.load import ConfigError
@@ -162,3 +162,24 @@ def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
         settings=yaml.safe_load(config.resolved_yaml),
         config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
     )
+
+
+def check_merge(checkpoint: Path, out: Path) -> Path:
+    """Check what ``merge`` is given.
+
+    Args:
+        checkpoint: what a training left.
+        out: a new directory.
+    Returns: the checkpoint's directory.
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+        RunError: ``checkpoint`` is none that was trained, or ``out`` holds something or cannot be written.
+    """
+    folder = locate(checkpoint, "merge")
+    if not is_trained(folder):
+        raise RunError(f"{folder} is not what a training left (it has no state.json); there is nothing to merge")
+    check_folder("--out", out)
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty; name a new directory")
+    return folder

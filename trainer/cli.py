@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from collavo.place import locate
 from pipeline.cli import Command, note, path_argument
 from pipeline.progress import write_out
 
-from .check import check
+from .check import check, check_merge
 from .config import read_training
 
 
@@ -39,8 +38,8 @@ def _merge_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    locate(args.checkpoint, "merge")  # known without torch, which takes long to load
-    from .merge import merge
+    check_merge(args.checkpoint, args.out)
+    from .merge import merge  # loads torch, which no mistake should have to wait for
 
     merge(args.checkpoint, args.out, dtype=args.dtype, released=args.released)
     return 0

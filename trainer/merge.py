@@ -17,13 +17,13 @@ from collavo.checkpoint import export_released, share_weights
 from collavo.examine import examine
 from collavo.load_collavo import load_examined
 from collavo.options import LLMConfig
-from collavo.place import locate
 from collavo.settings import settings_for, write_recorded
-from collavo.trained import apply, foundation, is_trained
+from collavo.trained import apply, foundation
 from datasets.writing import new_folder, refused
-from pipeline.errors import RunError
 from pipeline.libraries import quiet_libraries
 from pipeline.progress import LoadingBar, say
+
+from .check import check_merge
 
 BITS: dict[str, Literal[16, 32]] = {"fp32": 32, "bf16": 16, "fp16": 16}
 
@@ -44,11 +44,7 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
         CheckpointError: it is unreadable.
         WriteError: the disk is full or gone; nothing is left of ``out``.
     """
-    checkpoint = locate(checkpoint, "merge")
-    if not is_trained(checkpoint):
-        raise RunError(f"{checkpoint} is not what a training left (it has no state.json); there is nothing to merge")
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"{out} is not empty; name a new directory")
+    checkpoint = check_merge(checkpoint, out)
     quiet_libraries()
     base = foundation(checkpoint)
     settings, examined = settings_for(checkpoint), examine(checkpoint)

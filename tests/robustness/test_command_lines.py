@@ -106,6 +106,7 @@ def stopped(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
     """A folder to work in; what begins to evaluate or to train ends at once: only what comes before is tried here."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATASET", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name, function in (("trainer.run", "train"), ("pipeline.show", "show"), ("pipeline.segment", "segment")):
         module = ModuleType(name)
         setattr(module, function, lambda *_: 0)
