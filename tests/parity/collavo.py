@@ -84,7 +84,10 @@ def load_tiny(directory: Path) -> tuple[CoLLaVOForConditionalGeneration, dict[st
 
 
 def compare_plora(data: dict[str, Tensor], directory: Path) -> Iterator[Difference]:
-    """One PLoRA layer: with crayon, without, a decoding step, without a mask."""
+    """One PLoRA layer: with crayon, without, a decoding step, without a mask.
+
+    In float64, so that the golden data's own rounding is all that differs, on any processor.
+    """
     settings = json.loads((directory / "tiny" / "config.json").read_text())["plora"]
     rank, width = data["w.Plora_A.weight"].shape
     scale = float(data["scale"]) if "scale" in data else settings["scale"]
@@ -93,7 +96,8 @@ def compare_plora(data: dict[str, Tensor], directory: Path) -> Iterator[Differen
     released = to_released(prefix + "base.weight").removesuffix("Plora_main.weight")
     weights = {str(from_released(released + k[2:])).removeprefix(prefix): v for k, v in data.items() if k[:2] == "w."}
     layer.load_state_dict(weights)
-    x, crayon = data["x"], data["crayon"].flatten(0, 1)
+    layer.double()
+    x, crayon = data["x"].double(), data["crayon"].flatten(0, 1).double()
     positions = data["im_mask"].flatten().nonzero()[:, 0]
     with torch.no_grad():
         ours = {
@@ -198,7 +202,7 @@ def _cut(ids: list[int], end: int) -> list[int]:
 def _difference(quantity: str, ours: Tensor, theirs: Tensor, tolerance: float) -> Difference:
     if ours.shape != theirs.shape:
         return Difference(f"{quantity} (shape {tuple(ours.shape)}, not {tuple(theirs.shape)})", float("inf"), tolerance)
-    return Difference(quantity, float((ours.float() - theirs.float()).abs().max()), tolerance)
+    return Difference(quantity, float((ours.double() - theirs.double()).abs().max()), tolerance)
 
 
 def main() -> int:
