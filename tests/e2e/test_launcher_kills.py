@@ -70,7 +70,9 @@ def test_a_launcher_killed_at_the_start_leaves_nothing_behind(
         for number in running(str(tmp_path), process.pid):
             os.kill(number, signal.SIGKILL)
     _, err = process.communicate(timeout=LIMIT)
-    assert "Traceback" not in err and "the launcher is gone; this process ends" in err
+    assert "Traceback" not in err
+    # one that is killed at once may leave a process that had no time to say anything
+    assert "the launcher is gone; this process ends" in err or seconds == 0.0
 
 
 def test_processes_that_all_start_join(tmp_path: Path) -> None:
