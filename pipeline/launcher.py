@@ -23,6 +23,8 @@ _ADOPTERS = ("systemd", "init", "tini", "docker-init", "dumb-init", "catatonit",
 """Programs that take processes on whose parent has ended, besides process 1."""
 
 _watched = threading.Event()
+_ends: list[tuple[int, Callable[[], None]]] = []
+"""The launcher that is watched, and what ends this process without it."""
 
 
 def watch_launcher(environ: Mapping[str, str], leave: Callable[[], None] | None = None) -> None:
@@ -41,7 +43,19 @@ def watch_launcher(environ: Mapping[str, str], leave: Callable[[], None] | None 
     parent = os.getppid()
     if not is_launcher(parent):
         end()
+    _ends.append((parent, end))
     threading.Thread(target=_watch, args=(parent, end), name="launcher", daemon=True).start()
+
+
+def end_without_launcher() -> None:
+    """End this process, if it is watched and its launcher is gone already.
+
+    Called before an error is reported: another process that noticed first has ended, and whatever this one was doing
+    together with it failed for that reason alone.
+    """
+    for parent, end in _ends:
+        if os.getppid() != parent:
+            end()
 
 
 def _watch(parent: int, end: Callable[[], None]) -> None:

@@ -34,7 +34,7 @@ from .launch import (
     sharding_asked,
     start_accelerator,
 )
-from .launcher import watch_launcher
+from .launcher import end_without_launcher, watch_launcher
 from .maps import MapSource
 from .progress import say, warn
 from .session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
@@ -234,6 +234,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
             say(interrupted)
         return _end(INTERRUPTED, world)
     except Exception as error:  # noqa: BLE001 - the last place that can say why this process ends
+        end_without_launcher()
         report_failure(error, folders[-1] if folders else None, rank)
         return _end(1, world)
     return _end(0, world)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import launcher
-from pipeline.launcher import is_launcher, watch_launcher
+from pipeline.launcher import end_without_launcher, is_launcher, watch_launcher
 
 
 @pytest.fixture(autouse=True)
 def _unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "_watched", threading.Event())
+    monkeypatch.setattr(launcher, "_ends", [])
     monkeypatch.setattr(launcher, "INTERVAL", 0.01)
 
 
@@ -25,6 +26,18 @@ def test_a_launcher_that_ends_is_noticed(variable: str, monkeypatch: pytest.Monk
     assert not ended.wait(0.1)
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert ended.wait(30)
+
+
+def test_an_error_after_the_launcher_ended_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch may be about to look: a process that another one left behind fails before it does."""
+    monkeypatch.setattr(launcher, "INTERVAL", 600.0)
+    ended = threading.Event()
+    watch_launcher({"TORCHELASTIC_RUN_ID": "x"}, ended.set)
+    end_without_launcher()
+    assert not ended.is_set()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    end_without_launcher()
+    assert ended.is_set()
 
 
 def test_a_process_without_launcher_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
