@@ -1,13 +1,23 @@
-"""What holds for all tests: Hypothesis without a clock."""
+"""What holds for all tests: Hypothesis without a clock, and with the same examples everywhere.
+
+A fault that new examples find says nothing of the machine that they were drawn on: ``COLLAVO_TESTS=random`` draws
+them, and a case that it finds becomes a test of its own.
+"""
 
 from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
-from tests.limits import QUICK, examples
+from tests.limits import PROFILE, examples
 
 # a busy machine needs long for an example, or for drawing one; neither is a fault of what is tested
 _NO_CLOCK = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], print_blob=True
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    derandomize=True,
+    database=None,
 )
 settings.register_profile("full", _NO_CLOCK)
 settings.register_profile("quick", _NO_CLOCK, max_examples=examples(100))
-settings.load_profile("quick" if QUICK else "full")
+_DRAWN = DirectoryBasedExampleDatabase(".hypothesis/examples")
+settings.register_profile("random", _NO_CLOCK, derandomize=False, database=_DRAWN, print_blob=True)
+settings.load_profile(PROFILE)

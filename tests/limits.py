@@ -17,8 +17,10 @@ import psutil
 
 LIMIT = 1200.0
 """Seconds that a process, or a state that a test waits for, may take; only what hangs takes so long."""
-QUICK = os.environ.get("COLLAVO_TESTS") == "quick"
-"""Whether generated examples are few (``COLLAVO_TESTS=quick``)."""
+PROFILE = os.environ.get("COLLAVO_TESTS", "full")
+"""Of generated examples: ``full``; ``quick``, a few of them; or ``random``, others every time."""
+QUICK = PROFILE == "quick"
+"""Whether generated examples are few."""
 _FEW = 10
 _PORTS = range(20000, 32000)
 

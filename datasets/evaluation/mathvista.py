@@ -86,13 +86,12 @@ ANSWER_TYPES = ("text", "integer", "float", "list")
 
 def _precision(record: Record) -> int | None:
     """Decimals of a float answer: as declared, else as its answer is written."""
-    given, said = record.meta.get("precision"), record.target
-    if (items := cells.as_list(said)) and len(items) == 1:  # a list of one answer is that answer
-        said = items[0]
+    given = record.meta.get("precision")
     if cells.absent(given):
-        written = cells.as_text(said, "answer") if isinstance(said, (str, int, float)) else ""
         is_float = record.meta["answer_type"] == "float" and record.meta["question_type"] == "free_form"
-        return max(1, len(written.partition(".")[2].strip())) if is_float and written else None
+        said = targets.single(record.target) if is_float and not cells.blank(record.target) else None
+        written = cells.as_text(said, "answer") if isinstance(said, (str, int, float)) else ""
+        return max(1, len(written.partition(".")[2].strip())) if written else None
     try:
         return int(float(str(given)))
     except (ValueError, OverflowError):

@@ -253,6 +253,7 @@ def test_what_a_scorer_cannot_do_without(module: ModuleType, target: Any, meta: 
         ("3.10", {**FREE, "answer_type": "float", "precision": 1.0}, "3.1", 1),
         ("3.14", {**FREE, "answer_type": "float"}, "3.14", 2),
         (3, {**FREE, "answer_type": "float"}, "3.0", 1),
+        ([None, "3.14"], {**FREE, "answer_type": "float"}, "3.14", 2),
         ("[1, 2]", {**FREE, "answer_type": "list"}, "[1, 2]", None),
         ([1, 2], {**FREE, "answer_type": "list"}, "[1, 2]", None),
     ],
