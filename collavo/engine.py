@@ -1,9 +1,10 @@
 """The generation engine: questions about images in, replies out, with nothing computed twice.
 
-One question's way: its image is segmented and encoded once, and the prefix of its prompt (system text, image tokens,
-object list) runs through the decoder once, however many questions and beams follow. The end of its prompt runs alone;
-then it takes a place in a block, where a search generates its reply. A block reads each prefix where it lies, without
-copies (``modeling/shared_prefix.py``), and has its own storage for what differs between rows (``collavo/search.py``).
+One question's way: its image is segmented and encoded once (``collavo/images.py``), and the prefix of its prompt
+(system text, image tokens, object list) runs through the decoder once, however many questions and beams follow. The end
+of its prompt runs alone; then it takes a place in a block, where a search generates its reply. A block reads each
+prefix where it lies, without copies (``modeling/shared_prefix.py``), and has its own storage for what differs between
+rows (``collavo/search.py``).
 
 A reply does not depend on what else is asked: a prefix and a prompt's end run alone, and a block always has the same
 number of rows, so that every product is summed up in an order that only the question itself decides. On the CPU that
@@ -17,24 +18,24 @@ Shape legend: Q questions of a block, B beams, R rows of a block, T tokens of a 
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from modeling.internlm2 import CACHE
 from modeling.plora import ImageTokens
-from modeling.segmenters.base import PanopticMap, Picture, Segmenter
+from modeling.segmenters.base import Picture, Segmenter
+from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import Prefix, SharedPrefixCache
+from modeling.threads import one_thread
 
-from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt, object_list
+from .crayon import object_list
 from .errors import NonFiniteError
+from .images import ImagePreparer, PreparedImage
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
@@ -53,7 +54,6 @@ SLOTS = 32
 STEPS_UNSEEN = {"cpu": 1, "cuda": 8}
 """Decoding steps between two looks whether all replies have ended; a look waits for the device."""
 
-CRAYONS_KEPT = 256
 PREFIX_BYTES = 4 * 2**30
 """Memory for prefixes of images whose questions are answered together; one image's prefix may be larger."""
 
@@ -63,11 +63,12 @@ class Query:
     """A question.
 
     Attributes:
-        picture: the image that it is about, already at the model's size; None for a text-only question.
+        picture: the image that it is about, already at the model's size, as it is or prepared (`Engine.prepare`); None
+            for a text-only question.
         question: the user's text, without object list and template; an ``<image>`` in it is left out.
     """
 
-    picture: Picture | None
+    picture: Picture | PreparedImage | None
     question: str
 
 
@@ -98,24 +99,21 @@ class _Prompt:
     Attributes:
         index: its place in the call.
         text: the whole prompt.
-        image: key and pixels of its image; None for none.
-        crayon: of that image.
+        image: prepared; None for none.
         stem: token ids of the prefix, one image token per image.
         suffix: token ids of the prompt's end.
     """
 
     index: int
     text: str
-    key: bytes
-    image: Picture | None
-    crayon: CrayonPrompt | None
+    image: PreparedImage | None
     stem: tuple[int, ...]
     suffix: list[int]
 
     @property
     def held(self) -> tuple[bytes, tuple[int, ...]]:
         """What its prefix is known by."""
-        return self.key, self.stem
+        return b"" if self.image is None else self.image.key, self.stem
 
     @property
     def slots(self) -> int:
@@ -147,7 +145,7 @@ class Engine:
         self.model, self.processor, self.segmenter, self.template = model, processor, segmenter, template
         self.fingerprint = identity
         self.crayon = crayon or CrayonConfig()
-        self._crayons: OrderedDict[bytes, CrayonPrompt] = OrderedDict()
+        self._images = ImagePreparer(model, processor, segmenter, self.crayon)
         self._prefixes: dict[tuple[bytes, tuple[int, ...]], Prefix] = {}
         stop = processor.tokenizer.convert_tokens_to_ids(STOP_TAG)
         eos = model.config.text.eos_token_id
@@ -157,6 +155,20 @@ class Engine:
     def image_size(self) -> int:
         """Side in pixels of the square pictures it takes."""
         return self.processor.image_size
+
+    def prepare(self, images: Sequence[Picture], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
+        """Segment and encode images together, ahead of the questions about them; may run beside `answer`, in a thread.
+
+        Args:
+            images: at the model's size.
+            features: whether they are encoded now, which takes memory on the device until they are let go.
+        Returns: one each, in order, to be asked about; the error of an image that has no map.
+        """
+        return self._images.prepare(images, features=features)
+
+    def fixed_threads(self) -> AbstractContextManager[None]:
+        """Within it `prepare` and `answer` may run in several threads; see `modeling.threads.one_thread`."""
+        return one_thread(self.model.device)
 
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
@@ -170,7 +182,7 @@ class Engine:
         Raises:
             NonFiniteError: the model's scores for some of them are NaN or infinite; it holds the other replies.
         """
-        with _one_thread(self.model.device):
+        with one_thread(self.model.device):
             found = self._answer(queries, generation)
         replies = [found[index] for index in range(len(queries))]
         whole = [reply for reply in replies if reply is not None]
@@ -193,7 +205,7 @@ class Engine:
     def forget(self) -> None:
         """Drop what is kept of images seen before."""
         self._prefixes.clear()
-        self._crayons.clear()
+        self._images.forget()
 
     def _rows(self, generation: Generation) -> int:
         """Rows of a block: those of the device, or as many more as one question's beams need."""
@@ -220,30 +232,16 @@ class Engine:
         return int(2 * text.num_hidden_layers * tokens * width * self.model.dtype.itemsize)
 
     def _prompt(self, index: int, query: Query) -> _Prompt:
-        """Segment the image, and cut the prompt into the prefix that it shares with others and its own end."""
-        key = _key(query.picture)
-        crayon = None if query.picture is None else self._crayon(key, query.picture)
+        """Cut the prompt into the prefix that it shares with others and its own end."""
+        image = self._images.one(query.picture) if isinstance(query.picture, Picture) else query.picture
         question = query.question.replace(IMAGE_TAG, "")  # the image has its place; a second one would have no pixels
-        objects = None if crayon is None else object_list(crayon.objects)
+        objects = None if image is None else object_list(image.crayon.objects)
         before, after = self.template.parts(objects, question, told=self.crayon.object_list)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:
-            stem = ids[: ids.index(self.model.config.image_token_id) + 1] if crayon is not None else ids[:1]
-        return _Prompt(index, before + after, key, query.picture, crayon, tuple(stem), ids[len(stem) :])
-
-    def _crayon(self, key: bytes, image: Picture) -> CrayonPrompt:
-        """The crayon prompt of an image; segmented one at a time, so that no map depends on another."""
-        if key not in self._crayons:
-            grid = self.processor.grid
-            side = grid * self.crayon.map_scale
-            panoptic: PanopticMap = self.segmenter.segment([image], (side, side))[0]
-            categories = getattr(self.segmenter, "categories", COCO_BY_INDEX)  # of an open vocabulary
-            self._crayons[key] = crayon_prompt(panoptic, grid, categories)
-        self._crayons.move_to_end(key)
-        while len(self._crayons) > CRAYONS_KEPT:
-            self._crayons.popitem(last=False)
-        return self._crayons[key]
+            stem = ids[: ids.index(self.model.config.image_token_id) + 1] if image is not None else ids[:1]
+        return _Prompt(index, before + after, image, tuple(stem), ids[len(stem) :])
 
     def _prefix(self, prompt: _Prompt) -> Prefix:
         if prompt.held not in self._prefixes:
@@ -253,10 +251,9 @@ class Engine:
     def _run_prefix(self, prompt: _Prompt) -> Prefix:
         """Run one prefix through the decoder, alone."""
         features, semantic, numbering = None, None, None
-        if prompt.image is not None and prompt.crayon is not None:
-            pixels = self.processor.pixel_values(prompt.image.pixels[None])
-            features = self.model.encode_images(pixels.to(self.model.device, self.model.dtype))
-            semantic, numbering = prompt.crayon.semantic, prompt.crayon.numbering
+        if prompt.image is not None:
+            features = self._images.features(prompt.image)
+            semantic, numbering = prompt.image.crayon.semantic, prompt.image.crayon.numbering
         embeds, image = self.model.embed_prompt(prompt.stem, features, semantic, numbering)
         cache = DynamicCache(config=self.model.config.text)
         self._decoder(embeds, 0, cache, image)
@@ -351,20 +348,6 @@ def non_finite(dtype: torch.dtype) -> str:
     return f"the model's scores are not finite (NaN or infinity), so it has no answer; {advice}"
 
 
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """Compute on one thread, on the CPU; see the top of the file."""
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _blocks(window: Sequence[_Prompt], size: int) -> Iterator[list[_Prompt]]:
     """Cut a window into blocks: prompts with equal places in the cache, those of an image side by side."""
     images = {held: order for order, held in reversed(list(enumerate(prompt.held for prompt in window)))}
@@ -372,11 +355,3 @@ def _blocks(window: Sequence[_Prompt], size: int) -> Iterator[list[_Prompt]]:
         alike = sorted((p for p in window if p.slots == slots), key=lambda p: (images[p.held], p.index))
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
-
-
-def _key(picture: Picture | None) -> bytes:
-    """Identity of a picture: its pixels, and its name (which some segmenters look maps up by)."""
-    if picture is None:
-        return b""
-    pixels = np.ascontiguousarray(picture.pixels)
-    return hashlib.sha256(repr((picture.name, pixels.shape)).encode() + pixels.tobytes()).digest()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from collavo.examine import describe_checkpoint
 from collavo.place import locate
@@ -39,11 +39,15 @@ from .run import INTERRUPTED, Plan, asks_model, evaluate, make_plan
 from .session import USER_ERRORS
 from .validate import SHOWN, validate_all
 
+if TYPE_CHECKING:
+    from .fill_maps import ImageSet
+
 EXAMPLES = """\
 examples:
   lbk_entry.py list
   lbk_entry.py validate pope_test --overrides DATASETS.ROOT /path/to/dataset
   lbk_entry.py segment dog.jpg --out outputs/dog --overrides SEGMENTER.NAME xdecoder SEGMENTER.PATH /path/to/X-Decoder
+  lbk_entry.py maps pope_test gqa_testdev_balanced --conf_files configs/collavo_step2.yaml
   lbk_entry.py score --predictions outputs/collavo_step2/mm-vet/predictions.jsonl
   accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
       --conf_files configs/collavo_step2.yaml \\
@@ -91,6 +95,8 @@ class Command:
         options: adds its own options to a parser.
         configured: whether it takes ``--conf_files`` and ``--overrides``.
         run: from its arguments to the exit code.
+        images: for ``maps`` NAME: from configuration files and overrides to the configuration and the images whose maps
+            the command will need; None where it needs none.
     """
 
     name: str
@@ -98,6 +104,7 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     configured: bool = True
+    images: Callable[[Sequence[str], Sequence[str]], tuple[EvalConfig, Catalog, ImageSet]] | None = None
 
 
 def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
@@ -216,6 +223,7 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="DIR",
         help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
     )
+    _add_maps(commands.add_parser("maps", parents=[shared], help="make maps ahead, for evaluations and training"), more)
     check = commands.add_parser("validate", parents=[shared], help="check benchmarks' files, without a model")
     for command in more:
         parents = [shared] if command.configured else []
@@ -224,6 +232,14 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     check.add_argument("--quick", action="store_true", help="look whether pictures are there, without decoding them")
     check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
+
+
+def _add_maps(parser: argparse.ArgumentParser, more: Sequence[Command]) -> None:
+    """The arguments of ``maps``."""
+    needing = {command.name: command.images for command in more if command.images is not None}
+    names = "".join(f", or {name}: what {name} needs with the same configuration" for name in needing)
+    parser.add_argument("dataset", nargs="+", help=f"names as in DATASETS.TEST, or all; see list{names}")
+    parser.set_defaults(images=needing)
 
 
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
@@ -388,10 +404,29 @@ def _segment(args: argparse.Namespace) -> int:
     return segment(config, args.images, args.out)
 
 
+def _maps(args: argparse.Namespace) -> int:
+    commands = [name for name in dict.fromkeys(args.dataset) if name in args.images]
+    if len(commands) > 1:
+        raise ConfigError(f"maps: {' and '.join(commands)} have configurations of their own; name one at a time")
+    needed = []
+    if commands:
+        config, catalog, images = args.images[commands[0]](args.conf_files, args.overrides)
+        note(config.notes)
+        needed.append(images)
+    else:
+        config, catalog = _configuration(args)
+    from .fill_maps import benchmark_images, check_fill, fill
+
+    needed += benchmark_images(config, catalog, [name for name in args.dataset if name not in commands])
+    check_fill(config)
+    return fill(config, needed)
+
+
 COMMANDS = {
     "eval": _eval,
     "show": _show,
     "segment": _segment,
+    "maps": _maps,
     "score": _score,
     "list": _list,
     "validate": _validate,

@@ -114,11 +114,11 @@ class ConfiguredEngine:
 
     def segmenter(self) -> Segmenter:
         """Build it, once. It needs no checkpoint, but where one is named it is the one that this was trained with."""
-        from modeling.segmenters import build_segmenter
+        from .map_cache import cached_segmenter
 
         if self._segmenter is None:
             config = self.settings().segmenter if self._config.RESUME_FROM else self._config.SEGMENTER
-            self._segmenter = build_segmenter(config, self._device)
+            self._segmenter = cached_segmenter(config, self._device)
         return self._segmenter
 
 

@@ -1,22 +1,19 @@
-"""The sample loop of one process: decode ahead, answer in batches, write each answer down. No communication in it."""
+"""The sample loop of one process: images ahead, answers in batches, each one written down. No communication in it."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collavo.errors import NonFiniteError
 from configs.common.words import quoted
 from configs.common.words import shown as inline
-from datasets.dataset_mappers.picture import decode
-from datasets.types import DataError, ImageSource
-from modeling.segmenters.base import Picture
+from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
+from .ahead import ImagesAhead, Ready
 from .base import Answerer
 from .errors import RunError
 from .files import WriteError
@@ -50,7 +47,7 @@ class LoopSettings:
     Attributes:
         run: identity that its journal lines carry.
         batch_size: questions answered at a time.
-        workers: threads that decode pictures ahead, and how many batches they are ahead.
+        workers: threads that decode pictures ahead, and how many batches they are ahead at least.
         strict: whether the first unreadable picture ends the run.
         generation: how to search.
     """
@@ -93,15 +90,16 @@ def answer_all(
     """
     entries: list[Entry] = []
     todo = list(batches(questions, settings.batch_size))
-    for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
-        try:
-            entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
-        except (*SAMPLE_ERRORS, RunError, WriteError):
-            raise
-        except Exception as error:
-            raise SampleError(", ".join(inline(question.ids[0]) for question in batch)) from error
-        progress.advance(len(batch))
-        _remark(entries, len(batch), progress)
+    with ImagesAhead(answerer, settings.workers) as ahead:
+        for batch, pictures in ahead.batches(todo):
+            try:
+                entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
+            except (*SAMPLE_ERRORS, RunError, WriteError):
+                raise
+            except Exception as error:
+                raise SampleError(", ".join(inline(question.ids[0]) for question in batch)) from error
+            progress.advance(len(batch))
+            _remark(entries, len(batch), progress)
     return entries
 
 
@@ -130,7 +128,7 @@ def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
 
 def _answer_and_note(
     batch: Sequence[Question],
-    pictures: dict[str, Future[Picture]],
+    pictures: Mapping[str, Ready],
     answerer: Answerer,
     journal: Journal,
     extract: Extract,
@@ -170,7 +168,7 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
 
 
 def _answer_batch(
-    batch: Sequence[Question], pictures: dict[str, Future[Picture]], answerer: Answerer, settings: LoopSettings
+    batch: Sequence[Question], pictures: Mapping[str, Ready], answerer: Answerer, settings: LoopSettings
 ) -> list[Reply | str]:
     """One reply, or the reason for none, per question.
 
@@ -225,42 +223,8 @@ def _replies(
     return [result for query in queries for result in _replies([query], answerer, settings)]
 
 
-def _query(question: Question, pictures: dict[str, Future[Picture]]) -> Query:
+def _query(question: Question, pictures: Mapping[str, Ready]) -> Query:
     from collavo.engine import Query
 
     picture = None if question.image is None else pictures[question.image.name].result()
     return Query(picture=picture, question=question.prompt)
-
-
-def _decoded(
-    todo: Sequence[list[Question]], size: int | None, workers: int
-) -> Iterator[tuple[list[Question], dict[str, Future[Picture]]]]:
-    """Yield batches with their pictures, decoding as many batches ahead as there are workers.
-
-    A picture is decoded once for all batches within reach, and let go when none needs it any more.
-    """
-    held: dict[str, Future[Picture]] = {}
-    window: deque[list[Question]] = deque()
-    rest = iter(todo)
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
-        try:
-            for _ in todo:
-                while len(window) <= workers and (batch := next(rest, None)) is not None:
-                    window.append(batch)
-                    for source in _sources(batch):
-                        if source.name not in held:
-                            held[source.name] = pool.submit(_decode, source, size)
-                done = window.popleft()
-                yield done, held
-                needed = {source.name for batch in (done, *window) for source in _sources(batch)}
-                held = {name: future for name, future in held.items() if name in needed}
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _sources(batch: Sequence[Question]) -> list[ImageSource]:
-    return [question.image for question in batch if question.image is not None]
-
-
-def _decode(source: ImageSource, size: int | None) -> Picture:
-    return Picture(pixels=decode(source, size), name=source.name)

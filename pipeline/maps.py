@@ -90,7 +90,7 @@ class MapAnswerer:
         """
         from collavo.engine import Reply
 
-        pictures = [query.picture for query in queries if query.picture is not None]
+        pictures = [query.picture for query in queries if isinstance(query.picture, Picture)]
         truths = [_true_map(self._records[picture.name], picture) for picture in pictures]
         maps = at_own_size(self._segmenter, pictures)
         texts = [self._described(*each) for each in zip(pictures, truths, maps, strict=True)]

@@ -11,7 +11,6 @@ from configs.common.words import shown as inline
 from datasets.dataset_mappers.picture import decode
 from datasets.types import DataError, ImageFile
 from datasets.writing import OLD
-from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.errors import SegmenterError
@@ -21,6 +20,7 @@ from .drawing import class_colour, overlay
 from .errors import RunError
 from .files import remove_partial, write_bytes, write_image, write_json
 from .libraries import quiet_libraries
+from .map_cache import cached_segmenter
 from .progress import say, tell
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
     stems = unique_stems([file.name for file in files], (PNG, OVERLAY))
     _check(files, stems, out)
     quiet_libraries()
-    segmenter = build_segmenter(config.SEGMENTER, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    segmenter = cached_segmenter(config.SEGMENTER, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     categories = categories_of(segmenter)
     names = _names(files)
     images: list[dict[str, Any]] = []

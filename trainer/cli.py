@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from configs.load import ConfigError
+from datasets.types import DataError, ImageSource
 from pipeline.cli import Command, note, path_argument
 from pipeline.progress import write_out
 
 from .check import check, check_merge
-from .config import read_training
+from .config import TrainConfig, read_training
+from .data_paths import missing
+
+if TYPE_CHECKING:
+    from pipeline.catalog import Catalog
+    from pipeline.fill_maps import ImageSet
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +39,29 @@ def _train(args: argparse.Namespace) -> int:
     return train(config, catalog)
 
 
+def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainConfig, Catalog, ImageSet]:
+    """The images of ``DATA.CONVERSATIONS``, whose maps SEGMENTER makes; see `Command.images`.
+
+    Raises:
+        ConfigError: the stage has no such images.
+        DataError: files are missing.
+    """
+    from pipeline.fill_maps import ImageSet
+
+    config, catalog = read_training(conf_files, overrides)
+    if config.TRAIN.STAGE != "cit":
+        raise ConfigError(f"maps train: TRAIN.STAGE {config.TRAIN.STAGE} learns from maps that lie beside its images")
+    if lacking := missing(config):
+        raise DataError("\n".join(lacking))
+
+    def read() -> list[ImageSource]:
+        from .sources import read_samples  # loads torch
+
+        return [sample.image for sample in read_samples(config).samples if sample.image is not None]
+
+    return config, catalog, ImageSet(name="train", read=read)
+
+
 def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=path_argument, help="what a training left: SAVE_DIR/checkpoints/step-...")
     parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
@@ -46,7 +78,11 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 TRAIN = Command(
-    name="train", help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter", options=_options, run=_train
+    name="train",
+    help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter",
+    options=_options,
+    run=_train,
+    images=_images,
 )
 MERGE = Command(
     name="merge",

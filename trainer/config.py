@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -61,14 +61,14 @@ class DataConfig:
         CONVERSATIONS: for visual instructions (VL-CIT).
         KINDS: kinds of crayon instructions; empty for those of the stage. cpt: names, names_boxes, class_boxes; cit:
             these and class_binary, box_class, box_numbered (is a class there, which object is in a box).
-        MAPS_CACHE: folder of the panoptic maps that SEGMENTER makes for CONVERSATIONS, made once.
+        MAPS_CACHE: another name of SEGMENTER.CACHE, which keeps the maps that SEGMENTER makes for CONVERSATIONS.
         SPOIL: share of objects that are dropped from the maps that the model sees, and the same share renamed.
     """
 
     PANOPTIC: PanopticSource = field(default_factory=PanopticSource)
     CONVERSATIONS: list[ConversationSource] = field(default_factory=list)
     KINDS: list[str] = field(default_factory=list)
-    MAPS_CACHE: PathText = "outputs/maps"
+    MAPS_CACHE: PathText = ""
     SPOIL: BelowOne = 0.0
 
 
@@ -237,7 +237,23 @@ def read_training(conf_files: Sequence[str | Path], overrides: Sequence[str]) ->
     """
     config, catalog = read_configuration(conf_files, overrides, TrainConfig)
     _check(config)
-    return config, catalog
+    return with_cache(config), catalog
+
+
+def with_cache(config: TrainConfig) -> TrainConfig:
+    """A configuration whose ``SEGMENTER.CACHE`` is what ``DATA.MAPS_CACHE`` says, where that is set.
+
+    Raises:
+        ConfigError: the two name different folders.
+    """
+    alias, cache = config.DATA.MAPS_CACHE, config.SEGMENTER.CACHE
+    if not alias:
+        return config
+    if cache and cache != alias:
+        raise ConfigError(
+            f"DATA.MAPS_CACHE {quoted(alias)} is another name of SEGMENTER.CACHE, which is {quoted(cache)}; set one"
+        )
+    return replace(config, SEGMENTER=replace(config.SEGMENTER, CACHE=alias))
 
 
 def _check(config: TrainConfig) -> None:

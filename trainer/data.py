@@ -28,14 +28,14 @@ from datasets.instruct.order import DataOrder, adapter_of, adapter_step, share
 from datasets.instruct.panoptic import PanopticPicture
 from datasets.instruct.types import Sample, share_pictures
 from datasets.types import DataError, ImageSource
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.errors import SegmenterError
 from pipeline.progress import warn
 
 from .batches import IDLE, Batch, Example, collate
 from .instructions import crayon_sample
-from .maps import MapCache, spoil
+from .maps import spoil
 from .parameters import CRAYON
 
 T = TypeVar("T")
@@ -73,13 +73,13 @@ class Preparation:
         return self.processor.grid * self.crayon.map_scale
 
     def picture(
-        self, image: ImageSource, maps: MapCache, *key: int, classes: Sequence[int] = THING_CLASSES
+        self, image: ImageSource, segmenter: Segmenter, *key: int, classes: Sequence[int] = THING_CLASSES
     ) -> tuple[Picture, CrayonPrompt, CrayonPrompt]:
         """A picture, what is truly in it, and what the model is told.
 
         Args:
             image: the picture.
-            maps: of the source.
+            segmenter: of the source.
             *key: numbers that the errors are drawn from.
             classes: what an object of a spoiled map may be taken for.
 
@@ -87,7 +87,7 @@ class Preparation:
             DataError, SegmenterError: the picture is unreadable, or has no map.
         """
         decoded = Picture(decode(image, self.processor.image_size), image.name)
-        panoptic: PanopticMap = maps.of(decoded)
+        panoptic: PanopticMap = segmenter.segment([decoded], (self.map_side, self.map_side))[0]
         true = crayon_prompt(panoptic, self.processor.grid)
         if not self.spoil:
             return decoded, true, true
@@ -133,12 +133,12 @@ class Conversations:
 
     Args:
         samples: at least one.
-        maps: of their pictures.
+        segmenter: gives the maps of their pictures.
         preparation: see `Preparation`.
     """
 
-    def __init__(self, samples: Sequence[Sample], maps: MapCache, preparation: Preparation) -> None:
-        self._samples, self._maps, self._preparation = samples, maps, preparation
+    def __init__(self, samples: Sequence[Sample], segmenter: Segmenter, preparation: Preparation) -> None:
+        self._samples, self._segmenter, self._preparation = samples, segmenter, preparation
         tokens = preparation.processor.grid**2
         self.lengths = np.array([_length(sample, tokens) for sample in samples], np.int64)
 
@@ -147,7 +147,7 @@ class Conversations:
         sample = self._samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None, None)
-        picture, _, told = self._preparation.picture(sample.image, self._maps, step, index)
+        picture, _, told = self._preparation.picture(sample.image, self._segmenter, step, index)
         return self._preparation.example(sample, picture, told)
 
 
@@ -156,7 +156,7 @@ class CrayonInstructions:
 
     Args:
         pictures: that have a panoptic map.
-        maps: theirs.
+        segmenter: gives their maps.
         kinds: what is asked.
         preparation: see `Preparation`.
         names: official names of the classes that questions may be about.
@@ -165,12 +165,12 @@ class CrayonInstructions:
     def __init__(
         self,
         pictures: Sequence[PanopticPicture],
-        maps: MapCache,
+        segmenter: Segmenter,
         kinds: Sequence[Kind],
         preparation: Preparation,
         names: Sequence[str],
     ) -> None:
-        self._pictures, self._maps, self._kinds = pictures, maps, kinds
+        self._pictures, self._segmenter, self._kinds = pictures, segmenter, kinds
         self._preparation = preparation
         self._names = tuple(map(display_name, names))
         self._things = [i for i in THING_CLASSES if COCO_PANOPTIC[i].name in names] or list(THING_CLASSES)
@@ -179,7 +179,9 @@ class CrayonInstructions:
     def example(self, index: int, step: int) -> Example:
         """See `Source.example`. The answer tells the truth, also where the map that the model sees is spoiled."""
         listed = self._pictures[index]
-        picture, true, told = self._preparation.picture(listed.image, self._maps, step, index, classes=self._things)
+        picture, true, told = self._preparation.picture(
+            listed.image, self._segmenter, step, index, classes=self._things
+        )
         seed, num = (self._preparation.seed, step, index), self._preparation.questions
         seeds = [seed] if num == 1 else [(*seed, number) for number in range(num)]
         made = [crayon_sample(listed, true, self._kinds, each, self._names) for each in seeds]

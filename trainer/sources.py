@@ -6,24 +6,23 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.load import ConfigError
 from datasets.instruct.crayon_instructions import KINDS, Kind
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
-from datasets.instruct.types import MissingPicture, Sample, gather, share_pictures
+from datasets.instruct.types import Gathered, MissingPicture, Sample, gather, share_pictures
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
 from pipeline.launch import is_main
+from pipeline.map_cache import cached_segmenter
 from pipeline.progress import say, warn
 
 from .config import TrainConfig
 from .data import Conversations, CrayonInstructions, Preparation
 from .data_paths import located
-from .maps import MapCache
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +44,23 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
         DataError: a file is unreadable, or nothing in it can be used.
         SegmenterError: the segmenter cannot be built.
     """
+    gathered = read_samples(config)
+    segmenter = cached_segmenter(config.SEGMENTER, device)
+    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in gathered.samples]
+    samples = share_pictures(samples, config.TRAIN.QUESTIONS)
+    return Conversations(samples, segmenter, preparation)
+
+
+def read_samples(config: TrainConfig) -> Gathered:
+    """Read the files of ``DATA.CONVERSATIONS``, and say what they hold.
+
+    Args:
+        config: resolved.
+
+    Raises:
+        ConfigError: none are named.
+        DataError: a file is unreadable, or nothing in it can be used.
+    """
     files = config.DATA.CONVERSATIONS
     if not files:
         raise ConfigError(
@@ -58,12 +74,7 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
     report(", ".join(item.FILE for item in files), gathered.summary(), gathered.bad)
     if not gathered.samples:
         raise DataError(f"{files[0].FILE}: holds no conversation that can be used")
-    segmenter = build_segmenter(config.SEGMENTER, device)
-    reads_files = config.SEGMENTER.resolved().NAME in ("precomputed", "none")
-    folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
-    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in gathered.samples]
-    samples = share_pictures(samples, config.TRAIN.QUESTIONS)
-    return Conversations(samples, MapCache(segmenter, preparation.map_side, folder), preparation)
+    return gathered
 
 
 def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Sequence[Kind]) -> CrayonInstructions:
@@ -96,9 +107,8 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     if not pictures:
         raise DataError(f"{file}: none of its pictures is in {images}")
     precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
-    maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
     chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
-    return CrayonInstructions(pictures, maps, chosen, preparation, classes_of(file))
+    return CrayonInstructions(pictures, build_segmenter(precomputed), chosen, preparation, classes_of(file))
 
 
 def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

@@ -21,9 +21,9 @@ from collavo.processing import CoLLaVOProcessor
 from collavo.settings import segmenter_record, settings_for
 from collavo.template import CHAT
 from collavo.trained import State, load_crayon, read_state
-from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import Segmenter
 from pipeline.launch import is_main
+from pipeline.map_cache import cached_segmenter
 from pipeline.progress import LoadingBar, warn
 from pipeline.run import Plan, run_tasks
 
@@ -156,7 +156,7 @@ class Tuning:
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
 
         def segmenter() -> Segmenter:
-            return build_segmenter(config.SEGMENTER, parts.model.device)
+            return cached_segmenter(config.SEGMENTER, parts.model.device)
 
         def make() -> Engine:
             return Engine(parts.model, parts.processor, segmenter(), CHAT, crayon=config.CRAYON)

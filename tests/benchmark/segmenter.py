@@ -1,4 +1,4 @@
-"""Speed of X-Decoder on pictures that share a forward pass against one picture at a time, in one run.
+"""Speed of X-Decoder on pictures that share forward passes against one picture at a time, in one run.
 
     python -m tests.benchmark.segmenter [--path xdecoder_focalt.pt] [--sizes 480x640 640x480] [--pictures 16]
         [--batch 8] [--device cuda]
@@ -128,9 +128,11 @@ def measure(config: SegmenterConfig, pictures: Sequence[Picture], device: torch.
         encoded = sum(prompts)
 
         def single() -> list[PanopticMap]:
+            segmenter.block = 1
             return [segmenter.segment([picture], RESULT)[0] for picture in pictures]
 
         def batched() -> list[PanopticMap]:
+            segmenter.block = config.BATCH_SIZE  # on a CPU it would be a single picture
             return segmenter.segment(pictures, RESULT)
 
         runs = [timed(way, device, repeat) for way in (single, batched)]

@@ -32,7 +32,6 @@ from datasets.writing import (
     remove_partial,
     write_bytes,
 )
-from modeling.segmenters.base import PanopticMap
 from pipeline.files import format_of, write_image, write_json
 from pipeline.journal import Entry, Journal, read_folder
 from pipeline.lock import sole_use
@@ -41,7 +40,6 @@ from tests.limits import LIMIT
 from trainer.checkpoint import save
 from trainer.log import Log
 from trainer.loop import Update
-from trainer.maps import _write as write_map
 
 ROOT = Path(__file__).resolve().parents[3]
 ENTRY = Entry(run="r", id="1", image=None, question="q", text="t" * 50)
@@ -176,11 +174,6 @@ def log(folder: Path) -> None:
         opened.add(UPDATE)
 
 
-def map_cache(folder: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 2**30, (64, 64)).astype(np.int32)
-    write_map(folder / "map.npz", PanopticMap(noise, ()))
-
-
 def picture(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     write_image(folder / "show.png", Image.fromarray(noise))
@@ -190,7 +183,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "checkpoint": checkpoint,
     "journal": journal,
     "log": log,
-    "map cache": map_cache,
     "picture": picture,
     "results": lambda folder: write_json(folder / "results.json", ["x" * 9000]),
     "gqa": lambda folder: write_submission("gqa", SCORED, folder),
