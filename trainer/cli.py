@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from configs.load import ConfigError
 from datasets.types import DataError, ImageSource
-from pipeline.cli import Command, note, path_argument
-from pipeline.progress import write_out
+from pipeline.commands.cli import Command, note, path_argument
+from pipeline.runtime.console import write_out
 
 from .check import check, check_merge
 from .config import TrainConfig, read_training
-from .data_paths import missing
+from .data.paths import missing
 
 if TYPE_CHECKING:
     from pipeline.catalog import Catalog
-    from pipeline.fill_maps import ImageSet
+    from pipeline.commands.fill_maps import ImageSet
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainC
         ConfigError: the stage has no such images.
         DataError: files are missing.
     """
-    from pipeline.fill_maps import ImageSet
+    from pipeline.commands.fill_maps import ImageSet
 
     config, catalog = read_training(conf_files, overrides)
     if config.TRAIN.STAGE != "cit":
@@ -55,7 +55,7 @@ def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainC
         raise DataError("\n".join(lacking))
 
     def read() -> list[ImageSource]:
-        from .sources import read_samples  # loads torch
+        from .data.sources import read_samples  # loads torch
 
         return [sample.image for sample in read_samples(config).samples if sample.image is not None]
 

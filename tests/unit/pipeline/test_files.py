@@ -32,10 +32,10 @@ from datasets.writing import (
     remove_partial,
     write_bytes,
 )
-from pipeline.files import format_of, write_image, write_json
-from pipeline.journal import Entry, Journal, read_folder
-from pipeline.lock import sole_use
-from pipeline.session import USER_ERRORS, report_failure
+from pipeline.run.journal import Entry, Journal, read_folder
+from pipeline.runtime.files import format_of, write_image, write_json
+from pipeline.runtime.lock import sole_use
+from pipeline.runtime.session import USER_ERRORS, report_failure
 from tests.limits import LIMIT
 from trainer.checkpoint import save
 from trainer.log import Log

@@ -23,7 +23,7 @@ from datasets.writing import OLD, PARTIAL
 from modeling.segmenters.base import PanopticMap, Picture, Segment
 from modeling.segmenters.coco import COCO_PANOPTIC, Category
 from modeling.segmenters.options import SegmenterConfig
-from pipeline.map_cache import (
+from pipeline.models.map_cache import (
     CachedSegmenter,
     PanopticMapCache,
     cache_folder,
@@ -268,7 +268,7 @@ def test_the_folder_follows_the_environment_and_the_settings(tmp_path: Path, mon
 def test_tests_never_write_into_the_users_cache() -> None:
     folder = cache_folder(os.environ)
     assert folder is not None and not folder.is_relative_to(Path.home() / ".cache")
-    script = "import os; from pipeline.map_cache import cache_folder; print(cache_folder(os.environ))"
+    script = "import os; from pipeline.models.map_cache import cache_folder; print(cache_folder(os.environ))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(folder)
 

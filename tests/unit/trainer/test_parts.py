@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
-from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from modeling.segmenters.base import PanopticMap, Segment
 from trainer.config import (
@@ -28,7 +28,7 @@ from trainer.config import (
     XDecoderConfig,
     with_cache,
 )
-from trainer.maps import spoil
+from trainer.data.maps import spoil
 from trainer.schedule import learning_rate
 
 
