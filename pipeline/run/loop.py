@@ -15,7 +15,7 @@ from modeling.segmenters.errors import SegmenterError
 
 from ..base import Answerer
 from ..runtime.console import Progress
-from ..runtime.errors import RunError
+from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
 from .images_ahead import ImagesAhead, Ready
 from .journal import Entry, Journal
@@ -57,10 +57,6 @@ class LoopSettings:
     workers: int
     strict: bool
     generation: Generation
-
-
-class SampleError(Exception):
-    """An unexpected error, with the questions that were being answered; the error itself is its cause."""
 
 
 def answer_all(
