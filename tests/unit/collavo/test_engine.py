@@ -1,6 +1,8 @@
 """The engine: equal to plain `generate`, independent of company, nothing computed twice."""
 
+import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ import torch
 from assets.tiny.random_checkpoint import make_tiny
 from collavo.engine import Engine, Generation, Query
 from collavo.errors import CheckpointError
+from collavo.images import PreparedImage
 from collavo.load_collavo import load_engine, memory_needed, resolve_attention
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
 from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import SharedPrefixCache
 from tests.processor import RIGHT_INT8
 
@@ -139,6 +143,90 @@ def test_a_picture_is_segmented_and_encoded_once(engine: Engine, monkeypatch: py
         )
     assert engine.segmenter.seen == ["0.png"]  # type: ignore[attr-defined]
     assert encoded == [1]
+
+
+def test_replies_about_prepared_images_are_the_same(engine: Engine) -> None:
+    """To the last bit of every search, with features and without, and none of it is computed in `answer` again."""
+    generation, images = Generation(num_beams=3, max_new_tokens=4), pictures(5)
+    asked = [(number, question) for question in QUESTIONS for number in range(5)]
+    plain = engine.answer([Query(images[number], question) for number, question in asked], generation)
+    for features in (True, False):
+        engine.forget()
+        prepared = engine.prepare([images[n] for n in (3, 0, 4, 1, 2)], features=features)
+        by_name = {image.name: image for image in prepared if isinstance(image, PreparedImage)}
+        engine.segmenter.seen.clear()  # type: ignore[attr-defined]
+        replies = engine.answer([Query(by_name[f"{number}.png"], q) for number, q in asked], generation)
+        assert replies == plain and [r.margin for r in replies] == [r.margin for r in plain]
+        assert engine.segmenter.seen == []  # type: ignore[attr-defined]
+        assert all((image.features is not None) == features for image in by_name.values())
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_features_do_not_depend_on_their_batch(engine: Engine, block: int) -> None:
+    images, preparer = pictures(7), engine._images
+    preparer._block = block
+
+    def features(part: list[int]) -> dict[int, torch.Tensor]:
+        prepared = engine.prepare([images[index] for index in part])
+        return {i: p.features for i, p in zip(part, prepared, strict=True) if p.features is not None}  # type: ignore[union-attr]
+
+    alone = {index: features([index])[index] for index in range(7)}
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        part = rng.permutation(7).tolist()[: rng.integers(1, 8)]
+        assert all(torch.equal(found, alone[index]) for index, found in features(part).items())
+    with torch.inference_mode():
+        assert all(torch.equal(preparer.features(preparer.one(images[i])), alone[i]) for i in range(7))
+
+
+def test_images_are_prepared_beside_answers(engine: Engine) -> None:
+    """Two threads at a time, as the loop has them: the replies are those of one."""
+    generation, images = Generation(num_beams=1, max_new_tokens=3), pictures(24)
+    plain = engine.answer([Query(image, QUESTIONS[0]) for image in images], generation)
+    engine.forget()
+    with engine.fixed_threads(), ThreadPoolExecutor(1) as pool:
+        ahead = [pool.submit(engine.prepare, images[start : start + 3]) for start in range(0, 24, 3)]
+        replies = [
+            reply
+            for future in ahead
+            for reply in engine.answer([Query(image, QUESTIONS[0]) for image in future.result()], generation)  # type: ignore[arg-type]
+        ]
+    assert replies == plain and [r.margin for r in replies] == [r.margin for r in plain]
+
+
+def test_an_image_without_a_map_is_its_own_error(checkpoint: Path) -> None:
+    class Choosy(HalfSegmenter):
+        def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+            if any(picture.name == "1.png" for picture in pictures):
+                raise SegmenterError("picture 1.png: it has no map")
+            return super().segment(pictures, size)
+
+    engine = load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(checkpoint), Choosy())
+    prepared = engine.prepare(pictures(3))
+    assert [isinstance(image, PreparedImage) for image in prepared] == [True, False, True]
+    assert str(prepared[1]) == "picture 1.png: it has no map"
+    with pytest.raises(SegmenterError, match=r"1\.png"):
+        engine.answer([Query(pictures(2)[1], "What?")], Generation(num_beams=1, max_new_tokens=1))
+
+
+def test_what_is_kept_of_images_does_not_grow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collavo.images.CRAYONS_KEPT", 5)
+    images = [Picture(np.full((112, 112, 3), n, np.uint8), f"{n}.png") for n in range(12)]
+    assert len(engine.prepare(images, features=False)) == 12
+    assert len(engine._images._crayons) == 5
+    engine.segmenter.seen.clear()  # type: ignore[attr-defined]
+    engine.prepare([*images[-5:], images[0]], features=False)
+    assert engine.segmenter.seen == ["0.png"]  # type: ignore[attr-defined]
+
+
+def test_an_image_is_hashed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    real = hashlib.sha256
+    monkeypatch.setattr("modeling.segmenters.base.hashlib.sha256", lambda *given: hashed.append(1) or real(*given))
+    image, generation = pictures(1)[0], Generation(num_beams=1, max_new_tokens=1)
+    for _ in range(2):
+        engine.answer([Query(image, f"Is there a {n}?") for n in range(20)], generation)
+    assert len(hashed) == 1
 
 
 def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
