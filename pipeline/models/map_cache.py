@@ -280,7 +280,7 @@ class CachedSegmenter:
 
     Attributes:
         made: maps that the segmenter was asked for.
-        found: maps that came from the cache.
+        found: images whose map was there: in the cache, or for equal pixels of the same call.
     """
 
     def __init__(self, segmenter: Segmenter, cache: PanopticMapCache | None, device: Any = "cpu") -> None:
@@ -322,7 +322,7 @@ class CachedSegmenter:
                 if self.cache is not None:
                     self.cache.put(key, panoptic)
         with self._lock:
-            self.made, self.found = self.made + len(missing), self.found + len(maps) - len(missing)
+            self.made, self.found = self.made + len(missing), self.found + len(pictures) - len(missing)
         return [maps[key] for key in keys]
 
     def key(self, picture: Picture, size: tuple[int, int]) -> str:
