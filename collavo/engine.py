@@ -28,7 +28,7 @@ from transformers.cache_utils import DynamicCache
 
 from modeling.internlm2 import CACHE
 from modeling.plora import ImageTokens
-from modeling.segmenters.base import Picture, Segmenter
+from modeling.segmenters.base import DecodedImage, Segmenter
 from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import Prefix, SharedPrefixCache
 from modeling.threads import one_thread
@@ -63,12 +63,12 @@ class Query:
     """A question.
 
     Attributes:
-        picture: the image that it is about, already at the model's size, as it is or prepared (`Engine.prepare`); None
+        image: the image that it is about, already at the model's size, as it is or prepared (`Engine.prepare`); None
             for a text-only question.
         question: the user's text, without object list and template; an ``<image>`` in it is left out.
     """
 
-    picture: Picture | PreparedImage | None
+    image: DecodedImage | PreparedImage | None
     question: str
 
 
@@ -126,7 +126,7 @@ class Engine:
 
     Args:
         model: in evaluation mode, on its device.
-        processor: tokenizer and picture normalisation.
+        processor: tokenizer and image normalisation.
         segmenter: gives the panoptic maps.
         template: the wrapper of the conversation.
         identity: of the weights and settings; a part of a run's identity.
@@ -153,11 +153,11 @@ class Engine:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square pictures it takes."""
+        """Side in pixels of the square images it takes."""
         return self.processor.image_size
 
-    def prepare(self, images: Sequence[Picture], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
-        """Segment and encode images together, ahead of the questions about them; may run beside `answer`, in a thread.
+    def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
+        """Segment and encode images together, ahead of the questions about them; may run next to `answer`, in a thread.
 
         Args:
             images: at the model's size.
@@ -233,10 +233,10 @@ class Engine:
 
     def _prompt(self, index: int, query: Query) -> _Prompt:
         """Cut the prompt into the prefix that it shares with others and its own end."""
-        image = self._images.one(query.picture) if isinstance(query.picture, Picture) else query.picture
+        image = self._images.one(query.image) if isinstance(query.image, DecodedImage) else query.image
         question = query.question.replace(IMAGE_TAG, "")  # the image has its place; a second one would have no pixels
         objects = None if image is None else object_list(image.crayon.objects)
-        before, after = self.template.parts(objects, question, told=self.crayon.object_list)
+        before, after = self.template.parts(objects, question, with_objects=self.crayon.object_list)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.segmenters.base import Picture, Segmenter, UInt8Array
+from modeling.segmenters.base import DecodedImage, Segmenter, UInt8Array
 from modeling.segmenters.errors import SegmenterError
 from modeling.threads import one_thread
 
@@ -47,7 +47,7 @@ class PreparedImage:
         ready: on a GPU, when the features are there.
     """
 
-    image: Picture
+    image: DecodedImage
     crayon: CrayonPrompt
     features: Tensor | None = None
     ready: torch.cuda.Event | None = None
@@ -59,7 +59,7 @@ class PreparedImage:
 
     @property
     def name(self) -> str:
-        """See `Picture`."""
+        """See `DecodedImage`."""
         return self.image.name
 
     @property
@@ -68,7 +68,7 @@ class PreparedImage:
         return image_key(self.image)
 
 
-def image_key(image: Picture) -> bytes:
+def image_key(image: DecodedImage) -> bytes:
     """Identity of an image: its pixels, and its name (which some segmenters look maps up by)."""
     return image.key + image.name.encode("utf-8", "surrogatepass")
 
@@ -98,7 +98,7 @@ class ImagePreparer:
         self._stream: torch.cuda.Stream | None = None
 
     @torch.inference_mode()
-    def prepare(self, images: Sequence[Picture], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
+    def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
         """Segment images together and, if asked to, encode them.
 
         Args:
@@ -116,7 +116,7 @@ class ImagePreparer:
             for image, crayon in zip(images, crayons, strict=True)
         ]
 
-    def one(self, image: Picture) -> PreparedImage:
+    def one(self, image: DecodedImage) -> PreparedImage:
         """An image that nobody has prepared; its features are left for later.
 
         Raises:
@@ -142,7 +142,7 @@ class ImagePreparer:
         with self._lock:
             self._crayons.clear()
 
-    def _found(self, images: Sequence[Picture]) -> list[CrayonPrompt | SegmenterError]:
+    def _found(self, images: Sequence[DecodedImage]) -> list[CrayonPrompt | SegmenterError]:
         """Crayon prompts; where one image's data is at fault, only that one has an error."""
         try:
             return [*self._crayons_of(images)]
@@ -151,7 +151,7 @@ class ImagePreparer:
                 return [error]
         return [found for image in images for found in self._found([image])]
 
-    def _crayons_of(self, images: Sequence[Picture]) -> list[CrayonPrompt]:
+    def _crayons_of(self, images: Sequence[DecodedImage]) -> list[CrayonPrompt]:
         """Crayon prompts of images, of which those that are not kept are segmented together.
 
         Raises:
@@ -175,7 +175,7 @@ class ImagePreparer:
             self._crayons.popitem(last=False)
         return [found[key] for key in keys]
 
-    def _encode(self, images: Sequence[Picture]) -> list[Tensor]:
+    def _encode(self, images: Sequence[DecodedImage]) -> list[Tensor]:
         """Features of images, (1, P, D) each, in blocks of one shape."""
         found: list[Tensor] = []
         for start in range(0, len(images), self._block):
@@ -188,7 +188,7 @@ class ImagePreparer:
 
     @contextmanager
     def _own_stream(self) -> Iterator[torch.cuda.Stream | None]:
-        """Compute on a stream beside the decoder's; None and nothing else where the device has no streams."""
+        """Compute on a stream next to the decoder's; None and nothing else where the device has no streams."""
         if self._model.device.type != "cuda":
             yield None
             return

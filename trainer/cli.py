@@ -50,7 +50,7 @@ def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainC
 
     config, catalog = read_training(conf_files, overrides)
     if config.TRAIN.STAGE != "cit":
-        raise ConfigError(f"maps train: TRAIN.STAGE {config.TRAIN.STAGE} learns from maps that lie beside its images")
+        raise ConfigError(f"maps train: TRAIN.STAGE {config.TRAIN.STAGE} learns from maps that lie next to its images")
     if lacking := missing(config):
         raise DataError("\n".join(lacking))
 
@@ -63,7 +63,9 @@ def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainC
 
 
 def _merge_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=path_argument, help="what a training left: SAVE_DIR/checkpoints/step-...")
+    parser.add_argument(
+        "checkpoint", type=path_argument, help="what a training run left: SAVE_DIR/checkpoints/step-..."
+    )
     parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--released", action="store_true", help="write the released layout instead of ours")
@@ -86,7 +88,7 @@ TRAIN = Command(
 )
 MERGE = Command(
     name="merge",
-    help="make one whole checkpoint of what a training left",
+    help="make one whole checkpoint of what a training run left",
     options=_merge_options,
     run=_merge,
     configured=False,

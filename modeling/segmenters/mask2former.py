@@ -22,7 +22,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
 from ..weight_files import describe, out_of_range
-from .base import PanopticMap, Picture, check_finite, check_pixels
+from .base import DecodedImage, PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
 from .coco import COCO_PANOPTIC
 from .errors import SegmenterError
@@ -35,7 +35,7 @@ _LARGEST, _MOST_PIXELS = 2**20, 2**14
 
 
 class Mask2FormerSegmenter:
-    """Segments pictures with a Mask2Former.
+    """Segments images with a Mask2Former.
 
     Args:
         model: in evaluation mode, on its device.
@@ -67,13 +67,13 @@ class Mask2FormerSegmenter:
             )
 
     @torch.inference_mode()
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, decoded_images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB, or for which the network computes no finite scores; it is named.
+            SegmenterError: an image that is not RGB, or for which the network computes no finite scores; it is named.
         """
-        prepared = [self._prepare(picture) for picture in pictures]
+        prepared = [self._prepare(decoded) for decoded in decoded_images]
         maps: dict[int, PanopticMap] = {}
         for indices in blocks([tuple(pixels.shape) for pixels in prepared], self.block):
             members = [prepared[index] for index in filled(indices, self.block)]
@@ -82,22 +82,22 @@ class Mask2FormerSegmenter:
             outputs.masks_queries_logits = outputs.masks_queries_logits[: len(indices)].float()
             scores = zip(indices, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True)
             for index, *logits in scores:
-                check_finite(pictures[index].name, *logits)
+                check_finite(decoded_images[index].name, *logits)
             maps |= zip(indices, self.post_process(outputs, size), strict=True)
-        return [maps[index] for index in range(len(pictures))]
+        return [maps[index] for index in range(len(decoded_images))]
 
-    def _prepare(self, picture: Picture) -> Tensor:
+    def _prepare(self, decoded: DecodedImage) -> Tensor:
         """Processed pixels of an image alone, (1, 3, height, width), without padding.
 
         Raises:
             SegmenterError: it is not RGB.
         """
         try:
-            check_pixels(picture.pixels)
+            check_pixels(decoded.pixels)
         except ValueError as error:
-            raise SegmenterError(f"picture {picture.name}: {error}") from error
-        # said outright: a picture of one or three pixels' height would be taken for one with channels first
-        inputs = self._processor(images=[picture.pixels], return_tensors="pt", input_data_format="channels_last")
+            raise SegmenterError(f"image {decoded.name}: {error}") from error
+        # said outright: an image of one or three pixels' height would be taken for one with channels first
+        inputs = self._processor(images=[decoded.pixels], return_tensors="pt", input_data_format="channels_last")
         pixels: Tensor = inputs["pixel_values"]
         return pixels
 

@@ -41,11 +41,11 @@ class SegmenterConfig:
             that are left.
         STUFF: xdecoder: those of CLASSES that are stuff (one segment per class) without being COCO panoptic's stuff.
         TOKENIZER: xdecoder: directory of CLIP's tokenizer; needed only for names that are not COCO panoptic's.
-        RESIZE: xdecoder: how pictures are resized: ``evaluation`` (bilinear, rounded) or ``demo`` (bicubic, cut down).
+        RESIZE: xdecoder: how images are resized: ``evaluation`` (bilinear, rounded) or ``demo`` (bicubic, cut down).
             Empty: evaluation.
         SHORT_SIDE: xdecoder: wanted length of the shorter side, pixels. None is the rule's own: 800, demo 512.
         LONG_SIDE: xdecoder: most the longer side may have, pixels. None is the rule's own: 1333, demo no limit.
-        BATCH_SIZE: pictures in one forward pass on a GPU; those of one prepared size share it, and fewer are filled up,
+        BATCH_SIZE: images in one forward pass on a GPU; those of one prepared size share it, and fewer are filled up,
             so that no map depends on its company. On a CPU it is always one.
         CACHE: folder of the maps that were made, found again by pixels and segmenter; ``off`` for none. Empty: of the
             user's cache folder, collavo/maps. Maps of precomputed and none are not kept there.

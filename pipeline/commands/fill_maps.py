@@ -28,7 +28,7 @@ from datasets.image import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, ImageFile, ImageSource
 from modeling.segmenters import check_segmenter
-from modeling.segmenters.base import Picture, Segmenter
+from modeling.segmenters.base import DecodedImage, Segmenter
 from modeling.segmenters.coco_format import at_own_size
 from modeling.segmenters.errors import SegmenterError
 
@@ -299,7 +299,7 @@ def _fill_share(
                 except DataError as error:
                     failed.append(str(error))
             for own_size in (False, True):
-                images = [picture for job, picture in good if job.own_size == own_size]
+                images = [image for job, image in good if job.own_size == own_size]
                 failed += _segment(segmenter, images, None if own_size else sizes.map)
             if cache is None or not cache.writable:
                 raise RunError("maps cannot be kept, as said above; those that were kept before are whole")
@@ -307,7 +307,7 @@ def _fill_share(
     return _Counts(segmenter.made, segmenter.found, cache.evicted if cache else 0, failed)
 
 
-def _segment(segmenter: Segmenter, images: Sequence[Picture], side: int | None) -> list[str]:
+def _segment(segmenter: Segmenter, images: Sequence[DecodedImage], side: int | None) -> list[str]:
     """Have maps made of images, (side, side) or of their own size; returns why some have none."""
     if not images:
         return []
@@ -323,9 +323,9 @@ def _segment(segmenter: Segmenter, images: Sequence[Picture], side: int | None) 
     return []
 
 
-def _decoded(jobs: Iterable[_Job], sizes: _Sizes, workers: int) -> Iterator[list[tuple[_Job, Future[Picture]]]]:
+def _decoded(jobs: Iterable[_Job], sizes: _Sizes, workers: int) -> Iterator[list[tuple[_Job, Future[DecodedImage]]]]:
     """Yield images in parts that are segmented together, decoding the next part meanwhile."""
-    ahead: deque[tuple[_Job, Future[Picture]]] = deque()
+    ahead: deque[tuple[_Job, Future[DecodedImage]]] = deque()
     rest = iter(jobs)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
@@ -339,8 +339,8 @@ def _decoded(jobs: Iterable[_Job], sizes: _Sizes, workers: int) -> Iterator[list
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(job: _Job, sizes: _Sizes) -> Picture:
-    return Picture(decode(job.image, None if job.own_size else sizes.image), job.image.name)
+def _decode(job: _Job, sizes: _Sizes) -> DecodedImage:
+    return DecodedImage(decode(job.image, None if job.own_size else sizes.image), job.image.name)
 
 
 def _report(counts: Sequence[_Counts], segmenter: CachedSegmenter, config: EvalConfig, session: Session) -> None:

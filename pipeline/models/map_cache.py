@@ -26,7 +26,7 @@ import numpy as np
 
 from datasets.writing import OLD, PARTIAL, make_folder, write_bytes
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import PanopticMap, Picture, Segment, Segmenter
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segment, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.coco_format import categories_of
 from modeling.segmenters.options import SegmenterConfig
@@ -299,19 +299,19 @@ class CachedSegmenter:
         """What the numbers in `Segment.category_id` stand for."""
         return categories_of(self._segmenter)
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`; equal pixels are segmented once.
 
         Raises:
             SegmenterError: see the segmenter.
         """
-        keys = [self.key(picture, size) for picture in pictures]
+        keys = [self.key(image, size) for image in images]
         maps: dict[str, PanopticMap] = {}
-        missing: dict[str, Picture] = {}
-        for key, picture in dict(zip(keys, pictures, strict=True)).items():
+        missing: dict[str, DecodedImage] = {}
+        for key, image in dict(zip(keys, images, strict=True)).items():
             kept = None if self.cache is None else self.cache.get(key, size)
             if kept is None:
-                missing[key] = picture
+                missing[key] = image
             else:
                 maps[key] = kept
         if missing:
@@ -322,12 +322,12 @@ class CachedSegmenter:
                 if self.cache is not None:
                     self.cache.put(key, panoptic)
         with self._lock:
-            self.made, self.found = self.made + len(missing), self.found + len(pictures) - len(missing)
+            self.made, self.found = self.made + len(missing), self.found + len(images) - len(missing)
         return [maps[key] for key in keys]
 
-    def key(self, picture: Picture, size: tuple[int, int]) -> str:
+    def key(self, image: DecodedImage, size: tuple[int, int]) -> str:
         """What a map of a size is known by, in hexadecimal."""
-        return hashlib.sha256(self._identity + f" {size[0]} {size[1]} ".encode() + picture.key).hexdigest()
+        return hashlib.sha256(self._identity + f" {size[0]} {size[1]} ".encode() + image.key).hexdigest()
 
 
 def _versions() -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from datasets.image import decode
 from datasets.types import ImageSource
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 
 from ..base import Answerer
@@ -27,7 +27,7 @@ from .questions import Question
 if TYPE_CHECKING:
     from collavo.images import PreparedImage
 
-Ready: TypeAlias = "Future[Picture | PreparedImage]"
+Ready: TypeAlias = "Future[Image | PreparedImage]"
 """An image that is on its way; its result raises what is wrong with it."""
 
 AHEAD = 8
@@ -44,7 +44,7 @@ ENCODED = 32
 class PreparesImages(Protocol):
     """An engine that can work on images ahead of the questions about them, in another thread; see `Engine`."""
 
-    def prepare(self, images: Sequence[Picture], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
+    def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
         """Prepare images together; the error of an image that cannot be asked about."""
 
     def fixed_threads(self) -> AbstractContextManager[None]:
@@ -114,7 +114,7 @@ class ImagesAhead:
         return len({s.name for s in _sources(window)} - {s.name for s in _sources([window[0]])}) < AHEAD
 
     def _begin(self, source: ImageSource) -> Ready:
-        decoded: Future[Picture] = self._pool.submit(_decode, source, self._size)
+        decoded: Future[DecodedImage] = self._pool.submit(_decode, source, self._size)
         if self._engine is None:
             return decoded  # type: ignore[return-value]  # futures are only read here
         return self._preparation.submit(decoded, features=len(self._held) < ENCODED)
@@ -124,11 +124,11 @@ class ImagesAhead:
 class _Waiting:
     """An image that is to be prepared."""
 
-    decoded: Future[Picture]
+    decoded: Future[DecodedImage]
     features: bool
     ready: Ready = field(default_factory=Future)
 
-    def settle(self, result: Picture | PreparedImage | BaseException) -> None:
+    def settle(self, result: DecodedImage | PreparedImage | BaseException) -> None:
         if isinstance(result, BaseException):
             self.ready.set_exception(result)
         else:
@@ -148,7 +148,7 @@ class _Preparation:
         self._waiting: deque[_Waiting] = deque()
         self._lock = threading.Lock()
 
-    def submit(self, decoded: Future[Picture], *, features: bool) -> Ready:
+    def submit(self, decoded: Future[DecodedImage], *, features: bool) -> Ready:
         """Have an image prepared as soon as it is decoded."""
         item = _Waiting(decoded, features)
         with self._lock:
@@ -161,7 +161,7 @@ class _Preparation:
         self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _work(self) -> None:
-        good: list[tuple[_Waiting, Picture]] = []
+        good: list[tuple[_Waiting, DecodedImage]] = []
         for item in self._together():
             try:
                 good.append((item, item.decoded.result()))
@@ -200,8 +200,8 @@ def _sources(batches: Iterable[list[Question]]) -> list[ImageSource]:
     return [question.image for batch in batches for question in batch if question.image is not None]
 
 
-def _decode(source: ImageSource, size: int | None) -> Picture:
+def _decode(source: ImageSource, size: int | None) -> DecodedImage:
     """Decode an image, and compute its key here, where nobody waits for it."""
-    picture = Picture(pixels=decode(source, size), name=source.name)
-    _ = picture.key
-    return picture
+    image = DecodedImage(pixels=decode(source, size), name=source.name)
+    _ = image.key
+    return image

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
 
 SAMPLE_ERRORS = (DataError, SegmenterError)
-"""What can be wrong with one picture and not with the others."""
+"""What can be wrong with one image and not with the others."""
 
 EARLY = 32
 """Answers after which a process first looks whether they end."""
@@ -47,8 +47,8 @@ class LoopSettings:
     Attributes:
         run: identity that its journal lines carry.
         batch_size: questions answered at a time.
-        workers: threads that decode pictures ahead, and how many batches they are ahead at least.
-        strict: whether the first unreadable picture ends the run.
+        workers: threads that decode images ahead, and how many batches they are ahead at least.
+        strict: whether the first unreadable image ends the run.
         generation: how to search.
     """
 
@@ -79,7 +79,7 @@ def answer_all(
     Returns: one entry per question, for its first record.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
+        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
         RunError: none of the first questions has an answer, or (``strict``) one has scores that are not finite.
         WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
@@ -87,9 +87,9 @@ def answer_all(
     entries: list[Entry] = []
     todo = list(batches(questions, settings.batch_size))
     with ImagesAhead(answerer, settings.workers) as ahead:
-        for batch, pictures in ahead.batches(todo):
+        for batch, images in ahead.batches(todo):
             try:
-                entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
+                entries += _answer_and_note(batch, images, answerer, journal, extract, settings)
             except (*SAMPLE_ERRORS, RunError, WriteError):
                 raise
             except Exception as error:
@@ -124,7 +124,7 @@ def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
 
 def _answer_and_note(
     batch: Sequence[Question],
-    pictures: Mapping[str, Ready],
+    images: Mapping[str, Ready],
     answerer: Answerer,
     journal: Journal,
     extract: Extract,
@@ -132,7 +132,7 @@ def _answer_and_note(
 ) -> list[Entry]:
     """Answer a batch and write it down; one entry per question, for its first record."""
     start = time.perf_counter()
-    results = _answer_batch(batch, pictures, answerer, settings)
+    results = _answer_batch(batch, images, answerer, settings)
     seconds = (time.perf_counter() - start) / len(batch)
     firsts: list[Entry] = []
     for question, result in zip(batch, results, strict=True):
@@ -164,19 +164,19 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
 
 
 def _answer_batch(
-    batch: Sequence[Question], pictures: Mapping[str, Ready], answerer: Answerer, settings: LoopSettings
+    batch: Sequence[Question], images: Mapping[str, Ready], answerer: Answerer, settings: LoopSettings
 ) -> list[Reply | str]:
     """One reply, or the reason for none, per question.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
+        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
         RunError: ``strict``, and the model's scores are not finite.
     """
     results: list[Reply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
     for index, question in enumerate(batch):
         try:
-            good.append((index, _query(question, pictures)))
+            good.append((index, _query(question, images)))
         except (DataError, SegmenterError) as error:
             if settings.strict:
                 raise DataError(
@@ -199,7 +199,7 @@ def _replies(
     """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails.
 
     Raises:
-        SegmenterError: ``strict``, and a picture has no map.
+        SegmenterError: ``strict``, and an image has no map.
         NonFiniteError: ``strict``, and the model's scores are not finite.
     """
     if not queries:
@@ -219,8 +219,8 @@ def _replies(
     return [result for query in queries for result in _replies([query], answerer, settings)]
 
 
-def _query(question: Question, pictures: Mapping[str, Ready]) -> Query:
+def _query(question: Question, images: Mapping[str, Ready]) -> Query:
     from collavo.engine import Query
 
-    picture = None if question.image is None else pictures[question.image.name].result()
-    return Query(picture=picture, question=question.prompt)
+    image = None if question.image is None else images[question.image.name].result()
+    return Query(image=image, question=question.prompt)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from assets.tiny.random_checkpoint import make_tiny
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import DecodedImage, PanopticMap
 from modeling.segmenters.mask2former import Mask2FormerSegmenter
 from pipeline.commands.cli import main
 from tests.limits import LIMIT, free_port
@@ -67,9 +67,9 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     names: list[str] = []
     original = Mask2FormerSegmenter.segment
 
-    def noted(self: Any, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
-        names.extend(picture.name for picture in pictures)
-        return original(self, pictures, size)
+    def noted(self: Any, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
+        names.extend(image.name for image in images)
+        return original(self, images, size)
 
     monkeypatch.setattr(Mask2FormerSegmenter, "segment", noted)
     yield names
@@ -137,13 +137,13 @@ def test_images_that_cannot_be_read_are_named_and_the_exit_code_says_so(
     (tmp_path / "zoo").mkdir()
     for number in range(NUM):
         (tmp_path / "zoo" / f"{number}.png").write_bytes((world / "zoo" / f"{number}.png").read_bytes())
-    (tmp_path / "zoo" / "3.png").write_bytes(b"no picture at all")
+    (tmp_path / "zoo" / "3.png").write_bytes(b"no image at all")
     (tmp_path / "zoo" / "5.png").unlink()
     given = options(world, tmp_path / "cache", "DATASETS.ROOT", tmp_path)
     assert main(["maps", "zoo", *given]) == 1
     out, err = capsys.readouterr()
     assert f"maps: {NUM - 2} made, 0 found, 2 images without one" in out
-    assert f"2 of {NUM} images have no map" in err and "picture 3.png:" in err and "picture 5.png:" in err
+    assert f"2 of {NUM} images have no map" in err and "image 3.png:" in err and "image 5.png:" in err
 
 
 def test_mistakes_are_said_before_anything_is_loaded(
@@ -156,7 +156,7 @@ def test_mistakes_are_said_before_anything_is_loaded(
         (["zoo"], ["SEGMENTER.CACHE", tmp_path / "file"], "SEGMENTER.CACHE: "),
         (["zoo"], ["SEGMENTER.CACHE_SIZE", "0"], "SEGMENTER.CACHE_SIZE: must be above 0"),
         (["zo"], [], "there is no 'zo'; did you mean zoo"),
-        (["zoo", "train"], ["TRAIN.STAGE", "cpt"], "TRAIN.STAGE cpt learns from maps that lie beside its images"),
+        (["zoo", "train"], ["TRAIN.STAGE", "cpt"], "TRAIN.STAGE cpt learns from maps that lie next to its images"),
         (["train"], ["DATA.MAPS_CACHE", "elsewhere"], "DATA.MAPS_CACHE 'elsewhere' is another name of"),
     ):
         assert main(["maps", *names, *options(world, tmp_path / "cache", *more)], COMMANDS) == 2

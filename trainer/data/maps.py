@@ -1,4 +1,4 @@
-"""Panoptic maps of training pictures, spoiled where training asks for it."""
+"""Panoptic maps of training images, corrupted where training asks for it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from modeling.segmenters.base import PanopticMap
 
 
-def spoil(panoptic: PanopticMap, share: float, classes: Sequence[int], rng: np.random.Generator) -> PanopticMap:
+def corrupt_map(panoptic: PanopticMap, share: float, classes: Sequence[int], rng: np.random.Generator) -> PanopticMap:
     """A map with errors like a segmenter's: some objects are missing, some are taken for something else.
 
     Args:
-        panoptic: the true map.
+        panoptic: the ground-truth map.
         share: probability that an object is dropped, and the same again that it is renamed.
         classes: what a renamed object may become.
         rng: source of chance.

@@ -17,7 +17,7 @@ from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
 from datasets.types import DataError, ImageFile
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 from pipeline.run.images_ahead import AHEAD, ENCODED, LONGEST, TOGETHER, ImagesAhead, PreparesImages
 from pipeline.run.journal import Journal
@@ -34,7 +34,7 @@ SIDE = 6
 class Prepared:
     """What the engine below makes of an image."""
 
-    image: Picture
+    image: DecodedImage
     features: bool
 
 
@@ -51,7 +51,7 @@ class PreparingEngine:
     inside: bool = False
     asked: list[tuple[str, object]] = field(default_factory=list)
 
-    def prepare(self, images: Sequence[Picture], *, features: bool = True) -> list[object]:
+    def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[object]:
         assert self.inside, "threads compute within the context alone"
         self.threads.add(threading.current_thread().name)
         self.groups.append([image.name for image in images])
@@ -59,7 +59,7 @@ class PreparingEngine:
         if self.fails is not None:
             raise self.fails
         return [
-            SegmenterError(f"picture {image.name}: no map") if image.name == self.bad else Prepared(image, features)
+            SegmenterError(f"image {image.name}: no map") if image.name == self.bad else Prepared(image, features)
             for image in images
         ]
 
@@ -70,7 +70,7 @@ class PreparingEngine:
         self.inside = False
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
-        self.asked += [(query.question, query.picture) for query in queries]
+        self.asked += [(query.question, query.image) for query in queries]
         return [Reply(text=query.question, prompt="", num_tokens=1, finished=True) for query in queries]
 
 
@@ -177,10 +177,10 @@ def test_what_is_wrong_with_an_image_is_an_error_of_its_questions_alone(folder: 
         "r6": "3 6",
         "r7": "None 7",
     }
-    assert found["r2"].startswith("picture broken.png:") and found["r3"] == found["r2"]
-    assert found["r4"] == "picture 2.png: no map"
-    assert found["r5"].startswith("picture gone.png: cannot be read")
-    with pytest.raises(DataError, match=r"r4: picture 2\.png: no map"):
+    assert found["r2"].startswith("image broken.png:") and found["r3"] == found["r2"]
+    assert found["r4"] == "image 2.png: no map"
+    assert found["r5"].startswith("image gone.png: cannot be read")
+    with pytest.raises(DataError, match=r"r4: image 2\.png: no map"):
         answered(questions(folder, [1, 1, 1, 1, 2]), PreparingEngine(bad="2.png"), tmp_path, strict=True)
 
 
@@ -198,7 +198,7 @@ def test_where_memory_is_short_the_engine_prepares_when_its_turn_has_come(folder
     engine = PreparingEngine(fails=OutOfMemoryError("CUDA out of memory"))
     found = answered(questions(folder, [1, 2, 3]), engine, tmp_path)
     assert found == {"r0": "1 0", "r1": "2 1", "r2": "3 2"}
-    assert all(isinstance(image, Picture) for _, image in engine.asked)
+    assert all(isinstance(image, DecodedImage) for _, image in engine.asked)
 
 
 def test_an_engine_that_cannot_prepare_gets_the_images_as_they_are(folder: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_engine_that_cannot_prepare_gets_the_images_as_they_are(folder: Path,
     assert not isinstance(engine, PreparesImages) and isinstance(PreparingEngine(), PreparesImages)
     found = answered(questions(folder, [1, None, 2]), engine, tmp_path)
     assert found == {"r0": "1 0", "r1": "None 1", "r2": "2 2"}
-    assert [type(image) for _, image in engine.asked] == [Picture, type(None), Picture]
+    assert [type(image) for _, image in engine.asked] == [DecodedImage, type(None), DecodedImage]
 
 
 def test_no_thread_is_left_when_the_loop_ends_or_fails(folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.writing import OLD, PARTIAL
-from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from modeling.segmenters.coco import COCO_PANOPTIC, Category
 from modeling.segmenters.options import SegmenterConfig
 from pipeline.models.map_cache import (
@@ -46,20 +46,20 @@ class Counting:
     def __init__(self, fingerprint: str = "counting-1", delay: float = 0.0) -> None:
         self.fingerprint, self.delay, self.seen = fingerprint, delay, list[str]()
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
-        self.seen += [picture.name for picture in pictures]
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
+        self.seen += [image.name for image in images]
         time.sleep(self.delay)
-        return [expected(picture, size) for picture in pictures]
+        return [expected(image, size) for image in images]
 
 
-def expected(picture: Picture, size: tuple[int, int]) -> PanopticMap:
-    rng = np.random.default_rng(int(picture.pixels.sum()))
+def expected(image: DecodedImage, size: tuple[int, int]) -> PanopticMap:
+    rng = np.random.default_rng(int(image.pixels.sum()))
     segments = tuple(Segment(id=i, category_id=int(rng.integers(133)), score=float(rng.random())) for i in (1, 2))
     return PanopticMap(rng.integers(0, 3, size).astype(np.int32), segments)
 
 
-def images(count: int, prefix: str = "") -> list[Picture]:
-    return [Picture(np.full((4, 6, 3), number, np.uint8), f"{prefix}{number}.png") for number in range(count)]
+def images(count: int, prefix: str = "") -> list[DecodedImage]:
+    return [DecodedImage(np.full((4, 6, 3), number, np.uint8), f"{prefix}{number}.png") for number in range(count)]
 
 
 def same(ours: PanopticMap, theirs: PanopticMap) -> bool:
@@ -124,12 +124,12 @@ def test_pixels_size_segmenter_and_device_tell_maps_apart(tmp_path: Path) -> Non
         (Counting("counting-2"), image, SIZE, "cpu"),
         (Counting("counting-1"), image, (7, 5), "cpu"),
         (Counting("counting-1"), image, SIZE, "cuda:0"),
-        (Counting("counting-1"), Picture(image.pixels + 1, image.name), SIZE, "cpu"),
-        (Counting("counting-1"), Picture(image.pixels.reshape(6, 4, 3), image.name), SIZE, "cpu"),
+        (Counting("counting-1"), DecodedImage(image.pixels + 1, image.name), SIZE, "cpu"),
+        (Counting("counting-1"), DecodedImage(image.pixels.reshape(6, 4, 3), image.name), SIZE, "cpu"),
     ]
-    for segmenter, picture, size, device in ways:
-        CachedSegmenter(segmenter, cache, device).segment([picture], size)
-        assert segmenter.seen == [picture.name]
+    for segmenter, image, size, device in ways:
+        CachedSegmenter(segmenter, cache, device).segment([image], size)
+        assert segmenter.seen == [image.name]
     assert len(files(tmp_path)) == len(ways)
     CachedSegmenter(counting, cache, "cuda:1").segment([image], SIZE)
     assert counting.seen == []
@@ -209,7 +209,7 @@ def test_maps_that_were_not_used_for_longest_leave_first(tmp_path: Path) -> None
     others = [folder / "ab" / "notes.txt", folder / "mine.map", folder / ("f" * 64 + ".map")]
     for other in others:
         other.write_bytes(b"x" * limit)
-    cached.segment([Picture(np.full((4, 6, 3), 100 + n, np.uint8), "new") for n in range(4)], SIZE)
+    cached.segment([DecodedImage(np.full((4, 6, 3), 100 + n, np.uint8), "new") for n in range(4)], SIZE)
     there = {file.name for file in files(folder)}
     kept = [number for number, image in enumerate(images(8)) if f"{cached.key(image, SIZE)}.map" in there]
     assert {0, 1} <= set(kept) and kept[2:] == list(range(8 - len(kept) + 2, 8)), kept
@@ -225,7 +225,7 @@ def test_the_bound_holds_whatever_is_kept(count: int, seed: int) -> None:
         limit = rng.randint(4, 20) * 4096 + rng.randint(0, 4095)
         cached = CachedSegmenter(Counting(), PanopticMapCache(Path(folder), limit))
         for number in range(count):
-            image = Picture(np.full((1, 2, 3), number, np.uint8), "x")
+            image = DecodedImage(np.full((1, 2, 3), number, np.uint8), "x")
             cached.segment([image], (rng.randint(1, 60), rng.randint(1, 60)))
             assert on_disk(Path(folder)) <= limit
 

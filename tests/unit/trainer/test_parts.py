@@ -1,4 +1,4 @@
-"""Parts of training: the learning rate, spoiled maps, the loss, what an update trains."""
+"""Parts of training: the learning rate, corrupted maps, the loss, what an update trains."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def panoptic(num: int) -> PanopticMap:
 def test_spoiling_drops_and_renames_at_its_rate() -> None:
     rng = np.random.default_rng(0)
     true = panoptic(5000)
-    spoiled = spoil(true, 0.1, range(50, 60), rng)
+    spoiled = corrupt_map(true, 0.1, range(50, 60), rng)
     kept = {segment.id: segment.category_id for segment in spoiled.segments}
     assert len(kept) / 5000 == pytest.approx(0.9, abs=0.02)
     assert sum(category >= 50 for category in kept.values()) / 5000 == pytest.approx(0.1, abs=0.02)
     assert set(np.unique(spoiled.id_map)) == {0, *kept}
-    assert spoil(true, 0.0, (), rng) is true
+    assert corrupt_map(true, 0.0, (), rng) is true
 
 
 def test_the_loss_is_the_sum_over_labelled_tokens_by_a_given_number(tmp_path: Path) -> None:
