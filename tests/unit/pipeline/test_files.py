@@ -181,7 +181,7 @@ def map_cache(folder: Path) -> None:
     write_map(folder / "map.npz", PanopticMap(noise, ()))
 
 
-def picture(folder: Path) -> None:
+def image(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     write_image(folder / "show.png", Image.fromarray(noise))
 
@@ -191,7 +191,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "journal": journal,
     "log": log,
     "map cache": map_cache,
-    "picture": picture,
+    "image": image,
     "results": lambda folder: write_json(folder / "results.json", ["x" * 9000]),
     "gqa": lambda folder: write_submission("gqa", SCORED, folder),
     "textvqa": lambda folder: write_submission("vqa_accuracy", SCORED, folder),
