@@ -148,7 +148,7 @@ class ToyEngine:
         for query in queries:
             if self.poison and self.poison in query.question:
                 raise ValueError("the toy engine was told to fail here")
-            pixels = b"" if query.number_of_image is None else query.number_of_image.pixels.tobytes()
+            pixels = b"" if query.image is None else query.image.pixels.tobytes()
             text = hashlib.sha256(pixels + query.question.encode()).hexdigest()[:12]
             replies.append(Reply(text=text, prompt=f"<{query.question}>", num_tokens=3, finished=True))
         return replies

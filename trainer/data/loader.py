@@ -56,7 +56,7 @@ class Preparation:
         max_length: longest row in tokens, image tokens counted.
         seed: of the run.
         crayon: what the model is told of an image's objects.
-        corrupt: see `trainer.data.maps.corrupt`.
+        corrupt: see `trainer.data.maps.corrupt_map`.
         questions: how many crayon instructions a sample holds.
     """
 
@@ -72,7 +72,7 @@ class Preparation:
         """Side of the panoptic maps."""
         return self.processor.grid * self.crayon.map_scale
 
-    def decoded(
+    def load_image(
         self, image: ImageSource, maps: MapCache, *key: int, classes: Sequence[int] = THING_CLASSES
     ) -> tuple[DecodedImage, CrayonPrompt, CrayonPrompt]:
         """An image, what is truly in it, and what the model is told.
@@ -147,7 +147,7 @@ class Conversations:
         sample = self._samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None, None)
-        decoded, _, told = self._preparation.decoded(sample.image, self._maps, step, index)
+        decoded, _, told = self._preparation.load_image(sample.image, self._maps, step, index)
         return self._preparation.example(sample, decoded, told)
 
 
@@ -179,7 +179,7 @@ class CrayonInstructions:
     def example(self, index: int, step: int) -> Example:
         """See `Source.example`. The answer tells the truth, also where the map that the model sees is corrupted."""
         listed = self._images[index]
-        decoded, true, told = self._preparation.decoded(listed.image, self._maps, step, index, classes=self._things)
+        decoded, true, told = self._preparation.load_image(listed.image, self._maps, step, index, classes=self._things)
         seed, num = (self._preparation.seed, step, index), self._preparation.questions
         seeds = [seed] if num == 1 else [(*seed, number) for number in range(num)]
         made = [crayon_sample(listed, true, self._kinds, each, self._names) for each in seeds]

@@ -19,7 +19,7 @@ TINY = tiny_tokenizer()
 PROCESSOR = CoLLaVOProcessor(TINY, image_size=28, patch_size=14)
 STOP, START, IMAGE = TINY.convert_tokens_to_ids([STOP_TAG, START_TAG, IMAGE_TAG])
 OBJECTS = "(#1 dog) [0.00, 0.16, 0.29, 0.88]"
-IMAGE = ImageFile(Path("a.jpg"), "a.jpg")
+IMAGE_FILE = ImageFile(Path("a.jpg"), "a.jpg")
 special = (START_TAG, STOP_TAG, IMAGE_TAG, "<s>", "</s>", "<unk>")
 texts = (
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -32,7 +32,7 @@ texts = (
 
 def sample(*said: str, with_image: bool = True, with_objects: bool = True) -> Sample:
     turns = tuple(Turn(question=q, answer=a) for q, a in zip(said[::2], said[1::2], strict=True))
-    image, with_objects = (IMAGE, with_objects) if with_image else (None, False)
+    image, with_objects = (IMAGE_FILE, with_objects) if with_image else (None, False)
     return Sample(id="7@3", image=image, turns=turns, source="test", with_objects=with_objects)
 
 
@@ -169,7 +169,7 @@ def test_rows_are_cut_at_the_end() -> None:
 
 @pytest.mark.parametrize("tag", [START_TAG, STOP_TAG, IMAGE_TAG])
 @pytest.mark.parametrize("place", range(4))
-@pytest.mark.parametrize("image", [True, False])
+@pytest.mark.parametrize("with_image", [True, False])
 def test_texts_with_tags_are_refused(tag: str, place: int, with_image: bool) -> None:
     spoken = ["What?", "This.", "And?", "That."]
     spoken[place] += f" {tag} "

@@ -156,7 +156,7 @@ def test_images_are_written_by_their_suffix(tmp_path: Path) -> None:
 
 RECORD = Record(id="1", image=None, fields={"question": "q" * 9000}, target="A", meta={"options": {"A": "a"}})
 SCORED = [Scored(record=RECORD, text="A" * 9000, score=Score(value=1.0, extracted="A" * 9000))]
-UPDATE = Update(step=1, branch="vl_cit", loss=1.0, norm=1.0, rate=1.0, samples=1, tokens=1, labels=1, seconds=1.0)
+UPDATE = Update(step=1, adapter="vl_cit", loss=1.0, norm=1.0, rate=1.0, samples=1, tokens=1, labels=1, seconds=1.0)
 
 
 def checkpoint(folder: Path) -> None:

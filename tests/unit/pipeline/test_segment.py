@@ -36,7 +36,7 @@ NOT_HERE = "detectron2"
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Images of odd sizes, and one of each mode."""
-    folder = tmp_path_factory.mktemp("images")
+    folder = tmp_path_factory.mktemp("paths")
     for name, size in SIZES.items():
         Image.fromarray(pixels(*size)).save(folder / name)
     for mode in MODES:

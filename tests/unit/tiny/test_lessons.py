@@ -113,7 +113,7 @@ def test_tokens_are_labelled_with_what_the_crayon_prompt_shows() -> None:
 
 def test_the_number_of_workers_changes_nothing() -> None:
     one, two = (draw(4, 300, 56, 4, workers) for workers in (1, 2))
-    assert np.array_equal(one.annotated, two.annotated)
+    assert np.array_equal(one.images, two.images)
     assert np.array_equal(one.labels, two.labels)
     assert list(one.lessons) == list(two.lessons)
 
