@@ -27,7 +27,7 @@ from .questions import Question
 if TYPE_CHECKING:
     from collavo.images import PreparedImage
 
-Ready: TypeAlias = "Future[Image | PreparedImage]"
+Ready: TypeAlias = "Future[DecodedImage | PreparedImage]"
 """An image that is on its way; its result raises what is wrong with it."""
 
 AHEAD = 8

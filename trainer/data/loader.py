@@ -36,7 +36,7 @@ from pipeline.runtime.console import warn
 from ..parallel.trainable import CRAYON
 from .batches import IDLE, Batch, Example, collate
 from .crayon_samples import crayon_sample
-from .maps import spoil
+from .maps import corrupt_map
 
 T = TypeVar("T")
 Int64Array = npt.NDArray[np.int64]

@@ -147,12 +147,12 @@ def test_a_image_is_segmented_and_encoded_once(engine: Engine, monkeypatch: pyte
 
 def test_replies_about_prepared_images_are_the_same(engine: Engine) -> None:
     """To the last bit of every search, with features and without, and none of it is computed in `answer` again."""
-    generation, images = Generation(num_beams=3, max_new_tokens=4), images(5)
+    generation, drawn = Generation(num_beams=3, max_new_tokens=4), images(5)
     asked = [(number, question) for question in QUESTIONS for number in range(5)]
-    plain = engine.answer([Query(images[number], question) for number, question in asked], generation)
+    plain = engine.answer([Query(drawn[number], question) for number, question in asked], generation)
     for features in (True, False):
         engine.forget()
-        prepared = engine.prepare([images[n] for n in (3, 0, 4, 1, 2)], features=features)
+        prepared = engine.prepare([drawn[n] for n in (3, 0, 4, 1, 2)], features=features)
         by_name = {image.name: image for image in prepared if isinstance(image, PreparedImage)}
         engine.segmenter.seen.clear()  # type: ignore[attr-defined]
         replies = engine.answer([Query(by_name[f"{number}.png"], q) for number, q in asked], generation)
@@ -163,11 +163,11 @@ def test_replies_about_prepared_images_are_the_same(engine: Engine) -> None:
 
 @pytest.mark.parametrize("block", [1, 3])
 def test_features_do_not_depend_on_their_batch(engine: Engine, block: int) -> None:
-    images, preparer = images(7), engine._images
+    drawn, preparer = images(7), engine._images
     preparer._block = block
 
     def features(part: list[int]) -> dict[int, torch.Tensor]:
-        prepared = engine.prepare([images[index] for index in part])
+        prepared = engine.prepare([drawn[index] for index in part])
         return {i: p.features for i, p in zip(part, prepared, strict=True) if p.features is not None}  # type: ignore[union-attr]
 
     alone = {index: features([index])[index] for index in range(7)}
@@ -176,16 +176,16 @@ def test_features_do_not_depend_on_their_batch(engine: Engine, block: int) -> No
         part = rng.permutation(7).tolist()[: rng.integers(1, 8)]
         assert all(torch.equal(found, alone[index]) for index, found in features(part).items())
     with torch.inference_mode():
-        assert all(torch.equal(preparer.features(preparer.one(images[i])), alone[i]) for i in range(7))
+        assert all(torch.equal(preparer.features(preparer.one(drawn[i])), alone[i]) for i in range(7))
 
 
 def test_images_are_prepared_beside_answers(engine: Engine) -> None:
     """Two threads at a time, as the loop has them: the replies are those of one."""
-    generation, images = Generation(num_beams=1, max_new_tokens=3), images(24)
-    plain = engine.answer([Query(image, QUESTIONS[0]) for image in images], generation)
+    generation, drawn = Generation(num_beams=1, max_new_tokens=3), images(24)
+    plain = engine.answer([Query(image, QUESTIONS[0]) for image in drawn], generation)
     engine.forget()
     with engine.fixed_threads(), ThreadPoolExecutor(1) as pool:
-        ahead = [pool.submit(engine.prepare, images[start : start + 3]) for start in range(0, 24, 3)]
+        ahead = [pool.submit(engine.prepare, drawn[start : start + 3]) for start in range(0, 24, 3)]
         replies = [
             reply
             for future in ahead

@@ -127,9 +127,9 @@ def test_pixels_size_segmenter_and_device_tell_maps_apart(tmp_path: Path) -> Non
         (Counting("counting-1"), DecodedImage(image.pixels + 1, image.name), SIZE, "cpu"),
         (Counting("counting-1"), DecodedImage(image.pixels.reshape(6, 4, 3), image.name), SIZE, "cpu"),
     ]
-    for segmenter, image, size, device in ways:
-        CachedSegmenter(segmenter, cache, device).segment([image], size)
-        assert segmenter.seen == [image.name]
+    for segmenter, another, size, device in ways:
+        CachedSegmenter(segmenter, cache, device).segment([another], size)
+        assert segmenter.seen == [another.name]
     assert len(files(tmp_path)) == len(ways)
     CachedSegmenter(counting, cache, "cuda:1").segment([image], SIZE)
     assert counting.seen == []

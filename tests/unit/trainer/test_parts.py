@@ -28,7 +28,7 @@ from trainer.config import (
     XDecoderConfig,
     with_cache,
 )
-from trainer.data.maps import spoil
+from trainer.data.maps import corrupt_map
 from trainer.schedule import learning_rate
 
 
