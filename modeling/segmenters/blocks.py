@@ -1,4 +1,4 @@
-"""Which images share a forward pass, so that no map depends on the company that its image had.
+"""Which images share a forward pass, so that no map depends on the other images of its batch.
 
 The order in which a product is summed up depends on the shapes of its factors, and a pixel between two masks can fall
 to either side by the last digit. So a pass always has one number of images: a block. Images of one prepared size share

@@ -46,10 +46,10 @@ class SegmenterConfig:
         SHORT_SIDE: xdecoder: wanted length of the shorter side, pixels. None is the rule's own: 800, demo 512.
         LONG_SIDE: xdecoder: most the longer side may have, pixels. None is the rule's own: 1333, demo no limit.
         BATCH_SIZE: images in one forward pass on a GPU; those of one prepared size share it, and fewer are filled up,
-            so that no map depends on its company. On a CPU it is always one.
+            so that no map depends on its batch. On a CPU it is always one.
         CACHE: folder of the maps that were made, found again by pixels and segmenter; ``off`` for none. Empty: of the
             user's cache folder, collavo/maps. Maps of precomputed and none are not kept there.
-        CACHE_SIZE: most that this folder takes, GB; those that were not used for longest leave.
+        CACHE_SIZE: most that this folder takes, GB; the least recently used maps are evicted.
     """
 
     NAME: str = ""

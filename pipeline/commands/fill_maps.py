@@ -95,7 +95,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Counts:
-    """What a process has done: maps made and found, maps that left again for lack of room, and what failed."""
+    """What a process has done: maps made and found, maps evicted meanwhile, and what failed."""
 
     made: int
     found: int
@@ -352,6 +352,6 @@ def _report(counts: Sequence[_Counts], segmenter: CachedSegmenter, config: EvalC
     tell(f"maps: {made} made, {found} found, {failed} images without one; {segmenter.cache.folder}\n")
     if evicted:
         warn(
-            f"{evicted} maps had to leave: SEGMENTER.CACHE_SIZE {config.SEGMENTER.CACHE_SIZE:g} GB is too small for "
+            f"{evicted} maps were evicted: SEGMENTER.CACHE_SIZE {config.SEGMENTER.CACHE_SIZE:g} GB is too small for "
             "all that is kept there"
         )

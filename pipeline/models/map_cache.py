@@ -2,7 +2,7 @@
 
 A map belongs to pixels, segmenter and size: its file is named by a digest of these three, of the libraries' versions
 and of the kind of device, which can move the last digit of a score. Names of images do not count. Any number of
-processes may share a folder: a file appears whole, under its final name, and holds a checksum; one that is damaged all
+processes may share a folder: a file appears whole, under its final name, and holds a checksum; one that is corrupt all
 the same is made again. Whatever is wrong with the folder, a run goes on without it and says so once.
 """
 
@@ -45,7 +45,7 @@ _FOLDER = re.compile(r"[0-9a-f]{2}")
 _MOST_HEADER = 2**20
 _KEPT_SHARE, _LOOKS = 0.9, 64
 _NAMED = 3
-"""Damaged files that a process names; the rest are only made again."""
+"""Corrupt files that a process names; the rest are only made again."""
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path | None:
@@ -99,7 +99,7 @@ class PanopticMapCache:
 
     Args:
         folder: made when the first map is kept.
-        limit: bytes on disk above which the maps that were not used for longest leave.
+        limit: bytes on disk above which the least recently used maps are evicted.
 
     Attributes:
         evicted: maps that this object has removed to stay below the limit.
@@ -109,12 +109,12 @@ class PanopticMapCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self.evicted, self.writable = 0, True
-        self._readable, self._damaged = True, 0
+        self._readable, self._num_corrupt = True, 0
         self._chance = random.Random()  # noqa: S311 - decides only when to look at the folder
         self._lock = threading.Lock()
 
     def get(self, key: str, size: tuple[int, int]) -> PanopticMap | None:
-        """A kept map, which counts as used now; None where there is none, or a damaged one.
+        """A kept map, which counts as used now; None where there is none, or a corrupt one.
 
         Args:
             key: SHA-256 in hexadecimal.
@@ -133,7 +133,7 @@ class PanopticMapCache:
         try:
             panoptic = unpacked(content, key, size)
         except ValueError as error:
-            self._is_damaged(file, error)
+            self._is_corrupt(file, error)
             return None
         with suppress(OSError):  # another process may have removed it, or this one may only read
             os.utime(file)
@@ -170,13 +170,13 @@ class PanopticMapCache:
         if first:
             warn(f"kept maps cannot be read and are made again: {error.filename}: {error.strerror}")
 
-    def _is_damaged(self, file: Path, error: ValueError) -> None:
+    def _is_corrupt(self, file: Path, error: ValueError) -> None:
         with self._lock:
-            self._damaged += 1
-            number = self._damaged
+            self._num_corrupt += 1
+            number = self._num_corrupt
         if number <= _NAMED:
             more = "; further ones are not named" if number == _NAMED else ""
-            warn(f"{file}: a damaged map ({error}); it is made again{more}")
+            warn(f"{file}: a corrupt map ({error}); it is made again{more}")
 
     def _bound(self, added: int) -> None:
         """Look at the folder about once for every 64th part of the limit that all processes together have added."""

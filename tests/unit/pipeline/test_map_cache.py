@@ -144,7 +144,7 @@ def test_equal_pixels_of_one_call_are_segmented_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:40], lambda b: b"", lambda b: b[:-1] + b"?", lambda b: b"no map"])
-def test_a_damaged_file_is_said_and_made_again(
+def test_a_corrupt_file_is_said_and_made_again(
     damage: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     segmenter = Counting()
@@ -153,18 +153,18 @@ def test_a_damaged_file_is_said_and_made_again(
     (file,) = files(tmp_path)
     file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
     assert same(cached.segment(images(1), SIZE)[0], expected(images(1)[0], SIZE))
-    assert f"{file}: a damaged map (" in capsys.readouterr().err
+    assert f"{file}: a corrupt map (" in capsys.readouterr().err
     cached.segment(images(1), SIZE)
     assert len(segmenter.seen) == 2, "it is mended"
 
 
-def test_many_damaged_files_are_not_all_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_corrupt_files_are_not_all_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cached = CachedSegmenter(Counting(), PanopticMapCache(tmp_path, 10**9))
     cached.segment(images(9), SIZE)
     for file in files(tmp_path):
         file.write_bytes(b"")
     cached.segment(images(9), SIZE)
-    assert capsys.readouterr().err.count("a damaged map") == 3
+    assert capsys.readouterr().err.count("a corrupt map") == 3
 
 
 def test_a_folder_that_cannot_be_written_to_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +195,7 @@ def on_disk(folder: Path) -> int:
     return sum(max(file.stat().st_size, 512 * file.stat().st_blocks) for file in files(folder))
 
 
-def test_maps_that_were_not_used_for_longest_leave_first(tmp_path: Path) -> None:
+def test_least_recently_used_are_evicted_first(tmp_path: Path) -> None:
     probe = CachedSegmenter(Counting(), PanopticMapCache(tmp_path / "probe", 10**9))
     probe.segment(images(1), SIZE)
     limit = 10 * on_disk(tmp_path / "probe")
