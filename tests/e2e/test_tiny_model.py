@@ -77,7 +77,7 @@ def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     words = ["-m", "assets.tiny.train.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
     done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Crayon prompt, ground-truth maps, 1 seed\n" in done.stdout
+    assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
     assert "Training, corrupted maps, 1 seed\n" in done.stdout
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert len(scores["true"]["none"]["count"]) == 1
@@ -105,8 +105,8 @@ def test_seeds_become_mean_and_spread() -> None:
     figures = {title: [50.0, 52.0, 57.0] for title in COLUMNS}
     text = tables({"true": {"none": figures, "full": figures}}, [0, 1, 2], markdown=True)
     assert (
-        "### Crayon prompt, ground-truth maps, 3 seeds\n" in text
-        and "### Training, ground-truth maps, 3 seeds\n" in text
+        "### Crayon prompt, true maps, 3 seeds\n" in text
+        and "### Training, true maps, 3 seeds\n" in text
     )
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert [row[0] for row in rows if set(row[1:]) == {"53.0 (3.6)"}] == [
