@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +24,12 @@ from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from collavo.adapters import CRAYON_PAIR, IMAGE_CIT, VL_CIT, Adapters
 from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import NOT_QUANTISED
 from collavo.model import CoLLaVOForConditionalGeneration
+from modeling.live_bytes import LiveBytes
 from modeling.plora import ImageTokens
 from modeling.quantize import NF4_BLOCK, SCALE_BLOCK, modules_to_keep
 from trainer.parameters import Parameters, groups, trained
@@ -57,41 +55,6 @@ class Item:
     name: str
     numbers: int
     bytes: int
-
-
-class LiveBytes(TorchDispatchMode):
-    """Adds up the storages that operations make, as long as something holds them.
-
-    Args:
-        known: tensors that are counted elsewhere.
-    """
-
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._held: dict[int, weakref.ref[Any]] = {}
-        self._known = [tensor.untyped_storage() for tensor in known]  # held, so that no number is used again
-        self._known_numbers = {storage._cdata for storage in self._known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor.untyped_storage())
-        return out
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        number, size = storage._cdata, storage.nbytes()
-        if number in self._known_numbers or number in self._held:
-            return
-
-        def freed(_: Any) -> None:
-            self.now -= size
-            del self._held[number]
-
-        self._held[number] = weakref.ref(storage, freed)
-        self.now += size
-        self.peak = max(self.peak, self.now)
 
 
 class _Packed(bnb.nn.Linear4bit):

@@ -13,7 +13,8 @@ from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
 from collavo.tiny import make_tiny
-from tests.benchmark.memory import CARD, LiveBytes, all_tensors, count, measured, passing, prepare, standing, update
+from modeling.live_bytes import LiveBytes
+from tests.benchmark.memory import CARD, all_tensors, count, measured, passing, prepare, standing, update
 from trainer.parameters import Parameters, groups, trained
 
 RANK, TOKENS, LABELS = 4, 96, 16
