@@ -61,6 +61,10 @@ MOST_PADDING = 32
 STEPS_UNSEEN = {"cpu": 1, "cuda": 8}
 """Decoding steps between two looks whether all replies have ended; a look waits for the device."""
 
+CLOSE_MARGIN = {torch.float32: 5e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Margins below which a reply could change if products were summed up in another order, by compute type: some ten
+times what that usually moves. On the CPU the order is always the same; elsewhere results say how many are so close."""
+
 CRAYONS_KEPT = 256
 
 
@@ -88,6 +92,8 @@ class Reply:
         finished: whether it ended by itself, rather than at the token limit.
         margin: smallest gap (log-probability; logit in a greedy search) at any decision of the search: how much the
             numbers would have to change before the reply does.
+        close: whether that is so little that rounding could do it, see `CLOSE_MARGIN`.
+        note: what memory forced that can change last digits; "" for nothing.
     """
 
     text: str
@@ -95,6 +101,8 @@ class Reply:
     num_tokens: int
     finished: bool
     margin: float = field(default=float("inf"), compare=False)
+    close: bool = field(default=False, compare=False)
+    note: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -304,7 +312,8 @@ class Engine:
     def _memory_for_prefixes(self) -> int:
         """Bytes that the prefixes of a window may take, those that are kept now included; looked at anew every time."""
         kept = sum(prefix.num_bytes for prefix in self._prefixes.values())
-        return int(PREFIX_SHARE * (free_memory(self.model.device) + kept))
+        share = PREFIX_SHARE if self._graphs is None else PREFIX_SHARE / 2  # graphs read a copy
+        return int(share * (free_memory(self.model.device) + kept))
 
     def _prefix_length(self, stem: Sequence[int]) -> int:
         """Tokens of a prefix, those of its image counted."""
@@ -426,7 +435,15 @@ class Engine:
         ends = [index for index, token in enumerate(new_ids) if token in self.end_ids]
         kept = new_ids[: ends[0]] if ends else new_ids
         text = reply_text(self.processor.decode(kept))
-        return Reply(text=text, prompt=prompt, num_tokens=len(kept) + bool(ends), finished=bool(ends), margin=margin)
+        return Reply(
+            text=text,
+            prompt=prompt,
+            num_tokens=len(kept) + bool(ends),
+            finished=bool(ends),
+            margin=margin,
+            close=margin < CLOSE_MARGIN.get(self.model.dtype, 0.0),
+            note=self.shape_changes[-1] if self.shape_changes else "",
+        )
 
 
 def non_finite(dtype: torch.dtype) -> str:

@@ -259,9 +259,13 @@ class StaticPrefixCache(SharedPrefixCache):
         self.mask.index_fill_(3, self._place, 0.0)
 
     def reorder(self, parents: Tensor, num_generated: int) -> None:
-        """See `SharedPrefixCache.reorder`; all places of generated tokens are copied, also before the first."""
-        generated = self.suffix[..., self.prompt_slots :, :]
-        generated.copy_(generated.index_select(2, parents))
+        """See `SharedPrefixCache.reorder`; all places of generated tokens are copied, also before the first.
+
+        Layer by layer, so that the copy that is under way is small.
+        """
+        for layer in self.suffix:
+            generated = layer[..., self.prompt_slots :, :]
+            generated.copy_(generated.index_select(1, parents))
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """See `SharedPrefixCache.update`; a decoding step is shown all places."""

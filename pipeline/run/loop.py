@@ -49,7 +49,8 @@ class LoopSettings:
 
     Attributes:
         run: identity that its journal lines carry.
-        batch_size: questions answered at a time.
+        batch_size: questions answered at a time at first, see `pipeline.run.questions.batches`.
+        most: questions answered at a time later.
         workers: threads that decode pictures ahead, and how many batches they are ahead.
         strict: whether the first unreadable picture ends the run.
         generation: how to search.
@@ -57,6 +58,7 @@ class LoopSettings:
 
     run: str
     batch_size: int
+    most: int
     workers: int
     strict: bool
     generation: Generation
@@ -88,7 +90,7 @@ def answer_all(
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
-    todo = list(batches(questions, settings.batch_size))
+    todo = list(batches(questions, settings.batch_size, settings.most))
     for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
         try:
             entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
@@ -162,6 +164,8 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
         finished=result.finished,
         num_tokens=result.num_tokens,
         seconds=took,
+        close=result.close,
+        note=result.note,
     )
 
 
