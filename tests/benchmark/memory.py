@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -279,13 +280,33 @@ def count(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> list[It
 
 def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device: torch.device) -> int:
     """Most bytes that PyTorch takes on a CUDA device in two updates of one row, with weights of no meaning."""
-    torch.cuda.reset_peak_memory_stats(device)
+    return max(peak for _, peak in updates(config, rank, tokens, labels, device, 2))
+
+
+def updates(
+    config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device: torch.device, number: int
+) -> list[tuple[float, int]]:
+    """Take updates of one row, with weights of no meaning.
+
+    Args:
+        config: sizes.
+        rank: of both LoRA sets.
+        tokens: of the row.
+        labels: of them learned.
+        device: where.
+        number: of updates.
+    Returns: seconds of each, and the most bytes that PyTorch took until then (0 on the CPU, which does not count them).
+    """
+    on_cuda, taken = device.type == "cuda", []
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
     model, sets = set_up(config, rank)
     with device:
         _fill(model)
         moving = trained(groups(model, sets, "both"))
         optimizer: torch.optim.Optimizer | None = None
-        for _ in range(2):
+        for _ in range(number):
+            begun = time.perf_counter()
             branch = prepare(model, groups(model, sets, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
             update(model, pixels, tokens, labels, torch.bfloat16)
@@ -293,7 +314,11 @@ def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device:
             optimizer.step()
             for parameter in branch:
                 parameter.grad = None
-    return torch.cuda.max_memory_allocated(device)
+            if on_cuda:
+                torch.cuda.synchronize(device)
+            peak = torch.cuda.max_memory_allocated(device) if on_cuda else 0
+            taken.append((time.perf_counter() - begun, peak))
+    return taken
 
 
 def _with_state(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
