@@ -1,4 +1,4 @@
-"""What memory answering takes beside the weights, counted before anything is loaded.
+"""What memory answering takes next to the weights, counted before anything is loaded.
 
 The engine's own steps (image, prefix, prompts' ends, decoding) run on the model's sizes, on tensors without storage,
 and what would be alive is added up. Weights in 4 bit are unpacked one at a time, so the largest is counted on top.
@@ -29,19 +29,19 @@ from .model import CoLLaVOForConditionalGeneration
 from .search import Generation
 
 TEXT_TOKENS = 193
-"""Tokens of a prefix beside its image: system text and a list of a dozen objects, as on COCO."""
+"""Tokens of a prefix next to its image: system text and a list of a dozen objects, as on COCO."""
 
 _FUSED = "counted_fused"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes that answering takes beside the weights.
+    """Bytes that answering takes next to the weights.
 
     Attributes:
         prefixes: keys and values of all prefixes.
         block: those of a block's suffixes, and what a CUDA graph reads instead of the prefixes.
-        activations: the most that operators hold beside that, an unpacked weight included.
+        activations: the most that operators hold next to that, an unpacked weight included.
     """
 
     prefixes: int
@@ -77,7 +77,7 @@ def count_memory(
         questions: on all images together.
         images: that the questions are about, in equal parts.
         generation: how to search.
-        text_tokens: of a prefix beside its image.
+        text_tokens: of a prefix next to its image.
     """
     unpacked = _largest_weight(model, kept, dtype) if bits in (4, 8) else 0
     model = copy.deepcopy(model).to(dtype).eval()

@@ -37,7 +37,7 @@ from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.tokenizer import tiny_tokenizer
 from modeling.quantize import modules_to_keep
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from modeling.shared_prefix import SharedPrefixCache
 
@@ -146,7 +146,7 @@ def plain(engine: Engine, queries: Sequence[Query], generation: Generation) -> l
     processor, model = engine.processor, engine.model
     prompts = [CHAT.prompt("", query.question) for query in queries]
     input_ids, attention_mask = processor.pad_left(processor.encode(prompts))
-    pixels = processor.pixel_values(np.stack([query.picture.pixels for query in queries if query.picture is not None]))
+    pixels = processor.pixel_values(np.stack([query.image.pixels for query in queries if query.image is not None]))
     empty = torch.zeros(len(queries), processor.grid**2, dtype=torch.long, device=model.device)
     with torch.inference_mode():
         out = model.generate(
@@ -312,8 +312,8 @@ def compare(
     if whole:
         engine.end_ids = list(END_IDS)
     rng, side = np.random.default_rng(0), geometry.image_size
-    pictures = [Picture(rng.integers(0, 256, (side, side, 3)).astype(np.uint8), str(n)) for n in range(images)]
-    queries = [Query(pictures[n * images // questions], f"Is there a {n} in the image?") for n in range(questions)]
+    images = [DecodedImage(rng.integers(0, 256, (side, side, 3)).astype(np.uint8), str(n)) for n in range(images)]
+    queries = [Query(images[n * images // questions], f"Is there a {n} in the image?") for n in range(questions)]
     generation = Generation(num_beams=beams, max_new_tokens=tokens)
     runs: dict[str, Callable[[], list[str]]] = {}
     if with_plain:

@@ -33,7 +33,7 @@ from collavo.engine import Engine, Generation, Query
 from collavo.load_collavo import load_engine, load_model
 from collavo.options import LLMConfig
 from modeling.plora import ImageTokens, PLoRALinear
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from tests.benchmark.engine import GEOMETRIES, compare
 from tests.fixtures import ROOT, fixtures_root
@@ -248,7 +248,7 @@ def engine(device: torch.device, small: bool) -> Found:
     """
     found, generation = Found(), Generation(num_beams=3, max_new_tokens=6)
     rng = np.random.default_rng(0)
-    images = [Picture(rng.integers(0, 256, (112, 112, 3)).astype(np.uint8), f"{n}.png") for n in range(4)]
+    images = [DecodedImage(rng.integers(0, 256, (112, 112, 3)).astype(np.uint8), f"{n}.png") for n in range(4)]
     asked = [Query(image, f"Is there a {n}?") for image in images for n in range(4 if small else 16)]
     asked += [Query(None, "Hello"), Query(None, "What is two and two?")]
     with tempfile.TemporaryDirectory() as name:

@@ -16,14 +16,14 @@ from collavo.engine import Engine, Generation, Query, Reply
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
 from modeling.live_bytes import LiveBytes
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 
 GENERATION = Generation(num_beams=3, max_new_tokens=4)
 
 
 class SmallMemory(LiveBytes):
-    """A device that holds so many bytes beside the weights, and raises beyond, as an allocator does."""
+    """A device that holds so many bytes next to the weights, and raises beyond, as an allocator does."""
 
     def __init__(self, limit: int, error: type[Exception], message: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def new_engine(checkpoint: Path, **settings: Any) -> Engine:
 def queries() -> list[Query]:
     """Ten images with two questions each, twelve on another one, and one without."""
     rng = np.random.default_rng(0)
-    images = [Picture(rng.integers(0, 256, (112, 112, 3)).astype(np.uint8), f"{n}.png") for n in range(11)]
+    images = [DecodedImage(rng.integers(0, 256, (112, 112, 3)).astype(np.uint8), f"{n}.png") for n in range(11)]
     asked = [Query(image, text) for image in images[:10] for text in ("Is it red?", "What is it?")]
     return [*asked, *(Query(images[10], f"Is there a {n}?") for n in range(12)), Query(None, "Hello")]
 

@@ -18,7 +18,7 @@ from collavo.engine import Query
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.search import Generation
 from modeling.internlm2 import CACHE
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.shared_prefix import Prefix, SharedPrefixCache, StaticPrefixCache
 from tests.benchmark.engine import Geometry, build
 
@@ -172,7 +172,7 @@ def test_blocks_of_a_shape_share_a_graph_and_replies_are_those_of_the_loop(
 ) -> None:
     engine = build(SMALLEST, torch.device("cpu"))
     rng = np.random.default_rng(0)
-    images = [Picture(rng.integers(0, 256, (56, 56, 3)).astype(np.uint8), f"{n}.png") for n in range(6)]
+    images = [DecodedImage(rng.integers(0, 256, (56, 56, 3)).astype(np.uint8), f"{n}.png") for n in range(6)]
     asked = [Query(image, f"Is there a {n}?") for image in images[:2] for n in range(4)]
     asked += [Query(image, f"Is it {n}?") for n, image in enumerate(images[2:])]
     generation = Generation(num_beams=beams, max_new_tokens=9)

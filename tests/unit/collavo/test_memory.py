@@ -1,4 +1,4 @@
-"""What answering takes beside the weights: counted without storage, against what is really alive, and at full size."""
+"""What answering takes next to the weights: counted without storage, against what is really alive, and at full size."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
 from modeling.live_bytes import LiveBytes
 from modeling.quantize import weight_bytes
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 
 THREE_BEAMS = Generation(num_beams=3, max_new_tokens=5)
@@ -63,7 +63,7 @@ def test_memory_is_bounded_as_questions_grow(tiny: Path) -> None:
 
 def test_more_questions_really_take_no_more(tiny: Path) -> None:
     engine = load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(tiny), NoSegmenter())
-    image = Picture(np.zeros((112, 112, 3), np.uint8), "0.png")
+    image = DecodedImage(np.zeros((112, 112, 3), np.uint8), "0.png")
     generation, peaks = Generation(num_beams=3, max_new_tokens=2), []
     for number in (5, 40):
         engine.forget()
@@ -81,7 +81,7 @@ def test_the_count_is_what_is_alive(tiny: Path) -> None:
     generation = THREE_BEAMS
     blank = examine(tiny).blank
     engine = load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(tiny), NoSegmenter())
-    image = Picture(np.zeros((112, 112, 3), np.uint8), "0.png")
+    image = DecodedImage(np.zeros((112, 112, 3), np.uint8), "0.png")
     queries = [Query(image, f"Is there a {n}?") for n in range(5)]
     prompt = engine._prompt(0, queries[0])
     told = count_memory(
