@@ -312,8 +312,8 @@ def compare(
     if whole:
         engine.end_ids = list(END_IDS)
     rng, side = np.random.default_rng(0), geometry.image_size
-    images = [DecodedImage(rng.integers(0, 256, (side, side, 3)).astype(np.uint8), str(n)) for n in range(images)]
-    queries = [Query(images[n * images // questions], f"Is there a {n} in the image?") for n in range(questions)]
+    pool = [DecodedImage(rng.integers(0, 256, (side, side, 3)).astype(np.uint8), str(n)) for n in range(images)]
+    queries = [Query(pool[n * images // questions], f"Is there a {n} in the image?") for n in range(questions)]
     generation = Generation(num_beams=beams, max_new_tokens=tokens)
     runs: dict[str, Callable[[], list[str]]] = {}
     if with_plain:
