@@ -124,6 +124,59 @@ def test_nothing_is_left_on_the_cpu(crayon: bool) -> None:
             assert {t.device.type for t in tensors_of(decoder).values()} == {"lazy"}
 
 
+def test_a_training_step_leaves_nothing_on_the_cpu() -> None:
+    """Forward, loss, backward and an update on a pretended GPU; what stands where was found on the host."""
+    model = build(SMALLEST, torch.device("cpu")).model.to(torch.bfloat16).train()
+    model.set_attn_implementation("eager")
+    token = model.config.image_token_id
+    ids = torch.tensor([[1, token, 5, 6, 7], [2, 2, 1, 8, 9]])
+    mask, labels = (ids != 2).long(), torch.tensor([[-100, -100, -100, 6, 7], [-100, -100, -100, 8, 9]])
+    crayon = torch.arange(16)[None] % 5
+    placed = model.place(ids, mask, labels, crayon, crayon, (1, 16))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake_elsewhere(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        pixels = torch.empty(1, 3, 56, 56, dtype=torch.bfloat16, device=ELSEWHERE)
+        out = model(placed=placed, pixel_values=pixels, num_items_in_batch=4, use_cache=False)
+        assert out.logits.shape[0] == 4
+        out.loss.backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        assert len(gradients) > 50
+        assert {g.device.type for g in gradients} == {out.loss.device.type} == {"lazy"}
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.grad is not None], lr=1e-3, foreach=False)
+        optimizer.step()
+        moments = [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
+        assert {t.device.type for t in moments} == {"lazy"}
+
+
+def test_places_found_on_the_host_give_the_same_numbers() -> None:
+    """Loss and gradients, to the bit, of inputs that are looked at on the host and of those that are on the device."""
+    model = build(SMALLEST, torch.device("cpu")).model.eval()
+    token = model.config.image_token_id
+    ids = torch.tensor([[1, token, 5, 6, 7], [2, 2, 1, 8, 9], [2, 1, token, 4, 3]])
+    mask, labels = (ids != 2).long(), torch.where(ids > 4, ids, -100)
+    labels[ids == token] = -100
+    crayon = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (2, 16)))
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels, "semantic": crayon, "numbering": crayon}
+    pixels = torch.randn(2, 3, 56, 56)
+    found = []
+    for given in (inputs, {"placed": model.place(ids, mask, labels, crayon, crayon, (2, 16))}):
+        model.zero_grad()
+        out = model(**given, pixel_values=pixels, num_items_in_batch=5, use_cache=False)
+        out.loss.backward()
+        found.append([out.loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 50
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_image_tokens_that_do_not_fit_are_refused_on_the_host() -> None:
+    model = build(SMALLEST, torch.device("cpu")).model
+    ids = torch.tensor([[1, model.config.image_token_id, model.config.image_token_id, 5]])
+    with pytest.raises(ValueError, match="1 images of 16 tokens do not fit 2 image tokens"):
+        model.place(ids, None, None, None, None, (1, 16))
+
+
 def test_a_step_leaves_all_tensors_where_they_are() -> None:
     """What a CUDA graph reads and writes lies at fixed addresses and has fixed shapes."""
     engine = build(SMALLEST, torch.device("cpu"))
