@@ -36,6 +36,7 @@ class Entry:
         num_tokens: of the reply.
         seconds: spent on it: its share of the batch; 0 for a further record with the same question.
         error: why there is no answer; None if there is one.
+        margin: smallest gap at any decision of its search; None where there was none.
         close: whether rounding could change the reply, see `collavo.engine.Reply`.
         note: what memory forced that can change last digits; "" for nothing.
     """
@@ -51,6 +52,7 @@ class Entry:
     num_tokens: int = 0
     seconds: float = 0.0
     error: str | None = None
+    margin: float | None = None
     close: bool = False
     note: str = ""
 
@@ -72,10 +74,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "num_tokens": (int,),
     "seconds": (int, float),
     "error": (str, type(None)),
+    "margin": (int, float, type(None)),
     "close": (bool,),
     "note": (str,),
 }
-_LATER = {"close", "note"}
+_LATER = {"margin", "close", "note"}
 """What lines of earlier versions lack."""
 
 

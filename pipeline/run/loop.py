@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from collavo.errors import NonFiniteError
@@ -164,6 +165,7 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
         finished=result.finished,
         num_tokens=result.num_tokens,
         seconds=took,
+        margin=result.margin if isfinite(result.margin) else None,
         close=result.close,
         note=result.note,
     )
