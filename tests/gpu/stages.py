@@ -246,30 +246,35 @@ def engine(device: torch.device, small: bool) -> Found:
     Where a device sums up otherwise for another batch, the share of replies that this turns is a figure, and not a
     failure; texts that differ must be close decisions.
     """
-    found, generation = Found(), Generation(num_beams=3, max_new_tokens=6)
+    found = Found()
+    for beams in (1, 3):
+        _compare_batches(found, device, small, Generation(num_beams=beams, max_new_tokens=6))
+    return found
+
+
+def _compare_batches(found: Found, device: torch.device, small: bool, generation: Generation) -> None:
     rng = np.random.default_rng(0)
     images = [DecodedImage(rng.integers(0, 256, (112, 112, 3)).astype(np.uint8), f"{n}.png") for n in range(4)]
     asked = [Query(image, f"Is there a {n}?") for image in images for n in range(4 if small else 16)]
     asked += [Query(None, "Hello"), Query(None, "What is two and two?")]
-    with tempfile.TemporaryDirectory() as name:
-        make_tiny(Path(name), seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        make_tiny(Path(folder), seed=0)
         for bits, dtype in ((32, "fp32"), (16, "fp16"), (16, "bf16")):
-            llm = LLMConfig(BITS=bits, DTYPE=dtype)  # type: ignore[arg-type]
-            ours = load_engine(llm, name, NoSegmenter(), device)
+            llm, name = LLMConfig(BITS=bits, DTYPE=dtype), f"{generation.num_beams} beams, {dtype}"  # type: ignore[arg-type]
+            ours = load_engine(llm, folder, NoSegmenter(), device)
             whole = ours.answer(asked, generation)
             if dtype == "fp32":
-                cpu = load_engine(llm, name, NoSegmenter()).answer(asked, generation)
+                cpu = load_engine(llm, folder, NoSegmenter()).answer(asked, generation)
                 turned = sum(a.text != b.text and not b.close for a, b in zip(whole, cpu, strict=True))
-                found.check("fp32: replies unlike the CPU's", turned, 0)
+                found.check(f"{name}: replies unlike the CPU's", turned, 0)
             for size in (1, 4, 18, 64):
                 texts, same = _asked_in_parts(ours, asked, generation, size, rng)
                 pairs = zip(texts, whole, strict=True)
                 far = sum(text != reply.text and not reply.close for text, reply in pairs)
-                found.check(f"{dtype}: batch {size}: replies that differ and are not close", far, 0)
-                found.figures[f"{dtype}: batch {size}: margins bit-equal"] = same(whole)
-            found.figures[f"{dtype}: graphs"] = ours._graphs is not None
-            found.figures[f"{dtype}: close replies"] = sum(reply.close for reply in whole) / len(whole)
-    return found
+                found.check(f"{name}: batch {size}: replies that differ and are not close", far, 0)
+                found.figures[f"{name}: batch {size}: margins bit-equal"] = same(whole)
+            found.figures[f"{name}: graphs"] = ours._graphs is not None
+            found.figures[f"{name}: close replies"] = sum(reply.close for reply in whole) / len(whole)
 
 
 def _asked_in_parts(
@@ -356,9 +361,9 @@ def training(device: torch.device, small: bool) -> Found:
 
 
 def marked(device: torch.device, small: bool) -> Found:
-    """All tests that are marked ``gpu``; without a GPU they are collected and skip, each with its reason."""
+    """All other tests that are marked ``gpu``; without a GPU they are collected and skip, each with its reason."""
     words = [sys.executable, "-m", "pytest", "-m", "gpu", "-n0", "-q", "-p", "no:cacheprovider"]
-    words += ["tests/unit/benchmark/test_memory.py"] if small else []
+    words += ["tests/unit/benchmark/test_memory.py"] if small else ["--ignore=tests/gpu"]  # stages of their own
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     last = done.stdout.strip().splitlines()[-1:] or [done.stderr[-300:]]
     return Found(ok=done.returncode == 0, figures={"said": last[0]}, reason="" if done.returncode == 0 else last[0])
