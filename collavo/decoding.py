@@ -182,7 +182,8 @@ def capture(step: Callable[[], None]) -> Callable[[], None]:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # images may be prepared in another thread meanwhile, whose allocations are no matter of this capture
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step()
     return graph.replay  # type: ignore[no-any-return]
 

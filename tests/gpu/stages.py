@@ -272,7 +272,9 @@ def _compare_batches(found: Found, device: torch.device, small: bool, generation
                 pairs = zip(texts, whole, strict=True)
                 far = sum(text != reply.text and not reply.close for text, reply in pairs)
                 found.check(f"{name}: batch {size}: replies that differ and are not close", far, 0)
-                found.figures[f"{name}: batch {size}: margins bit-equal"] = same(whole)
+                found.figures[f"{name}: batch {size}: margins bit-equal"] = equal = same(whole)
+                if device.type == "cpu":
+                    found.check(f"{name}: batch {size}: margins unlike", not equal, 0)
             found.figures[f"{name}: graphs"] = ours._graphs is not None
             found.figures[f"{name}: close replies"] = sum(reply.close for reply in whole) / len(whole)
 
