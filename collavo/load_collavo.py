@@ -20,6 +20,7 @@ import torch
 from modeling.quantize import modules_to_keep, multiplies_int8, quantization_config, weight_bytes
 from modeling.segmenters.base import Segmenter
 
+from .budget import MOST_QUESTIONS
 from .checkpoint.examine import Examined, examine
 from .checkpoint.finetuned_checkpoint import apply as apply_training
 from .checkpoint.finetuned_checkpoint import identity_of
@@ -27,8 +28,9 @@ from .checkpoint.loading import Progress, watched_loading
 from .checkpoint.location import locate
 from .checkpoint.names import read_tensors
 from .checkpoint.settings import ModelSettings, settings_for
-from .engine import Engine
+from .engine import Engine, Generation
 from .errors import CheckpointError
+from .memory import count_memory
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig, LLMConfig
 from .template import Template
@@ -163,6 +165,20 @@ def size_in_memory(llm: LLMConfig, examined: Examined) -> int:
     return weight_bytes(examined.blank, llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
 
 
+def working_memory(llm: LLMConfig, examined: Examined, device: str, generation: Generation) -> int:
+    """Bytes that 18 questions on an image take next to the weights, counted, see `collavo.memory.count_memory`.
+
+    Args:
+        llm: bits and compute type.
+        examined: the checkpoint.
+        device: ``cuda`` or ``cpu``.
+        generation: how to search.
+    """
+    return count_memory(
+        examined.blank, dtype=DTYPES[llm.DTYPE], bits=llm.BITS, kept=NOT_QUANTISED, device=device, generation=generation
+    ).total
+
+
 def engine_identity(llm: LLMConfig, checkpoint: Path, *, weight: bool, segmenter: str, settings: ModelSettings) -> str:
     """Identity of everything that shapes an engine's replies, known before anything is loaded.
 
@@ -198,6 +214,7 @@ def load_engine(
     crayon: CrayonConfig | None = None,
     examined: Examined | None = None,
     progress: Progress | None = None,
+    most_questions: int = MOST_QUESTIONS,
 ) -> Engine:
     """Load model and processor, and join them with a segmenter.
 
@@ -211,6 +228,7 @@ def load_engine(
         crayon: what the model is told of an image's objects; what it leaves open is as the checkpoint says.
         examined: the checkpoint, where it has been examined.
         progress: see `Progress`; None for the library's own bar.
+        most_questions: in flight at a time, where memory allows so many.
 
     Raises:
         CheckpointError: the checkpoint is unreadable, or ``crayon`` or ``template`` contradict it and are not forced.
@@ -222,4 +240,13 @@ def load_engine(
         logger.info("%s", note)
     identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, settings=settings)
     model = load_examined(llm, examined, torch.device(device), weight=weight, progress=progress)
-    return Engine(model, examined.processor, segmenter, settings.template, identity, settings.crayon)
+    return Engine(
+        model,
+        examined.processor,
+        segmenter,
+        settings.template,
+        identity,
+        settings.crayon,
+        most_questions=most_questions,
+        graphs=llm.CUDA_GRAPHS,
+    )

@@ -82,6 +82,8 @@ class RunConfig:
         PUBLISHED: auto: figures stand next to those published of CoLLaVO-7B where the checkpoint has its sizes; never:
             they do not, this is another model.
         UNTAUGHT: datasets whose kind of question the model never learned; results say so.
+        MAX_BATCH: questions that a process answers at a time at most; fewer where memory does not allow so many. No
+            reply depends on it.
         WORKERS: threads per process that decode images ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
     """
@@ -92,6 +94,7 @@ class RunConfig:
     SEED: int = 0
     PUBLISHED: Literal["auto", "never"] = "auto"
     UNTAUGHT: list[str] = field(default_factory=list)
+    MAX_BATCH: FromOne = 64
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
 
@@ -141,7 +144,8 @@ class BenchmarkTest:
     """Overrides of a benchmark's declaration; None leaves what it says.
 
     Attributes:
-        BATCH_SIZE_TOTAL: questions answered at a time, over all processes.
+        BATCH_SIZE_TOTAL: questions that a process answers at a time at first, a hint of old scripts; then twice as many
+            with every batch, up to EVAL.MAX_BATCH.
         NUM_BEAMS: beams of the search; 1 is greedy.
         MAX_NEW_TOKENS: longest reply in tokens.
         PROMPT: template over the record's fields.

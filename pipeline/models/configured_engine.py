@@ -38,6 +38,7 @@ class ConfiguredEngine:
         self._examined: Examined | None = None
         self._segmenter: Segmenter | None = None
         self._engine: Engine | None = None
+        self._weights = ""
 
     def parts(self) -> Mapping[str, Any]:
         """Identity of checkpoint, compute type, template and segmenter; the checkpoint is examined first.
@@ -77,18 +78,36 @@ class ConfiguredEngine:
         return self._examined
 
     def weights(self) -> str:
-        """Size of the weights as they will be loaded; "" once they are."""
+        """What memory the model will take; "" once it is loaded.
+
+        The main process counts caches and activations too, of 18 questions on an image, 3 beams and 128 tokens.
+        """
         if self._engine is not None:
             return ""
+        if not self._weights:
+            self._weights = self._describe_weights()
+        return self._weights
+
+    def _describe_weights(self) -> str:
         from collavo.load_collavo import size_in_memory
 
         llm = self._config.LLM
         size = size_in_memory(llm, self._examine())
         bits = f"large weights in {llm.BITS} bit, " if llm.BITS in (4, 8) else ""
         kind = "" if self._config.WEIGHT else "random weights (WEIGHT False) of the sizes in "
+        said = f"loading {kind}{self._config.RESUME_FROM}: {bits}{llm.DTYPE}, {in_words(size)} for the weights"
+        return f"{said} on each process{self._describe_caches(size)}" if is_main(os.environ) else said
+
+    def _describe_caches(self, weights: int) -> str:
+        from collavo.budget import free_memory
+        from collavo.load_collavo import working_memory
+        from collavo.search import Generation
+
+        device, generation = self._device, Generation(num_beams=3, max_new_tokens=128)
+        working = working_memory(self._config.LLM, self._examine(), device.type, generation)
         return (
-            f"loading {kind}{self._config.RESUME_FROM}: {bits}{llm.DTYPE}, {in_words(size)} for the weights on each "
-            "process, besides caches"
+            f", {in_words(working)} for caches and activations (18 questions on an image, 3 beams, 128 tokens): "
+            f"{in_words(weights + working)} in all, {in_words(free_memory(device))} are free"
         )
 
     def engine(self) -> Engine:
@@ -109,6 +128,7 @@ class ConfiguredEngine:
                     crayon=settings.crayon,
                     examined=examined,
                     progress=bar.show,
+                    most_questions=config.EVAL.MAX_BATCH,
                 )
         return self._engine
 

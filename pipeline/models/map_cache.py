@@ -284,7 +284,7 @@ class CachedSegmenter:
     """
 
     def __init__(self, segmenter: Segmenter, cache: PanopticMapCache | None, device: Any = "cpu") -> None:
-        self._segmenter, self.cache = segmenter, cache
+        self.segmenter, self.cache = segmenter, cache
         self.made = self.found = 0
         self._identity = json.dumps([segmenter.fingerprint, _versions(), str(device).split(":")[0]]).encode()
         self._lock = threading.Lock()  # one network, and perhaps several threads that prepare samples
@@ -292,12 +292,12 @@ class CachedSegmenter:
     @property
     def fingerprint(self) -> str:
         """See `Segmenter.fingerprint`; where a map comes from does not change it."""
-        return self._segmenter.fingerprint
+        return self.segmenter.fingerprint
 
     @property
     def categories(self) -> Mapping[int, Category]:
         """What the numbers in `Segment.category_id` stand for."""
-        return categories_of(self._segmenter)
+        return categories_of(self.segmenter)
 
     def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`; equal pixels are segmented once.
@@ -316,7 +316,7 @@ class CachedSegmenter:
                 maps[key] = kept
         if missing:
             with self._lock:
-                made = self._segmenter.segment(list(missing.values()), size)
+                made = self.segmenter.segment(list(missing.values()), size)
             for key, panoptic in zip(missing, made, strict=True):
                 maps[key] = panoptic
                 if self.cache is not None:

@@ -280,6 +280,25 @@ def _effort(answered: Answered, effort: Effort) -> dict[str, Any]:
         "generated_tokens": sum(entry.num_tokens for entry in once),
         "processes": effort.processes,
         "devices": list(effort.devices),
+        "decisions": _decisions(list(once), effort.devices),
+    }
+
+
+def _decisions(entries: Sequence[Entry], devices: Sequence[str]) -> dict[str, Any]:
+    """How many replies hang on a decision that rounding could turn, and whether the devices always round alike.
+
+    On the CPU a block's shape is fixed and so is every sum's order. Kernels of other devices choose theirs by what else
+    is in a batch, and where memory ran out a block had to get another shape.
+    """
+    replies = [entry for entry in entries if entry.error is None]
+    close = sum(entry.close for entry in replies)
+    notes = Counter(entry.note for entry in replies if entry.note)
+    return {
+        "close": close,
+        "of": len(replies),
+        "share": round(close / len(replies), 6) if replies else None,
+        "fixed_order": all(device.startswith("cpu") for device in devices) and not notes,
+        "shape_changes": dict(notes),
     }
 
 
@@ -347,6 +366,20 @@ def _odd_replies(results: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _open_decisions(results: Mapping[str, Any]) -> Iterator[str]:
+    """What a device, or a lack of memory, leaves to rounding."""
+    decisions = results.get("decisions")
+    if not decisions:
+        return
+    for note, number in decisions["shape_changes"].items():
+        yield f"memory ran out: {number} replies are of {note}, which can change last digits"
+    if decisions["close"] and not decisions["fixed_order"]:
+        yield (
+            f"{decisions['close']} of {decisions['of']} replies ({100 * decisions['share']:.2f} %) hang on a decision "
+            "that rounding could turn: on these devices another batch size or number of processes may change them"
+        )
+
+
 def _example(results: Mapping[str, Any], kind: str) -> str:
     """One reply of a kind, with its record."""
     example = results.get("examples", {}).get(kind)
@@ -381,6 +414,7 @@ def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
         first = shown(failed[0]["reason"], LONGEST_REASON)
         found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {first}")
     found += _odd_replies(results)
+    found += _open_decisions(results)
     if part := part_in_words(results):
         found.append(f"only {part} were asked (EVAL.LIMIT {results['limit']})")
     if results.get("untaught"):

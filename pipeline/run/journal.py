@@ -36,6 +36,9 @@ class Entry:
         num_tokens: of the reply.
         seconds: spent on it: its share of the batch; 0 for a further record with the same question.
         error: why there is no answer; None if there is one.
+        margin: smallest gap at any decision of its search; None where there was none.
+        close: whether rounding could change the reply, see `collavo.engine.Reply`.
+        note: what memory forced that can change last digits; "" for nothing.
     """
 
     run: str
@@ -49,6 +52,9 @@ class Entry:
     num_tokens: int = 0
     seconds: float = 0.0
     error: str | None = None
+    margin: float | None = None
+    close: bool = False
+    note: str = ""
 
     @property
     def key(self) -> QuestionKey:
@@ -68,7 +74,12 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "num_tokens": (int,),
     "seconds": (int, float),
     "error": (str, type(None)),
+    "margin": (int, float, type(None)),
+    "close": (bool,),
+    "note": (str,),
 }
+_LATER = {"margin", "close", "note"}
+"""What lines of earlier versions lack."""
 
 
 def parse_line(line: bytes) -> Entry | None:
@@ -77,9 +88,9 @@ def parse_line(line: bytes) -> Entry | None:
         values = parse_json(line)
     except ValueError:
         return None
-    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Entry)}:
+    if not isinstance(values, dict) or {*values, *_LATER} != {field.name for field in fields(Entry)}:
         return None
-    if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
+    if not all(isinstance(values[name], kind) for name, kind in _TYPES.items() if name in values):
         return None
     return Entry(**values)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from collavo.errors import NonFiniteError
@@ -46,7 +47,8 @@ class LoopSettings:
 
     Attributes:
         run: identity that its journal lines carry.
-        batch_size: questions answered at a time.
+        batch_size: questions answered at a time at first, see `pipeline.run.questions.batches`.
+        most: questions answered at a time later.
         workers: threads that decode images ahead, and how many batches they are ahead at least.
         strict: whether the first unreadable image ends the run.
         generation: how to search.
@@ -54,6 +56,7 @@ class LoopSettings:
 
     run: str
     batch_size: int
+    most: int
     workers: int
     strict: bool
     generation: Generation
@@ -85,7 +88,7 @@ def answer_all(
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
-    todo = list(batches(questions, settings.batch_size))
+    todo = list(batches(questions, settings.batch_size, settings.most))
     with ImagesAhead(answerer, settings.workers) as ahead:
         for batch, images in ahead.batches(todo):
             try:
@@ -160,6 +163,9 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
         finished=result.finished,
         num_tokens=result.num_tokens,
         seconds=took,
+        margin=result.margin if isfinite(result.margin) else None,
+        close=result.close,
+        note=result.note,
     )
 
 

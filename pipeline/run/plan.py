@@ -155,6 +155,7 @@ def options_of(config: EvalConfig) -> Options:
         another_model=another_model(config),
         untaught=tuple(run.UNTAUGHT),
         workers=run.WORKERS,
+        max_batch=run.MAX_BATCH,
     )
 
 

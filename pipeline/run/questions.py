@@ -85,12 +85,15 @@ def _by_image(questions: Sequence[Question]) -> list[list[Question]]:
     return list(groups.values())
 
 
-def batch_size_per_process(total: int, world: int) -> int:
-    """Questions that one process answers at a time, at least 1; rounded up where the processes do not divide it."""
-    return max(1, -(-total // world))
+def batches(questions: Sequence[Question], first: int, most: int) -> Iterator[list[Question]]:
+    """Cut a process's questions into batches, each twice as large as the one before; the last one may be smaller.
 
-
-def batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
-    """Cut a process's questions into batches; the last one may be smaller."""
-    for start in range(0, len(questions), size):
+    Args:
+        questions: of the process.
+        first: size of the first batch, where ``most`` allows it.
+        most: no batch is larger.
+    """
+    start, size = 0, min(first, most)
+    while start < len(questions):
         yield list(questions[start : start + size])
+        start, size = start + size, min(most, 2 * size)

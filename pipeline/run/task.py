@@ -42,7 +42,7 @@ from ..runtime.session import AgreedError, Options, Session
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, read_folder, usable_answers
 from .loop import LoopSettings, answer_all
-from .questions import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
+from .questions import Question, QuestionKey, distinct_questions, divide
 from .scoring_check import check_scoring, without
 
 
@@ -52,7 +52,8 @@ class Task:
 
     Attributes:
         pipeline: with the declaration as the configuration has it.
-        batch_size_total: questions answered at a time by all processes together.
+        batch_size_total: questions that a process answers at a time at first; memory and `Options.max_batch` decide
+            how many later.
         folder: where its journal and results go.
         optional: whether the run goes on without it where its files are missing (``all``).
     """
@@ -289,9 +290,10 @@ def _answer_share(
     name = task.dataset
     left = [question for question in data.questions if question.key not in answers]
     share = divide(left, session.world)[session.rank]
-    size = batch_size_per_process(task.batch_size_total, session.world)
+    most = session.options.max_batch
+    size = min(task.batch_size_total, most)
     if session.is_main:
-        say(_introduction(task.pipeline.declaration, data, len(left), size))
+        say(_introduction(task.pipeline.declaration, data, len(left), most))
         if left and (loading := source.weights()):
             say(loading)
     if not share:
@@ -306,6 +308,7 @@ def _answer_share(
     settings = LoopSettings(
         run=run,
         batch_size=size,
+        most=most,
         workers=session.options.workers,
         strict=session.options.strict,
         generation=Generation(num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens),
@@ -325,7 +328,7 @@ def _answer_share(
         )
 
 
-def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int) -> str:
+def _introduction(benchmark: Benchmark, data: _Data, left: int, most: int) -> str:
     """What is about to be asked, with the first question as the model gets it, or what is to be segmented."""
     first = data.questions[0]
     images = len({question.image.name for question in data.questions if question.image is not None})
@@ -337,7 +340,7 @@ def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int)
     lines = [
         f"{benchmark.dataset}: {part} records, {images} images, "
         f"{len(data.questions)} distinct questions; {done} answered before, {left} to answer, "
-        f"{batch_size} at a time on each process",
+        f"at most {most} at a time on each process",
         f"  first image:  {inline(first.image.name) if first.image else 'none'}",
         *asked,
     ]

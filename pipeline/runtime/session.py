@@ -47,6 +47,7 @@ class Options:
         another_model: why figures are not set next to those published of CoLLaVO-7B; "" where they are.
         untaught: datasets whose kind of question the model never learned.
         workers: threads that decode ahead.
+        max_batch: questions that a process answers at a time at most.
     """
 
     strict: bool = False
@@ -56,6 +57,7 @@ class Options:
     another_model: str = ""
     untaught: Sequence[str] = ()
     workers: int = 2
+    max_batch: int = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ def report_failure(error: BaseException, folder: Path | None, rank: int) -> None
 
 def _hint(error: BaseException) -> str:
     if type(error).__name__ == "OutOfMemoryError":
-        return " Use a smaller TEST.BATCH_SIZE_TOTAL, LLM.BITS 4, or more memory."
+        return " Use a smaller EVAL.MAX_BATCH, LLM.BITS 4, or more memory."
     return ""
 
 

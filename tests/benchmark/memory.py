@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import weakref
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +25,12 @@ from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from collavo.adapters import CRAYON_PAIR, IMAGE_CIT, VL_CIT, Adapters
 from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import NOT_QUANTISED
 from collavo.model import CoLLaVOForConditionalGeneration
+from modeling.live_bytes import LiveBytes
 from modeling.plora import ImageTokens
 from modeling.quantize import NF4_BLOCK, SCALE_BLOCK, modules_to_keep
 from trainer.parallel.trainable import Parameters, groups, trained
@@ -57,41 +56,6 @@ class Item:
     name: str
     numbers: int
     bytes: int
-
-
-class LiveBytes(TorchDispatchMode):
-    """Adds up the storages that operations make, as long as something holds them.
-
-    Args:
-        known: tensors that are counted elsewhere.
-    """
-
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._held: dict[int, weakref.ref[Any]] = {}
-        self._known = [tensor.untyped_storage() for tensor in known]  # held, so that no number is used again
-        self._known_numbers = {storage._cdata for storage in self._known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor.untyped_storage())
-        return out
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        number, size = storage._cdata, storage.nbytes()
-        if number in self._known_numbers or number in self._held:
-            return
-
-        def freed(_: Any) -> None:
-            self.now -= size
-            del self._held[number]
-
-        self._held[number] = weakref.ref(storage, freed)
-        self.now += size
-        self.peak = max(self.peak, self.now)
 
 
 class _Packed(bnb.nn.Linear4bit):
@@ -316,13 +280,33 @@ def count(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> list[It
 
 def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device: torch.device) -> int:
     """Most bytes that PyTorch takes on a CUDA device in two updates of one row, with weights of no meaning."""
-    torch.cuda.reset_peak_memory_stats(device)
+    return max(peak for _, peak in updates(config, rank, tokens, labels, device, 2))
+
+
+def updates(
+    config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device: torch.device, number: int
+) -> list[tuple[float, int]]:
+    """Take updates of one row, with weights of no meaning.
+
+    Args:
+        config: sizes.
+        rank: of both LoRA adapters.
+        tokens: of the row.
+        labels: of them learned.
+        device: where.
+        number: of updates.
+    Returns: seconds of each, and the most bytes that PyTorch took until then (0 on the CPU, which does not count them).
+    """
+    on_cuda, taken = device.type == "cuda", []
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
     model, sets = set_up(config, rank)
     with device:
         _fill(model)
         moving = trained(groups(model, sets, "both"))
         optimizer: torch.optim.Optimizer | None = None
-        for _ in range(2):
+        for _ in range(number):
+            begun = time.perf_counter()
             adapter = prepare(model, groups(model, sets, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
             update(model, pixels, tokens, labels, torch.bfloat16)
@@ -330,7 +314,11 @@ def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device:
             optimizer.step()
             for parameter in adapter:
                 parameter.grad = None
-    return torch.cuda.max_memory_allocated(device)
+            if on_cuda:
+                torch.cuda.synchronize(device)
+            peak = torch.cuda.max_memory_allocated(device) if on_cuda else 0
+            taken.append((time.perf_counter() - begun, peak))
+    return taken
 
 
 def _with_state(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

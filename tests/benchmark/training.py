@@ -38,6 +38,7 @@ from collavo.tokenizer import tiny_tokenizer
 from datasets.instruct.order import adapter_of
 from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
+from modeling.live_bytes import LiveBytes
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from trainer.data.batches import Batch, Example, collate
 from trainer.data.loader import Preparation, Schedule
@@ -45,7 +46,7 @@ from trainer.loop import Loop, LoopSettings, Update
 from trainer.parallel.placement import Whole
 from trainer.parallel.trainable import groups, only, trained
 
-from .memory import LiveBytes, all_tensors
+from .memory import all_tensors
 
 TEXT, SPREAD = 0.15, 0.9
 """Median length of a conversation's text, as a share of the image tokens, and standard deviation of its logarithm."""

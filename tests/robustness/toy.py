@@ -175,8 +175,12 @@ class ToySource:
 
 
 def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:
-    """A plan with the toy as its one task; ``options`` are those of `Options`, and ``wandb``."""
+    """A plan with the toy as its one task; ``options`` are those of `Options`, and ``wandb``.
+
+    Batches are all alike, of ``batch_size_total`` questions over all processes.
+    """
     wandb = options.pop("wandb", False)
+    options.setdefault("max_batch", -(-batch_size_total // int(os.environ.get("WORLD_SIZE", "1"))))  # all alike
     pipeline = ToyPipeline(replace(DECLARATION, prompt=prompt) if prompt else DECLARATION)
     return Plan(
         name="toy",

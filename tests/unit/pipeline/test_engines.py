@@ -11,6 +11,7 @@ from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import read_configuration
 from pipeline.models.configured_engine import ConfiguredEngine
+from pipeline.models.map_cache import CachedSegmenter
 
 TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
 
@@ -26,7 +27,8 @@ def test_the_shipped_model_needs_no_settings(capsys: pytest.CaptureFixture[str])
     source = engine_of("RESUME_FROM", TINY)
     parts = source.parts()
     assert (parts["object_list"], parts["map_scale"], parts["template"], parts["forced"]) == (False, 14, "chat", [])
-    assert isinstance(source.segmenter(), XDecoderSegmenter)
+    cached = source.segmenter()
+    assert isinstance(cached, CachedSegmenter) and isinstance(cached.segmenter, XDecoderSegmenter)
     same = engine_of(
         *("RESUME_FROM", TINY, "CRAYON.OBJECT_LIST", False, "CRAYON.MAP_SCALE", 14, "SEGMENTER.NAME", "xdecoder"),
         *("SEGMENTER.PATH", REPOSITORY / "assets/tiny/segmenter", "SEGMENTER.SHORT_SIDE", 160),

@@ -97,7 +97,12 @@ def answered(
 ) -> dict[str, str]:
     """What the loop makes of questions: reply or error of each record."""
     chosen = LoopSettings(
-        run="r", batch_size=size, workers=2, strict=strict, generation=Generation(num_beams=1, max_new_tokens=1)
+        run="r",
+        batch_size=size,
+        most=size,
+        workers=2,
+        strict=strict,
+        generation=Generation(num_beams=1, max_new_tokens=1),
     )
     with Journal(folder / "journal.jsonl") as journal, Progress("x", len(asked), shown=False) as progress:
         entries = answer_all(asked, engine, journal, lambda record, text: text, chosen, progress)  # type: ignore[arg-type]
@@ -138,7 +143,7 @@ def test_few_images_are_held_at_any_time(folder: Path) -> None:
     """However many there are, and however slowly they are asked about."""
     engine = PreparingEngine()
     for size in (1, 5):
-        todo = list(batches(questions(folder, range(60)), size))
+        todo = list(batches(questions(folder, range(60)), size, size))
         drawn = 0
 
         def drawing(todo: list[list[Question]] = todo) -> Iterator[list[Question]]:

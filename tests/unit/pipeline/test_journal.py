@@ -24,6 +24,9 @@ ENTRIES = st.builds(
     num_tokens=st.integers(0, 500),
     seconds=st.floats(0, 1e6),
     error=st.none() | TEXT,
+    margin=st.none() | st.floats(0, 1e3),
+    close=st.booleans(),
+    note=TEXT,
 )
 
 
@@ -58,6 +61,14 @@ def test_a_lone_surrogate_is_kept(tmp_path: Path) -> None:
     entry = Entry(run="a", id="1", image=None, question="\ud800?")
     write(tmp_path / "x.jsonl", [entry])
     assert list(read_folder(tmp_path)) == [entry]
+
+
+def test_lines_of_earlier_versions_are_read() -> None:
+    whole = Entry(run="a", id="1", image="i", question="q", text="yes")
+    old = {name: value for name, value in vars(whole).items() if name not in ("margin", "close", "note")}
+    assert parse_line(json.dumps(old).encode()) == whole
+    del old["text"]
+    assert parse_line(json.dumps(old).encode()) is None
 
 
 def test_lines_of_other_shape_are_skipped() -> None:

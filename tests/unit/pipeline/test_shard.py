@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.types import ImageFile, Record
-from pipeline.run.questions import Question, batch_size_per_process, batches, distinct_questions, divide
+from pipeline.run.questions import Question, batches, distinct_questions, divide
 
 
 def record(number: int, image: int | None, question: int) -> tuple[Record, str]:
@@ -32,14 +32,14 @@ def test_questions_are_distinct_and_cover_every_record(asked: list[tuple[Record,
         assert {of[i] for i in question.ids} == {(question.image, question.prompt)}
 
 
-@given(ASKED, st.integers(1, 9), st.integers(1, 20))
-def test_every_id_is_asked_once(asked: list[tuple[Record, str]], world: int, total: int) -> None:
+@given(ASKED, st.integers(1, 9), st.integers(1, 20), st.integers(1, 20))
+def test_every_id_is_asked_once(asked: list[tuple[Record, str]], world: int, first: int, most: int) -> None:
     shares = divide(distinct_questions(asked), world)
-    size = batch_size_per_process(total, world)
     assert len(shares) == world
-    answered = [i for share in shares for batch in batches(share, size) for question in batch for i in question.ids]
+    cut = [list(batches(share, first, most)) for share in shares]
+    answered = [i for share in cut for batch in share for question in batch for i in question.ids]
     assert sorted(answered) == sorted(r.id for r, _ in asked)
-    assert all(len(batch) <= size for share in shares for batch in batches(share, size))
+    assert all(1 <= len(batch) <= most for share in cut for batch in share)
 
 
 @given(ASKED, st.integers(1, 9))
@@ -71,8 +71,10 @@ def test_one_process_keeps_the_order_of_the_images() -> None:
     assert [question.ids for question in share] == [("r0", "r4"), ("r2",), ("r1",), ("r3",)]
 
 
-def test_batch_size_is_rounded_up() -> None:
-    assert [batch_size_per_process(total, 3) for total in (1, 3, 4, 6, 7)] == [1, 1, 2, 2, 3]
+def test_a_hint_is_where_batches_begin_and_no_more() -> None:
+    (share,) = divide(distinct_questions([record(n, None, n) for n in range(40)]), 1)
+    assert [len(batch) for batch in batches(share, 3, 16)] == [3, 6, 12, 16, 3]
+    assert [len(batch) for batch in batches(share, 64, 16)] == [16, 16, 8]
 
 
 def test_more_processes_than_questions_leaves_some_idle() -> None:
