@@ -1,8 +1,10 @@
 """The journal of a run: one JSON line per sample as it is answered, so that a killed run continues where it stopped.
 
-A line says which question it answers (picture and prompt) and under which run's identity, and only that decides whether
+A line says which question it answers (image and prompt) and under which run's identity, and only that decides whether
 it is used again: neither the file it stands in nor the number of processes matters. A line is one ``write`` to a
 file opened for appending; what a kill leaves of a last line is skipped when reading and closed off when appending.
+Every process of every session has a file of its own, of a name that no other has (`file_name`): journals of several
+machines come together by copying files.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ class Entry:
         question: the benchmark's prompt, resolved.
         prompt: the whole prompt the model saw; "" where there is an error.
         text: the reply; "" where there is an error.
-        extracted: what the scorer understood.
         finished: whether the reply ended by itself, rather than at the token limit.
         num_tokens: of the reply.
         seconds: spent on it: its share of the batch; 0 for a further record with the same question.
@@ -44,7 +45,6 @@ class Entry:
     question: str
     prompt: str = ""
     text: str = ""
-    extracted: str = ""
     finished: bool = False
     num_tokens: int = 0
     seconds: float = 0.0
@@ -63,12 +63,21 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "question": (str,),
     "prompt": (str,),
     "text": (str,),
-    "extracted": (str,),
     "finished": (bool,),
     "num_tokens": (int,),
     "seconds": (int, float),
     "error": (str, type(None)),
 }
+
+
+def file_name(rank: int, token: str) -> str:
+    """Name of a process's journal.
+
+    Args:
+        rank: of the process.
+        token: of the session, drawn anew for each.
+    """
+    return f"process-{rank}-{token}.jsonl"
 
 
 def parse_line(line: bytes) -> Entry | None:
@@ -77,7 +86,10 @@ def parse_line(line: bytes) -> Entry | None:
         values = parse_json(line)
     except ValueError:
         return None
-    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Entry)}:
+    if not isinstance(values, dict):
+        return None
+    values.pop("extracted", None)  # earlier versions noted a first scoring, which nothing read
+    if set(values) != {field.name for field in fields(Entry)}:
         return None
     if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
         return None
@@ -151,7 +163,7 @@ class Journal:
 
 def _ordered(values: Mapping[str, object]) -> dict[str, object]:
     """What a reader looks for first stands first in a line."""
-    first = ("id", "prompt", "text", "extracted", "seconds", "error")
+    first = ("id", "prompt", "text", "seconds", "error")
     return {name: values[name] for name in (*first, *(name for name in values if name not in first))}
 
 

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from datasets.declaration import Benchmark
-    from datasets.evaluation.judges.base import Judge
     from datasets.evaluation.judges.options import JudgeOptions
 
     from .catalog import Catalog
@@ -334,7 +333,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         brief=len(plan.tasks) > 1,
     )
     if plan.wandb:
-        session.agree(lambda: _start_wandb(plan, accelerator))
+        session.together(lambda: _start_wandb(plan, accelerator))
     return session
 
 
@@ -347,9 +346,9 @@ def with_judge(plan: Plan, session: Session) -> Session:
     options = plan.judge
     if options is None:
         return session
-    judges: list[Judge] = []
-    session.agree(lambda: judges.append(make_judge(options, os.environ)) if session.is_main else None)
-    return replace(session, judge=judges[0]) if judges else session
+    return replace(
+        session, judge=session.together(lambda: make_judge(options, os.environ) if session.is_main else None)
+    )
 
 
 def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:

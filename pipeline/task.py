@@ -1,13 +1,15 @@
 """One benchmark of a run: divide its questions among the processes, answer, score, and write the results.
 
 There are two moments when processes talk: at the start, when they put together which questions are already answered
-(journals of all machines count), and at the end, when the main process collects the answers. A process that fails in
-between ends at once, and the launcher ends the others; nothing that was answered is lost.
+(journals of all machines count), and at the end, when the main process collects the answers. In between a process that
+has finished takes over what others have left, through files (``pipeline/work.py``). A process that fails ends at once,
+and the launcher ends the others; nothing that was answered is lost.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +26,7 @@ from datasets.types import BadRecord, DataError, Record
 from .base import BenchmarkPipeline
 from .files import write_text
 from .identity import Identity, run_parts, settle, told_of
-from .journal import Entry, Journal, read_folder, usable_answers
+from .journal import Entry, Journal, file_name, read_folder, usable_answers
 from .judging import decider, score
 from .kept import in_words, set_aside
 from .loop import LoopSettings, answer_all
@@ -44,6 +46,7 @@ from .results import Answered, Effort, flat, join, listed, part_in_words, predic
 from .scoring_check import check_scoring, without
 from .session import AgreedError, EngineSource, Options, Session
 from .shard import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
+from .work import PREFIX, ClaimFolder, FolderGroup, WorkQueue, find_groups, group_of, remove_claims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,8 @@ class Loaded:
     bad: list[BadRecord]
 
 
+MISSING = "missing_ids.txt"
+"""File of a run's folder on each of several machines without a common file system: ids that its journal lacks."""
 FAILED_SHARE = 0.5
 """Share of a benchmark's questions without an answer above which a run ends with an error, once it scored the rest."""
 
@@ -107,10 +112,12 @@ class _Found:
     """What a process found of all benchmarks' files.
 
     Attributes:
+        loaded: benchmarks that can be read.
         missing: dataset -> why it cannot be run here.
         bad: dataset -> records that cannot be scored, by id; on the main process.
     """
 
+    loaded: list[Loaded]
     missing: dict[str, str]
     bad: dict[str, Mapping[str, BadRecord]]
 
@@ -124,14 +131,9 @@ class _Data:
     questions: list[Question]
     of: int
 
-
-@dataclass(frozen=True)
-class _Start:
-    """What a process brings to the start: a digest of its questions, the identity (main process), answers on disk."""
-
-    digest: str
-    identity: Identity | None
-    entries: list[Entry]
+    def digest(self) -> str:
+        """Equal on processes that would ask the same."""
+        return hashlib.sha256(repr([(question.key, question.ids) for question in self.questions]).encode()).hexdigest()
 
 
 def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], dict[str, str]]:
@@ -144,14 +146,14 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
         AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all;
             or the only one cannot be scored.
     """
-    found: list[Loaded | str] = []
-    shares = session.agree(lambda: _load_all(tasks, session, found))
-    missing = {name: why for share in shares for name, why in share.missing.items()}
-    unscorable = {name: bad for share in shares for name, bad in share.bad.items()}
+    found = session.together(lambda: _load_all(tasks, session))
+    shares = session.gather((found.missing, found.bad))
+    missing = {name: why for share, _ in shares for name, why in share.items()}
+    unscorable = {name: bad for _, share in shares for name, bad in share.items()}
     loaded = [
         replace(item, records=without(item.records, bad), bad=[*item.bad, *bad.values()])
-        for item in found
-        if isinstance(item, Loaded) and item.task.dataset not in missing
+        for item in found.loaded
+        if item.task.dataset not in missing
         for bad in [unscorable.get(item.task.dataset, {})]
     ]
     if not loaded:
@@ -159,21 +161,20 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
     return loaded, missing
 
 
-def _load_all(tasks: Sequence[Task], session: Session, found: list[Loaded | str]) -> _Found:
-    """Read all benchmarks into ``found``; returns what cannot be run or scored here."""
-    bad: dict[str, Mapping[str, BadRecord]] = {}
+def _load_all(tasks: Sequence[Task], session: Session) -> _Found:
+    """Read all benchmarks, and find out what cannot be run or scored here."""
+    found = _Found([], {}, {})
     for task in tasks:
         try:
             loaded = _load(task, session)
             if session.is_main:  # once for all of them: the scorer is the same everywhere
-                bad[task.dataset] = _try_scorer(loaded, session)
-            found.append(loaded)
+                found.bad[task.dataset] = _try_scorer(loaded, session)
+            found.loaded.append(loaded)
         except DataError as error:
             if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
                 raise
-            found.append(str(error))
-    missing = {task.dataset: item for task, item in zip(tasks, found, strict=True) if isinstance(item, str)}
-    return _Found(missing, bad)
+            found.missing[task.dataset] = str(error)
+    return found
 
 
 def _load(task: Task, session: Session) -> Loaded:
@@ -219,24 +220,29 @@ def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
         RunError: the answers are incomplete.
     """
     begun = time.monotonic()
-    task = loaded.task
-    data: list[_Data] = []
-    starts = session.agree(lambda: _prepare(loaded, source, session, data))
-    identity = starts[0].identity
-    if identity is None or len({start.digest for start in starts}) > 1:
-        odd = [str(rank) for rank, start in enumerate(starts) if start.digest != starts[0].digest]
-        raise AgreedError(f"the benchmark's files differ between machines: process {listed(odd)} read other records")
-    answers = usable_answers((entry for start in starts for entry in start.entries), identity.accepted)
-    answers = {question.key: answers[question.key] for question in data[0].questions if question.key in answers}
-    entries = _answer_share(task, source, session, data[0], answers, identity.accepted[0])
-    new = {entry.key: entry for share in session.gather(entries) for entry in share}
-    failure = _failure(task.dataset, data[0].questions, {**answers, **new})
+    task, journal = loaded.task, loaded.task.folder / "journal"
+    data = _word(loaded, session)
+    identity, token = _begin(loaded, data, source, session)
+    groups = find_groups(journal / f"{PREFIX}{token}", session)
+    group = group_of(session.rank, groups)
+    known = session.gather(session.together(lambda: _answered_before(journal, data, session.rank == group.ranks[0])))
+    answers = usable_answers((entry for entries in known for entry in entries), identity.accepted)
+    answers = {question.key: answers[question.key] for question in data.questions if question.key in answers}
+    entries = _answer_share(task, source, session, data, answers, identity.accepted[0], group, token)
+    shares = session.gather(entries)
+    new = {entry.key: entry for share in shares for entry in share}
+    if session.rank == group.ranks[0]:
+        remove_claims(journal)
+        (task.folder / MISSING).unlink(missing_ok=True)
+    if len(groups) > 1:
+        _name_missing(task, session, data.questions, groups, [[*k, *s] for k, s in zip(known, shares, strict=True)])
+    failure = _failure(task.dataset, data.questions, {**answers, **new})
     results = None
     if session.is_main and not all(entry.error for entry in {**answers, **new}.values()):
         effort = Effort(
             seconds=time.monotonic() - begun, answered=len(new), processes=session.world, devices=session.devices
         )
-        results = _finish(task, session, data[0], {**answers, **new}, effort, identity)
+        results = _finish(task, session, data, {**answers, **new}, effort, identity)
     return Outcome(dataset=task.dataset, results=results, failure=failure)
 
 
@@ -250,21 +256,47 @@ def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[Quest
     return f"{dataset}: {len(errors)} of {len(questions)} questions have no answer; the first: {errors[0]}"
 
 
-def _prepare(loaded: Loaded, source: EngineSource, session: Session, data: list[_Data]) -> _Start:
-    """Word the questions (into ``data``) and find what has been answered; the main process settles the identity.
+def _word(loaded: Loaded, session: Session) -> _Data:
+    """Draw the part that is asked, and word its questions. All processes must call it.
 
     Raises:
-        DataError, RunError, CheckpointError: see ``session.py``, `USER_ERRORS`.
+        AgreedError: a prompt names a field that a record lacks.
     """
-    task, records = loaded.task, loaded.records
-    asked = task.pipeline.part(records, session.options.limit, session.options.seed)
-    questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
-    data.append(_Data(asked, loaded.bad, questions, len(records)))
-    identity = _settle(task, source, session, records) if session.is_main else None
-    wanted = {question.key for question in questions}
-    visible = read_folder(task.folder / "journal") if session.accelerator.is_local_main_process else ()
-    digest = hashlib.sha256(repr([(question.key, question.ids) for question in questions]).encode()).hexdigest()
-    return _Start(digest, identity, [entry for entry in visible if entry.key in wanted and entry.error is None])
+    task, options = loaded.task, session.options
+
+    def word() -> _Data:
+        asked = task.pipeline.part(loaded.records, options.limit, options.seed)
+        questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
+        return _Data(asked, loaded.bad, questions, len(loaded.records))
+
+    return session.together(word)
+
+
+def _begin(loaded: Loaded, data: _Data, source: EngineSource, session: Session) -> tuple[Identity, str]:
+    """Settle the run's identity, on the main process, and see that all would ask the same. All processes must call it.
+
+    Returns: the identity, and a token of this session.
+
+    Raises:
+        AgreedError: the folder holds answers of another run, or the processes have read other records.
+    """
+    identity = session.together(
+        lambda: _settle(loaded.task, source, session, loaded.records) if session.is_main else None
+    )
+    starts = session.gather((data.digest(), identity, secrets.token_hex(4)))
+    first, settled, token = starts[0]
+    odd = [str(rank) for rank, (digest, *_) in enumerate(starts) if digest != first]
+    if settled is None or odd:
+        raise AgreedError(f"the benchmark's files differ between machines: process {listed(odd)} read other records")
+    return settled, token
+
+
+def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
+    """The answers of earlier sessions that lie in a group's folder; its first process reads them for all."""
+    if not reads:
+        return []
+    wanted = {question.key for question in data.questions}
+    return [entry for entry in read_folder(journal) if entry.key in wanted and entry.error is None]
 
 
 def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
@@ -284,11 +316,17 @@ def _answer_share(
     data: _Data,
     answers: dict[QuestionKey, Entry],
     run: str,
+    group: FolderGroup,
+    token: str,
 ) -> list[Entry]:
-    """Answer this process's part of what is left; the model is loaded only if there is such a part."""
-    name = task.dataset
+    """Answer this process's part of what is left, then what others in its group have not begun.
+
+    The model is loaded only if the process has a part.
+    """
+    name, journal_folder = task.dataset, task.folder / "journal"
     left = [question for question in data.questions if question.key not in answers]
-    share = divide(left, session.world)[session.rank]
+    shares = divide(left, session.world)
+    share = shares[session.rank]
     size = batch_size_per_process(task.batch_size_total, session.world)
     if session.is_main:
         say(_introduction(task.pipeline.declaration, data, len(left), size))
@@ -310,18 +348,46 @@ def _answer_share(
         strict=session.options.strict,
         generation=Generation(num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens),
     )
-    by_id = {record.id: record for record in data.records}
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
-    file = task.folder / "journal" / f"process-{session.rank}.jsonl"
     unit = "pictures" if declaration.measures_maps else "questions"
-    with Journal(file) as journal, Progress(label, len(share), shown=session.is_main, unit=unit) as progress:
-        return answer_all(
-            share,
-            engine,
-            journal,
-            lambda record, text: task.pipeline.score(by_id[record], text).extracted,
-            settings,
-            progress,
+    claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 else None
+    with (
+        Journal(journal_folder / file_name(session.rank, token)) as journal,
+        Progress(label, len(share), shown=session.is_main, unit=unit) as progress,
+    ):
+        queue = WorkQueue(shares, session.rank, group.ranks, claims, progress.expect)
+        return answer_all(queue, engine, journal, settings, progress)
+
+
+def _name_missing(
+    task: Task,
+    session: Session,
+    questions: Sequence[Question],
+    groups: Sequence[FolderGroup],
+    entries: Sequence[Sequence[Entry]],
+) -> None:
+    """Say which answers the folder of each group of processes lacks, and leave the whole list in it.
+
+    Args:
+        task: of the benchmark.
+        session: of this process.
+        questions: all of them.
+        groups: of processes; those of one share a folder.
+        entries: that each process has read or written, by rank.
+    """
+    lines = []
+    for group in groups:
+        held = {entry.key for rank in group.ranks for entry in entries[rank] if entry.error is None}
+        missing = [name for question in questions if question.key not in held for name in question.ids]
+        if session.rank == group.ranks[0]:
+            write_text(task.folder / MISSING, "".join(f"{inline(name)}\n" for name in missing))
+        ranks = ", ".join(map(str, group.ranks))
+        lines.append(f"  {', '.join(group.hosts)} (process {ranks}): {len(missing)} records: {listed(missing)}")
+    if session.is_main:
+        say(
+            f"note: {task.dataset}: the processes share no folder, so none takes work over from another, and each "
+            f"folder's journal lacks what others have answered ({MISSING} lists it there; README, 'Several machines', "
+            "brings journals together):\n" + "\n".join(lines)
         )
 
 

@@ -202,6 +202,7 @@ def main() -> int:
     parser.add_argument("--poison", default="")
     parser.add_argument("--stall-after", type=int)
     parser.add_argument("--stall-until", type=Path)
+    parser.add_argument("--stall-rank", help="the one process that stalls; all of them if it is not given")
     parser.add_argument("--patience", type=float, default=lock.PATIENCE, help="with another run in the folder")
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
     parser.add_argument("--wandb", action="store_true")
@@ -209,7 +210,8 @@ def main() -> int:
     lock.PATIENCE = given.patience
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save
     plan = make_plan(given.data, save, batch_size_total=given.batch_size_total, wandb=given.wandb)
-    engine = ToyEngine(given.delay, given.poison, given.stall_after, given.stall_until)
+    stalls = given.stall_rank in (None, os.environ.get("RANK", "0"))
+    engine = ToyEngine(given.delay, given.poison, given.stall_after if stalls else None, given.stall_until)
     return run_plan(plan, lambda _: ToySource(engine))
 
 
