@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.types import ImageFile, Record
-from pipeline.shard import (
+from pipeline.run.questions import (
     IMAGE_COST,
     Question,
     batch_size_per_process,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.types import ImageFile
-from pipeline.shard import Question, divide
+from pipeline.run.questions import Question, divide
 from pipeline.work import ClaimFolder, WorkQueue, remove_claims
 
 

@@ -1,0 +1,476 @@
+"""One benchmark of a run: divide its questions among the processes, answer, score, and write the results.
+
+There are two moments when processes talk: at the start, when they put together which questions are already answered
+(journals of all machines count), and at the end, when the main process collects the answers. In between a process that
+has finished takes over what others have left, through files (``pipeline/work.py``). A process that fails ends at once,
+and the launcher ends the others; nothing that was answered is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from configs.common.words import quoted
+from configs.common.words import shown as inline
+from datasets.declaration import Benchmark
+from datasets.evaluation.scorable import UnscorableError
+from datasets.evaluation.submission import SUBMISSIONS, write_submission
+from datasets.types import BadRecord, DataError, Record
+
+from ..base import BenchmarkPipeline
+from ..results.join import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
+from ..results.judge_folders import in_words, set_aside
+from ..results.judging import decider, score
+from ..results.report import (
+    LONGEST_PROMPT,
+    MARKDOWN,
+    PREDICTIONS,
+    RESULTS,
+    headline,
+    in_brackets,
+    plain_table,
+    remove_results,
+    write_results,
+)
+from ..runtime.console import Progress, duration, say, tell, warn
+from ..runtime.files import write_text
+from ..runtime.session import AgreedError, EngineSource, Options, Session
+from ..work import PREFIX, ClaimFolder, FolderGroup, WorkQueue, find_groups, group_of, remove_claims
+from .identity import Identity, run_parts, settle, told_of
+from .journal import Entry, Journal, file_name, read_folder, usable_answers
+from .loop import LoopSettings, answer_all
+from .questions import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
+from .scoring_check import check_scoring, without
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One benchmark of a run.
+
+    Attributes:
+        pipeline: with the declaration as the configuration has it.
+        batch_size_total: questions answered at a time by all processes together.
+        folder: where its journal and results go.
+        optional: whether the run goes on without it where its files are missing (``all``).
+    """
+
+    pipeline: BenchmarkPipeline
+    batch_size_total: int
+    folder: Path
+    optional: bool = False
+
+    @property
+    def dataset(self) -> str:
+        """What ``DATASETS.TEST`` calls it."""
+        return self.pipeline.declaration.dataset
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A task with what its files hold.
+
+    Attributes:
+        task: see `Task`.
+        records: in data order.
+        bad: what could not be read.
+    """
+
+    task: Task
+    records: list[Record]
+    bad: list[BadRecord]
+
+
+MISSING = "missing_ids.txt"
+"""File of a run's folder on each of several machines without a common file system: ids that its journal lacks."""
+FAILED_SHARE = 0.5
+"""Share of a benchmark's questions without an answer above which a run ends with an error, once it scored the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a benchmark.
+
+    Attributes:
+        dataset: its name.
+        results: what `results.json` holds, on the main process; None on others, and where nothing could be scored.
+        failure: why the run must not end as if all were well; "" where it may. The same on every process.
+    """
+
+    dataset: str
+    results: dict[str, Any] | None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a process found of all benchmarks' files.
+
+    Attributes:
+        loaded: benchmarks that can be read.
+        missing: dataset -> why it cannot be run here.
+        bad: dataset -> records that cannot be scored, by id; on the main process.
+    """
+
+    loaded: list[Loaded]
+    missing: dict[str, str]
+    bad: dict[str, Mapping[str, BadRecord]]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is asked of a benchmark: records and their questions, out of how many records in all."""
+
+    records: list[Record]
+    bad: list[BadRecord]
+    questions: list[Question]
+    of: int
+
+    def digest(self) -> str:
+        """Equal on processes that would ask the same."""
+        return hashlib.sha256(repr([(question.key, question.ids) for question in self.questions]).encode()).hexdigest()
+
+
+def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], dict[str, str]]:
+    """Read the files of all benchmarks, and try their scorers, before anything is asked. All processes must call it.
+
+    Returns: the benchmarks that can be run, and why others cannot, by dataset name: optional ones without their files,
+        and, where there are several, those that cannot be scored.
+
+    Raises:
+        AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all;
+            or the only one cannot be scored.
+    """
+    found = session.together(lambda: _load_all(tasks, session))
+    shares = session.gather((found.missing, found.bad))
+    missing = {name: why for share, _ in shares for name, why in share.items()}
+    unscorable = {name: bad for _, share in shares for name, bad in share.items()}
+    loaded = [
+        replace(item, records=without(item.records, bad), bad=[*item.bad, *bad.values()])
+        for item in found.loaded
+        if item.task.dataset not in missing
+        for bad in [unscorable.get(item.task.dataset, {})]
+    ]
+    if not loaded:
+        raise AgreedError("no benchmark can be run:\n" + "\n".join(f"{n}: {why}" for n, why in missing.items()))
+    return loaded, missing
+
+
+def _load_all(tasks: Sequence[Task], session: Session) -> _Found:
+    """Read all benchmarks, and find out what cannot be run or scored here."""
+    found = _Found([], {}, {})
+    for task in tasks:
+        try:
+            loaded = _load(task, session)
+            if session.is_main:  # once for all of them: the scorer is the same everywhere
+                found.bad[task.dataset] = _try_scorer(loaded, session)
+            found.loaded.append(loaded)
+        except DataError as error:
+            if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
+                raise
+            found.missing[task.dataset] = str(error)
+    return found
+
+
+def _load(task: Task, session: Session) -> Loaded:
+    """Read a benchmark's files.
+
+    Raises:
+        UnscorableError: they hold no record that can be read and scored.
+        DataError: they are missing or unreadable, or (``strict``) a record is malformed.
+    """
+    records, bad = task.pipeline.load(session.roots)
+    _check_strict(bad, session)
+    if not records:
+        first = f": {bad[0].where}: {bad[0].reason}" if bad else ""
+        raise UnscorableError(f"{task.dataset}: the files hold no record that can be read{first}")
+    return Loaded(task, records, bad)
+
+
+def _try_scorer(loaded: Loaded, session: Session) -> Mapping[str, BadRecord]:
+    """Score a benchmark's records with their own targets and say the finding; returns those that cannot be scored.
+
+    Raises:
+        UnscorableError: nothing can be scored.
+        DataError: ``strict``, and one record cannot.
+    """
+    check = check_scoring(loaded.task.pipeline, loaded.records)
+    say(f"{loaded.task.dataset}: {check.sentence}")
+    _check_strict(list(check.bad.values()), session)
+    return check.bad
+
+
+def _check_strict(bad: Sequence[BadRecord], session: Session) -> None:
+    if bad and session.options.strict:
+        raise DataError(f"{bad[0].where}: {bad[0].reason} (EVAL.STRICT False counts it and goes on)")
+
+
+def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
+    """Run one benchmark from its records to its results. All processes must call it.
+
+    Raises:
+        AgreedError: it cannot start; every process raises the same.
+        DataError: ``strict``, and a picture is unreadable.
+        SampleError: the engine failed.
+        RunError: the answers are incomplete.
+    """
+    begun = time.monotonic()
+    task, journal = loaded.task, loaded.task.folder / "journal"
+    data = _word(loaded, session)
+    identity, token = _begin(loaded, data, source, session)
+    groups = find_groups(journal / f"{PREFIX}{token}", session)
+    group = group_of(session.rank, groups)
+    known = session.gather(session.together(lambda: _answered_before(journal, data, session.rank == group.ranks[0])))
+    answers = usable_answers((entry for entries in known for entry in entries), identity.accepted)
+    answers = {question.key: answers[question.key] for question in data.questions if question.key in answers}
+    entries = _answer_share(task, source, session, data, answers, identity.accepted[0], group, token)
+    shares = session.gather(entries)
+    new = {entry.key: entry for share in shares for entry in share}
+    if session.rank == group.ranks[0]:
+        remove_claims(journal)
+        (task.folder / MISSING).unlink(missing_ok=True)
+    if len(groups) > 1:
+        _name_missing(task, session, data.questions, groups, [[*k, *s] for k, s in zip(known, shares, strict=True)])
+    failure = _failure(task.dataset, data.questions, {**answers, **new})
+    results = None
+    if session.is_main and not all(entry.error for entry in {**answers, **new}.values()):
+        effort = Effort(
+            seconds=time.monotonic() - begun, answered=len(new), processes=session.world, devices=session.devices
+        )
+        results = _finish(task, session, data, {**answers, **new}, effort, identity)
+    return Outcome(dataset=task.dataset, results=results, failure=failure)
+
+
+def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]) -> str:
+    """Why a benchmark with these answers is no success: most or all of its questions have none; "" if it is one."""
+    errors = [entry.error for question in questions if (entry := answers.get(question.key)) and entry.error]
+    if len(errors) <= FAILED_SHARE * len(questions):
+        return ""
+    if len(errors) == len(questions):
+        return f"{dataset}: none of its {len(questions)} questions has an answer, nothing is scored; {errors[0]}"
+    return f"{dataset}: {len(errors)} of {len(questions)} questions have no answer; the first: {errors[0]}"
+
+
+def _word(loaded: Loaded, session: Session) -> _Data:
+    """Draw the part that is asked, and word its questions. All processes must call it.
+
+    Raises:
+        AgreedError: a prompt names a field that a record lacks.
+    """
+    task, options = loaded.task, session.options
+
+    def word() -> _Data:
+        asked = task.pipeline.part(loaded.records, options.limit, options.seed)
+        questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
+        return _Data(asked, loaded.bad, questions, len(loaded.records))
+
+    return session.together(word)
+
+
+def _begin(loaded: Loaded, data: _Data, source: EngineSource, session: Session) -> tuple[Identity, str]:
+    """Settle the run's identity, on the main process, and see that all would ask the same. All processes must call it.
+
+    Returns: the identity, and a token of this session.
+
+    Raises:
+        AgreedError: the folder holds answers of another run, or the processes have read other records.
+    """
+    identity = session.together(
+        lambda: _settle(loaded.task, source, session, loaded.records) if session.is_main else None
+    )
+    starts = session.gather((data.digest(), identity, secrets.token_hex(4)))
+    first, settled, token = starts[0]
+    odd = [str(rank) for rank, (digest, *_) in enumerate(starts) if digest != first]
+    if settled is None or odd:
+        raise AgreedError(f"the benchmark's files differ between machines: process {listed(odd)} read other records")
+    return settled, token
+
+
+def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
+    """The answers of earlier sessions that lie in a group's folder; its first process reads them for all."""
+    if not reads:
+        return []
+    wanted = {question.key for question in data.questions}
+    return [entry for entry in read_folder(journal) if entry.key in wanted and entry.error is None]
+
+
+def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
+    """Compare with what the folder holds, and describe the run in it."""
+    parts = run_parts(task.pipeline.declaration, records, source.parts())
+    identity = settle(task.folder / "run.json", parts, session.options.on_change, session.about)
+    if identity.changed:
+        remove_results(task.folder)
+    write_text(task.folder / "config.yaml", session.config_yaml)
+    return identity
+
+
+def _answer_share(
+    task: Task,
+    source: EngineSource,
+    session: Session,
+    data: _Data,
+    answers: dict[QuestionKey, Entry],
+    run: str,
+    group: FolderGroup,
+    token: str,
+) -> list[Entry]:
+    """Answer this process's part of what is left, then what others in its group have not begun.
+
+    The model is loaded only if the process has a part.
+    """
+    name, journal_folder = task.dataset, task.folder / "journal"
+    left = [question for question in data.questions if question.key not in answers]
+    shares = divide(left, session.world)
+    share = shares[session.rank]
+    size = batch_size_per_process(task.batch_size_total, session.world)
+    if session.is_main:
+        say(_introduction(task.pipeline.declaration, data, len(left), size))
+        if left and (loading := source.weights()):
+            say(loading)
+    if not share:
+        return []
+    from collavo.engine import Generation
+
+    begun, first = time.monotonic(), bool(source.weights())
+    engine = source.engine()
+    if session.is_main and first:
+        say(f"{name}: model ready after {duration(time.monotonic() - begun)}")
+    declaration = task.pipeline.declaration
+    settings = LoopSettings(
+        run=run,
+        batch_size=size,
+        workers=session.options.workers,
+        strict=session.options.strict,
+        generation=Generation(num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens),
+    )
+    label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
+    unit = "pictures" if declaration.measures_maps else "questions"
+    claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 else None
+    with (
+        Journal(journal_folder / file_name(session.rank, token)) as journal,
+        Progress(label, len(share), shown=session.is_main, unit=unit) as progress,
+    ):
+        queue = WorkQueue(shares, session.rank, group.ranks, claims, progress.expect)
+        return answer_all(queue, engine, journal, settings, progress)
+
+
+def _name_missing(
+    task: Task,
+    session: Session,
+    questions: Sequence[Question],
+    groups: Sequence[FolderGroup],
+    entries: Sequence[Sequence[Entry]],
+) -> None:
+    """Say which answers the folder of each group of processes lacks, and leave the whole list in it.
+
+    Args:
+        task: of the benchmark.
+        session: of this process.
+        questions: all of them.
+        groups: of processes; those of one share a folder.
+        entries: that each process has read or written, by rank.
+    """
+    lines = []
+    for group in groups:
+        held = {entry.key for rank in group.ranks for entry in entries[rank] if entry.error is None}
+        missing = [name for question in questions if question.key not in held for name in question.ids]
+        if session.rank == group.ranks[0]:
+            write_text(task.folder / MISSING, "".join(f"{inline(name)}\n" for name in missing))
+        ranks = ", ".join(map(str, group.ranks))
+        lines.append(f"  {', '.join(group.hosts)} (process {ranks}): {len(missing)} records: {listed(missing)}")
+    if session.is_main:
+        say(
+            f"note: {task.dataset}: the processes share no folder, so none takes work over from another, and each "
+            f"folder's journal lacks what others have answered ({MISSING} lists it there; README, 'Several machines', "
+            "brings journals together):\n" + "\n".join(lines)
+        )
+
+
+def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int) -> str:
+    """What is about to be asked, with the first question as the model gets it, or what is to be segmented."""
+    first = data.questions[0]
+    pictures = len({question.image.name for question in data.questions if question.image is not None})
+    done = len(data.questions) - left
+    asked = [f"  first question: {quoted(first.prompt, LONGEST_PROMPT)}"]
+    if benchmark.measures_maps:
+        asked = ["  the segmenter's maps are compared with the true ones; no language model is asked"]
+    part = f"a random {len(data.records)} of {data.of}" if len(data.records) < data.of else str(data.of)
+    lines = [
+        f"{benchmark.dataset}: {part} records, {pictures} pictures, "
+        f"{len(data.questions)} distinct questions; {done} answered before, {left} to answer, "
+        f"{batch_size} at a time on each process",
+        f"  first picture:  {inline(first.image.name) if first.image else 'none'}",
+        *asked,
+    ]
+    if data.bad:
+        lines.append(f"  bad records:    {len(data.bad)}, the first at {data.bad[0].where}: {data.bad[0].reason}")
+    return "\n".join(lines)
+
+
+def _finish(
+    task: Task,
+    session: Session,
+    data: _Data,
+    answers: dict[QuestionKey, Entry],
+    effort: Effort,
+    identity: Identity,
+) -> dict[str, Any]:
+    """Score, write, and show."""
+    entries = join(data.records, data.questions, answers)
+    texts = [(record, text_of(entries[record.id])) for record in data.records]
+    if kept := set_aside(task.folder, decider(task.pipeline.declaration, session.judge)):
+        say(f"{task.dataset}: the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
+    evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
+    answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
+    about = {
+        **about_model(session.options, task.dataset),
+        **about_part(session.options, len(data.records), data.of),
+        "fingerprint": identity.fingerprint,
+        **told_of(task.folder / "run.json"),
+        **session.about,
+    }
+    results = summary(task.pipeline, answered, effort, about)
+    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief)
+    session.track(flat(results["scores"], task.pipeline.declaration.name + in_brackets(part_in_words(results))))
+    return results
+
+
+def about_model(options: Options, dataset: str) -> dict[str, Any]:
+    """What results say of the model that answered, see `Options`."""
+    return {"another_model": options.another_model, "untaught": dataset in options.untaught}
+
+
+def about_part(options: Options, asked: int, of: int) -> dict[str, Any]:
+    """What results say of a limited run; ``part`` is None where the limit left nothing out."""
+    part = {"records": asked, "of": of, "seed": options.seed} if asked < of else None
+    return {"limit": options.limit, "part": part}
+
+
+def publish(
+    folder: Path, answered: Answered, benchmark: Benchmark, results: Mapping[str, Any], *, brief: bool = False
+) -> None:
+    """Write a benchmark's results and the file for its server, and show them.
+
+    Args:
+        folder: where they go.
+        answered: see `Answered`.
+        benchmark: the declaration.
+        results: see `pipeline.results.join.summary`.
+        brief: show a line instead of all figures, since a table of several benchmarks follows.
+    """
+    write_results(folder, predictions(answered), results)
+    shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
+    if benchmark.scorer in SUBMISSIONS and results.get("part") is None:  # a server takes whole ones
+        shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
+    for sentence in warnings(results, folder):
+        warn(sentence)
+    if brief:
+        say(f"{benchmark.dataset}: {headline(results)}; {folder / MARKDOWN}")
+        return
+    files = "".join(f"\n{label + ':':<13}{file}" for label, file in shown)
+    tell(f"\n{plain_table(results)}\n{files}\n")
