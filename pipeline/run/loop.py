@@ -19,7 +19,7 @@ from modeling.segmenters.errors import SegmenterError
 
 from ..base import Answerer
 from ..runtime.console import Progress
-from ..runtime.errors import RunError
+from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
 from .journal import Entry, Journal
 from .questions import Question, batches
@@ -59,10 +59,6 @@ class LoopSettings:
     generation: Generation
 
 
-class SampleError(Exception):
-    """An unexpected error, with the questions that were being answered; the error itself is its cause."""
-
-
 def answer_all(
     questions: Iterable[Question],
     answerer: Answerer,
@@ -74,7 +70,7 @@ def answer_all(
 
     Args:
         questions: in the order in which they are asked; drawn a few batches ahead, so that they can be work that
-            other processes may take as well (``pipeline/work.py``).
+            other processes may take as well (``pipeline/run/work.py``).
         answerer: the engine.
         journal: every answer is in it before the next batch starts.
         settings: see `LoopSettings`.

@@ -3,7 +3,7 @@
 A benchmark may ask the same thing twice (POPE's 9,000 records are 5,127 distinct pairs of image and question): a
 question is answered once, and its answer counts for every record that asks it. Work is divided by image, so that a
 process segments and encodes an image for all of its questions; nothing is padded and nothing is dropped. The division
-is where a run starts from: ``pipeline/work.py`` lets a process that has finished take over what others have left.
+is where a run starts from: ``pipeline/run/work.py`` lets a process that has finished take over what others have left.
 """
 
 from __future__ import annotations

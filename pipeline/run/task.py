@@ -2,8 +2,8 @@
 
 There are two moments when processes talk: at the start, when they put together which questions are already answered
 (journals of all machines count), and at the end, when the main process collects the answers. In between a process that
-has finished takes over what others have left, through files (``pipeline/work.py``). A process that fails ends at once,
-and the launcher ends the others; nothing that was answered is lost.
+has finished takes over what others have left, through files (``pipeline/run/work.py``). A process that fails ends at
+once, and the launcher ends the others; nothing that was answered is lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from datasets.evaluation.scorable import UnscorableError
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
-from ..base import BenchmarkPipeline
+from ..base import BenchmarkPipeline, EngineSource
 from ..results.join import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
@@ -40,13 +40,13 @@ from ..results.report import (
 )
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
-from ..runtime.session import AgreedError, EngineSource, Options, Session
-from ..work import PREFIX, ClaimFolder, FolderGroup, WorkQueue, find_groups, group_of, remove_claims
+from ..runtime.session import AgreedError, Options, Session
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, file_name, read_folder, usable_answers
 from .loop import LoopSettings, answer_all
 from .questions import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
 from .scoring_check import check_scoring, without
+from .work import PREFIX, ClaimFolder, FolderGroup, WorkQueue, find_groups, group_of, remove_claims
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Work that moves while a run goes on: a process that has finished takes over what others have left.
 
-Every process starts with a share of its own (``pipeline/run/questions.py``), cut into chunks. Before it answers a chunk, of its
-own or of another process, it claims it: it makes an empty file whose name says which one, in a folder beside the
-journals, and only one process can be the one that made it (``O_EXCL``, which NFS has, too, since version 3). So each
-chunk is answered once, nobody waits for anybody, and no process needs to know how fast the others are.
+Every process starts with a share of its own (``pipeline/run/questions.py``), cut into chunks. Before it answers a
+chunk, of its own or of another process, it claims it: it makes an empty file whose name says which one, in a folder
+beside the journals, and only one process can be the one that made it (``O_EXCL``, which NFS has, too, since version 3).
+So each chunk is answered once, nobody waits for anybody, and no process needs to know how fast the others are.
 
 Claims are of one session: a folder's name holds the session's token, and a rerun divides anew what has no answer, also
 what a killed process had claimed. Processes that do not see each other's files (machines without a common file system)
@@ -20,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .run.questions import Question, chunks, cost
-from .runtime.files import make_folder, writing
-from .runtime.session import Session
+from ..runtime.files import make_folder, writing
+from ..runtime.session import Session
+from .questions import Question, chunks, cost
 
 PREFIX = "claims-"
 """How the names of folders of claims begin."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datasets.types import ImageFile
 from pipeline.run.questions import Question, divide
-from pipeline.work import ClaimFolder, WorkQueue, remove_claims
+from pipeline.run.work import ClaimFolder, WorkQueue, remove_claims
 
 
 def questions(number: int, images: int) -> list[Question]:
