@@ -7,11 +7,13 @@ loop around it (``pipeline/run/plan.py``) is the same for every benchmark. Impor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from datasets.declaration import Benchmark
-from datasets.evaluation import Evaluation, evaluate, groups_of, score, unit_of
+from datasets.evaluation import Evaluation, Scorer, groups_of, unit_of
+from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
 from datasets.subsample import subsample
@@ -98,10 +100,42 @@ class BenchmarkPipeline:
         """
         return self.declaration.render(record.fields, record.meta.get("absent"))
 
-    def score(self, record: Record, text: str) -> Score:
-        """Judge one reply."""
-        return score(self.declaration, record, text)
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The declared scorer.
 
-    def evaluate(self, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
-        """Judge all replies and sum them up; None is a record that could not be asked."""
-        return evaluate(self.declaration, answers)
+        Raises:
+            DataError: unknown scorer or option.
+        """
+        return Scorer(self.declaration)
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether a judge has a part in the rules; it had none in those of the first CoLLaVO release.
+
+        Raises:
+            DataError: unknown scorer or option.
+        """
+        return self.declaration.rules != "released" and self.scorer.uses_judge
+
+    def score(self, record: Record, text: str, verdicts: Mapping[str, str] | None = None) -> Score:
+        """Judge one reply; whatever is scored, with a judge or without, in a run, a check or later, comes through here.
+
+        Args:
+            record: that it answers.
+            text: the reply.
+            verdicts: of a judge on this reply, by part; None where the rules alone decide.
+        """
+        return self.scorer.score(record, text, verdicts)
+
+    def evaluate(self, answers: Iterable[tuple[Record, str | None]], verdicts: Verdicts | None = None) -> Evaluation:
+        """Judge all replies and sum them up.
+
+        Args:
+            answers: records with the model's text; None for a record that could not be asked.
+            verdicts: of a judge, see `Scorer.evaluate`; None where the rules alone decide.
+
+        Raises:
+            DataError: see `Scorer.evaluate`.
+        """
+        return self.scorer.evaluate(answers, verdicts, self.score)

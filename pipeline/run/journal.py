@@ -10,16 +10,19 @@ machines come together by copying files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
 from configs.common.safe_json import parse_json
+from configs.common.words import listed
 from datasets.registration.formats.files import is_hidden
+from datasets.types import Record
 
+from ..runtime.errors import RunError
 from ..runtime.files import append, json_line, make_folder, writing
-from .questions import QuestionKey
+from .questions import Question, QuestionKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,11 @@ class Entry:
     def key(self) -> QuestionKey:
         """The question it answers."""
         return self.image, self.question
+
+    @property
+    def reply(self) -> str | None:
+        """What the model said; None where there is no answer."""
+        return self.text if self.error is None else None
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -121,6 +129,27 @@ def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[Qu
         if held is None or (rank[entry.run], entry.text, entry.id) < (rank[held.run], held.text, held.id):
             answers[entry.key] = entry
     return answers
+
+
+def answers_by_record(
+    records: Sequence[Record], questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]
+) -> dict[str, Entry]:
+    """Give every record the answer to its question.
+
+    Raises:
+        RunError: a record has no answer, or an id stands for two records.
+    """
+    by_id = {name: answers[question.key] for question in questions if question.key in answers for name in question.ids}
+    ids = [record.id for record in records]
+    missing = [name for name in ids if name not in by_id]
+    if missing:
+        raise RunError(
+            f"{len(missing)} of {len(ids)} records have no answer, nothing is scored: {listed(missing)}. "
+            "Run the same command again to answer them."
+        )
+    if len(set(ids)) != len(ids) or set(by_id) != set(ids):
+        raise RunError(f"{len(ids)} records carry {len(set(ids))} distinct ids; nothing is scored")
+    return by_id
 
 
 class Journal:

@@ -70,7 +70,7 @@ def answer_all(
 
     Args:
         questions: in the order in which they are asked; drawn a few batches ahead, so that they can be work that
-            other processes may take as well (``pipeline/run/work.py``).
+            other processes may take as well (``pipeline/run/claims.py``).
         answerer: the engine.
         journal: every answer is in it before the next batch starts.
         settings: see `LoopSettings`.

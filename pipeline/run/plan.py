@@ -19,7 +19,6 @@ from datasets.roots import data_roots
 from ..base import EngineSource
 from ..benchmarks import select_pipeline
 from ..models.configured_engine import ConfiguredEngine
-from ..models.segmenter_maps import MapSource
 from ..results.judging import make_judge, needs_judge
 from ..results.judging import options_of as judge_options
 from ..results.summary import show_summary
@@ -40,7 +39,7 @@ from ..runtime.launch import (
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
 from ..runtime.session import USER_ERRORS, AgreedError, Options, Session, leave, report_failure
-from .task import Loaded, Task, load_tasks, run_task
+from .task import Task, load_tasks, run_task
 
 if TYPE_CHECKING:
     import torch
@@ -263,20 +262,12 @@ def run_tasks(
     outcomes = []
     for loaded in found:
         begins(loaded.task)
-        outcomes.append(run_task(loaded, _source_of(loaded, source, session), session))
+        outcomes.append(run_task(loaded, source, session))
     if session.is_main and len(plan.tasks) > 1:
         results = [outcome.results for outcome in outcomes if outcome.results is not None]
         failed = {outcome.dataset: outcome.failure for outcome in outcomes if outcome.failure}
         show_summary(results, missing, failed, plan.save_dir)
     return [outcome.failure for outcome in outcomes if outcome.failure]
-
-
-def _source_of(loaded: Loaded, source: EngineSource, session: Session) -> EngineSource:
-    """What answers a benchmark: the engine, or the segmenter where its own maps are measured."""
-    task = loaded.task
-    if not task.pipeline.declaration.measures_maps:
-        return source
-    return MapSource(source, loaded.records, task.folder)
 
 
 def _start(plan: Plan, world: int) -> Accelerator:

@@ -1,17 +1,17 @@
-"""Who answers what: distinct questions, their division over processes by cost, and batches. Pure functions.
+"""Who answers what: distinct questions, their division over processes by cost, and batches. No I/O here.
 
 A benchmark may ask the same thing twice (POPE's 9,000 records are 5,127 distinct pairs of image and question): a
 question is answered once, and its answer counts for every record that asks it. Work is divided by image, so that a
 process segments and encodes an image for all of its questions; nothing is padded and nothing is dropped. The division
-is where a run starts from: ``pipeline/run/work.py`` lets a process that has finished take over what others have left.
+is where a run starts from: a process that has finished takes over what others have left (`WorkQueue`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from datasets.types import ImageSource, Record
 
@@ -144,3 +144,76 @@ def batches(questions: Iterable[Question], size: int) -> Iterator[list[Question]
     rest = iter(questions)
     while batch := list(islice(rest, size)):
         yield batch
+
+
+class Claims(Protocol):
+    """Who answers which chunk, as all processes see it, see ``pipeline/run/claims.py``."""
+
+    def claim(self, name: str) -> bool:
+        """Claim a chunk; False where another process has it."""
+
+    def taken(self) -> Set[str]:
+        """Chunks that have been claimed, as far as can be seen."""
+
+
+class WorkQueue:
+    """The questions that one process answers: its own share, then what it can take over from others.
+
+    Args:
+        shares: of all processes, see `divide`.
+        rank: of this one.
+        members: processes that share its folder, this one included.
+        claims: of these processes; not needed where it is the only member.
+        changed: told how many questions this process answers, as far as can be known, whenever that changes.
+    """
+
+    def __init__(
+        self,
+        shares: Sequence[Sequence[Question]],
+        rank: int,
+        members: Sequence[int],
+        claims: Claims | None,
+        changed: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self._rank, self._claims, self._changed = rank, claims, changed
+        self._chunks = {member: chunks(shares[member]) for member in members}
+        self._gone: set[str] = set()
+        self._expected = len(shares[rank])
+
+    def __iter__(self) -> Iterator[Question]:
+        """Hand out questions; a chunk is claimed when its first question is asked for."""
+        for index, chunk in enumerate(self._chunks[self._rank]):
+            if self._claim(self._rank, index):
+                yield from chunk
+            else:
+                self._expect(-len(chunk))
+        while (found := self._last_left()) is not None:
+            rank, index = found
+            if self._claim(rank, index):
+                self._expect(len(self._chunks[rank][index]))
+                yield from self._chunks[rank][index]
+
+    def _claim(self, rank: int, index: int) -> bool:
+        name = _name(rank, index)
+        self._gone.add(name)
+        return self._claims is None or self._claims.claim(name)
+
+    def _last_left(self) -> tuple[int, int] | None:
+        """The last chunk of the process that has most left; None where nothing is left."""
+        if self._claims is None:
+            return None
+        self._gone |= self._claims.taken()
+        left = {
+            rank: [index for index in range(len(own)) if _name(rank, index) not in self._gone]
+            for rank, own in self._chunks.items()
+        }
+        rank = max(left, key=lambda r: sum(cost(self._chunks[r][index]) for index in left[r]))
+        return (rank, left[rank][-1]) if left[rank] else None
+
+    def _expect(self, more: int) -> None:
+        self._expected += more
+        self._changed(self._expected)
+
+
+def _name(rank: int, index: int) -> str:
+    return f"{rank}-{index}"

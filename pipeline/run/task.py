@@ -2,7 +2,7 @@
 
 There are two moments when processes talk: at the start, when they put together which questions are already answered
 (journals of all machines count), and at the end, when the main process collects the answers. In between a process that
-has finished takes over what others have left, through files (``pipeline/run/work.py``). A process that fails ends at
+has finished takes over what others have left, through files (``pipeline/run/claims.py``). A process that fails ends at
 once, and the launcher ends the others; nothing that was answered is lost.
 """
 
@@ -16,15 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from configs.common.words import quoted
+from configs.common.words import listed, quoted
 from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
-from datasets.evaluation.scorable import UnscorableError
+from datasets.evaluation.scorable import UnscorableError, check_scoring, without
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline, EngineSource
-from ..results.join import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
+from ..models.segmenter_maps import MapSource
+from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
 from ..results.report import (
@@ -41,12 +42,11 @@ from ..results.report import (
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
 from ..runtime.session import AgreedError, Options, Session
+from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
 from .identity import Identity, run_parts, settle, told_of
-from .journal import Entry, Journal, file_name, read_folder, usable_answers
+from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
 from .loop import LoopSettings, answer_all
-from .questions import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
-from .scoring_check import check_scoring, without
-from .work import PREFIX, ClaimFolder, FolderGroup, WorkQueue, find_groups, group_of, remove_claims
+from .questions import Question, QuestionKey, WorkQueue, batch_size_per_process, distinct_questions, divide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,21 +108,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a process found of all benchmarks' files.
-
-    Attributes:
-        loaded: benchmarks that can be read.
-        missing: dataset -> why it cannot be run here.
-        bad: dataset -> records that cannot be scored, by id; on the main process.
-    """
-
-    loaded: list[Loaded]
-    missing: dict[str, str]
-    bad: dict[str, Mapping[str, BadRecord]]
-
-
-@dataclass(frozen=True)
 class _Data:
     """What is asked of a benchmark: records and their questions, out of how many records in all."""
 
@@ -146,13 +131,13 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
         AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all;
             or the only one cannot be scored.
     """
-    found = session.together(lambda: _load_all(tasks, session))
-    shares = session.gather((found.missing, found.bad))
+    found, absent, malformed = session.together(lambda: _load_all(tasks, session))
+    shares = session.gather((absent, malformed))
     missing = {name: why for share, _ in shares for name, why in share.items()}
     unscorable = {name: bad for _, share in shares for name, bad in share.items()}
     loaded = [
         replace(item, records=without(item.records, bad), bad=[*item.bad, *bad.values()])
-        for item in found.loaded
+        for item in found
         if item.task.dataset not in missing
         for bad in [unscorable.get(item.task.dataset, {})]
     ]
@@ -161,20 +146,28 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
     return loaded, missing
 
 
-def _load_all(tasks: Sequence[Task], session: Session) -> _Found:
-    """Read all benchmarks, and find out what cannot be run or scored here."""
-    found = _Found([], {}, {})
+def _load_all(
+    tasks: Sequence[Task], session: Session
+) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
+    """Read all benchmarks.
+
+    Returns: those that can be read; why others cannot be run here, by dataset; and, on the main process, records that
+        cannot be scored, by dataset and id.
+    """
+    found: list[Loaded] = []
+    missing: dict[str, str] = {}
+    bad: dict[str, Mapping[str, BadRecord]] = {}
     for task in tasks:
         try:
             loaded = _load(task, session)
             if session.is_main:  # once for all of them: the scorer is the same everywhere
-                found.bad[task.dataset] = _try_scorer(loaded, session)
-            found.loaded.append(loaded)
+                bad[task.dataset] = _try_scorer(loaded, session)
+            found.append(loaded)
         except DataError as error:
             if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
                 raise
-            found.missing[task.dataset] = str(error)
-    return found
+            missing[task.dataset] = str(error)
+    return found, missing, bad
 
 
 def _load(task: Task, session: Session) -> Loaded:
@@ -222,6 +215,8 @@ def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
     begun = time.monotonic()
     task, journal = loaded.task, loaded.task.folder / "journal"
     data = _word(loaded, session)
+    if task.pipeline.declaration.measures_maps:  # what answers is the segmenter alone
+        source = MapSource(source, loaded.records, task.folder)
     identity, token = _begin(loaded, data, source, session)
     groups = find_groups(journal / f"{PREFIX}{token}", session)
     group = group_of(session.rank, groups)
@@ -421,8 +416,8 @@ def _finish(
     identity: Identity,
 ) -> dict[str, Any]:
     """Score, write, and show."""
-    entries = join(data.records, data.questions, answers)
-    texts = [(record, text_of(entries[record.id])) for record in data.records]
+    entries = answers_by_record(data.records, data.questions, answers)
+    texts = [(record, entries[record.id].reply) for record in data.records]
     if kept := set_aside(task.folder, decider(task.pipeline.declaration, session.judge)):
         say(f"{task.dataset}: the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)

@@ -25,6 +25,7 @@ from PIL import Image
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
+from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.predictions import unanswered
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
 from pipeline.base import BenchmarkPipeline
@@ -88,12 +89,12 @@ class ToyPipeline(BenchmarkPipeline):
                 bad.append(BadRecord(where=f"toy.jsonl:{number}", reason=repr(error)))
         return records, bad
 
-    def score(self, record: Record, text: str) -> Score:
+    def score(self, record: Record, text: str, verdicts: Mapping[str, str] | None = None) -> Score:
         """Extract the first digit; there is none in an empty reply."""
         digit = text[:1]
         return Score(value=float(digit != "" and int(digit, 16) % 2 == 0), extracted=digit)
 
-    def evaluate(self, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
+    def evaluate(self, answers: Iterable[tuple[Record, str | None]], verdicts: Verdicts | None = None) -> Evaluation:
         """The share of even digits."""
         scored = [
             unanswered(record) if text is None else Scored(record=record, text=text, score=self.score(record, text))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.types import ImageFile
-from pipeline.run.questions import Question, divide
-from pipeline.run.work import ClaimFolder, WorkQueue, remove_claims
+from pipeline.run.claims import ClaimFolder, remove_claims
+from pipeline.run.questions import Question, WorkQueue, divide
 
 
 def questions(number: int, images: int) -> list[Question]:

@@ -1,9 +1,9 @@
-"""Work that moves while a run goes on: a process that has finished takes over what others have left.
+"""Claims: files that say which process answers a chunk of questions, so that each chunk is answered once.
 
-Every process starts with a share of its own (``pipeline/run/questions.py``), cut into chunks. Before it answers a
-chunk, of its own or of another process, it claims it: it makes an empty file whose name says which one, in a folder
-beside the journals, and only one process can be the one that made it (``O_EXCL``, which NFS has, too, since version 3).
-So each chunk is answered once, nobody waits for anybody, and no process needs to know how fast the others are.
+Before a process answers a chunk of its own share or of another's (`WorkQueue` of ``pipeline/run/questions.py``) it
+claims it: it makes an empty file whose name says which one, in a folder beside the journals, and only one process can
+be the one that made it (``O_EXCL``, which NFS has, too, since version 3). Nobody waits for anybody, and no process
+needs to know how fast the others are.
 
 Claims are of one session: a folder's name holds the session's token, and a rerun divides anew what has no answer, also
 what a killed process had claimed. Processes that do not see each other's files (machines without a common file system)
@@ -15,14 +15,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.files import make_folder, writing
 from ..runtime.session import Session
-from .questions import Question, chunks, cost
 
 PREFIX = "claims-"
 """How the names of folders of claims begin."""
@@ -70,69 +69,6 @@ class ClaimFolder:
         """Names that have been claimed, as far as this machine knows: a network file system may be behind."""
         with writing(self._folder):
             return set(os.listdir(self._folder))
-
-
-class WorkQueue:
-    """The questions that one process answers: its own share, then what it can take over from others.
-
-    Args:
-        shares: of all processes, see `divide`.
-        rank: of this one.
-        members: processes that share its folder, this one included.
-        claims: of these processes; not needed where it is the only member.
-        changed: told how many questions this process answers, as far as can be known, whenever that changes.
-    """
-
-    def __init__(
-        self,
-        shares: Sequence[Sequence[Question]],
-        rank: int,
-        members: Sequence[int],
-        claims: ClaimFolder | None,
-        changed: Callable[[int], None] = lambda number: None,
-    ) -> None:
-        self._rank, self._claims, self._changed = rank, claims, changed
-        self._chunks = {member: chunks(shares[member]) for member in members}
-        self._gone: set[str] = set()
-        self._expected = len(shares[rank])
-
-    def __iter__(self) -> Iterator[Question]:
-        """Hand out questions; a chunk is claimed when its first question is asked for."""
-        for index, chunk in enumerate(self._chunks[self._rank]):
-            if self._claim(self._rank, index):
-                yield from chunk
-            else:
-                self._expect(-len(chunk))
-        while (found := self._last_left()) is not None:
-            rank, index = found
-            if self._claim(rank, index):
-                self._expect(len(self._chunks[rank][index]))
-                yield from self._chunks[rank][index]
-
-    def _claim(self, rank: int, index: int) -> bool:
-        name = _name(rank, index)
-        self._gone.add(name)
-        return self._claims is None or self._claims.claim(name)
-
-    def _last_left(self) -> tuple[int, int] | None:
-        """The last chunk of the process that has most left; None where nothing is left."""
-        if self._claims is None:
-            return None
-        self._gone |= self._claims.taken()
-        left = {
-            rank: [index for index in range(len(own)) if _name(rank, index) not in self._gone]
-            for rank, own in self._chunks.items()
-        }
-        rank = max(left, key=lambda r: sum(cost(self._chunks[r][index]) for index in left[r]))
-        return (rank, left[rank][-1]) if left[rank] else None
-
-    def _expect(self, more: int) -> None:
-        self._expected += more
-        self._changed(self._expected)
-
-
-def _name(rank: int, index: int) -> str:
-    return f"{rank}-{index}"
 
 
 def find_groups(folder: Path, session: Session) -> list[FolderGroup]:
