@@ -1,7 +1,7 @@
 """Claims: files that say which process answers a chunk of questions, so that each chunk is answered once.
 
 Before a process answers a chunk of its own share or of another's (`WorkQueue` of ``pipeline/run/questions.py``) it
-claims it: it makes an empty file whose name says which one, in a folder beside the journals, and only one process can
+claims it: it makes an empty file whose name says which one, in a folder next to the journals, and only one process can
 be the one that made it (``O_EXCL``, which NFS has, too, since version 3). Nobody waits for anybody, and no process
 needs to know how fast the others are.
 

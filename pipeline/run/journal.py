@@ -32,7 +32,7 @@ class Entry:
     Attributes:
         run: mark of the run that gave it, see ``pipeline/run/identity.py``.
         id: the record.
-        image: name of the picture; None for a text-only question.
+        image: name of the image; None for a text-only question.
         question: the benchmark's prompt, resolved.
         prompt: the whole prompt the model saw; "" where there is an error.
         text: the reply; "" where there is an error.

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from datasets.types import ImageSource, Record
 
 QuestionKey: TypeAlias = tuple[str | None, str]
-"""What makes two questions the same: the picture's name (None for a text-only question) and the resolved prompt."""
+"""What makes two questions the same: the image's name (None for a text-only question) and the resolved prompt."""
 
 
 IMAGE_COST = 8
@@ -32,7 +32,7 @@ class Question:
     """A distinct question.
 
     Attributes:
-        image: the picture; None for a text-only question.
+        image: the image; None for a text-only question.
         prompt: the benchmark's prompt, resolved.
         ids: of the records that ask it, in data order.
     """
@@ -48,7 +48,7 @@ class Question:
 
 
 def distinct_questions(asked: Iterable[tuple[Record, str]]) -> list[Question]:
-    """Group records that ask the same of the same picture.
+    """Group records that ask the same of the same image.
 
     Args:
         asked: records and their resolved prompts, in data order.

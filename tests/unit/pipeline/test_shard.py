@@ -106,7 +106,7 @@ def names(question: Question) -> str | None:
     return None if question.image is None else question.image.name
 
 
-def test_one_process_keeps_the_order_of_the_pictures() -> None:
+def test_one_process_keeps_the_order_of_the_images() -> None:
     asked = [record(0, 3, 0), record(1, 1, 0), record(2, 3, 1), record(3, None, 0), record(4, 3, 0)]
     (share,) = divide(distinct_questions(asked), 1)
     assert [question.ids for question in share] == [("r0", "r4"), ("r2",), ("r1",), ("r3",)]
