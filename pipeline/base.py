@@ -7,9 +7,10 @@ loop around it (``pipeline/run/plan.py``) is the same for every benchmark. Impor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation, Scorer, groups_of, unit_of
@@ -49,6 +50,17 @@ class EngineSource(Protocol):
 
     def segmenter(self) -> Segmenter:
         """The segmenter alone, built at the first call; it needs no checkpoint."""
+
+
+@runtime_checkable
+class LoadsAhead(Protocol):
+    """A source whose engine can be loaded while something else is done."""
+
+    def loading_ahead(self) -> AbstractContextManager[None]:
+        """Load the engine in another thread; what is wrong is raised by the method that needs it, as without this.
+
+        The context ends the loading, if that still goes on, and does not wait for the rest of it.
+        """
 
 
 class BenchmarkPipeline:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from collavo.checkpoint.published import has_published_sizes
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
-from ..base import EngineSource
+from ..base import EngineSource, LoadsAhead
 from ..benchmarks import select_pipeline
 from ..models.configured_engine import ConfiguredEngine
 from ..results.judging import make_judge, needs_judge
 from ..results.judging import options_of as judge_options
+from ..results.report import RESULTS
 from ..results.summary import show_summary
 from ..runtime.console import say, warn
 from ..runtime.errors import RunError
@@ -255,6 +257,12 @@ def run_tasks(
         AgreedError: files are missing, nothing can be scored, or a task cannot start.
         DataError, RunError, SampleError: see `run_task`.
     """
+    with _loading_ahead(plan, source, session):
+        return _run_loaded(plan, source, session, begins)
+
+
+def _run_loaded(plan: Plan, source: EngineSource, session: Session, begins: Callable[[Task], None]) -> list[str]:
+    """See `run_tasks`."""
     found, missing = load_tasks(plan.tasks, session)
     if session.is_main:
         for name, why in missing.items():
@@ -268,6 +276,18 @@ def run_tasks(
         failed = {outcome.dataset: outcome.failure for outcome in outcomes if outcome.failure}
         show_summary(results, missing, failed, plan.save_dir)
     return [outcome.failure for outcome in outcomes if outcome.failure]
+
+
+def _loading_ahead(plan: Plan, source: EngineSource, session: Session) -> AbstractContextManager[None]:
+    """Load the engine while annotations are read, if it will surely be asked: the first benchmark has no results yet.
+
+    All processes must call it; the main one decides, since only its folder has results.
+    """
+    first = plan.tasks[0]
+    asked = not first.pipeline.declaration.measures_maps and not (first.folder / RESULTS).exists()
+    if session.gather(asked)[0] and isinstance(source, LoadsAhead):
+        return source.loading_ahead()
+    return nullcontext()
 
 
 def _start(plan: Plan, world: int) -> Accelerator:
