@@ -12,6 +12,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
 from .loop import LoopSettings, answer_all
 from .questions import Question, QuestionKey, WorkQueue, batch_size_per_process, distinct_questions, divide
+from .spool import Spool, spooled, unspool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,8 @@ class Loaded:
 
 MISSING = "missing_ids.txt"
 """File of a run's folder on each of several machines without a common file system: ids that its journal lacks."""
+SPOOL_SECONDS = 1.0
+"""How long reading the annotations takes at least for the processes of a machine to share what one of them has read."""
 FAILED_SHARE = 0.5
 """Share of a benchmark's questions without an answer above which a run ends with an error, once it scored the rest."""
 
@@ -131,7 +135,7 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
         AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all;
             or the only one cannot be scored.
     """
-    found, absent, malformed = session.together(lambda: _load_all(tasks, session))
+    found, absent, malformed = _load_once(tasks, session)
     shares = session.gather((absent, malformed))
     missing = {name: why for share, _ in shares for name, why in share.items()}
     unscorable = {name: bad for _, share in shares for name, bad in share.items()}
@@ -144,6 +148,44 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
     if not loaded:
         raise AgreedError("no benchmark can be run:\n" + "\n".join(f"{n}: {why}" for n, why in missing.items()))
     return loaded, missing
+
+
+def _load_once(
+    tasks: Sequence[Task], session: Session
+) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
+    """Read all benchmarks, see `_load_all`; where that takes long, once on each machine. All processes must call it.
+
+    The first process of a machine reads, and the others take over what it found: they would read the same files at the
+    same time. What is read quickly, they read for themselves.
+
+    Raises:
+        AgreedError: see `load_tasks`.
+    """
+    first = session.first_on_machine
+    serves = session.gather(first).count(session.rank) > 1
+    begun = time.monotonic()
+    read = session.together(lambda: _load_all(tasks, session) if session.rank == first else None)
+    with ExitStack() as held:
+        spool = None
+        if read is not None and serves and time.monotonic() - begun >= SPOOL_SECONDS:
+            loaded, missing, _ = read
+            spool = held.enter_context(
+                spooled(([(tasks.index(item.task), item.records, item.bad) for item in loaded], missing))
+            )
+        theirs = session.gather(spool)[first]
+        found = session.together(lambda: read or _unspool(tasks, theirs) or _load_all(tasks, session))
+    return found
+
+
+def _unspool(
+    tasks: Sequence[Task], spool: Spool | None
+) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]] | None:
+    """What another process has read; None where it left nothing that can be used here."""
+    value = None if spool is None else unspool(spool)
+    if value is None:
+        return None
+    loaded, missing = value
+    return [Loaded(tasks[index], records, bad) for index, records, bad in loaded], missing, {}
 
 
 def _load_all(

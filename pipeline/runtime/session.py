@@ -95,6 +95,11 @@ class Session:
         return int(self.accelerator.num_processes)
 
     @property
+    def first_on_machine(self) -> int:
+        """Number of the first process on this machine; a launcher numbers those of a machine one after the other."""
+        return self.rank - int(self.accelerator.local_process_index)
+
+    @property
     def is_main(self) -> bool:
         """Whether this process talks and writes results."""
         return self.rank == 0

@@ -111,6 +111,17 @@ def test_several_processes_write_the_same_file(num: int, size: int, data: Path, 
     assert f"{num} processes" in err and err.count("75 records, ") == 1 and out.count("predictions:") == 1
 
 
+def test_annotations_that_take_long_are_read_once_on_a_machine(data: Path, alone: Path, tmp_path: Path) -> None:
+    for name, seconds, readers in (("long", 0, ["0"]), ("short", 3600, ["0", "1", "2"])):
+        (tmp_path / name / "reads").mkdir(parents=True)
+        reads = f"--reads={tmp_path / name / 'reads'}"
+        code, _, err = finish(launch(3, data, tmp_path / name, f"--spool-seconds={seconds}", reads))
+        assert code == 0, err[-3000:]
+        assert sorted(file.name for file in (tmp_path / name / "reads").iterdir()) == readers
+        folder = tmp_path / name / "toy_test"
+        assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+
+
 def test_the_tracker_runs_on_the_main_process_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

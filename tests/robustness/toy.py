@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.predictions import unanswered
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
 from pipeline.base import BenchmarkPipeline
+from pipeline.run import task
 from pipeline.run.plan import Plan, run_plan
 from pipeline.run.task import Task
 from pipeline.runtime import lock
@@ -74,9 +75,13 @@ class ToyPipeline(BenchmarkPipeline):
     """Reads ``toy.jsonl``; an answer is right if its first digit is even."""
 
     benchmark = "toy"
+    reads: ClassVar[Path | None] = None
+    """Where each process notes that it reads."""
 
     def load(self, roots: Sequence[Path]) -> tuple[list[Record], list[BadRecord]]:
         """Records, and a `BadRecord` for each line that is none."""
+        if self.reads is not None:
+            (self.reads / os.environ.get("RANK", "0")).touch()
         records, bad = [], []
         for number, line in enumerate((roots[0] / "toy.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
             try:
@@ -207,7 +212,11 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=lock.PATIENCE, help="with another run in the folder")
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
     parser.add_argument("--wandb", action="store_true")
+    parser.add_argument("--reads", type=Path, help="folder where each process notes that it reads the records")
+    parser.add_argument("--spool-seconds", type=float, default=task.SPOOL_SECONDS, help="see `task.SPOOL_SECONDS`")
     given = parser.parse_args()
+    task.SPOOL_SECONDS = given.spool_seconds
+    ToyPipeline.reads = given.reads
     lock.PATIENCE = given.patience
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save
     plan = make_plan(given.data, save, batch_size_total=given.batch_size_total, wandb=given.wandb)
