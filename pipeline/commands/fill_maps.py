@@ -172,12 +172,9 @@ def fill(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
 
     def work(folders: list[Path]) -> None:
         session = _join(config, [one.name for one in sets])
-        read: list[list[_Job]] = []
-        session.agree(lambda: read.append(_jobs(sets, session)))
-        built: list[tuple[CachedSegmenter, _Sizes]] = []
-        session.agree(lambda: built.append(_build(config, device_of(session.accelerator), session)))
-        segmenter, sizes = built[0]
-        share = read[0][session.rank :: session.world]
+        jobs = session.together(lambda: _jobs(sets, session))
+        segmenter, sizes = session.together(lambda: _build(config, device_of(session.accelerator), session))
+        share = jobs[session.rank :: session.world]
         counts = session.gather(_fill_share(share, segmenter, sizes, config.EVAL.WORKERS, session))
         _report(counts, segmenter, config, session)
         finish(session.accelerator)
@@ -185,7 +182,7 @@ def fill(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
         if failed:
             more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
             listed = "\n  ".join(failed[:NAMED])
-            raise AgreedError(f"{len(failed)} of {len(read[0])} images have no map:\n  {listed}{more}")
+            raise AgreedError(f"{len(failed)} of {len(jobs)} images have no map:\n  {listed}{more}")
 
     return guarded(work, "interrupted; the maps so far are kept, and the same command goes on from there")
 

@@ -105,7 +105,7 @@ def answered(
         generation=Generation(num_beams=1, max_new_tokens=1),
     )
     with Journal(folder / "journal.jsonl") as journal, Progress("x", len(asked), shown=False) as progress:
-        entries = answer_all(asked, engine, journal, lambda record, text: text, chosen, progress)  # type: ignore[arg-type]
+        entries = answer_all(asked, engine, journal, chosen, progress)  # type: ignore[arg-type]
     return {entry.id: entry.error or entry.text for entry in entries}
 
 
