@@ -41,18 +41,20 @@ NOT_QUANTISED = ("vision_tower", "output")
 """Modules that stay in the compute type when ``LLM.BITS`` is 4 or 8 (embeddings and norms are no linears)."""
 
 
-def resolve_attention(choice: str, dtype: torch.dtype, device: torch.device) -> str:
+def resolve_attention(choice: str, dtype: torch.dtype, device: torch.device, *, masked: bool = False) -> str:
     """Name of the attention backend to use.
 
     Args:
         choice: ``auto``, or a backend; flash_attention_2 falls back to sdpa, and says so, where it cannot run.
         dtype: the compute type.
         device: where the model will run.
+        masked: whether tokens are hidden from each other by a mask of their own, which flash attention does not take;
+            ``auto`` is sdpa then.
     """
     installed = importlib.util.find_spec("flash_attn") is not None
     usable = installed and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     if choice == "auto":
-        return "flash_attention_2" if usable else "sdpa"
+        return "flash_attention_2" if usable and not masked else "sdpa"
     if choice == "flash_attention_2" and not usable:
         reason = (
             f"needs a CUDA device and a half precision type, not {device.type} and {dtype}"
@@ -97,6 +99,7 @@ def load_examined(
     weight: bool = True,
     trainable: bool = False,
     base_only: bool = False,
+    masked: bool = False,
     progress: Progress | None = None,
 ) -> CoLLaVOForConditionalGeneration:
     """Load the model of a checkpoint that `examine` found whole; see `load_model`.
@@ -108,6 +111,7 @@ def load_examined(
         weight: see `load_model`.
         trainable: see `load_model`.
         base_only: leave out what a training left, and load the whole checkpoint below it.
+        masked: see `resolve_attention`.
         progress: see `load_model`.
 
     Raises:
@@ -140,7 +144,7 @@ def load_examined(
             config=config,
             state_dict=tensors,
             dtype=dtype,
-            attn_implementation=resolve_attention(llm.ATTENTION, dtype, device),
+            attn_implementation=resolve_attention(llm.ATTENTION, dtype, device, masked=masked),
             quantization_config=quantization_config(llm.BITS, dtype, keep),
             device_map={"": device},
         )

@@ -67,7 +67,8 @@ class CrayonEmbedding(nn.Module):
 class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """The model that answers: pictures, panoptic indices and text in, logits out.
 
-    Batches may mix rows with a picture and rows without; a row has at most one.
+    Batches may mix rows with a picture and rows without. A row has at most one, or several whose image tokens are all
+    written out; ``attention_mask`` (B, 1, T, T) then says what sees what.
     """
 
     config_class = CoLLaVOConfig
@@ -290,7 +291,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         found = int(per_row.sum())
         if found == pictures and int(per_row.max()) <= 1:
             return tokens > 1
-        if found == pictures * tokens and int(per_row.max()) <= tokens:
+        if found == pictures * tokens and not bool((per_row % tokens).any()):
             return False
         raise ValueError(
             f"{pictures} pictures of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at "

@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from collavo.instructions import KINDS, Kind
 from configs.load import ConfigError
 from datasets.instruct.llava import read_conversations
+from datasets.instruct.mixture import SourcePart, drawn, is_held_out
 from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
-from datasets.instruct.types import MissingPicture, Sample, gather, share_pictures
+from datasets.instruct.types import Gathered, MissingPicture, Sample, gather, share_pictures
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
 from pipeline.runtime.console import say, warn
 from pipeline.runtime.launch import is_main
 
-from ..config import TrainConfig
-from .loader import Conversations, CrayonInstructions, Preparation
+from ..config import ConversationSource, TrainConfig
+from .loader import PANOPTIC, Conversations, CrayonInstructions, Preparation, Source
 from .maps import MapCache
 from .paths import located
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+_PANOPTIC_KEY = 2**20
+"""Sets the draw of images apart from those of conversations."""
 SHOWN = 3
 """How many skipped records are named."""
 
 
-def conversations(config: TrainConfig, preparation: Preparation, device: torch.device) -> Conversations:
+@dataclass(frozen=True, kw_only=True)
+class StageData:
+    """What a stage learns from.
+
+    Attributes:
+        training: branch -> its samples.
+        held_out: the same for the held-out loss; {} where none is computed.
+    """
+
+    training: Mapping[str, Source]
+    held_out: Mapping[str, Source] = field(default_factory=dict)
+
+
+Split = tuple[Source, Source | None]
+"""Samples to train on, and held-out ones, if there are any."""
+
+
+def joined(sources: Mapping[str, Split]) -> StageData:
+    """The sources of all branches."""
+    held_out = {branch: split[1] for branch, split in sources.items() if split[1] is not None}
+    return StageData(training={branch: split[0] for branch, split in sources.items()}, held_out=held_out)
+
+
+def conversations(config: TrainConfig, preparation: Preparation, device: torch.device) -> Split:
     """The visual instructions of ``DATA.CONVERSATIONS``.
 
     Args:
@@ -45,28 +71,95 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
         DataError: a file is unreadable, or nothing in it can be used.
         SegmenterError: the segmenter cannot be built.
     """
-    files = config.DATA.CONVERSATIONS
-    if not files:
+    if not config.DATA.CONVERSATIONS:
         raise ConfigError(
             "DATA.CONVERSATIONS: stage cit learns from conversations; name at least one FILE and its IMAGES"
         )
-    read: list[Iterator[Sample | BadRecord]] = [
-        read_conversations(located(config, item.FILE), [located(config, item.IMAGES)], check_images=True)
-        for item in files
-    ]
-    gathered = gather(itertools.chain.from_iterable(read))
-    report(", ".join(item.FILE for item in files), gathered.summary(), gathered.bad)
-    if not gathered.samples:
-        raise DataError(f"{files[0].FILE}: holds no conversation that can be used")
+    names = source_names(config.DATA.CONVERSATIONS)
+    trained: list[tuple[SourcePart, list[Sample]]] = []
+    held: list[tuple[SourcePart, list[Sample]]] = []
+    for number, (item, name) in enumerate(zip(config.DATA.CONVERSATIONS, names, strict=True)):
+        read = read_source(config, item).samples
+        samples = [read[i] for i in drawn(len(read), item.MAX_SAMPLES, preparation.seed, number)]
+        kept, out = split(samples, lambda one: one.image.name if one.image else one.id, config)
+        trained += _part(config, kept, name, item.WEIGHT)
+        held += _part(config, out, name, 1.0)
+    if not trained:
+        raise DataError("DATA.VALIDATION: all conversations would be held out; lower the share")
+    if (file := held_out_file(config)) is not None:
+        held += _part(config, list(read_source(config, file).samples), source_names([file])[0], 1.0)
     segmenter = build_segmenter(config.SEGMENTER, device)
     reads_files = config.SEGMENTER.resolved().NAME in ("precomputed", "none")
     folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
-    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in gathered.samples]
-    samples = share_pictures(samples, config.TRAIN.QUESTIONS)
-    return Conversations(samples, MapCache(segmenter, preparation.map_side, folder), preparation)
+    maps = MapCache(segmenter, preparation.map_side, folder)
+
+    def source(parts: Sequence[tuple[SourcePart, list[Sample]]]) -> Conversations:
+        samples = [sample for _, part in parts for sample in part]
+        return Conversations(samples, maps, preparation, [part for part, _ in parts])
+
+    return source(trained), source(held) if held else None
 
 
-def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Sequence[Kind]) -> CrayonInstructions:
+def source_names(items: Sequence[ConversationSource]) -> list[str]:
+    """Names of sources in the log: as the configuration says, or after their files; each is another one."""
+    names: list[str] = []
+    for item in items:
+        name = item.NAME or Path(item.FILE).stem
+        same = sum(other == name or other.startswith(f"{name} (") for other in [*names, PANOPTIC])
+        names.append(f"{name} ({same + 1})" if same else name)
+    return names
+
+
+def held_out_file(config: TrainConfig) -> ConversationSource | None:
+    """The file of ``DATA.VALIDATION``, if it names one."""
+    if not config.DATA.VALIDATION or config.DATA.held_out_share:
+        return None
+    return ConversationSource(FILE=config.DATA.VALIDATION)
+
+
+def read_source(config: TrainConfig, item: ConversationSource) -> Gathered:
+    """Read a file of conversations; says what is in it.
+
+    Raises:
+        DataError: it is unreadable, or nothing in it can be used.
+    """
+    gathered = gather(read_conversations(located(config, item.FILE), image_roots(config, item), check_images=True))
+    report(item.FILE, gathered.summary(), gathered.bad)
+    if not gathered.samples:
+        raise DataError(f"{item.FILE}: holds no conversation that can be used")
+    return gathered
+
+
+def image_roots(config: TrainConfig, item: ConversationSource) -> list[Path]:
+    """Folders that the paths of a source's images count from."""
+    if item.IMAGES:
+        return [located(config, item.IMAGES)]
+    own = located(config, item.FILE).parent
+    if item.FILE != config.DATA.VALIDATION:
+        return [own, Path()]
+    return [*dict.fromkeys([*(located(config, one.IMAGES) for one in config.DATA.CONVERSATIONS if one.IMAGES), own])]
+
+
+def split(items: Sequence[T], name: Callable[[T], str], config: TrainConfig) -> tuple[list[T], list[T]]:
+    """What is trained on, and what ``DATA.VALIDATION`` holds out of it."""
+    share, seed = config.DATA.held_out_share, config.TRAIN.SEED
+    held = [is_held_out(name(item), share, seed) for item in items]
+    return (
+        [item for item, out in zip(items, held, strict=True) if not out],
+        [item for item, out in zip(items, held, strict=True) if out],
+    )
+
+
+def _part(
+    config: TrainConfig, samples: Sequence[Sample], name: str, weight: float
+) -> list[tuple[SourcePart, list[Sample]]]:
+    """A source's samples as they are trained on; none where there are none."""
+    told = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in samples]
+    shared = share_pictures(told, config.TRAIN.QUESTIONS)
+    return [(SourcePart(name=name, size=len(shared), weight=weight), shared)] if shared else []
+
+
+def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Sequence[Kind]) -> Split:
     """The object-level instructions that are made from ``DATA.PANOPTIC``.
 
     Args:
@@ -83,22 +176,42 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     for name in ("ANNOTATIONS", "MAPS", "IMAGES"):
         if not getattr(source, name):
             raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
-    file, images = located(config, source.ANNOTATIONS), located(config, source.IMAGES)
+    file = located(config, source.ANNOTATIONS)
+    pictures, bad = read_pictures(config)
+    missing = sum(isinstance(item, MissingPicture) for item in bad)
+    report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
+    if not pictures:
+        raise DataError(f"{file}: none of its pictures is in {located(config, source.IMAGES)}")
+    pictures = [pictures[i] for i in drawn(len(pictures), source.MAX_SAMPLES, preparation.seed, _PANOPTIC_KEY)]
+    kept, held = split(pictures, lambda one: one.image.name, config)
+    if not kept:
+        raise DataError("DATA.VALIDATION: all images would be held out; lower the share")
+    precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
+    maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
+    chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
+
+    def made(listed: Sequence[PanopticPicture]) -> CrayonInstructions:
+        return CrayonInstructions(listed, maps, chosen, preparation, classes_of(file))
+
+    return made(kept), made(held) if held else None
+
+
+def read_pictures(config: TrainConfig) -> tuple[list[PanopticPicture], list[BadRecord]]:
+    """The annotated images of ``DATA.PANOPTIC``, and what is wrong with others.
+
+    Raises:
+        DataError: the annotations are unreadable.
+    """
+    source = config.DATA.PANOPTIC
     pictures: list[PanopticPicture] = []
     bad: list[BadRecord] = []
-    for item in read_panoptic(file, images, check_images=True):
+    images = located(config, source.IMAGES)
+    for item in read_panoptic(located(config, source.ANNOTATIONS), images, check_images=True):
         if isinstance(item, PanopticPicture):
             pictures.append(item)
         else:
             bad.append(item)
-    missing = sum(isinstance(item, MissingPicture) for item in bad)
-    report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
-    if not pictures:
-        raise DataError(f"{file}: none of its pictures is in {images}")
-    precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
-    maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
-    chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
-    return CrayonInstructions(pictures, maps, chosen, preparation, classes_of(file))
+    return pictures, bad
 
 
 def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

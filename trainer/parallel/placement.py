@@ -16,11 +16,21 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from modeling.internlm2 import DecoderLayer
 from modeling.vit import VisionBlock
 
-from ..optimizer import RESTS, GroupSettings, RestingAdamW, all_alike
+from ..optimizer import (
+    CONSTANT,
+    PARTS,
+    RESTS,
+    GroupSettings,
+    RestingAdamW,
+    all_alike,
+    load_bitsandbytes,
+    make_optimizer,
+)
 from .trainable import Parameters, only, separate
 
 if TYPE_CHECKING:
@@ -39,11 +49,13 @@ class Placement(Protocol):
     Attributes:
         model: to call.
         optimizer: over all that any branch trains.
+        inference_model: to call without gradients, on any number of rows where not ``alike``.
         alike: whether all processes must run through equally many pieces, each of which reaches every parameter:
             shards are gathered and gradients scattered by all processes together.
     """
 
     model: nn.Module
+    inference_model: nn.Module
     optimizer: torch.optim.Optimizer
     alike: bool
 
@@ -56,8 +68,13 @@ class Placement(Protocol):
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add a piece's gradients; they are averaged over the processes, not summed."""
 
-    def step(self, clip: float) -> float:
-        """Update what is trained, unless the gradient is no number; its norm before it is clipped (0: no limit)."""
+    def step(self, clip: float, *, drop: bool = False) -> float:
+        """Update what is trained, unless the gradient is no number; its norm before it is clipped (0: no limit).
+
+        Args:
+            clip: largest norm.
+            drop: forget the gradient instead.
+        """
 
     def weights(self, parameters: Parameters) -> dict[str, Tensor]:
         """Whole tensors on the CPU. All processes must call it."""
@@ -79,6 +96,7 @@ class Whole:
         lr: learning rate.
         weight_decay: of AdamW.
         own: what groups of parameters have of their own.
+        kind: of AdamW, see `trainer.optimizer.make_optimizer`.
     """
 
     alike = False
@@ -92,11 +110,17 @@ class Whole:
         lr: float,
         weight_decay: float,
         own: GroupSettings = all_alike,
+        kind: str = "adamw",
     ) -> None:
         self._accelerator, self._inner, self._branches = accelerator, model, branches
         self._groups = separate(branches)
         self.model = self._placed(model)
-        self.optimizer: torch.optim.Optimizer = RestingAdamW(self._groups, lr=lr, weight_decay=weight_decay, own=own)
+        self.inference_model = model
+        # DDP's buckets hold the gradients of all that is trained: they stay there, zero between two updates
+        self._in_buckets = isinstance(self.model, DistributedDataParallel)
+        self.optimizer: torch.optim.Optimizer = make_optimizer(
+            kind, self._groups, lr=lr, weight_decay=weight_decay, own=own
+        )
 
     def _placed(self, model: nn.Module) -> nn.Module:
         placed: nn.Module = self._accelerator.prepare_model(model, device_placement=False)
@@ -105,7 +129,7 @@ class Whole:
     def train(self, branch: str, *, pictures: bool) -> None:
         """See `Placement.train`."""
         active = self._branches[branch]
-        only(active, self._inner)
+        only(active, self._inner, keep_gradients=self._in_buckets)
         shared = {id(group) for group in self._shared()}
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             among = any(group.keys() == other.keys() for other in active)
@@ -123,13 +147,13 @@ class Whole:
         """See `Placement.backward`."""
         self._accelerator.backward(loss)
 
-    def step(self, clip: float) -> float:
+    def step(self, clip: float, *, drop: bool = False) -> float:
         """See `Placement.step`."""
         moving = [p for g in self.optimizer.param_groups if not g[RESTS] for p in g["params"]]
         norm = float(whole(nn.utils.clip_grad_norm_(moving, clip or math.inf)))
-        if math.isfinite(norm):
+        if math.isfinite(norm) and not drop:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self._in_buckets)
         return norm
 
     def weights(self, parameters: Parameters) -> dict[str, Tensor]:
@@ -140,17 +164,22 @@ class Whole:
         """See `Placement.optimizer_tensors`."""
         state = self.optimizer.state
         return {
-            f"{name}/{part}": whole(value.detach()).cpu().contiguous()
+            f"{name}/{part}": whole(torch.as_tensor(value).detach()).cpu().contiguous().clone()
             for name, parameter in self._named()
             if parameter in state
             for part, value in state[parameter].items()
+            if part not in CONSTANT
         }
 
     def load_optimizer(self, state: Mapping[str, Tensor]) -> None:
         """See `Placement.load_optimizer`."""
+        if not isinstance(self.optimizer, RestingAdamW):
+            load_bitsandbytes(self.optimizer, {parameter: name for name, parameter in self._named()}, state)
+            return
         for name, parameter in self._named():
-            for part in ("step", "exp_avg", "exp_avg_sq"):
-                if (value := state.get(f"{name}/{part}")) is not None:
+            if all(f"{name}/{part}" in state for part in PARTS):
+                for part in PARTS:
+                    value = state[f"{name}/{part}"]
                     # AdamW keeps its count on the CPU, and everything else beside the parameter
                     kept = value.cpu() if part == "step" else laid_like(value, parameter)
                     self.optimizer.state[parameter][part] = kept
@@ -239,6 +268,7 @@ def place(
     weight_decay: float,
     clip: float,
     own: GroupSettings = all_alike,
+    kind: str = "adamw",
 ) -> Placement:
     """Lay a model and its optimiser out on the processes.
 
@@ -251,9 +281,10 @@ def place(
         weight_decay: of AdamW.
         clip: largest norm of the gradient; 0 for no limit.
         own: what groups of parameters have of their own; only where the whole model is everywhere.
+        kind: of AdamW; one of bitsandbytes only where the whole model is everywhere.
     """
     if sharding is None:
-        return Whole(accelerator, model, branches, lr=lr, weight_decay=weight_decay, own=own)
+        return Whole(accelerator, model, branches, lr=lr, weight_decay=weight_decay, own=own, kind=kind)
     if sharding.kind == "fsdp2":
         return FullySharded(accelerator, model, branches, sharding, lr=lr, weight_decay=weight_decay)
     from .zero import Zero

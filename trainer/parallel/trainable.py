@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
 from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, crayon_parameters
 from collavo.model import CoLLaVOForConditionalGeneration
 
+from ..config import SHARED
+
 Parameters = dict[str, nn.Parameter]
 
-CRAYON, SHARED = "crayon", "shared"
-"""The branch of stage ``cpt``; and the one set of the ablation that trains both kinds of data with it."""
-
-SETS = {"dual": (IMAGE_CIT, VL_CIT), "shared": (SHARED,), "vl_only": (VL_CIT,)}
-"""TRAIN.ADAPTERS -> the LoRA sets."""
+CRAYON = "crayon"
+"""The branch of stage ``cpt``."""
 
 
 def groups(model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str) -> dict[str, Sequence[Parameters]]:
@@ -41,6 +41,18 @@ def trained(branches: Mapping[str, Sequence[Parameters]]) -> Parameters:
     return {name: parameter for groups in branches.values() for group in groups for name, parameter in group.items()}
 
 
+def num_weights(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers parameters hold, those of packed 4-bit weights and of ZeRO-3's shards counted in full."""
+    return sum(_num(parameter) for parameter in parameters)
+
+
+def _num(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    if state is not None and getattr(state, "shape", None) is not None:
+        return math.prod(state.shape)
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
 def separate(branches: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
     """The groups of all branches, each once, in a fixed order."""
     found: dict[tuple[str, ...], Parameters] = {}
@@ -50,11 +62,17 @@ def separate(branches: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
     return list(found.values())
 
 
-def only(trained: Sequence[dict[str, nn.Parameter]], model: nn.Module) -> None:
-    """Let a step train these parameters and nothing else; all others get no gradient."""
+def only(trained: Sequence[dict[str, nn.Parameter]], model: nn.Module, *, keep_gradients: bool = False) -> None:
+    """Let a step train these parameters and nothing else; all others get no gradient.
+
+    Args:
+        trained: groups of parameters.
+        model: that they are of.
+        keep_gradients: leave the gradients of all others where they are, which are zero.
+    """
     wanted = {id(parameter) for group in trained for parameter in group.values()}
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(id(parameter) in wanted)
-        if id(parameter) not in wanted:
+        if id(parameter) not in wanted and not keep_gradients:
             parameter.grad = None

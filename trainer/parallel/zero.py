@@ -8,6 +8,7 @@ so DeepSpeed's own half precision stays off.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -62,6 +63,9 @@ class Zero:
             model=model, optimizer=self.optimizer, config=_settings(sharding, clip), dist_init_required=False
         )
         self._stage = sharding.stage
+        self.inference_model = self.model
+        self._drop = False
+        self.optimizer.held = self._without_step
         self._fill()
 
     def _fill(self) -> None:
@@ -97,10 +101,23 @@ class Zero:
         """See `Placement.backward`."""
         self.model.backward(loss)
 
-    def step(self, clip: float) -> float:
-        """See `Placement.step`. ZeRO clips while it steps, so a gradient that is no number is noticed behind it."""
-        self.model.step()
-        return float(self.model.get_global_grad_norm())
+    def step(self, clip: float, *, drop: bool = False) -> float:
+        """See `Placement.step`. ZeRO takes the norm while it steps, just before it asks whether anything may move."""
+        self._drop = drop
+        try:
+            self.model.step()
+        finally:
+            self._drop = False
+        return self._norm()
+
+    def _norm(self) -> float:
+        """Of the gradient; NaN where it is none, which DeepSpeed writes as -1."""
+        norm = self.model.get_global_grad_norm()
+        return math.nan if norm is None or float(norm) < 0 else float(norm)
+
+    def _without_step(self) -> bool:
+        """Whether ZeRO is about to step on a gradient that is to be forgotten."""
+        return self._drop or not math.isfinite(float(self._zero._global_grad_norm)) or self._zero._global_grad_norm < 0
 
     def weights(self, parameters: Parameters) -> dict[str, Tensor]:
         """See `Placement.weights`."""

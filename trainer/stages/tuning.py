@@ -28,25 +28,27 @@ from pipeline.runtime.console import LoadingBar, warn
 from pipeline.runtime.launch import is_main
 
 from ..checkpoint import write_tuned
-from ..config import TrainConfig
-from ..data.loader import Preparation, Schedule, Source
+from ..config import TrainConfig, rows_are_masked
+from ..cost import TrainingCost
+from ..data.loader import Batches, HeldOut, Preparation, Schedule, Source
+from ..data.sources import StageData
 from ..log import ANSWER_TOKENS
-from ..loop import LoopSettings
+from ..loop import LoopSettings, Update
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
-from ..parallel.trainable import Parameters, groups
+from ..parallel.trainable import Parameters, groups, num_weights, trained
 
 if TYPE_CHECKING:
     from pipeline.runtime.session import Session
 
 _CONTINUED = (
-    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
+    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS", "OPTIMIZER"),
     *("LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "MAX_LENGTH", "GROUP_BY_LENGTH", "SEED"),
 )
 """Settings of TRAIN that a continuation must share with what it continues."""
 
 
-Sources = Callable[[TrainConfig, Preparation, torch.device], Mapping[str, Source]]
+Sources = Callable[[TrainConfig, Preparation, torch.device], StageData]
 """What each branch of a stage learns from."""
 
 
@@ -59,6 +61,7 @@ class Parts:
         processor: of the model.
         adapters: its LoRA sets.
         schedule: its data.
+        held_out: what the held-out loss is computed on; None for nothing.
         steps: updates in all.
         started_from: the whole checkpoint below.
     """
@@ -67,6 +70,7 @@ class Parts:
     processor: CoLLaVOProcessor
     adapters: Adapters
     schedule: Schedule
+    held_out: HeldOut | None
     steps: int
     started_from: Path
 
@@ -83,10 +87,12 @@ class Tuning:
 
     def __init__(self, config: TrainConfig, parts: Parts) -> None:
         self._config, self._parts = config, parts
-        self.model, self.data = parts.model, parts.schedule
+        self.model, self.data, self.held_out = parts.model, parts.schedule, parts.held_out
         self.branches: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
         self.settings = _settings(config, parts.steps)
         self._shared = _shared_settings(config, parts)
+        self.image_tokens: int = parts.model.config.num_image_tokens
+        self._cost = TrainingCost.of_model(parts.model, trained(self.branches).values())
 
     def shared(self) -> dict[str, Any]:
         """See `Job.shared`."""
@@ -138,16 +144,24 @@ class Tuning:
             segmenter=None if segmenter is None else segmenter.model_dump(exclude_defaults=True),
         )
 
-    def introduction(self, trained: Parameters) -> str:
+    def introduction(self, moving: Parameters) -> str:
         """See `Job.introduction`."""
         parts, train = self._parts, self._config.TRAIN
-        number = sum(parameter.numel() for parameter in trained.values())
-        total = sum(parameter.numel() for parameter in parts.model.parameters())
+        number, total = num_weights(moving.values()), num_weights(parts.model.parameters())
         sets = f", LoRA sets {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon prompt: "
-            f"{train.CRAYON}{sets}); {parts.schedule.num_samples} samples"
+            f"{train.CRAYON}{sets}); attention {parts.model.config._attn_implementation}; "
+            f"{parts.schedule.num_samples} samples{self._held_out_in_words()}"
         )
+
+    def _held_out_in_words(self) -> str:
+        held_out = self._parts.held_out
+        return f", {held_out.num_samples} more are held out" if held_out is not None else ""
+
+    def flops(self, update: Update) -> float | None:
+        """See `Job.flops`."""
+        return self._cost.of(update)
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
         """See `Job.evaluate`; into ``eval/step-...`` of the training's folder."""
@@ -229,39 +243,58 @@ def load_tuning(
         spoil=config.DATA.SPOIL,
         questions=config.TRAIN.QUESTIONS,
     )
+    data = sources(config, preparation, device)
     schedule = Schedule(
-        sources(config, preparation, device),
-        preparation,
-        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
-        batch_size=config.TRAIN.BATCH_SIZE,
+        _batches(config, data.training, preparation, alike=alike),
         by_length=config.TRAIN.GROUP_BY_LENGTH,
         image_share=config.TRAIN.IMAGE_SHARE,
         workers=config.TRAIN.WORKERS,
-        alike=alike,
     )
+    held_out = _batches(config, data.held_out, preparation, alike=alike) if data.held_out else None
+    steps = schedule.steps_for(config.TRAIN.EPOCHS) if config.TRAIN.STEPS is None else config.TRAIN.STEPS
     model = _start(config, examined, device)
     torch.manual_seed(config.TRAIN.SEED)
-    lora = config.LORA
+    lora, state = config.LORA, examined.described.state
     adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
-    steps = config.TRAIN.STEPS
-    if steps is None:
-        steps = max(1, round(config.TRAIN.EPOCHS * schedule.num_samples / config.TRAIN.BATCH_SIZE_TOTAL))
+    if state is not None and state.adapters and not lora.FRESH:
+        adapters.load(examined.described.folder)
     parts = Parts(
         model=model,
         processor=processor,
         adapters=adapters,
         schedule=schedule,
+        held_out=None if held_out is None else HeldOut(held_out, config.TRAIN.WORKERS),
         steps=steps,
         started_from=examined.described.base,
     )
     return Tuning(config, parts)
 
 
+def _batches(config: TrainConfig, sources: Mapping[str, Source], preparation: Preparation, *, alike: bool) -> Batches:
+    train = config.TRAIN
+    return Batches(
+        sources,
+        preparation,
+        batch_size_total=train.BATCH_SIZE_TOTAL,
+        batch_size=train.BATCH_SIZE,
+        alike=alike,
+        pack=train.PACK,
+    )
+
+
 def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoLLaVOForConditionalGeneration:
     """The model to begin with: that of the checkpoint, with the crayon prompt of an earlier stage."""
     described = examined.described
     with LoadingBar(shown=is_main(os.environ)) as bar:
-        model = load_examined(config.LLM, examined, device, trainable=True, base_only=True, progress=bar.show)
+        model = load_examined(
+            config.LLM,
+            examined,
+            device,
+            trainable=True,
+            base_only=True,
+            masked=rows_are_masked(config),
+            progress=bar.show,
+        )
     model.config.crayon_queries = config.TRAIN.CRAYON
     if described.state is not None:
         load_crayon(described.folder, crayon_parameters(model))
@@ -277,6 +310,8 @@ def _settings(config: TrainConfig, steps: int) -> LoopSettings:
         warmup=config.TRAIN.WARMUP,
         clip=config.TRAIN.CLIP,
         autocast=None if dtype == torch.float32 else dtype,
+        non_finite=config.TRAIN.NON_FINITE,
+        most_skipped=config.TRAIN.MAX_SKIPPED,
     )
 
 
@@ -294,4 +329,5 @@ def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
         "CRAYON": {"OBJECT_LIST": config.CRAYON.object_list, "MAP_SCALE": config.CRAYON.map_scale},
         "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
         "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
+        "DATA.WEIGHTS": [item.WEIGHT for item in data.CONVERSATIONS],
     }
