@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.commands.cli import Command, note, path_argument
+from pipeline.commands.cli import FAILED, Command, note, path_argument
+from pipeline.commands.validate import SHOWN
 from pipeline.runtime.console import write_out
 
 from .check import check, check_merge
@@ -30,6 +31,14 @@ def _train(args: argparse.Namespace) -> int:
     return train(config, catalog)
 
 
+def _validate(args: argparse.Namespace) -> int:
+    config, _ = read_training(args.conf_files, args.overrides)
+    note(config.notes)
+    from .validate import validate_training
+
+    return 0 if validate_training(config, quick=args.quick, most=None if args.all else SHOWN) else FAILED
+
+
 def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=path_argument, help="what a training left: SAVE_DIR/checkpoints/step-...")
     parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
@@ -46,7 +55,11 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 TRAIN = Command(
-    name="train", help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter", options=_options, run=_train
+    name="train",
+    help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter",
+    options=_options,
+    run=_train,
+    data=_validate,
 )
 MERGE = Command(
     name="merge",

@@ -200,10 +200,10 @@ def summary(updates: list[Update], counted: str = ANSWER_TOKENS, image_tokens: i
 
 
 def _by_source(updates: list[Update]) -> dict[str, float]:
-    """Loss and labels of each source; {} where there is but one."""
+    """Loss, labels and tokens of each source."""
     names = sorted({name for update in updates for name in update.sources})
     found: dict[str, float] = {}
-    for name in names if len(names) > 1 else ():
+    for name in names:
         parts = [update.sources[name] for update in updates if name in update.sources]
         labels = sum(part.tally.labels for part in parts)
         found[f"loss/{name}"] = sum(part.loss * part.tally.labels for part in parts) / max(1, labels)

@@ -91,6 +91,7 @@ class Command:
         options: adds its own options to a parser.
         configured: whether it takes ``--conf_files`` and ``--overrides``.
         run: from its arguments to the exit code.
+        data: checks the data that the command works on, for ``validate NAME``; None where there is nothing to check.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     configured: bool = True
+    data: Callable[[argparse.Namespace], int] | None = None
 
 
 def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
@@ -125,6 +127,13 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         return USAGE
     if unknown:
         own[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.command == "validate":
+        checks = {command.name: command.data for command in more if command.data is not None}
+        chosen = [checks[name] for name in args.dataset if name in checks]
+        if chosen and len(args.dataset) > 1:
+            own["validate"].error(f"{', '.join(checks)} is checked alone, without names of benchmarks")
+        if chosen:
+            commands["validate"] = chosen[0]
     try:
         return int(commands[args.command](args))
     except (ConfigError, *USER_ERRORS) as error:
@@ -220,7 +229,8 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     for command in more:
         parents = [shared] if command.configured else []
         command.options(commands.add_parser(command.name, parents=parents, help=command.help))
-    check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
+    others = "".join(f"; {command.name}: the data of the command {command.name}" for command in more if command.data)
+    check.add_argument("dataset", nargs="+", help=f"names as in DATASETS.TEST, or all; see list{others}")
     check.add_argument("--quick", action="store_true", help="look whether pictures are there, without decoding them")
     check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices

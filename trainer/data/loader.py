@@ -41,6 +41,7 @@ from ..parallel.trainable import CRAYON
 from .batches import IDLE, Example, Row, collate, packed
 from .crayon_samples import crayon_sample
 from .maps import MapCache, spoil
+from .reading import PANOPTIC
 
 T = TypeVar("T")
 Int64Array = npt.NDArray[np.int64]
@@ -49,8 +50,6 @@ CHARACTERS_PER_TOKEN = 4
 THING_CLASSES = tuple(index for index, category in enumerate(COCO_PANOPTIC) if category.is_thing)
 SAMPLE_ERRORS = (DataError, SegmenterError, ConversationError)
 """What can be wrong with one sample and not with the others."""
-PANOPTIC = "panoptic"
-"""Name of the object-level instructions among the sources."""
 HELD_OUT_STEP = 2**40
 """Stands for the step where held-out instructions are drawn: they are the same in every validation."""
 SHOWN = 20

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from collavo.instructions import KINDS, Kind
 from configs.load import ConfigError
-from datasets.instruct.llava import read_conversations
 from datasets.instruct.mixture import SourcePart, drawn, is_held_out
-from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
-from datasets.instruct.types import Gathered, MissingPicture, Sample, gather, share_pictures
+from datasets.instruct.panoptic import PanopticPicture, classes_of
+from datasets.instruct.types import Gathered, MissingPicture, Sample, share_pictures
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -21,9 +20,10 @@ from pipeline.runtime.console import say, warn
 from pipeline.runtime.launch import is_main
 
 from ..config import ConversationSource, TrainConfig
-from .loader import PANOPTIC, Conversations, CrayonInstructions, Preparation, Source
+from .loader import Conversations, CrayonInstructions, Preparation, Source
 from .maps import MapCache
 from .paths import located
+from .reading import gather_source, held_out_file, read_pictures, source_names
 
 if TYPE_CHECKING:
     import torch
@@ -100,44 +100,17 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
     return source(trained), source(held) if held else None
 
 
-def source_names(items: Sequence[ConversationSource]) -> list[str]:
-    """Names of sources in the log: as the configuration says, or after their files; each is another one."""
-    names: list[str] = []
-    for item in items:
-        name = item.NAME or Path(item.FILE).stem
-        same = sum(other == name or other.startswith(f"{name} (") for other in [*names, PANOPTIC])
-        names.append(f"{name} ({same + 1})" if same else name)
-    return names
-
-
-def held_out_file(config: TrainConfig) -> ConversationSource | None:
-    """The file of ``DATA.VALIDATION``, if it names one."""
-    if not config.DATA.VALIDATION or config.DATA.held_out_share:
-        return None
-    return ConversationSource(FILE=config.DATA.VALIDATION)
-
-
 def read_source(config: TrainConfig, item: ConversationSource) -> Gathered:
     """Read a file of conversations; says what is in it.
 
     Raises:
         DataError: it is unreadable, or nothing in it can be used.
     """
-    gathered = gather(read_conversations(located(config, item.FILE), image_roots(config, item), check_images=True))
+    gathered = gather_source(config, item)
     report(item.FILE, gathered.summary(), gathered.bad)
     if not gathered.samples:
         raise DataError(f"{item.FILE}: holds no conversation that can be used")
     return gathered
-
-
-def image_roots(config: TrainConfig, item: ConversationSource) -> list[Path]:
-    """Folders that the paths of a source's images count from."""
-    if item.IMAGES:
-        return [located(config, item.IMAGES)]
-    own = located(config, item.FILE).parent
-    if item.FILE != config.DATA.VALIDATION:
-        return [own, Path()]
-    return [*dict.fromkeys([*(located(config, one.IMAGES) for one in config.DATA.CONVERSATIONS if one.IMAGES), own])]
 
 
 def split(items: Sequence[T], name: Callable[[T], str], config: TrainConfig) -> tuple[list[T], list[T]]:
@@ -194,24 +167,6 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         return CrayonInstructions(listed, maps, chosen, preparation, classes_of(file))
 
     return made(kept), made(held) if held else None
-
-
-def read_pictures(config: TrainConfig) -> tuple[list[PanopticPicture], list[BadRecord]]:
-    """The annotated images of ``DATA.PANOPTIC``, and what is wrong with others.
-
-    Raises:
-        DataError: the annotations are unreadable.
-    """
-    source = config.DATA.PANOPTIC
-    pictures: list[PanopticPicture] = []
-    bad: list[BadRecord] = []
-    images = located(config, source.IMAGES)
-    for item in read_panoptic(located(config, source.ANNOTATIONS), images, check_images=True):
-        if isinstance(item, PanopticPicture):
-            pictures.append(item)
-        else:
-            bad.append(item)
-    return pictures, bad
 
 
 def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
