@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from collavo.checkpoint.finetuned_checkpoint import use_base
+from collavo.checkpoint.location import take_base
 from pipeline.commands.cli import FAILED, Command, note, path_argument
 from pipeline.commands.validate import SHOWN
 from pipeline.runtime.console import write_out
@@ -23,6 +25,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.print_config:
         write_out(config.resolved_yaml)
         return 0
+    take_base(config.BASE, config.RESUME_FROM if config.TRAIN.STAGE != "segmenter" else "")
     check(config, catalog)
     if args.check:
         return 0
@@ -34,6 +37,7 @@ def _train(args: argparse.Namespace) -> int:
 def _validate(args: argparse.Namespace) -> int:
     config, _ = read_training(args.conf_files, args.overrides)
     note(config.notes)
+    take_base(config.BASE, config.RESUME_FROM)
     from .validate import validate_training
 
     return 0 if validate_training(config, quick=args.quick, most=None if args.all else SHOWN) else FAILED
@@ -42,11 +46,15 @@ def _validate(args: argparse.Namespace) -> int:
 def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=path_argument, help="what a training left: SAVE_DIR/checkpoints/step-...")
     parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
+    parser.add_argument(
+        "--base", type=path_argument, metavar="DIR", help="the checkpoint that it was trained on, if that has moved"
+    )
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--released", action="store_true", help="write the released layout instead of ours")
 
 
 def _merge(args: argparse.Namespace) -> int:
+    use_base(args.base)
     check_merge(args.checkpoint, args.out)
     from .merge import merge  # loads torch, which no mistake should have to wait for
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -112,6 +113,19 @@ class _AdapterFile(Strict):
     use_bdlora: Literal[False] | None = None
 
 
+_base: ContextVar[Path | None] = ContextVar("base", default=None)
+"""Where the base checkpoint of what a training left lies now; None for where it says itself."""
+
+
+def use_base(base: Path | None) -> None:
+    """Look for the base checkpoint of what a training left in another place than it says, from now on.
+
+    Args:
+        base: a whole checkpoint with the same weights; None for the place that it says.
+    """
+    _base.set(base)
+
+
 def is_trained(folder: Path) -> bool:
     """Whether a directory is what a training left, rather than a whole checkpoint."""
     return is_file(folder / STATE)
@@ -145,7 +159,7 @@ def read_state(folder: Path) -> State:
     settings = dict(said.settings)
     if "CRAYON" in settings:
         settings["CRAYON"] = validated(CrayonRecord, settings["CRAYON"], f"{file}: settings.CRAYON").model_dump()
-    below = _below(folder, said.started_from)
+    below = _below(folder, said.started_from) if _base.get() is None else _moved(folder, settings, _base.get())
     segmenter = None if said.segmenter is None else said.segmenter.model_dump(exclude_defaults=True)
     return State(
         **{
@@ -171,10 +185,28 @@ def _below(folder: Path, started_from: str) -> Path:
         raise CheckpointError(f"{file}: started_from: {shown(started_from)} is no path ({error})") from error
     if not is_folder(below):
         raise CheckpointError(
-            f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it)"
+            f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it). If it has "
+            "moved, BASE (merge: --base) says where it is"
         )
     if is_trained(below):
         raise CheckpointError(f"{file}: started_from: {below} is itself what a training left, not a whole checkpoint")
+    return below
+
+
+def _moved(folder: Path, settings: Mapping[str, Any], base: Path | None) -> Path:
+    """The checkpoint that a training started from, in the place that ``BASE`` names.
+
+    Raises:
+        CheckpointError: it is none, or another one.
+    """
+    below = Path(os.path.realpath(os.path.expanduser(base or folder)))
+    if not is_folder(below) or is_trained(below):
+        raise CheckpointError(f"BASE: {shown(str(base))[1:-1]} is no directory of a whole checkpoint")
+    known = settings.get("foundation")
+    if isinstance(known, str) and fingerprint(below) != known:
+        raise CheckpointError(
+            f"BASE: {shown(str(base))[1:-1]} is not the checkpoint that {folder} was trained on: its files differ"
+        )
     return below
 
 

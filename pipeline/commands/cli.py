@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.location import locate
+from collavo.checkpoint.location import locate, take_base
 from collavo.checkpoint.settings import settings_for
 from configs.common.paths import user_path
 from configs.common.words import did_you_mean, quoted, shown
@@ -240,6 +240,7 @@ def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
     config: EvalConfig
     config, catalog = read_configuration(args.conf_files, args.overrides)
     note(config.notes)
+    take_base(config.BASE, config.RESUME_FROM)
     return config, catalog
 
 
