@@ -65,7 +65,7 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
         check_data(config, evaluation_plan(config, catalog))
-    # cpt learns from maps that lie beside its annotations
+    # cpt learns from maps that lie next to its annotations
     if segmenter is not None and (config.TRAIN.STAGE == "cit" or config.TRAIN.EVAL_EVERY):
         check_segmenter(segmenter)
 
@@ -99,12 +99,12 @@ def _check_continuation(config: TrainConfig) -> None:
 
 
 def differences(folder: Path, kept: Mapping[str, Any], wanted: Iterable[tuple[str, Any]], on_change: str) -> list[str]:
-    """Compare a training with the checkpoint that it is to go on from.
+    """Compare a training run with the checkpoint that it is to go on from.
 
     Args:
         folder: of the checkpoint.
         kept: its settings; what an earlier version of this code did not keep cannot be compared.
-        wanted: those of the training.
+        wanted: those of the training run.
         on_change: TRAIN.ON_CHANGE.
     Returns: what a user should know, one line each.
 
@@ -122,7 +122,7 @@ def differences(folder: Path, kept: Mapping[str, Any], wanted: Iterable[tuple[st
             if fixed
             else "TRAIN.ON_CHANGE continue goes on all the same, with the new settings"
         )
-        raise RunError(f"{folder} is of another training. What differs:\n  {listed}\n{hint}")
+        raise RunError(f"{folder} is of another training run. What differs:\n  {listed}\n{hint}")
     return [f"{folder.name} is of other settings, and goes on with the new ones (TRAIN.ON_CHANGE):\n  {listed}"]
 
 
@@ -165,14 +165,14 @@ def _check_start(config: TrainConfig) -> SegmenterConfig:
 
 
 def _check_adapters(config: TrainConfig, folder: Path, state: State) -> None:
-    """Check whether a stage can go on with the LoRA sets of a checkpoint.
+    """Check whether a stage can go on with the LoRA adapters of a checkpoint.
 
     Raises:
         RunError: it has others, or of another size.
     """
     lora, merge = config.LORA, f"lbk_entry.py merge {folder} --out DIR adds them to the weights"
     if config.TRAIN.STAGE == "cpt":
-        raise RunError(f"RESUME_FROM: {folder} has LoRA sets, and stage cpt trains none; {merge}")
+        raise RunError(f"RESUME_FROM: {folder} has LoRA adapters, and stage cpt trains none; {merge}")
     if lora.FRESH:
         return
     wanted = SETS[config.TRAIN.ADAPTERS]
@@ -181,12 +181,12 @@ def _check_adapters(config: TrainConfig, folder: Path, state: State) -> None:
         fitting = [name for name, sets in SETS.items() if set(sets) == set(state.adapters)]
         hint = f"TRAIN.ADAPTERS {fitting[0]} goes on with them; " if fitting else ""
         raise RunError(
-            f"RESUME_FROM: {folder} has the LoRA sets {', '.join(state.adapters)}, TRAIN.ADAPTERS "
+            f"RESUME_FROM: {folder} has the LoRA adapters {', '.join(state.adapters)}, TRAIN.ADAPTERS "
             f"{config.TRAIN.ADAPTERS} trains {', '.join(wanted)}. {hint}{fresh}"
         )
     if (state.rank, state.alpha) != (lora.R, lora.ALPHA):
         raise RunError(
-            f"RESUME_FROM: the LoRA sets of {folder} have rank {state.rank} and alpha {state.alpha}: set LORA.R "
+            f"RESUME_FROM: the LoRA adapters of {folder} have rank {state.rank} and alpha {state.alpha}: set LORA.R "
             f"{state.rank} LORA.ALPHA {state.alpha} to go on with them. {fresh}"
         )
 
@@ -217,7 +217,7 @@ def check_merge(checkpoint: Path, out: Path) -> Path:
     """Check what ``merge`` is given.
 
     Args:
-        checkpoint: what a training left.
+        checkpoint: what a training run left.
         out: a new directory.
     Returns: the checkpoint's directory.
 
@@ -227,7 +227,7 @@ def check_merge(checkpoint: Path, out: Path) -> Path:
     """
     folder = locate(checkpoint, "merge")
     if not is_trained(folder):
-        raise RunError(f"{folder} is not what a training left (it has no state.json); there is nothing to merge")
+        raise RunError(f"{folder} is not what a training run left (it has no state.json); there is nothing to merge")
     check_folder("--out", out)
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; name a new directory")

@@ -44,7 +44,9 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _merge_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=path_argument, help="what a training left: SAVE_DIR/checkpoints/step-...")
+    parser.add_argument(
+        "checkpoint", type=path_argument, help="what a training run left: SAVE_DIR/checkpoints/step-..."
+    )
     parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
     parser.add_argument(
         "--base", type=path_argument, metavar="DIR", help="the checkpoint that it was trained on, if that has moved"
@@ -71,7 +73,7 @@ TRAIN = Command(
 )
 MERGE = Command(
     name="merge",
-    help="make one whole checkpoint of what a training left",
+    help="make one whole checkpoint of what a training run left",
     options=_merge_options,
     run=_merge,
     configured=False,

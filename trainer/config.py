@@ -19,9 +19,9 @@ from pipeline.config import MOST_THREADS, EvalConfig, EvalSchema, FromOne, FromZ
 SHARDED_STAGES = ("cpt", "cit")
 """Those whose model may lie on the processes in shards."""
 SHARED = "shared"
-"""The one LoRA set of the ablation that trains both kinds of data with it."""
+"""The one LoRA adapter of the ablation that trains both kinds of data with it."""
 SETS = {"dual": (IMAGE_CIT, VL_CIT), "shared": (SHARED,), "vl_only": (VL_CIT,)}
-"""TRAIN.ADAPTERS -> the LoRA sets."""
+"""TRAIN.ADAPTERS -> the LoRA adapters."""
 SEGMENTER_STATE = "training.json"
 """File of a checkpoint of stage ``segmenter`` that keeps its step and settings."""
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -30,13 +30,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass
 class PanopticSource:
-    """Pictures with exact panoptic maps in COCO's layout, from which crayon instructions are made.
+    """Images with exact panoptic maps in COCO's layout, from which crayon instructions are made.
 
     Attributes:
         ANNOTATIONS: panoptic JSON, e.g. coco/annotations/panoptic_train2017.json; this and other paths of DATA count
             from the working directory or else from a dataset folder.
         MAPS: folder of the PNGs that it names.
-        IMAGES: folder of the pictures.
+        IMAGES: folder of the images.
         MAX_SAMPLES: use at most so many images, drawn at random; None for all.
     """
 
@@ -98,7 +98,7 @@ class DataConfig:
 
 @dataclass
 class LoRAConfig:
-    """The LoRA sets of stage ``cit``.
+    """The LoRA adapters of stage ``cit``.
 
     Attributes:
         R: rank.
@@ -134,10 +134,10 @@ class XDecoderConfig:
         POINTS: at which a mask is compared.
         OVERSAMPLE: candidates per point, of which those that a mask is least sure of are taken.
         IMPORTANCE: share of the points that are taken so; the rest is drawn evenly.
-        SIDE: pictures become squares of so many pixels; a multiple of 32.
-        SCALE: lowest and highest size, over SIDE, that a picture is given at random before the square is cut out of it
+        SIDE: images become squares of so many pixels; a multiple of 32.
+        SCALE: lowest and highest size, over SIDE, that an image is given at random before the square is cut out of it
             (or filled up); empty: its longer side becomes SIDE.
-        FLIP: mirror every other picture.
+        FLIP: mirror every other image.
         DTYPE: of the forward pass, fp32 or bf16; weights are float32.
     """
 
@@ -166,7 +166,7 @@ class LoopConfig:
     """How training goes.
 
     Attributes:
-        STAGE: cpt trains the crayon prompt; cit trains it and the LoRA sets; segmenter trains an X-Decoder.
+        STAGE: cpt trains the crayon prompt; cit trains it and the LoRA adapters; segmenter trains an X-Decoder.
         CRAYON: which queries act: both, semantic, or none (ablation).
         IMAGE_SHARE: share of the updates of stage cit that are drawn for object-level instructions (Image-CIT); None
             for their share of all samples, so that a pass over the conversations is one over the images too.
@@ -176,9 +176,9 @@ class LoopConfig:
         STEPS: updates; None to count them from EPOCHS.
         BATCH_SIZE_TOTAL: samples of an update, over all processes.
         BATCH_SIZE: samples that a process runs through the model at a time.
-        QUESTIONS: how many questions about a picture a sample holds. Each sees the picture and itself alone, so that
-            they share the cost of the image tokens: so many crayon instructions are made of a picture, and
-            conversations of one turn on the same picture are put together. 1 is what the paper describes.
+        QUESTIONS: how many questions about an image a sample holds. Each sees the image and itself alone, so that
+            they share the cost of the image tokens: so many crayon instructions are made of an image, and
+            conversations of one turn on the same image are put together. 1 is what the paper describes.
         PACK: put samples on several images into one row of at most MAX_LENGTH tokens, where they fit; none of them
             sees another, so that the loss is that of separate rows.
         LR: highest learning rate.
@@ -188,7 +188,7 @@ class LoopConfig:
         OPTIMIZER: adamw, or AdamW of bitsandbytes: adamw_8bit keeps its moments in 8 bits, paged_adamw and
             paged_adamw_8bit move them to the host's memory where the GPU's runs out.
         CLIP: largest norm of the gradient; 0 for no limit.
-        NON_FINITE: stop: a loss or gradient that is NaN or infinite ends the training; skip: such an update is left
+        NON_FINITE: stop: a loss or gradient that is NaN or infinite ends the training run; skip: such an update is left
             out and counted.
         MAX_SKIPPED: share of the samples that may be skipped because they cannot be used, after the first 100.
         ON_CHANGE: where RESUME finds a checkpoint of other settings or samples: refuse, or continue with the new ones.
@@ -198,7 +198,7 @@ class LoopConfig:
         SEED: of weights, order, dropout and the choice of the set that a step trains.
         LOG_EVERY: updates between two lines of the log.
         SAVE_EVERY: updates between two checkpoints; the last update always has one.
-        KEEP: how many checkpoints are kept; the one with the lowest held-out loss is kept beside them.
+        KEEP: how many checkpoints are kept; the one with the lowest held-out loss is kept next to them.
         VALIDATE_EVERY: updates between two computations of the held-out loss (DATA.VALIDATION); None for SAVE_EVERY.
         PATIENCE: end after so many of them in a row without a new lowest one; None to go on.
         EVAL_EVERY: updates between two evaluations on DATASETS.TEST; 0 for none.
@@ -271,7 +271,7 @@ class TrainConfig(TrainSchema, EvalConfig):
 
 
 def read_training(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> tuple[TrainConfig, Catalog]:
-    """Read the configuration of a training.
+    """Read the configuration of a training run.
 
     Args:
         conf_files: YAML files; later ones win.

@@ -63,7 +63,7 @@ class TrainingCost:
         """Count the weights of a model.
 
         Args:
-            model: with its LoRA sets.
+            model: with its LoRA adapters.
             moving: parameters that are trained.
         """
         decoder = [

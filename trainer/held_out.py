@@ -87,12 +87,12 @@ def validate(
     with _evaluating(placement.model), torch.no_grad():
         for share in data.shares(accelerator.process_index, accelerator.num_processes):
             skipped += len(share.skipped)
-            for piece in share.pieces:
+            for microbatch in share.microbatches:
                 with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                    _, losses = piece.to(device).losses(placement.inference_model, Totals(samples=1, labels=1))
+                    _, losses = microbatch.to(device).losses(placement.inference_model, Totals(samples=1, labels=1))
                 for name, loss in losses.items():
                     sums[names.index(name), 0] += loss.double()
-                    sums[names.index(name), 1] += piece.tallies[name].labels
+                    sums[names.index(name), 1] += microbatch.tallies[name].labels
     counted = torch.cat([sums.flatten(), torch.tensor([skipped], dtype=torch.float64, device=device)])
     *found, skips = accelerator.reduce(counted, "sum").tolist()
     losses_of, labels_of = found[::2], found[1::2]
@@ -121,7 +121,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @dataclass(kw_only=True)
 class History:
-    """All held-out losses of a training.
+    """All held-out losses of a training run.
 
     Attributes:
         validations: in the order of the updates.
@@ -148,7 +148,7 @@ class History:
             ) from None
 
     def write(self, save_dir: Path) -> None:
-        """Keep them beside the log."""
+        """Keep them next to the log."""
         make_folder(save_dir)
         best = self.best
         values = {"best": None if best is None else best.step, "validations": [asdict(v) for v in self.validations]}

@@ -163,15 +163,15 @@ def summary(updates: list[Update], counted: str = ANSWER_TOKENS, image_tokens: i
         updates: at least one.
         counted: what the loss is a mean over, in words.
         image_tokens: that an image stands for.
-    Returns: loss (mean over what is counted, also by branch and source), norms of the gradient, rates per second,
+    Returns: loss (mean over what is counted, also by adapter and source), norms of the gradient, rates per second,
         seconds by what they went into, memory of this process, by name.
     """
     made = [update for update in updates if update.finite]
     last, labels = updates[-1], sum(update.labels for update in updates)
     seconds, tokens = sum(update.seconds for update in updates), sum(update.tokens for update in updates)
-    by_branch = {
-        f"loss_{branch}": _mean_loss([u for u in made if u.branch == branch])
-        for branch in sorted({update.branch for update in made})
+    by_adapter = {
+        f"loss_{adapter}": _mean_loss([u for u in made if u.adapter == adapter])
+        for adapter in sorted({update.adapter for update in made})
     }
     norms, images = [update.norm for update in made], sum(update.tally.images for update in updates)
     waited = sum(update.data_seconds for update in updates)
@@ -179,7 +179,7 @@ def summary(updates: list[Update], counted: str = ANSWER_TOKENS, image_tokens: i
         "step": last.step,
         "updates": len(updates),
         "loss": _mean_loss(made),
-        **(by_branch if len(by_branch) > 1 else {}),
+        **(by_adapter if len(by_adapter) > 1 else {}),
         **_by_source(made),
         "gradient_norm": sum(norms) / max(1, len(norms)),
         "gradient_norm_max": max(norms, default=0.0),

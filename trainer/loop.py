@@ -1,8 +1,8 @@
 """The training loop: the same for every stage.
 
-An update takes one batch of the whole run. Every process takes its share, in small pieces whose gradients add up, and
-the loss is a mean over the whole batch (over its answer tokens, or its masks), wherever it is computed: neither the
-number of processes nor the size of the pieces changes what an update does, beyond rounding.
+An update takes one batch of the whole run. Every process takes its share, in small microbatches whose gradients add up,
+and the loss is a mean over the whole batch (over its answer tokens, or its masks), wherever it is computed: neither the
+number of processes nor the size of the microbatches changes what an update does, beyond rounding.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Tally:
         return [getattr(self, one.name) for one in fields(self)]
 
 
-class Piece(Protocol):
+class Microbatch(Protocol):
     """What runs through a model at a time."""
 
     @property
@@ -82,10 +82,10 @@ class Piece(Protocol):
         """Its part of `Totals.labels`."""
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """Of the samples."""
 
-    def to(self, device: torch.device) -> Piece:
+    def to(self, device: torch.device) -> Microbatch:
         """The same on a device."""
 
     @property
@@ -93,34 +93,34 @@ class Piece(Protocol):
         """Its counts by source."""
 
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Its share of the batch's loss, a scalar: those of all pieces add up to it; and the part of each source."""
+        """Its share of the batch's loss, a scalar: those of all microbatches add up to it; and the part of each source."""
 
 
 @dataclass(frozen=True)
-class Share(Sequence[Piece]):
+class Share(Sequence[Microbatch]):
     """A process's share of an update's batch.
 
     Attributes:
-        pieces: at least one.
+        microbatches: at least one.
         skipped: why samples of it are left out, one line each.
         map_seconds: it took to make the panoptic maps of its images.
     """
 
-    pieces: Sequence[Piece]
+    microbatches: Sequence[Microbatch]
     skipped: Sequence[str] = ()
     map_seconds: float = 0.0
 
     @overload
-    def __getitem__(self, index: int) -> Piece: ...
+    def __getitem__(self, index: int) -> Microbatch: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Piece]: ...
+    def __getitem__(self, index: slice) -> Sequence[Microbatch]: ...
 
-    def __getitem__(self, index: int | slice) -> Piece | Sequence[Piece]:
-        return self.pieces[index]
+    def __getitem__(self, index: int | slice) -> Microbatch | Sequence[Microbatch]:
+        return self.microbatches[index]
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return len(self.microbatches)
 
 
 class TrainingData(Protocol):
@@ -130,7 +130,7 @@ class TrainingData(Protocol):
     def sources(self) -> Sequence[str]:
         """Names of the sources, in the same order on every process."""
 
-    def branch(self, step: int) -> str:
+    def adapter(self, step: int) -> str:
         """Which parameters a step trains, by name of a group."""
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
@@ -142,7 +142,7 @@ class TrainingData(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How a training goes; see `trainer.config.LoopConfig` for each.
+    """How a training run goes; see `trainer.config.LoopConfig` for each.
 
     Attributes:
         steps: updates in all.
@@ -184,7 +184,7 @@ class Update:
 
     Attributes:
         step: from 1: updates made so far.
-        branch: which parameters it trained.
+        adapter: which parameters it trained.
         loss: mean over the whole batch (cross-entropies in nats).
         norm: of the gradient, before it is clipped.
         rate: learning rate.
@@ -200,7 +200,7 @@ class Update:
     """
 
     step: int
-    branch: str
+    adapter: str
     loss: float
     norm: float
     rate: float
@@ -231,7 +231,7 @@ class _Counts:
     samples: int
     tokens: int
     labels: int
-    pictures: int
+    images: int
     skipped: int
     stop: bool
     tallies: Mapping[str, Tally]
@@ -242,7 +242,7 @@ class Loop:
 
     Args:
         accelerator: joins the processes.
-        placement: the model in training mode, and its optimiser.
+        placement: the model in training mode, and its optimizer.
         device: of this process.
         settings: see `LoopSettings`.
         stopped: whether this process was asked to end; if one was, all end before the next update.
@@ -266,7 +266,7 @@ class Loop:
         Args:
             data: see `TrainingData`.
             start: updates that are already made.
-            done: called after every update, on every process; True ends the training.
+            done: called after every update, on every process; True ends the training run.
         Returns: the updates that are made then.
 
         Raises:
@@ -288,7 +288,7 @@ class Loop:
 
     def _update(self, step: int, data: TrainingData, share: Share, begun: float) -> Update | None:
         """Make an update; None if a process was asked to end before it."""
-        settings, branch = self._settings, data.branch(step)
+        settings, adapter = self._settings, data.adapter(step)
         waited = time.perf_counter() - begun
         rate = learning_rate(
             step, settings.steps, highest=settings.highest, lowest=settings.lowest, warmup=settings.warmup
@@ -299,14 +299,14 @@ class Loop:
         if counts.stop:
             return None
         self._skipped.add(step, counts.samples, counts.skipped, share.skipped)
-        self._placement.train(branch, pictures=counts.pictures > 0)
+        self._placement.train(adapter, images=counts.images > 0)
         loss, by_source = self._backward(
-            share.pieces, data.sources, Totals(samples=counts.samples, labels=max(1, counts.labels))
+            share.microbatches, data.sources, Totals(samples=counts.samples, labels=max(1, counts.labels))
         )
-        norm = self._step(step, loss, share.pieces)
+        norm = self._step(step, loss, share.microbatches)
         return Update(
             step=step + 1,
-            branch=branch,
+            adapter=adapter,
             loss=loss,
             norm=norm,
             rate=rate,
@@ -324,7 +324,7 @@ class Loop:
             },
         )
 
-    def _step(self, step: int, loss: float, pieces: Sequence[Piece]) -> float:
+    def _step(self, step: int, loss: float, microbatches: Sequence[Microbatch]) -> float:
         """Move what is trained; the gradient's norm.
 
         Raises:
@@ -332,45 +332,47 @@ class Loop:
         """
         stop = self._settings.non_finite == "stop"
         if stop and not math.isfinite(loss):
-            raise self._non_finite(step, "loss", loss, pieces)
+            raise self._non_finite(step, "loss", loss, microbatches)
         norm = self._placement.step(self._settings.clip, drop=not math.isfinite(loss))
         if stop and not math.isfinite(norm):
-            raise self._non_finite(step, "gradient", norm, pieces)
+            raise self._non_finite(step, "gradient", norm, microbatches)
         return norm
 
     def _count(self, sources: Sequence[str], share: Share) -> _Counts:
         """Counts of the whole batch, in one exchange; and whether any process is to end."""
-        own = torch.tensor(_counts(share.pieces), dtype=torch.float64).sum(0)
+        own = torch.tensor(_counts(share.microbatches), dtype=torch.float64).sum(0)
         flags = torch.tensor([len(share.skipped), float(self._stopped())], dtype=torch.float64)
-        tallies = [sum((p.tallies.get(name, Tally()) for p in share.pieces), Tally()).as_list() for name in sources]
+        tallies = [
+            sum((p.tallies.get(name, Tally()) for p in share.microbatches), Tally()).as_list() for name in sources
+        ]
         by_source = torch.tensor(tallies, dtype=torch.float64).flatten()
         summed = [int(n) for n in self._sum(torch.cat([own, flags, by_source]))]
-        samples, tokens, labels, pictures, skipped, stop, *rest = summed
+        samples, tokens, labels, images, skipped, stop, *rest = summed
         width = len(fields(Tally))
         found = {name: _tally(rest[n * width : (n + 1) * width]) for n, name in enumerate(sources)}
         return _Counts(
             samples=samples,
             tokens=tokens,
             labels=labels,
-            pictures=pictures,
+            images=images,
             skipped=skipped,
             stop=stop > 0,
             tallies={name: tally for name, tally in found.items() if tally.samples},
         )
 
     def _backward(
-        self, pieces: Sequence[Piece], sources: Sequence[str], totals: Totals
+        self, microbatches: Sequence[Microbatch], sources: Sequence[str], totals: Totals
     ) -> tuple[float, dict[str, float]]:
-        """Add up the gradients of this process's pieces, and average them over the processes.
+        """Add up the gradients of this process's microbatches, and average them over the processes.
 
         Returns: the batch's loss, and the part of each source in it.
         """
         device, world = self._device, self._accelerator.num_processes
         total = torch.zeros(1 + len(sources), dtype=torch.float64, device=device)
-        for number, piece in enumerate(pieces, start=1):
-            last = number == len(pieces)
+        for number, microbatch in enumerate(microbatches, start=1):
+            last = number == len(microbatches)
             with self._placement.adding_up(last):
-                loss, parts = self._losses(piece.to(device), totals)
+                loss, parts = self._losses(microbatch.to(device), totals)
                 self._placement.backward(loss * world, last)  # the processes' gradients are averaged
                 total[0] += loss.detach().double()
                 for name, part in parts.items():
@@ -378,11 +380,11 @@ class Loop:
         whole, *rest = self._sum(total).tolist()
         return whole, dict(zip(sources, rest, strict=True))
 
-    def _losses(self, piece: Piece, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """A piece's share of the batch's loss, and of each source in it."""
+    def _losses(self, microbatch: Microbatch, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """A microbatch's share of the batch's loss, and of each source in it."""
         dtype = self._settings.autocast
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-            return piece.losses(self._placement.model, totals)
+            return microbatch.losses(self._placement.model, totals)
 
     def _sum(self, values: Tensor) -> Tensor:
         """Over all processes."""
@@ -395,8 +397,8 @@ class Loop:
 
         return list(gather_object(list(texts)))
 
-    def _non_finite(self, step: int, what: str, value: float, pieces: Sequence[Piece]) -> NonFiniteError:
-        ids = self._gather([name for piece in pieces for name in piece.ids])
+    def _non_finite(self, step: int, what: str, value: float, microbatches: Sequence[Microbatch]) -> NonFiniteError:
+        ids = self._gather([name for microbatch in microbatches for name in microbatch.ids])
         return NonFiniteError(
             f"the {what} of update {step + 1} is {value}: nothing of it is kept, and the last checkpoint is whole. The "
             f"samples were {', '.join(ids)}. Look at them, lower TRAIN.LR (with RESUME True and TRAIN.ON_CHANGE "
@@ -404,9 +406,9 @@ class Loop:
         )
 
 
-def _counts(pieces: Sequence[Piece]) -> list[list[int]]:
-    """Samples, tokens, learned tokens and pictures of each piece."""
-    return [[len(p.ids), p.num_tokens, p.num_labels, p.num_pictures] for p in pieces]
+def _counts(microbatches: Sequence[Microbatch]) -> list[list[int]]:
+    """Samples, tokens, learned tokens and images of each microbatch."""
+    return [[len(p.ids), p.num_tokens, p.num_labels, p.num_images] for p in microbatches]
 
 
 def _tally(counts: Sequence[int]) -> Tally:

@@ -1,4 +1,4 @@
-"""AdamW that leaves alone what rests, whatever holds its parameters: tensors, shards, or ZeRO's flat buffers."""
+"""AdamW that leaves alone what is frozen, whatever holds its parameters: tensors, shards, or ZeRO's flat buffers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PARTS = ("step", "exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter."""
 CONSTANT = ("qmap1", "qmap2")
 """Tables that bitsandbytes keeps in every parameter's state and that never change; checkpoints leave them out."""
-RESTS = "rests"
+FROZEN = "rests"
 """Key of a parameter group: True while nothing of it may move."""
 FACTOR = "factor"
 """Key of a parameter group: its learning rate over that of the others."""
@@ -44,14 +44,14 @@ class _Resting(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update what does not rest."""
         everything = self.param_groups
-        self.param_groups = [group for group in everything if not group[RESTS]] if not self.held() else []
+        self.param_groups = [group for group in everything if not group[FROZEN]] if not self.held() else []
         try:
             return super().step(closure)
         finally:
             self.param_groups = everything
 
 
-class RestingAdamW(_Resting, torch.optim.AdamW):
+class FrozenAwareAdamW(_Resting, torch.optim.AdamW):
     """AdamW over groups of which some rest; see `_Resting`.
 
     Args:
@@ -69,7 +69,7 @@ class RestingAdamW(_Resting, torch.optim.AdamW):
 
 def listed(groups: Sequence[Parameters], own: GroupSettings) -> list[dict[str, Any]]:
     """Parameter groups, all resting."""
-    return [{"params": list(group.values()), RESTS: True, FACTOR: 1.0, **own(group)} for group in groups]
+    return [{"params": list(group.values()), FROZEN: True, FACTOR: 1.0, **own(group)} for group in groups]
 
 
 def make_optimizer(
@@ -85,7 +85,7 @@ def make_optimizer(
         own: what groups have of their own.
     """
     if kind == "adamw":
-        return RestingAdamW(groups, lr=lr, weight_decay=weight_decay, own=own)
+        return FrozenAwareAdamW(groups, lr=lr, weight_decay=weight_decay, own=own)
     from bitsandbytes import optim
 
     base = {"adamw_8bit": optim.AdamW8bit, "paged_adamw": optim.PagedAdamW, "paged_adamw_8bit": optim.PagedAdamW8bit}
@@ -97,7 +97,7 @@ def make_optimizer(
 def load_bitsandbytes(
     optimizer: Any, names: Mapping[torch.nn.Parameter, str], state: Mapping[str, torch.Tensor]
 ) -> None:
-    """Give an optimiser of bitsandbytes the state of a checkpoint, in buffers of its own, which may be paged.
+    """Give an optimizer of bitsandbytes the state of a checkpoint, in buffers of its own, which may be paged.
 
     Args:
         optimizer: of `make_optimizer`.

@@ -99,7 +99,7 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
                 f"TRAIN.STAGE {config.TRAIN.STAGE} has the whole model on every process: launch it with "
                 "configs/accel/ddp_accel.yaml"
             )
-        # which LoRA set rests changes from update to update, and a batch of texts leaves the crayon prompt out
+        # which LoRA adapter rests changes from update to update, and a batch of texts leaves the crayon prompt out
         unused = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
@@ -146,24 +146,24 @@ def run_stage(
     loaded: list[Job] = []
     session.agree(lambda: loaded.append(load_job(config, device, alike=sharding is not None)))
     job = loaded[0]
-    parameters = trained(job.branches)
+    parameters = trained(job.adapters)
     for parameter in job.model.parameters():
         parameter.requires_grad_(False)
     for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
         parameter.data = at_least_float32(parameter.data)
         parameter.requires_grad_(True)
     newest_one = _resume(config, save_dir, job, parameters, session)
-    job.ready()
-    introduction = job.introduction(parameters)  # ZeRO-3 leaves a process the numbers of its own shards alone
+    job.train_mode()
+    introduction = job.describe(parameters)  # ZeRO-3 leaves a process the numbers of its own shards alone
     placement = place(
         accelerator,
         job.model,
-        job.branches,
+        job.adapters,
         sharding,
         lr=config.TRAIN.LR,
         weight_decay=config.TRAIN.WEIGHT_DECAY,
         clip=config.TRAIN.CLIP,
-        own=job.own,
+        own=job.group_settings,
         kind=config.TRAIN.OPTIMIZER,
     )
     start, steps = _go_on(config, newest_one, placement, session), job.settings.steps
@@ -278,7 +278,7 @@ class _Progress:
             return
         session, placement, best = self._session, self._placement, self._history.best
         random = session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
-        write = self._job.content(placement, step)
+        write = self._job.checkpoint_writer(placement, step)
         optimizer = placement.optimizer_tensors()
         if session.is_main:
             keep = self._config.TRAIN.KEEP
@@ -289,7 +289,7 @@ class _Progress:
 
 
 def _note(config: TrainConfig, save_dir: Path) -> None:
-    """Write the resolved configuration, and what else a training depends on, beside its log."""
+    """Write the resolved configuration, and what else a training depends on, next to its log."""
     make_folder(save_dir)
     write_text(save_dir / "config.yaml", config.resolved_yaml)
     about = {"commit": git_commit(), **libraries(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
@@ -302,7 +302,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
     Args:
         config: resolved.
         device: of this process.
-        alike: whether all processes must run through equally many pieces, see `trainer.data.loader.Schedule`.
+        alike: whether all processes must run through equally many microbatches, see `trainer.data.loader.Schedule`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
@@ -314,7 +314,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
 
 @dataclass(frozen=True, kw_only=True)
 class _Newest:
-    """The checkpoint that a training goes on from."""
+    """The checkpoint that a training run goes on from."""
 
     folder: Path
     step: int
@@ -337,12 +337,12 @@ def _resume(
             return
         if not config.RESUME:
             raise RunError(in_use(save_dir, folder))
-        step, settings = job.standing(folder)
-        notes = differences(folder, settings, job.shared().items(), config.TRAIN.ON_CHANGE)
+        step, settings = job.read_progress(folder)
+        notes = differences(folder, settings, job.resume_settings().items(), config.TRAIN.ON_CHANGE)
         if session.is_main:
             for note in notes:
                 warn(note)
-        job.take_up(folder)
+        job.load_weights(folder)
         optimizer = read_optimizer(folder, parameters, partly=bool(notes))
         found.append(_Newest(folder=folder, step=step, optimizer=optimizer))
 
@@ -351,7 +351,7 @@ def _resume(
 
 
 def _go_on(config: TrainConfig, found: _Newest | None, placement: Placement, session: Session) -> int:
-    """Give optimiser and generators the state of a checkpoint; returns the updates that are made."""
+    """Give optimizer and generators the state of a checkpoint; returns the updates that are made."""
     if found is None:
         # processes draw other dropout masks than the main one, whose generator goes on as it is; with dropout of LoRA
         # it always began anew

@@ -1,4 +1,4 @@
-"""Samples that cannot be trained on are skipped and counted; too many of them end a training."""
+"""Samples that cannot be trained on are skipped and counted; too many of them end a training run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMED = 5
 
 
 class SkippedSamples:
-    """Counts skipped samples, and ends a training that hardly trains.
+    """Counts skipped samples, and ends a training run that hardly trains.
 
     Args:
         most: share of the samples that may be skipped, once `FIRST` were drawn.

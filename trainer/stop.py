@@ -1,4 +1,4 @@
-"""A training that is told to end (SIGTERM) finishes its update, saves a checkpoint, and ends.
+"""A training run that is told to end (SIGTERM) finishes its update, saves a checkpoint, and ends.
 
 Schedulers send SIGTERM some while before they kill. A launcher of several processes passes it on; one of a single
 process does not, so that a launcher which is gone counts as well.
@@ -15,7 +15,7 @@ from types import FrameType
 from pipeline.runtime.launcher_watch import ending_orderly
 
 STOPPED = 128 + signal.SIGTERM
-"""Exit code of a training that was told to end: as shells have it for the signal."""
+"""Exit code of a training run that was told to end: as shells have it for the signal."""
 
 
 class StopRequest:

@@ -22,8 +22,8 @@ from collavo.template import CHAT
 from collavo.training_inputs import IGNORE, ConversationError, TrainingInputs, training_inputs
 from configs.common.words import shown as inline
 from datasets.image import UNREADABLE, decode
-from datasets.instruct.panoptic import PanopticPicture
-from datasets.instruct.types import MissingPicture, Sample
+from datasets.instruct.panoptic import PanopticImage
+from datasets.instruct.types import MissingImage, Sample
 from datasets.types import DataError, ImageFile, ImageSource
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
@@ -31,7 +31,7 @@ from pipeline.runtime.console import Progress, tell
 
 from .config import ConversationSource, TrainConfig
 from .data.paths import located, missing
-from .data.reading import gather_source, held_out_file, read_pictures, source_names
+from .data.reading import gather_source, held_out_file, read_images, source_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,7 +107,7 @@ class Encoder:
 
 
 def validate_training(config: TrainConfig, *, quick: bool, most: int | None) -> bool:
-    """Check the data of a training, and print the findings.
+    """Check the data of a training run, and print the findings.
 
     Args:
         config: resolved.
@@ -118,7 +118,7 @@ def validate_training(config: TrainConfig, *, quick: bool, most: int | None) -> 
     Raises:
         CheckpointError: RESUME_FROM names a checkpoint that is unreadable.
     """
-    _say(f"data of a training, stage {config.TRAIN.STAGE}")
+    _say(f"data of a training run, stage {config.TRAIN.STAGE}")
     if lacking := missing(config):
         _say("  MISSING", *(f"    {inline(line, LONGEST)}" for line in lacking))
         return False
@@ -176,30 +176,30 @@ def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
     """Check the annotated images; whether all of them can be used."""
     source, findings = config.DATA.PANOPTIC, Findings()
     try:
-        pictures, bad = read_pictures(config)
+        images, bad = read_images(config)
         maps = _panoptic_maps(config)
     except (DataError, SegmenterError) as error:
         _say(f"  UNREADABLE: {inline(str(error), LONGEST)}")
         return False
     for record in bad:
-        kind = "MISSING images" if isinstance(record, MissingPicture) else "MALFORMED annotations"
+        kind = "MISSING images" if isinstance(record, MissingImage) else "MALFORMED annotations"
         findings.add(kind, f"{record.where}: {record.reason}")
-    images: list[ImageSource] = [picture.image for picture in pictures]
+    images: list[ImageSource] = [image.image for image in images]
     faults = _unreadable(source.ANNOTATIONS, [*images, *maps.values()], quick)
-    for picture in pictures:
-        _count_picture(picture, maps.get(picture.image.name), faults, findings)
-    _say(f"{inline(source.ANNOTATIONS)}: {len(pictures) + len(bad)} annotated images, {findings.used} can be used")
+    for image in images:
+        _count_image(image, maps.get(image.image.name), faults, findings)
+    _say(f"{inline(source.ANNOTATIONS)}: {len(images) + len(bad)} annotated images, {findings.used} can be used")
     findings.show(most)
     return not findings.skipped and findings.used > 0
 
 
-def _count_picture(
-    picture: PanopticPicture, panoptic: ImageFile | None, faults: dict[ImageSource, str], findings: Findings
+def _count_image(
+    image: PanopticImage, panoptic: ImageFile | None, faults: dict[ImageSource, str], findings: Findings
 ) -> None:
-    if picture.image in faults:
-        findings.add("UNREADABLE images", faults[picture.image])
+    if image.image in faults:
+        findings.add("UNREADABLE images", faults[image.image])
     elif panoptic is None:
-        findings.add("images without a MAP", picture.image.name)
+        findings.add("images without a MAP", image.image.name)
     elif panoptic in faults:
         findings.add("UNREADABLE maps", faults[panoptic])
     else:
@@ -234,7 +234,7 @@ def _conversations(
         return False
     findings = Findings()
     for record in gathered.bad:
-        kind = "MISSING images" if isinstance(record, MissingPicture) else "MALFORMED records"
+        kind = "MISSING images" if isinstance(record, MissingImage) else "MALFORMED records"
         findings.add(kind, f"{record.where}: {record.reason}")
     faults = _unreadable(name, [one.image for one in gathered.samples if one.image is not None], quick)
     lengths: list[int] = []

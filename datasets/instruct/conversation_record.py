@@ -73,7 +73,7 @@ def conversation_of(item: Any) -> Conversation:
     _check_media(item)
     if len(images) > 1:
         key = "image" if isinstance(item.get("image"), list) else "images"
-        raise MalformedError(f"'{key}' lists {len(images)} pictures, a conversation can have one")
+        raise MalformedError(f"'{key}' lists {len(images)} images, a conversation can have one")
     system, spoken = _without_system(messages)
     if spoken and spoken[0].speaker == ASSISTANT:  # as LLaVA's trainer does
         if IMAGE_TAG in spoken[0].text:

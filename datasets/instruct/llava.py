@@ -1,7 +1,7 @@
 """Files of conversations: a JSON list, as LLaVA-Instruct-665K and ShareGPT4V are released, or JSON lines.
 
 What a record may look like, `conversation_record` says. In the released lists ids are texts or numbers, and repeat
-(several conversations about one picture), so that a sample's id is the record's with its place in the file. Images are
+(several conversations about one image), so that a sample's id is the record's with its place in the file. Images are
 named by absolute paths, by paths below a folder, or stand in the record as base64 (``data:image/png;base64,...``).
 
 Source: LLaVA-1.5 (arXiv 2310.03744), ShareGPT4V (arXiv 2311.12793).
@@ -22,16 +22,16 @@ from ..registration.formats.jsonl import lines, parse
 from ..types import BadRecord, DataError, ImageFile, ImageSource
 from .conversation_record import conversation_of
 from .stream import stream_list
-from .types import MissingPicture, Sample
+from .types import MissingImage, Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
-"""Tried where a picture is missing: the lists call all of OCR-VQA's ``.jpg``, downloads name some by their format."""
+"""Tried where an image is missing: the lists call all of OCR-VQA's ``.jpg``, downloads name some by their format."""
 _LONGEST_LINE = 2**24
 
 
 @dataclass(frozen=True)
-class PictureBelow:
-    """A picture that is looked for when it is read.
+class ImageBelow:
+    """An image that is looked for when it is read.
 
     Attributes:
         roots: folders, in the order of the search.
@@ -57,7 +57,7 @@ class PictureBelow:
     def missing(self) -> str:
         """Says where it was looked for."""
         places = ", ".join(str(root / self.name) for root in self.roots)
-        return f"the picture is missing; looked for {places}, also as {', '.join(SUFFIXES)}"
+        return f"the image is missing; looked for {places}, also as {', '.join(SUFFIXES)}"
 
 
 def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bool) -> Iterator[Sample | BadRecord]:
@@ -68,8 +68,8 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
 
     Args:
         path: a JSON list, or JSON lines.
-        image_roots: folders that the pictures' paths are relative to, in the order of the search.
-        check_images: look for every picture now, so that a sample without one becomes a `MissingPicture` rather than an
+        image_roots: folders that the images' paths are relative to, in the order of the search.
+        check_images: look for every image now, so that a sample without one becomes a `MissingImage` rather than an
             error in the middle of training; one or two file-system look-ups a record.
 
     Yields:
@@ -91,10 +91,10 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
             yield BadRecord(where=where, reason=str(error))
             continue
         source: ImageSource | None = image
-        if isinstance(image, PictureBelow) and check_images:
+        if isinstance(image, ImageBelow) and check_images:
             found = image.locate()
             if found is None:
-                yield MissingPicture(where=where, reason=image.missing())
+                yield MissingImage(where=where, reason=image.missing())
                 continue
             source = ImageFile(found, image.name)
         name = f"{said.id}@{index}" if said.id else str(index)
@@ -144,7 +144,7 @@ def _in_lines(path: Path) -> bool:
     return isinstance(first, dict) and bool({"conversations", "messages"} & set(first))
 
 
-def _image(name: str, roots: tuple[Path, ...], where: str) -> PictureBelow | EncodedImage:
+def _image(name: str, roots: tuple[Path, ...], where: str) -> ImageBelow | EncodedImage:
     """The image that a record names.
 
     Raises:
@@ -154,9 +154,9 @@ def _image(name: str, roots: tuple[Path, ...], where: str) -> PictureBelow | Enc
     if is_base64(name):
         return EncodedImage(where, digest(name), name)
     if not Path(name).name:
-        raise MalformedError(f"'image' should be the path of a picture, got {brief(name)}")
+        raise MalformedError(f"'image' should be the path of an image, got {brief(name)}")
     if Path(name).is_absolute() and ".." not in Path(name).parts:
-        return PictureBelow((Path("/"),), image_file(Path("/"), name[1:]).name)
+        return ImageBelow((Path("/"),), image_file(Path("/"), name[1:]).name)
     if not roots:
-        raise DataError(f"picture {name}: no folder of pictures is given")
-    return PictureBelow(roots, image_file(roots[0], name).name)
+        raise DataError(f"image {name}: no folder of images is given")
+    return ImageBelow(roots, image_file(roots[0], name).name)

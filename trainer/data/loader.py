@@ -1,4 +1,4 @@
-"""The data of a training: sources of samples, their order, and the batches that the loop takes.
+"""The data of a training run: sources of samples, their order, and the batches that the loop takes.
 
 A step's samples follow from seed and step alone; every process prepares only its own share, some steps ahead.
 """
@@ -28,10 +28,10 @@ from configs.load import ConfigError
 from datasets.image import decode
 from datasets.instruct.mixture import Mixture, SourcePart
 from datasets.instruct.order import DataOrder, adapter_of, adapter_step, image_steps, share, steps_until
-from datasets.instruct.panoptic import PanopticPicture
-from datasets.instruct.types import Sample, share_pictures
+from datasets.instruct.panoptic import PanopticImage
+from datasets.instruct.types import Sample, share_images
 from datasets.types import DataError, ImageSource
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import DecodedImage, PanopticMap
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.errors import SegmenterError
 from pipeline.runtime.console import warn
@@ -40,7 +40,7 @@ from ..loop import Share
 from ..parallel.trainable import CRAYON
 from .batches import IDLE, Example, Row, collate, packed
 from .crayon_samples import crayon_sample
-from .maps import MapCache, spoil
+from .maps import MapCache, corrupt_map
 from .reading import PANOPTIC
 
 T = TypeVar("T")
@@ -63,13 +63,13 @@ class ShownImage:
     """An image as it is trained on.
 
     Attributes:
-        picture: decoded.
+        image: decoded.
         true: what is truly in it.
         told: what the model is told.
         map_seconds: its map took.
     """
 
-    picture: Picture
+    decoded: DecodedImage
     true: CrayonPrompt
     told: CrayonPrompt
     map_seconds: float
@@ -83,8 +83,8 @@ class Preparation:
         processor: of the model.
         max_length: longest row in tokens, image tokens counted.
         seed: of the run.
-        crayon: what the model is told of a picture's objects.
-        spoil: see `trainer.data.maps.spoil`.
+        crayon: what the model is told of an image's objects.
+        corrupt: see `trainer.data.maps.corrupt_map`.
         questions: how many crayon instructions a sample holds.
     """
 
@@ -92,7 +92,7 @@ class Preparation:
     max_length: int
     seed: int
     crayon: CrayonConfig = field(default_factory=CrayonConfig)
-    spoil: float = 0.0
+    corruption: float = 0.0
     questions: int = 1
 
     @property
@@ -100,29 +100,29 @@ class Preparation:
         """Side of the panoptic maps."""
         return self.processor.grid * self.crayon.map_scale
 
-    def picture(
+    def load_image(
         self, image: ImageSource, maps: MapCache, *key: int, classes: Sequence[int] = THING_CLASSES
     ) -> ShownImage:
-        """A picture, what is truly in it, and what the model is told.
+        """An image, what is truly in it, and what the model is told.
 
         Args:
-            image: the picture.
+            image: the image.
             maps: of the source.
             *key: numbers that the errors are drawn from.
-            classes: what an object of a spoiled map may be taken for.
+            classes: what an object of a corrupted map may be taken for.
 
         Raises:
-            DataError, SegmenterError: the picture is unreadable, or has no map.
+            DataError, SegmenterError: the image is unreadable, or has no map.
         """
-        decoded = Picture(decode(image, self.processor.image_size), image.name)
+        decoded = DecodedImage(decode(image, self.processor.image_size), image.name)
         begun = time.perf_counter()
         panoptic: PanopticMap = maps.of(decoded)
         seconds = time.perf_counter() - begun
         told = true = crayon_prompt(panoptic, self.processor.grid)
-        if self.spoil:
+        if self.corruption:
             rng = np.random.default_rng([self.seed, *key])
-            told = crayon_prompt(spoil(panoptic, self.spoil, classes, rng), self.processor.grid)
-        return ShownImage(picture=decoded, true=true, told=told, map_seconds=seconds)
+            told = crayon_prompt(corrupt_map(panoptic, self.corruption, classes, rng), self.processor.grid)
+        return ShownImage(decoded=decoded, true=true, told=told, map_seconds=seconds)
 
     def example(self, sample: Sample, image: ShownImage | None) -> Example:
         """A sample as ids and labels.
@@ -137,7 +137,7 @@ class Preparation:
             id=sample.id,
             input_ids=inputs.input_ids,
             labels=inputs.labels,
-            pixels=None if image is None else image.picture.pixels,
+            pixels=None if image is None else image.image.pixels,
             crayon=None if image is None else image.told,
             parts=inputs.parts,
             map_seconds=0.0 if image is None else image.map_seconds,
@@ -168,7 +168,7 @@ class Conversations:
 
     Args:
         samples: at least one.
-        maps: of their pictures.
+        maps: of their images.
         preparation: see `Preparation`.
         parts: what they consist of, one part behind the other; None for one part.
     """
@@ -190,14 +190,14 @@ class Conversations:
         sample = self._samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None)
-        return self._preparation.example(sample, self._preparation.picture(sample.image, self._maps, step, index))
+        return self._preparation.example(sample, self._preparation.load_image(sample.image, self._maps, step, index))
 
 
 class CrayonInstructions:
     """Object-level instructions, drawn anew for every step.
 
     Args:
-        pictures: that have a panoptic map.
+        images: that have a panoptic map.
         maps: theirs.
         kinds: what is asked.
         preparation: see `Preparation`.
@@ -206,29 +206,29 @@ class CrayonInstructions:
 
     def __init__(
         self,
-        pictures: Sequence[PanopticPicture],
+        images: Sequence[PanopticImage],
         maps: MapCache,
         kinds: Sequence[Kind],
         preparation: Preparation,
         names: Sequence[str],
     ) -> None:
-        self._pictures, self._maps, self._kinds = pictures, maps, kinds
+        self._images, self._maps, self._kinds = images, maps, kinds
         self._preparation = preparation
         self._names = tuple(map(display_name, names))
         self._things = [i for i in THING_CLASSES if COCO_PANOPTIC[i].name in names] or list(THING_CLASSES)
-        self.lengths = np.full(len(pictures), preparation.processor.grid**2, np.int64)
-        self.parts: Sequence[SourcePart] = [SourcePart(name=PANOPTIC, size=len(pictures))]
+        self.lengths = np.full(len(images), preparation.processor.grid**2, np.int64)
+        self.parts: Sequence[SourcePart] = [SourcePart(name=PANOPTIC, size=len(images))]
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`. The answer tells the truth, also where the map that the model sees is spoiled."""
-        listed = self._pictures[index]
-        image = self._preparation.picture(listed.image, self._maps, step, index, classes=self._things)
+        """See `Source.example`. The answer tells the truth, also where the map that the model sees is corrupted."""
+        listed = self._images[index]
+        image = self._preparation.load_image(listed.image, self._maps, step, index, classes=self._things)
         seed, num = (self._preparation.seed, step, index), self._preparation.questions
         seeds = [seed] if num == 1 else [(*seed, number) for number in range(num)]
         made = [crayon_sample(listed, image.true, self._kinds, each, self._names) for each in seeds]
-        samples = share_pictures([sample for sample in made if sample is not None], num)
+        samples = share_images([sample for sample in made if sample is not None], num)
         if not samples:
-            raise DataError(f"picture {listed.image.name}: nothing can be asked about its objects")
+            raise DataError(f"image {listed.image.name}: nothing can be asked about its objects")
         return self._preparation.example(samples[0], image)
 
 
@@ -263,11 +263,12 @@ class Batches:
     """Makes a process's share of a batch.
 
     Args:
-        sources: branch -> its samples.
+        sources: adapter -> its samples.
         preparation: see `Preparation`.
         batch_size_total: samples of a batch, over all processes.
         batch_size: rows that run through the model at a time.
-        alike: give every process as many pieces as every other, each with a picture: rows that teach nothing fill up.
+        alike: give every process as many microbatches as every other, each with an image: rows that teach nothing fill
+            up.
         pack: put samples into one row where they fit.
     """
 
@@ -281,28 +282,28 @@ class Batches:
         alike: bool = False,
         pack: bool = False,
     ) -> None:
-        self.by_branch, self.preparation, self.batch_size_total = sources, preparation, batch_size_total
+        self.by_adapter, self.preparation, self.batch_size_total = sources, preparation, batch_size_total
         self._batch_size, self._alike, self._pack = batch_size, alike, pack
-        self.mixtures = {branch: Mixture(parts=one.parts, seed=preparation.seed) for branch, one in sources.items()}
+        self.mixtures = {adapter: Mixture(parts=one.parts, seed=preparation.seed) for adapter, one in sources.items()}
         self._named = 0
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of all parts."""
-        return tuple(part.name for source in self.by_branch.values() for part in source.parts)
+        return tuple(part.name for source in self.by_adapter.values() for part in source.parts)
 
-    def share(self, branch: str, samples: Int64Array, step: int, place: str, rank: int, world: int) -> Share:
+    def share(self, adapter: str, samples: Int64Array, step: int, place: str, rank: int, world: int) -> Share:
         """Prepare a process's share; where nothing of it is usable, a row that teaches nothing.
 
         Args:
-            branch: whose samples they are.
+            adapter: whose samples they are.
             samples: numbers of all samples of the batch.
             step: what instructions are drawn for.
             place: names the batch in messages.
             rank: of the process.
             world: processes.
         """
-        source, mixture = self.by_branch[branch], self.mixtures[branch]
+        source, mixture = self.by_adapter[adapter], self.mixtures[adapter]
         examples, skipped = [], []
         for index in map(int, share(samples, rank, world)):
             try:
@@ -311,9 +312,9 @@ class Batches:
                 skipped.append(str(error))
                 self._report(place, error)
         examples.sort(key=lambda example: -len(example.input_ids))
-        pieces = self._pieces(examples, world)
+        microbatches = self._pieces(examples, world)
         seconds = sum(example.map_seconds for example in examples)
-        return Share([collate(piece, self.preparation.processor) for piece in pieces], skipped, seconds)
+        return Share([collate(microbatch, self.preparation.processor) for microbatch in microbatches], skipped, seconds)
 
     def _report(self, place: str, error: Exception) -> None:
         self._named += 1
@@ -322,30 +323,32 @@ class Batches:
             warn(f"{place}: a sample is skipped: {error}{more}")
 
     def _pieces(self, examples: list[Example], world: int) -> list[list[Row]]:
-        """Cut examples into pieces of rows, at least one."""
+        """Cut examples into microbatches of rows, at least one."""
         rows: list[Row] = [[example] for example in examples]
         if self._pack:
             rows = packed(examples, self.preparation.processor.grid**2, self.preparation.max_length)
-        pieces = [rows[i : i + self._batch_size] for i in range(0, len(rows), self._batch_size)]
+        microbatches = [rows[i : i + self._batch_size] for i in range(0, len(rows), self._batch_size)]
         if self._alike:
-            pieces = self._filled_up(pieces, world)
-        return pieces or [[[self._idle()]]]
+            microbatches = self._filled_up(microbatches, world)
+        return microbatches or [[[self._idle()]]]
 
-    def _filled_up(self, pieces: list[list[Row]], world: int) -> list[list[Row]]:
-        """As many pieces as the largest share has, and a picture in each, so that they reach every parameter."""
+    def _filled_up(self, microbatches: list[list[Row]], world: int) -> list[list[Row]]:
+        """As many microbatches as the largest share has, and an image in each, so that they reach every parameter."""
         largest = -(-self.batch_size_total // world)
-        pieces = pieces + [[] for _ in range(-(-largest // self._batch_size) - len(pieces))]
+        microbatches = microbatches + [[] for _ in range(-(-largest // self._batch_size) - len(microbatches))]
         return [
-            piece if any(e.pixels is not None for row in piece for e in row) else [*piece, [self._idle(picture=True)]]
-            for piece in pieces
+            microbatch
+            if any(e.pixels is not None for row in microbatch for e in row)
+            else [*microbatch, [self._idle(decoded=True)]]
+            for microbatch in microbatches
         ]
 
-    def _idle(self, *, picture: bool = False) -> Example:
+    def _idle(self, *, decoded: bool = False) -> Example:
         """A row without labels, so that a process without samples takes part in the update all the same."""
         processor = self.preparation.processor
-        ids = processor.encode([f"{IMAGE_TAG}-" if picture else "-"])[0]
+        ids = processor.encode([f"{IMAGE_TAG}-" if decoded else "-"])[0]
         labels, side = [IGNORE_INDEX] * len(ids), processor.image_size
-        if not picture:
+        if not decoded:
             return Example(id=IDLE, input_ids=ids, labels=labels)
         pixels, prompt = np.zeros((side, side, 3), np.uint8), CrayonPrompt.empty(processor.grid)
         return Example(id=IDLE, input_ids=ids, labels=labels, pixels=pixels, crayon=prompt)
@@ -357,7 +360,7 @@ class Schedule:
     Args:
         batches: makes them.
         by_length: whether samples of similar length share a batch.
-        image_share: probability that an update is one of Image-CIT, where there are two branches; None for the share
+        image_share: probability that an update is one of Image-CIT, where there are two adapters; None for the share
             of its samples in a pass over all.
         workers: how many updates are prepared ahead, each in a thread.
     """
@@ -365,7 +368,7 @@ class Schedule:
     def __init__(self, batches: Batches, *, by_length: bool, image_share: float | None, workers: int) -> None:
         self._batches, self._workers = batches, workers
         self._seed = batches.preparation.seed
-        slots = {branch: mixture.num_slots for branch, mixture in batches.mixtures.items()}
+        slots = {adapter: mixture.num_slots for adapter, mixture in batches.mixtures.items()}
         both = {IMAGE_CIT, VL_CIT} <= set(slots)
         if not both:
             self._share = float(IMAGE_CIT in slots)
@@ -374,7 +377,7 @@ class Schedule:
         chunk = {} if by_length else {"chunk_batches": 1}
         self._orders = {
             name: DataOrder(
-                lengths=batches.by_branch[name].lengths[mixture.samples(np.arange(mixture.num_slots), 0)],
+                lengths=batches.by_adapter[name].lengths[mixture.samples(np.arange(mixture.num_slots), 0)],
                 batch_size=batches.batch_size_total,
                 seed=self._seed,
                 **chunk,
@@ -390,34 +393,34 @@ class Schedule:
     @property
     def num_samples(self) -> int:
         """Of all sources together."""
-        return sum(len(source.lengths) for source in self._batches.by_branch.values())
+        return sum(len(source.lengths) for source in self._batches.by_adapter.values())
 
     @property
     def identity(self) -> str:
         """Names the samples that the order is made of; with others, of whatever reason, it would be another order."""
         digest = hashlib.sha256()
-        for name in sorted(self._batches.by_branch):
-            digest.update(name.encode() + self._batches.by_branch[name].lengths.astype("<i8").tobytes())
+        for name in sorted(self._batches.by_adapter):
+            digest.update(name.encode() + self._batches.by_adapter[name].lengths.astype("<i8").tobytes())
         return f"{self.num_samples} samples ({digest.hexdigest()[:8]})"
 
-    def branch(self, step: int) -> str:
-        """See `TrainingData.branch`."""
+    def adapter(self, step: int) -> str:
+        """See `TrainingData.adapter`."""
         return CRAYON if CRAYON in self._orders else adapter_of(self._seed, step, self._share)
 
     def samples(self, step: int) -> Int64Array:
-        """Numbers of the samples of a step, in its branch's source: those of all processes."""
-        branch = self.branch(step)
-        place = step if branch == CRAYON else adapter_step(self._seed, step, self._share)
-        mixture = self._batches.mixtures[branch]
+        """Numbers of the samples of a step, in its adapter's source: those of all processes."""
+        adapter = self.adapter(step)
+        place = step if adapter == CRAYON else adapter_step(self._seed, step, self._share)
+        mixture = self._batches.mixtures[adapter]
         number = place * self._batches.batch_size_total // mixture.num_slots
-        return mixture.samples(self._orders[branch].batch(place), number)
+        return mixture.samples(self._orders[adapter].batch(place), number)
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
         """See `TrainingData.batches`."""
 
         def prepare(step: int) -> Share:
             place = f"update {step + 1}"
-            return self._batches.share(self.branch(step), self.samples(step), step, place, rank, world)
+            return self._batches.share(self.adapter(step), self.samples(step), step, place, rank, world)
 
         return prepared_ahead(prepare, range(start, stop), self._workers)
 
@@ -426,8 +429,8 @@ class Schedule:
         image = image_steps(self._seed, step, self._share) if CRAYON not in self._orders else 0
         made = {CRAYON: step, IMAGE_CIT: image, VL_CIT: step - image}
         found: dict[str, float] = {}
-        for branch, mixture in self._batches.mixtures.items():
-            found |= mixture.passes(made[branch] * self._batches.batch_size_total)
+        for adapter, mixture in self._batches.mixtures.items():
+            found |= mixture.passes(made[adapter] * self._batches.batch_size_total)
         return found
 
     def steps_for(self, epochs: float) -> int:
@@ -437,8 +440,8 @@ class Schedule:
             ConfigError: next to none of the updates is drawn for visual instructions.
         """
         visual = VL_CIT in self._orders and self._share < 1
-        branch = VL_CIT if visual else IMAGE_CIT if IMAGE_CIT in self._orders else CRAYON
-        taken = epochs * self._batches.mixtures[branch].num_slots
+        adapter = VL_CIT if visual else IMAGE_CIT if IMAGE_CIT in self._orders else CRAYON
+        taken = epochs * self._batches.mixtures[adapter].num_slots
         wanted = max(1, round(taken / self._batches.batch_size_total))
         if not visual:
             return wanted
@@ -469,18 +472,18 @@ class HeldOut:
     @property
     def num_samples(self) -> int:
         """Of all sources together."""
-        return sum(len(source.lengths) for source in self._batches.by_branch.values())
+        return sum(len(source.lengths) for source in self._batches.by_adapter.values())
 
     def shares(self, rank: int, world: int) -> Iterator[Share]:
         """A process's share of every batch."""
         size = self._batches.batch_size_total
         parts = []
-        for branch, source in self._batches.by_branch.items():
+        for adapter, source in self._batches.by_adapter.items():
             order = np.argsort(-source.lengths, kind="stable").astype(np.int64)  # little padding
-            parts += [(branch, order[i : i + size]) for i in range(0, len(order), size)]
+            parts += [(adapter, order[i : i + size]) for i in range(0, len(order), size)]
 
         def prepare(number: int) -> Share:
-            branch, samples = parts[number]
-            return self._batches.share(branch, samples, HELD_OUT_STEP, "validation", rank, world)
+            adapter, samples = parts[number]
+            return self._batches.share(adapter, samples, HELD_OUT_STEP, "validation", rank, world)
 
         return prepared_ahead(prepare, range(len(parts)), self._workers)

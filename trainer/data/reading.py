@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.instruct.llava import read_conversations
-from datasets.instruct.panoptic import PanopticPicture, read_panoptic
+from datasets.instruct.panoptic import PanopticImage, read_panoptic
 from datasets.instruct.types import Gathered, gather
 from datasets.types import BadRecord
 
@@ -53,19 +53,19 @@ def image_roots(config: TrainConfig, item: ConversationSource) -> list[Path]:
     return [*dict.fromkeys([*(located(config, one.IMAGES) for one in config.DATA.CONVERSATIONS if one.IMAGES), own])]
 
 
-def read_pictures(config: TrainConfig) -> tuple[list[PanopticPicture], list[BadRecord]]:
+def read_images(config: TrainConfig) -> tuple[list[PanopticImage], list[BadRecord]]:
     """The annotated images of ``DATA.PANOPTIC``, and what is wrong with others.
 
     Raises:
         DataError: the annotations are unreadable.
     """
     source = config.DATA.PANOPTIC
-    pictures: list[PanopticPicture] = []
+    images: list[PanopticImage] = []
     bad: list[BadRecord] = []
     images = located(config, source.IMAGES)
     for item in read_panoptic(located(config, source.ANNOTATIONS), images, check_images=True):
-        if isinstance(item, PanopticPicture):
-            pictures.append(item)
+        if isinstance(item, PanopticImage):
+            images.append(item)
         else:
             bad.append(item)
-    return pictures, bad
+    return images, bad

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from collavo.instructions import KINDS, Kind
 from configs.load import ConfigError
 from datasets.instruct.mixture import SourcePart, drawn, is_held_out
-from datasets.instruct.panoptic import PanopticPicture, classes_of
-from datasets.instruct.types import Gathered, MissingPicture, Sample, share_pictures
+from datasets.instruct.panoptic import PanopticImage, classes_of
+from datasets.instruct.types import Gathered, MissingImage, Sample, share_images
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -23,7 +23,7 @@ from ..config import ConversationSource, TrainConfig
 from .loader import Conversations, CrayonInstructions, Preparation, Source
 from .maps import MapCache
 from .paths import located
-from .reading import gather_source, held_out_file, read_pictures, source_names
+from .reading import gather_source, held_out_file, read_images, source_names
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class StageData:
     """What a stage learns from.
 
     Attributes:
-        training: branch -> its samples.
+        training: adapter -> its samples.
         held_out: the same for the held-out loss; {} where none is computed.
     """
 
@@ -53,9 +53,9 @@ Split = tuple[Source, Source | None]
 
 
 def joined(sources: Mapping[str, Split]) -> StageData:
-    """The sources of all branches."""
-    held_out = {branch: split[1] for branch, split in sources.items() if split[1] is not None}
-    return StageData(training={branch: split[0] for branch, split in sources.items()}, held_out=held_out)
+    """The sources of all adapters."""
+    held_out = {adapter: split[1] for adapter, split in sources.items() if split[1] is not None}
+    return StageData(training={adapter: split[0] for adapter, split in sources.items()}, held_out=held_out)
 
 
 def conversations(config: TrainConfig, preparation: Preparation, device: torch.device) -> Split:
@@ -128,7 +128,7 @@ def _part(
 ) -> list[tuple[SourcePart, list[Sample]]]:
     """A source's samples as they are trained on; none where there are none."""
     told = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in samples]
-    shared = share_pictures(told, config.TRAIN.QUESTIONS)
+    shared = share_images(told, config.TRAIN.QUESTIONS)
     return [(SourcePart(name=name, size=len(shared), weight=weight), shared)] if shared else []
 
 
@@ -142,7 +142,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
 
     Raises:
         ConfigError: no annotations are named.
-        DataError: they are unreadable, or have no picture that is there.
+        DataError: they are unreadable, or have no image that is there.
         SegmenterError: their maps are not there.
     """
     source = config.DATA.PANOPTIC
@@ -150,20 +150,20 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         if not getattr(source, name):
             raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
     file = located(config, source.ANNOTATIONS)
-    pictures, bad = read_pictures(config)
-    missing = sum(isinstance(item, MissingPicture) for item in bad)
-    report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
-    if not pictures:
-        raise DataError(f"{file}: none of its pictures is in {located(config, source.IMAGES)}")
-    pictures = [pictures[i] for i in drawn(len(pictures), source.MAX_SAMPLES, preparation.seed, _PANOPTIC_KEY)]
-    kept, held = split(pictures, lambda one: one.image.name, config)
+    annotated, bad = read_images(config)
+    missing = sum(isinstance(item, MissingImage) for item in bad)
+    report(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
+    if not annotated:
+        raise DataError(f"{file}: none of its images is in {located(config, source.IMAGES)}")
+    annotated = [annotated[i] for i in drawn(len(annotated), source.MAX_SAMPLES, preparation.seed, _PANOPTIC_KEY)]
+    kept, held = split(annotated, lambda one: one.image.name, config)
     if not kept:
         raise DataError("DATA.VALIDATION: all images would be held out; lower the share")
     precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
     maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
     chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
 
-    def made(listed: Sequence[PanopticPicture]) -> CrayonInstructions:
+    def made(listed: Sequence[PanopticImage]) -> CrayonInstructions:
         return CrayonInstructions(listed, maps, chosen, preparation, classes_of(file))
 
     return made(kept), made(held) if held else None

@@ -1,4 +1,4 @@
-"""Which parameters a step trains; all others rest, and nothing moves them."""
+"""Which parameters a step trains; all others are frozen, and nothing moves them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..config import SHARED
 Parameters = dict[str, nn.Parameter]
 
 CRAYON = "crayon"
-"""The branch of stage ``cpt``."""
+"""The adapter of stage ``cpt``."""
 
 
 def groups(model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str) -> dict[str, Sequence[Parameters]]:
-    """What the steps of each branch train.
+    """What the steps of each adapter train.
 
     Args:
         model: carries the sets.
         adapters: the sets; none for stage ``cpt``.
         crayon: TRAIN.CRAYON; without a crayon prompt its parameters rest.
-    Returns: branch -> groups of parameters, by name.
+    Returns: adapter -> groups of parameters, by name.
     """
     prompt: list[Parameters] = [] if crayon == "none" else [crayon_parameters(model)]
     if not adapters.names:
@@ -36,9 +36,9 @@ def groups(model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: s
     return {name: [*prompt, adapters.parameters(name)] for name in adapters.names}
 
 
-def trained(branches: Mapping[str, Sequence[Parameters]]) -> Parameters:
-    """All parameters that any branch trains, by name."""
-    return {name: parameter for groups in branches.values() for group in groups for name, parameter in group.items()}
+def trained(adapters: Mapping[str, Sequence[Parameters]]) -> Parameters:
+    """All parameters that any adapter trains, by name."""
+    return {name: parameter for groups in adapters.values() for group in groups for name, parameter in group.items()}
 
 
 def num_weights(parameters: Iterable[nn.Parameter]) -> int:
@@ -53,10 +53,10 @@ def _num(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def separate(branches: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
-    """The groups of all branches, each once, in a fixed order."""
+def separate(adapters: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
+    """The groups of all adapters, each once, in a fixed order."""
     found: dict[tuple[str, ...], Parameters] = {}
-    for groups in branches.values():
+    for groups in adapters.values():
         for group in groups:
             found.setdefault(tuple(group), group)
     return list(found.values())

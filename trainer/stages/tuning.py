@@ -1,4 +1,4 @@
-"""Stages ``cpt`` and ``cit``: CoLLaVO's crayon prompt, and its LoRA sets, above a frozen model."""
+"""Stages ``cpt`` and ``cit``: CoLLaVO's crayon prompt, and its LoRA adapters, above a frozen model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _CONTINUED = (
 
 
 Sources = Callable[[TrainConfig, Preparation, torch.device], StageData]
-"""What each branch of a stage learns from."""
+"""What each adapter of a stage learns from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Parts:
     Attributes:
         model: the whole model, unwrapped.
         processor: of the model.
-        adapters: its LoRA sets.
+        adapters: its LoRA adapters.
         schedule: its data.
         held_out: what the held-out loss is computed on; None for nothing.
         steps: updates in all.
@@ -88,27 +88,27 @@ class Tuning:
     def __init__(self, config: TrainConfig, parts: Parts) -> None:
         self._config, self._parts = config, parts
         self.model, self.data, self.held_out = parts.model, parts.schedule, parts.held_out
-        self.branches: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
+        self.adapters: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
         self.settings = _settings(config, parts.steps)
         self._shared = _shared_settings(config, parts)
         self.image_tokens: int = parts.model.config.num_image_tokens
-        self._cost = TrainingCost.of_model(parts.model, trained(self.branches).values())
+        self._cost = TrainingCost.of_model(parts.model, trained(self.adapters).values())
 
-    def shared(self) -> dict[str, Any]:
+    def resume_settings(self) -> dict[str, Any]:
         """See `Job.shared`."""
         return self._shared
 
-    def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
+    def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
         """See `Job.standing`."""
         state = read_state(folder)
         return state.step, state.settings
 
-    def take_up(self, folder: Path) -> None:
+    def load_weights(self, folder: Path) -> None:
         """See `Job.take_up`."""
         load_crayon(folder, crayon_parameters(self._parts.model))
         self._parts.adapters.load(folder)
 
-    def ready(self) -> None:
+    def train_mode(self) -> None:
         """See `Job.ready`. The vision tower rests in every way."""
         model = self._parts.model
         if self._config.TRAIN.GRADIENT_CHECKPOINTING:
@@ -116,11 +116,11 @@ class Tuning:
         model.train()
         model.vision_tower.eval()
 
-    def own(self, group: Parameters) -> Mapping[str, Any]:
+    def group_settings(self, group: Parameters) -> Mapping[str, Any]:
         """See `Job.own`."""
         return all_alike(group)
 
-    def content(self, placement: Placement, step: int) -> Callable[[Path], None]:
+    def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
         """See `Job.content`."""
         adapters = self._parts.adapters
         crayon = placement.weights(crayon_parameters(self._parts.model))
@@ -144,11 +144,11 @@ class Tuning:
             segmenter=None if segmenter is None else segmenter.model_dump(exclude_defaults=True),
         )
 
-    def introduction(self, moving: Parameters) -> str:
+    def describe(self, moving: Parameters) -> str:
         """See `Job.introduction`."""
         parts, train = self._parts, self._config.TRAIN
         number, total = num_weights(moving.values()), num_weights(parts.model.parameters())
-        sets = f", LoRA sets {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
+        sets = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon prompt: "
             f"{train.CRAYON}{sets}); attention {parts.model.config._attn_implementation}; "
@@ -220,7 +220,7 @@ def load_tuning(
     Args:
         config: resolved.
         device: of this process.
-        names: of the LoRA sets.
+        names: of the LoRA adapters.
         sources: of the stage.
         alike: see `trainer.data.loader.Schedule`.
 
@@ -240,7 +240,7 @@ def load_tuning(
         max_length=config.TRAIN.MAX_LENGTH,
         seed=config.TRAIN.SEED,
         crayon=config.CRAYON,
-        spoil=config.DATA.SPOIL,
+        corruption=config.DATA.SPOIL,
         questions=config.TRAIN.QUESTIONS,
     )
     data = sources(config, preparation, device)

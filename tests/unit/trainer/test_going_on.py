@@ -1,4 +1,4 @@
-"""Held-out loss, other settings, other data, other optimisers, packed rows: what they change, and what they leave."""
+"""Held-out loss, other settings, other data, other optimizers, packed rows: what they change, and what they leave."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_a_held_out_share_is_not_trained_on_and_changes_nothing_else(run: Run, t
         "validation/tiny_instruct",
     }
     data: Any = job
-    trained = {s.image.name.split("/")[-1] for s in data.data._batches.by_branch["vl_cit"]._samples if s.image}
-    held = {s.image.name.split("/")[-1] for s in data.held_out._batches.by_branch["vl_cit"]._samples if s.image}
-    pictures = {p.image.name for p in data.held_out._batches.by_branch["image_cit"]._pictures}
-    assert held and pictures and not trained & (held | pictures)
+    trained = {s.image.name.split("/")[-1] for s in data.data._batches.by_adapter["vl_cit"]._samples if s.image}
+    held = {s.image.name.split("/")[-1] for s in data.held_out._batches.by_adapter["vl_cit"]._samples if s.image}
+    images = {p.image.name for p in data.held_out._batches.by_adapter["image_cit"]._images}
+    assert held and images and not trained & (held | images)
 
 
 def test_the_held_out_loss_is_that_of_the_model_row_by_row(run: Run, tiny: Path, tmp_path: Path) -> None:
@@ -60,13 +60,13 @@ def test_the_held_out_loss_is_that_of_the_model_row_by_row(run: Run, tiny: Path,
     data: Any = job
     model = data.model.eval()
     total = labels = 0.0
-    for branch, source in data.held_out._batches.by_branch.items():
+    for adapter, source in data.held_out._batches.by_adapter.items():
         for index in range(len(source.lengths)):
             batch = collate([source.example(index, 2**40)], data._parts.processor)
             with torch.no_grad():
                 total += float(batch.loss(model, Totals(samples=1, labels=1)))
             labels += batch.num_labels
-        assert branch in ("image_cit", "vl_cit")
+        assert adapter in ("image_cit", "vl_cit")
     (row,) = rows(save, "validation_loss")[-1:]
     assert row["validation_loss"] == pytest.approx(total / labels, rel=1e-5) and row["validation_labels"] == labels
     kept = json.loads((save / "validation.json").read_text())
@@ -176,7 +176,7 @@ def test_packed_rows_have_the_loss_and_gradient_of_separate_ones(
     for pack in (False, True):
         job = load_job(configured(tiny, tmp_path, *more, "TRAIN.PACK", pack), CPU)
         job.model.double()
-        job.ready()
+        job.train_mode()
         gradients = []
         for step in range(3):
             (batch,) = next(iter(job.data.batches(step, step + 1, 0, 1)))

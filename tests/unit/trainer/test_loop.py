@@ -40,7 +40,7 @@ class Numbers:
         return len(self.ids)
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         return 0
 
     @property
@@ -61,7 +61,7 @@ class Data:
     def __init__(self, shares: Sequence[Share], seconds: float = 0.0) -> None:
         self._shares, self._seconds = shares, seconds
 
-    def branch(self, step: int) -> str:
+    def adapter(self, step: int) -> str:
         return "all"
 
     def passes(self, step: int) -> Mapping[str, float]:
@@ -104,8 +104,8 @@ def test_losses_and_counts_are_those_of_the_sources(accelerator: Accelerator) ->
 
 
 def test_an_update_without_a_sample_is_an_error_that_names_them(accelerator: Accelerator) -> None:
-    with pytest.raises(AgreedError, match="update 1 has nothing to learn from: .*\n  picture 1.jpg is damaged"):
-        run(accelerator, Data([Share([Numbers({})], ["picture 1.jpg is damaged"])]))
+    with pytest.raises(AgreedError, match="update 1 has nothing to learn from: .*\n  image 1.jpg is damaged"):
+        run(accelerator, Data([Share([Numbers({})], ["image 1.jpg is damaged"])]))
 
 
 def test_too_many_skipped_samples_end_a_training_after_the_first_hundred() -> None:
