@@ -48,7 +48,7 @@ class Template:
 
     def prompt(self, objects: str | None, question: str, *, with_objects: bool = True, system: str = SYSTEM) -> str:
         """A whole prompt; see `parts`."""
-        return "".join(self.parts(objects, question, with_objects=told, system=system))
+        return "".join(self.parts(objects, question, with_objects=with_objects, system=system))
 
     def next_turn(self, question: str) -> str:
         """What follows the end of a reply when the user goes on asking."""

@@ -93,7 +93,7 @@ class Microbatch(Protocol):
         """Its counts by source."""
 
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Its share of the batch's loss, a scalar: those of all microbatches add up to it; and the part of each source."""
+        """Its share of the batch's loss, a scalar: all microbatches add up to it. And each source's part of it."""
 
 
 @dataclass(frozen=True)

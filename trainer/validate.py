@@ -18,7 +18,7 @@ from PIL import Image
 from collavo.checkpoint.examine import describe_checkpoint
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
-from collavo.template import CHAT
+from collavo.template import CHAT, SYSTEM
 from collavo.training_inputs import IGNORE, ConversationError, TrainingInputs, training_inputs
 from configs.common.words import shown as inline
 from datasets.image import UNREADABLE, decode
@@ -176,7 +176,7 @@ def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
     """Check the annotated images; whether all of them can be used."""
     source, findings = config.DATA.PANOPTIC, Findings()
     try:
-        images, bad = read_images(config)
+        annotated, bad = read_images(config)
         maps = _panoptic_maps(config)
     except (DataError, SegmenterError) as error:
         _say(f"  UNREADABLE: {inline(str(error), LONGEST)}")
@@ -184,11 +184,11 @@ def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
     for record in bad:
         kind = "MISSING images" if isinstance(record, MissingImage) else "MALFORMED annotations"
         findings.add(kind, f"{record.where}: {record.reason}")
-    images: list[ImageSource] = [image.image for image in images]
-    faults = _unreadable(source.ANNOTATIONS, [*images, *maps.values()], quick)
-    for image in images:
-        _count_image(image, maps.get(image.image.name), faults, findings)
-    _say(f"{inline(source.ANNOTATIONS)}: {len(images) + len(bad)} annotated images, {findings.used} can be used")
+    files: list[ImageSource] = [*(one.image for one in annotated), *maps.values()]
+    faults = _unreadable(source.ANNOTATIONS, files, quick)
+    for one in annotated:
+        _count_image(one, maps.get(one.image.name), faults, findings)
+    _say(f"{inline(source.ANNOTATIONS)}: {len(annotated) + len(bad)} annotated images, {findings.used} can be used")
     findings.show(most)
     return not findings.skipped and findings.used > 0
 
@@ -292,8 +292,7 @@ def marked(sample: Sample, encoder: Encoder | None) -> str:
     if encoder is None:
         objects = None if sample.image is None else ""
         first, *later = sample.turns
-        system = {"system": sample.system} if sample.system else {}
-        text = CHAT.prompt(objects, first.question, told=sample.with_objects, **system)
+        text = CHAT.prompt(objects, first.question, with_objects=sample.with_objects, system=sample.system or SYSTEM)
         text += f"{LEARNED}{first.answer}{CHAT.end.rstrip()}{END}\n"
         for turn in later:
             text += f"{CHAT.next_turn(turn.question)}{LEARNED}{turn.answer}{CHAT.end.rstrip()}{END}\n"

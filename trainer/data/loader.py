@@ -63,7 +63,7 @@ class ShownImage:
     """An image as it is trained on.
 
     Attributes:
-        image: decoded.
+        decoded: the image.
         true: what is truly in it.
         told: what the model is told.
         map_seconds: its map took.
@@ -137,7 +137,7 @@ class Preparation:
             id=sample.id,
             input_ids=inputs.input_ids,
             labels=inputs.labels,
-            pixels=None if image is None else image.image.pixels,
+            pixels=None if image is None else image.decoded.pixels,
             crayon=None if image is None else image.told,
             parts=inputs.parts,
             map_seconds=0.0 if image is None else image.map_seconds,

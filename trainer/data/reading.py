@@ -60,12 +60,12 @@ def read_images(config: TrainConfig) -> tuple[list[PanopticImage], list[BadRecor
         DataError: the annotations are unreadable.
     """
     source = config.DATA.PANOPTIC
-    images: list[PanopticImage] = []
+    annotated: list[PanopticImage] = []
     bad: list[BadRecord] = []
-    images = located(config, source.IMAGES)
-    for item in read_panoptic(located(config, source.ANNOTATIONS), images, check_images=True):
+    folder = located(config, source.IMAGES)
+    for item in read_panoptic(located(config, source.ANNOTATIONS), folder, check_images=True):
         if isinstance(item, PanopticImage):
-            images.append(item)
+            annotated.append(item)
         else:
             bad.append(item)
-    return images, bad
+    return annotated, bad
