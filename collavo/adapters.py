@@ -22,7 +22,7 @@ from modeling.weight_files import check_range, load, save
 
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
-from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, VL_CIT, is_crayon
+from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, TARGETS, VL_CIT, is_crayon, linears
 
 __all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "crayon_parameters", "merge"]
 
@@ -41,6 +41,8 @@ class Adapters:
         rank: of every pair.
         alpha: scale times rank.
         dropout: before the A matrices, in training.
+        ranks: of adapters that have another one.
+        targets: the decoder's linears that carry them.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Adapters:
         rank: int = 64,
         alpha: int = 64,
         dropout: float = 0.0,
+        ranks: Mapping[str, int] | None = None,
+        targets: Sequence[str] = TARGETS,
     ) -> None:
         self.names = tuple(names)
         self._peft: PeftModel | None = None
@@ -58,7 +62,13 @@ class Adapters:
             self._add(
                 model,
                 name,
-                LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LINEARS, bias="none"),
+                LoraConfig(
+                    r=(ranks or {}).get(name, rank),
+                    lora_alpha=alpha,
+                    lora_dropout=dropout,
+                    target_modules=linears(targets),
+                    bias="none",
+                ),
             )
         self._activate()
 

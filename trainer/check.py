@@ -33,7 +33,7 @@ from pipeline.runtime.lock import check_free
 from pipeline.runtime.session import Options
 
 from .checkpoint_folders import in_use, newest
-from .config import SEGMENTER_STATE, SETS, TrainConfig
+from .config import SEGMENTER_STATE, SETS, TrainConfig, lora_record
 from .data.paths import missing
 
 FIXED = ("TRAIN.STAGE", "TRAIN.ADAPTERS", "LORA", "foundation", "sizes", "classes", "start")
@@ -145,7 +145,7 @@ def _comparable(config: TrainConfig) -> Iterator[tuple[str, Any]]:
     yield "DATA.KINDS", data.KINDS
     yield "DATA.PANOPTIC.ANNOTATIONS", data.PANOPTIC.ANNOTATIONS
     yield "DATA.CONVERSATIONS", [item.FILE for item in data.CONVERSATIONS]
-    yield "LORA", [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT]
+    yield "LORA", lora_record(config.LORA)
     if config.TRAIN.STEPS is not None:
         yield "steps", config.TRAIN.STEPS
 
@@ -183,6 +183,11 @@ def _check_adapters(config: TrainConfig, folder: Path, state: State) -> None:
         raise RunError(
             f"RESUME_FROM: {folder} has the LoRA adapters {', '.join(state.adapters)}, TRAIN.ADAPTERS "
             f"{config.TRAIN.ADAPTERS} trains {', '.join(wanted)}. {hint}{fresh}"
+        )
+    if (dict(state.ranks), state.targets) != (dict(lora.RANKS), lora.targets):
+        raise RunError(
+            f"RESUME_FROM: the adapters of {folder} have LORA.RANKS {dict(state.ranks)} and LORA.TARGETS "
+            f"[{', '.join(state.targets)}]: set these to go on with them. {fresh}"
         )
     if (state.rank, state.alpha) != (lora.R, lora.ALPHA):
         raise RunError(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from collavo.instructions import KINDS
-from collavo.trainable_parts import IMAGE_CIT, VL_CIT
+from collavo.trainable_parts import IMAGE_CIT, TARGETS, VL_CIT
 from configs.common.words import quoted
 from configs.load import ConfigError
 from pipeline.catalog import Catalog
@@ -102,15 +102,24 @@ class LoRAConfig:
 
     Attributes:
         R: rank.
+        RANKS: of adapters that have another one, as {vl_cit: 32}.
         ALPHA: numerator of the scale.
+        TARGETS: the decoder's linears that carry them, of wqkv, wo, w1, w2, w3; empty for all.
         DROPOUT: before the A matrices.
         FRESH: start new sets where the checkpoint of RESUME_FROM has some, instead of going on with those.
     """
 
     R: FromOne = 64
+    RANKS: dict[str, FromOne] = field(default_factory=dict)
     ALPHA: FromOne = 64
+    TARGETS: list[Literal["wqkv", "wo", "w1", "w2", "w3"]] = field(default_factory=list)
     DROPOUT: BelowOne = 0.0
     FRESH: bool = False
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """``TARGETS``, each once, in the order of the decoder; all where none is named."""
+        return tuple(name for name in TARGETS if name in self.TARGETS) or TARGETS
 
 
 @dataclass
@@ -299,11 +308,24 @@ def _check(config: TrainConfig) -> None:
         key = "TRAIN.PACK True" if train.PACK else "TRAIN.QUESTIONS above 1"
         raise ConfigError(f"{key} hides parts of a row from each other, which flash_attention_2 cannot do")
     _check_validation(config)
+    if unknown := sorted(set(config.LORA.RANKS) - set(SETS[train.ADAPTERS])):
+        raise ConfigError(
+            f"LORA.RANKS: {quoted(unknown[0])} is no adapter of TRAIN.ADAPTERS {train.ADAPTERS}; there are "
+            f"{', '.join(SETS[train.ADAPTERS])}"
+        )
     if (train.STAGE, train.CRAYON) == ("cpt", "none"):
         raise ConfigError("TRAIN.STAGE cpt trains the crayon prompt, TRAIN.CRAYON none leaves nothing to train")
     if train.LR_END > train.LR:
         raise ConfigError(f"TRAIN.LR_END {train.LR_END:g} is above TRAIN.LR {train.LR:g}; the rate falls to LR_END")
     _check_scale(config.XDECODER.SCALE)
+
+
+def lora_record(lora: LoRAConfig) -> list[Any]:
+    """What a continuation must have in common with what it continues; rank, alpha and dropout where that is all."""
+    record: list[Any] = [lora.R, lora.ALPHA, lora.DROPOUT]
+    if lora.RANKS or lora.targets != TARGETS:
+        record += [dict(lora.RANKS), list(lora.targets)]
+    return record
 
 
 def rows_are_masked(config: TrainConfig) -> bool:

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from modeling.files import FileError, is_file, is_folder, shown
 from modeling.weight_files import FLOATS, check_range, describe, load
 
 from ..errors import CheckpointError
-from ..trainable_parts import is_crayon, lora_shapes
+from ..trainable_parts import TARGETS, is_crayon, lora_shapes
 from .names import fingerprint, read_json
 from .recorded import CrayonRecord, SegmenterRecord
 from .sizes import Queries, Shaped, Strict, validated
@@ -56,6 +56,8 @@ class State:
         crayon: which queries act: both, semantic or none.
         settings: what a continuation must have in common: seed, batch size, data; by name.
         template: name of the conversation's wrapper.
+        ranks: of adapters that have another one than ``rank``.
+        targets: the decoder's linears that carry the adapters.
         segmenter: that made the maps of visual instructions, by the keys of ``SEGMENTER``; None for none that could
             make others.
         version: of this layout.
@@ -71,7 +73,16 @@ class State:
     settings: Mapping[str, Any]
     template: str = "chat"
     segmenter: Mapping[str, Any] | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    targets: tuple[str, ...] = TARGETS
     version: int = VERSION
+
+    def rank_of(self, adapter: str) -> int:
+        """Rank of an adapter."""
+        return self.ranks.get(adapter, self.rank)
+
+
+_Target = Literal["wqkv", "wo", "w1", "w2", "w3"]
 
 
 class _StateFile(Strict):
@@ -85,6 +96,14 @@ class _StateFile(Strict):
     alpha: Annotated[int, Field(ge=1, le=2**20)]
     crayon: Queries
     settings: dict[str, Any]
+    ranks: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = {}
+    targets: Annotated[list[Literal["wqkv", "wo", "w1", "w2", "w3"]], Field(min_length=1)] = [
+        "wqkv",
+        "wo",
+        "w1",
+        "w2",
+        "w3",
+    ]
     template: Literal["chat", "demo"] = "chat"
     segmenter: SegmenterRecord | None = None
     version: int
@@ -133,7 +152,11 @@ def is_trained(folder: Path) -> bool:
 
 def write_state(folder: Path, state: State) -> None:
     """Write ``state.json``."""
-    (folder / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+    values = asdict(state)
+    for key, usual in (("ranks", {}), ("targets", TARGETS)):
+        if values[key] == usual:
+            del values[key]  # earlier versions of this code read it too
+    (folder / STATE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def read_state(folder: Path) -> State:
@@ -168,6 +191,7 @@ def read_state(folder: Path) -> State:
             "segmenter": segmenter,
             "started_from": str(below),
             "adapters": tuple(said.adapters),
+            "targets": tuple(said.targets),
         }
     )
 
@@ -233,16 +257,16 @@ def check_trained(folder: Path, state: State, below: Mapping[str, Shaped]) -> No
         CheckpointError: a file is missing, unreadable or of other settings, or a tensor is missing, unknown or misfits.
     """
     _check_shapes(folder / CRAYON, {name: tuple(tensor.shape) for name, tensor in below.items() if is_crayon(name)})
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, tensor in below.items():
-        wanted |= lora_shapes(name, tuple(tensor.shape), state.rank)
     for adapter in state.adapters:
+        rank = state.rank_of(adapter)
+        wanted: dict[str, tuple[int, ...]] = {}
+        for name, tensor in below.items():
+            wanted |= lora_shapes(name, tuple(tensor.shape), rank, state.targets)
         file = folder / adapter / ADAPTER_CONFIG
         said = validated(_AdapterFile, read_json(file), file)
-        if (said.r, said.lora_alpha) != (state.rank, state.alpha):
+        if (said.r, said.lora_alpha) != (rank, state.alpha):
             raise CheckpointError(
-                f"{file}: r and lora_alpha are {said.r} and {said.lora_alpha}, {STATE} says {state.rank} and "
-                f"{state.alpha}"
+                f"{file}: r and lora_alpha are {said.r} and {said.lora_alpha}, {STATE} says {rank} and {state.alpha}"
             )
         _check_shapes(folder / adapter / ADAPTER, wanted)
 
@@ -273,6 +297,8 @@ def identity_of(folder: Path) -> str:
     state = read_state(folder)
     digest = hashlib.sha256(identity_of(Path(state.started_from)).encode())
     digest.update(repr((state.adapters, state.rank, state.alpha, state.crayon)).encode())
+    if state.ranks:
+        digest.update(repr(sorted(state.ranks.items())).encode())  # ranks scale what the adapters add
     for file in (folder / CRAYON, *(folder / name / ADAPTER for name in state.adapters)):
         try:
             digest.update(file.read_bytes())
@@ -330,6 +356,8 @@ def apply(folder: Path, model: CoLLaVOForConditionalGeneration) -> Any:
     state = read_state(folder)
     model.config.crayon_queries = state.crayon
     load_crayon(folder, crayon_parameters(model))
-    adapters = Adapters(model, state.adapters, rank=state.rank, alpha=state.alpha)
+    adapters = Adapters(
+        model, state.adapters, rank=state.rank, alpha=state.alpha, ranks=state.ranks, targets=state.targets
+    )
     adapters.load(folder)
     return adapters

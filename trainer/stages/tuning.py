@@ -21,6 +21,7 @@ from collavo.load_collavo import DTYPES, load_examined
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
+from collavo.trainable_parts import TARGETS
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import Segmenter
 from pipeline.run.plan import Plan, run_tasks
@@ -28,7 +29,7 @@ from pipeline.runtime.console import LoadingBar, warn
 from pipeline.runtime.launch import is_main
 
 from ..checkpoint import write_tuned
-from ..config import TrainConfig, rows_are_masked
+from ..config import TrainConfig, lora_record, rows_are_masked
 from ..cost import TrainingCost
 from ..data.loader import Batches, HeldOut, Preparation, Schedule, Source
 from ..data.sources import StageData
@@ -137,6 +138,8 @@ class Tuning:
             stage=config.TRAIN.STAGE,
             adapters=self._parts.adapters.names,
             rank=config.LORA.R,
+            ranks=dict(config.LORA.RANKS) if self._parts.adapters.names else {},
+            targets=config.LORA.targets if self._parts.adapters.names else TARGETS,
             alpha=config.LORA.ALPHA,
             crayon=config.TRAIN.CRAYON,
             settings=self._shared,
@@ -255,7 +258,15 @@ def load_tuning(
     model = _start(config, examined, device)
     torch.manual_seed(config.TRAIN.SEED)
     lora, state = config.LORA, examined.described.state
-    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
+    adapters = Adapters(
+        model,
+        names,
+        rank=lora.R,
+        alpha=lora.ALPHA,
+        dropout=lora.DROPOUT,
+        ranks=lora.RANKS,
+        targets=lora.targets,
+    )
     if state is not None and state.adapters and not lora.FRESH:
         adapters.load(examined.described.folder)
     parts = Parts(
@@ -323,7 +334,7 @@ def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
         "steps": parts.steps,
         "data": parts.schedule.identity,
         "foundation": fingerprint(parts.started_from),
-        "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
+        "LORA": lora_record(config.LORA),
         "DATA.SPOIL": data.SPOIL,
         "DATA.KINDS": list(data.KINDS),
         "CRAYON": {"OBJECT_LIST": config.CRAYON.object_list, "MAP_SCALE": config.CRAYON.map_scale},

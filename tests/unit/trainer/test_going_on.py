@@ -14,6 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from collavo.checkpoint.finetuned_checkpoint import read_state
+from collavo.load_collavo import load_model
+from collavo.options import LLMConfig
+from configs.load import ConfigError
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.session import AgreedError
 from tests.tiny_training import STEP, tiny
@@ -229,3 +233,25 @@ def test_weights_and_limits_of_sources(tiny: Path, tmp_path: Path) -> None:
     job = load_job(configured(tiny, tmp_path, *CIT, "DATA.CONVERSATIONS", listed), CPU)
     passes = job.data.passes(500)
     assert passes["tiny_instruct"] == pytest.approx(3 * passes["tiny_instruct (2)"])
+
+
+def test_targets_and_ranks_are_those_asked_for_and_load_anywhere(run: Run, tiny: Path, tmp_path: Path) -> None:
+    more = (*CIT, "LORA.TARGETS", "[w2, wqkv]", "LORA.RANKS", "{vl_cit: 2}", "TRAIN.STEPS", 2)
+    save, job, _ = run("out", *more)
+    folder = save / STEP.format(2)
+    for name, rank in (("image_cit", 4), ("vl_cit", 2)):
+        held = weights(save, 2, name)
+        assert {key.split(".")[-4] for key in held} == {"wqkv", "w2"}
+        assert {tensor.shape[0] for key, tensor in held.items() if "lora_A" in key} == {rank}
+    state = read_state(folder)
+    assert (state.ranks, state.targets, state.rank_of("image_cit")) == ({"vl_cit": 2}, ("wqkv", "w2"), 4)
+    loaded = load_model(LLMConfig(BITS=32, DTYPE="fp32"), folder, CPU)
+    trained = dict(job.model.named_parameters())
+    for name, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, trained[name]), name
+    run("out", *more, "TRAIN.STEPS", 2, "RESUME", True)
+    config = configured(tiny, tmp_path / "other", *CIT, "RESUME_FROM", folder)
+    with pytest.raises(RunError, match=r"LORA.RANKS \{'vl_cit': 2\} and LORA.TARGETS \[wqkv, w2\]: set these"):
+        check(config, read_training([], [])[1])
+    with pytest.raises(ConfigError, match="LORA.RANKS: 'nope' is no adapter of TRAIN.ADAPTERS dual"):
+        configured(tiny, tmp_path, "LORA.RANKS", "{nope: 3}")
