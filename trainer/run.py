@@ -99,6 +99,11 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
                 f"TRAIN.STAGE {config.TRAIN.STAGE} has the whole model on every process: launch it with "
                 "configs/accel/ddp_accel.yaml"
             )
+        if sharding is not None and config.TRAIN.OPTIMIZER != "adamw":
+            raise RunError(
+                f"TRAIN.OPTIMIZER {config.TRAIN.OPTIMIZER} keeps its state whole on every process, and the launch "
+                "shards it: use adamw, or configs/accel/ddp_accel.yaml"
+            )
         # which LoRA adapter rests changes from update to update, and a batch of texts leaves the crayon prompt out
         unused = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
         accelerator = start_accelerator(

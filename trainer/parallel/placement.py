@@ -283,6 +283,8 @@ def place(
         own: what groups of parameters have of their own; only where the whole model is everywhere.
         kind: of AdamW; one of bitsandbytes only where the whole model is everywhere.
     """
+    if sharding is not None and kind != "adamw":
+        raise ValueError(f"{kind} cannot be sharded")
     if sharding is None:
         return Whole(accelerator, model, adapters, lr=lr, weight_decay=weight_decay, own=own, kind=kind)
     if sharding.kind == "fsdp2":
