@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def load_examined(
     trainable: bool = False,
     base_only: bool = False,
     masked: bool = False,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> CoLLaVOForConditionalGeneration:
     """Load the model of a checkpoint that `examine` found whole; see `load_model`.
@@ -112,6 +114,7 @@ def load_examined(
         trainable: see `load_model`.
         base_only: leave out what a training run left, and load the whole checkpoint below it.
         masked: see `resolve_attention`.
+        seed: of a fresh crayon prompt, where the checkpoint has none.
         progress: see `load_model`.
 
     Raises:
@@ -135,6 +138,7 @@ def load_examined(
     if weight:
         tensors = read_tensors(described.base, compared=False)
         watch = watched_loading(described.tensors, tensors, dtype, progress)
+        tensors = {**tensors, **fresh_crayon(described.lacking, config.text.initializer_range, seed)}
     else:
         torch.manual_seed(0)
         tensors = CoLLaVOForConditionalGeneration(config).state_dict()
@@ -151,6 +155,27 @@ def load_examined(
     if trained:
         apply_training(described.folder, model)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def fresh_crayon(shapes: Mapping[str, tuple[int, ...]], deviation: float, seed: int) -> dict[str, torch.Tensor]:
+    """A crayon prompt as training from scratch begins with it; see `CoLLaVOForConditionalGeneration._init_weights`.
+
+    Args:
+        shapes: of its parameters, by name.
+        deviation: of the weights of the pairs' first halves.
+        seed: from 0.
+    Returns: float32; the second half of every pair is zero, so that a fresh crayon prompt changes nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, torch.Tensor] = {}
+    for name, shape in sorted(shapes.items()):
+        if name.endswith((".bias", f"{CRAYON_PAIR[1]}.weight")):
+            found[name] = torch.zeros(shape)
+            continue
+        pair = name.endswith(f"{CRAYON_PAIR[0]}.weight")
+        spread = deviation if pair else shape[1] ** -0.5 if ".projector." in name else 1.0
+        found[name] = spread * torch.randn(shape, generator=generator)
+    return found
 
 
 def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:

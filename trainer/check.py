@@ -154,7 +154,7 @@ def _check_start(config: TrainConfig) -> SegmenterConfig:
     """Check what a stage that trains CoLLaVO starts from; returns the segmenter that goes with it."""
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
-    described = describe_checkpoint(locate(config.RESUME_FROM))
+    described = describe_checkpoint(locate(config.RESUME_FROM), fresh_crayon=True)
     base = described.folder
     settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
     if described.state is not None and described.state.adapters:

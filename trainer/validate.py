@@ -145,7 +145,7 @@ def _encoder(config: TrainConfig) -> Encoder | None:
         return None
     from collavo.tokenizer import load_tokenizer
 
-    described = describe_checkpoint(locate(config.RESUME_FROM))
+    described = describe_checkpoint(locate(config.RESUME_FROM), fresh_crayon=True)
     settings = settings_for(described.folder, config.CRAYON, config.SEGMENTER, CHAT)
     sizes = described.sizes
     return Encoder(

@@ -25,7 +25,7 @@ from collavo.trainable_parts import TARGETS
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import Segmenter
 from pipeline.run.plan import Plan, run_tasks
-from pipeline.runtime.console import LoadingBar, warn
+from pipeline.runtime.console import LoadingBar, say, warn
 from pipeline.runtime.launch import is_main
 
 from ..checkpoint import write_tuned
@@ -233,7 +233,10 @@ def load_tuning(
     base = locate(config.RESUME_FROM).resolve()
     settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
     config = replace(config, CRAYON=settings.crayon, SEGMENTER=settings.segmenter)
-    examined = examine(base, settings.template)
+    examined = examine(base, settings.template, fresh_crayon=True)
+    if examined.described.lacking and is_main(os.environ):
+        note = "trained from scratch" if examined.described.state is None else "that of the checkpoint"
+        say(f"{examined.described.base} has no crayon prompt; it is {note}")
     if is_main(os.environ):
         for note in settings.notes:
             warn(note)
@@ -304,6 +307,7 @@ def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoL
             trainable=True,
             base_only=True,
             masked=rows_are_masked(config),
+            seed=config.TRAIN.SEED,
             progress=bar.show,
         )
     model.config.crayon_queries = config.TRAIN.CRAYON

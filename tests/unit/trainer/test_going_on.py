@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from collavo.checkpoint.finetuned_checkpoint import read_state
+from collavo.errors import CheckpointError
 from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
+from collavo.trainable_parts import is_crayon
 from configs.load import ConfigError
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.session import AgreedError
@@ -255,3 +257,28 @@ def test_targets_and_ranks_are_those_asked_for_and_load_anywhere(run: Run, tiny:
         check(config, read_training([], [])[1])
     with pytest.raises(ConfigError, match="LORA.RANKS: 'nope' is no adapter of TRAIN.ADAPTERS dual"):
         configured(tiny, tmp_path, "LORA.RANKS", "{nope: 3}")
+
+
+def test_a_base_without_a_crayon_prompt_gets_a_fresh_one(run: Run, tiny: Path, tmp_path: Path) -> None:
+    """It changes no answer at first, is trained, and the checkpoint loads over the same base."""
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny / "checkpoint", bare)
+    tensors = load_file(bare / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not is_crayon(name)}
+    save_file(kept, bare / "model.safetensors", {"format": "pt"})
+    llm = LLMConfig(BITS=32, DTYPE="fp32")
+    with pytest.raises(CheckpointError, match="has no crayon prompt; train one first"):
+        load_model(llm, bare, CPU)
+    save, job, before = run("out", "RESUME_FROM", bare, "TRAIN.STEPS", 2)
+    fresh = {name: tensor for name, tensor in before.items() if is_crayon(name)}
+    assert fresh.keys() == {name for name in tensors if is_crayon(name)}
+    assert all(not tensor.any() for name, tensor in fresh.items() if ".crayon_b." in name)
+    assert fresh["crayon.semantic.weight"].std() == pytest.approx(1, abs=0.05)
+    loaded = dict(load_model(llm, save / STEP.format(2), CPU).named_parameters())
+    for name, tensor in load_file(save / STEP.format(2) / "crayon.safetensors").items():
+        assert torch.equal(loaded[name], tensor)
+    assert any(not torch.equal(loaded[name], tensor) for name, tensor in fresh.items() if ".crayon_b." in name)
+    del tensors["crayon.numbering.weight"]
+    save_file(tensors, bare / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="lacks crayon.numbering.weight"):
+        load_job(configured(tiny, tmp_path / "other", "RESUME_FROM", bare), CPU)
