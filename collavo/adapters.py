@@ -22,14 +22,19 @@ from modeling.weight_files import check_range, load, save
 
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
-from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, TARGETS, VL_CIT, is_crayon, linears
+from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, TARGETS, VL_CIT, is_crayon, linears, part_of
 
-__all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "crayon_parameters", "merge"]
+__all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "base_parameters", "crayon_parameters", "merge"]
 
 
 def crayon_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters of the crayon prompt: queries, their MLP, and the low-rank pairs that bring it into the decoder."""
     return {name: parameter for name, parameter in model.named_parameters() if is_crayon(name)}
+
+
+def base_parameters(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Parameter]:
+    """Parameters of parts of the base checkpoint; see `trainable_parts.PARTS`."""
+    return {name: parameter for name, parameter in model.named_parameters() if part_of(name) in parts}
 
 
 class Adapters:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig, LLMConfig
 from .template import Template
-from .trainable_parts import CRAYON_PAIR
+from .trainable_parts import CRAYON_PAIR, part_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def load_examined(
     base_only: bool = False,
     masked: bool = False,
     seed: int = 0,
+    parts: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CoLLaVOForConditionalGeneration:
     """Load the model of a checkpoint that `examine` found whole; see `load_model`.
@@ -114,6 +115,7 @@ def load_examined(
         trainable: see `load_model`.
         base_only: leave out what a training run left, and load the whole checkpoint below it.
         masked: see `resolve_attention`.
+        parts: of the base checkpoint that are to be trained: they are not quantised.
         seed: of a fresh crayon prompt, where the checkpoint has none.
         progress: see `load_model`.
 
@@ -134,6 +136,8 @@ def load_examined(
             for name, _ in examined.blank.named_modules()
             if name.startswith("crayon.") or name.endswith(CRAYON_PAIR)
         ]
+    changed = {*parts, *(described.state.parts if weight and described.state is not None else ())}
+    keep += [name for name, _ in examined.blank.named_modules() if part_of(f"{name}.") in changed]
     watch: AbstractContextManager[None] = nullcontext()
     if weight:
         tensors = read_tensors(described.base, compared=False)

@@ -28,6 +28,17 @@ CRAYON_PAIR = (".crayon_a", ".crayon_b")
 _WEIGHT = re.compile(rf"({LINEARS})\.weight")
 
 
+PARTS = {"projector": "projector.", "tower": "vision_tower."}
+"""Parts of the base checkpoint that may be trained too, by how the names of their parameters begin."""
+IMAGES_ALONE = ("crayon.", *PARTS.values())
+"""What is reached through images alone."""
+
+
+def part_of(parameter: str) -> str | None:
+    """Which of `PARTS` a parameter is of; None for another one."""
+    return next((part for part, start in PARTS.items() if parameter.startswith(start)), None)
+
+
 def is_crayon(parameter: str) -> bool:
     """Whether a parameter belongs to the crayon prompt: queries, their MLP, and the pairs that bring it in."""
     return parameter.startswith("crayon.") or parameter.removesuffix(".weight").endswith(CRAYON_PAIR)

@@ -36,7 +36,7 @@ from .checkpoint_folders import in_use, newest
 from .config import SEGMENTER_STATE, SETS, TrainConfig, lora_record
 from .data.paths import missing
 
-FIXED = ("TRAIN.STAGE", "TRAIN.ADAPTERS", "LORA", "foundation", "sizes", "classes", "start")
+FIXED = ("TRAIN.STAGE", "TRAIN.PARTS", "TRAIN.ADAPTERS", "LORA", "foundation", "sizes", "classes", "start")
 """Settings that make another model: a training cannot go on with others."""
 
 

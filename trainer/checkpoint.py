@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from collavo.adapters import Adapters
-from collavo.checkpoint.finetuned_checkpoint import CRAYON, State, read_file, write_state
+from collavo.checkpoint.finetuned_checkpoint import CRAYON, PARTS_FILE, State, read_file, write_state
 from collavo.errors import CheckpointError
 from datasets.writing import refused
 from modeling.files import shown
@@ -88,7 +88,12 @@ def remove_left(save_dir: Path) -> None:
 
 
 def write_tuned(
-    folder: Path, state: State, crayon: Mapping[str, Tensor], adapters: Adapters, sets: Mapping[str, Tensor]
+    folder: Path,
+    state: State,
+    crayon: Mapping[str, Tensor],
+    adapters: Adapters,
+    sets: Mapping[str, Tensor],
+    parts: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write what stages cpt and cit train.
 
@@ -98,8 +103,11 @@ def write_tuned(
         crayon: the crayon prompt's parameters, whole.
         adapters: the LoRA adapters.
         sets: their parameters by name, whole.
+        parts: parameters of the base checkpoint that were trained too, whole.
     """
     save_tensors({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
+    if parts:
+        save_tensors({name: tensor.contiguous().cpu() for name, tensor in parts.items()}, folder / PARTS_FILE)
     adapters.save(folder, sets)
     write_state(folder, state)
 

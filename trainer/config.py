@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from collavo.instructions import KINDS
-from collavo.trainable_parts import IMAGE_CIT, TARGETS, VL_CIT
+from collavo.trainable_parts import IMAGE_CIT, PARTS, TARGETS, VL_CIT
 from configs.common.words import quoted
 from configs.load import ConfigError
 from pipeline.catalog import Catalog
@@ -176,6 +176,8 @@ class LoopConfig:
 
     Attributes:
         STAGE: cpt trains the crayon prompt; cit trains it and the LoRA adapters; segmenter trains an X-Decoder.
+        PARTS: what is trained besides the adapters: queries (the crayon prompt: its queries, MLP and pairs), projector,
+            tower (the vision tower).
         CRAYON: which queries act: both, semantic, or none (ablation).
         IMAGE_SHARE: share of the updates of stage cit that are drawn for object-level instructions (Image-CIT); None
             for their share of all samples, so that a pass over the conversations is one over the images too.
@@ -216,6 +218,7 @@ class LoopConfig:
     """
 
     STAGE: Literal["cpt", "cit", "segmenter"] = "cpt"
+    PARTS: list[Literal["queries", "projector", "tower"]] = field(default_factory=lambda: ["queries"])
     CRAYON: Literal["both", "semantic", "none"] = "both"
     ADAPTERS: Literal["dual", "shared", "vl_only"] = "dual"
     IMAGE_SHARE: Share | None = 0.5
@@ -315,9 +318,27 @@ def _check(config: TrainConfig) -> None:
         )
     if (train.STAGE, train.CRAYON) == ("cpt", "none"):
         raise ConfigError("TRAIN.STAGE cpt trains the crayon prompt, TRAIN.CRAYON none leaves nothing to train")
+    _check_parts(config)
     if train.LR_END > train.LR:
         raise ConfigError(f"TRAIN.LR_END {train.LR_END:g} is above TRAIN.LR {train.LR:g}; the rate falls to LR_END")
     _check_scale(config.XDECODER.SCALE)
+
+
+def base_parts(config: TrainConfig) -> tuple[str, ...]:
+    """Parts of the base checkpoint that are trained."""
+    return tuple(part for part in PARTS if part in config.TRAIN.PARTS)
+
+
+def _check_parts(config: TrainConfig) -> None:
+    """Check what is trained besides the adapters."""
+    train = config.TRAIN
+    if train.STAGE == "cpt" and not train.PARTS:
+        raise ConfigError("TRAIN.PARTS: stage cpt has no adapters; name at least one of queries, projector, tower")
+    if base_parts(config) and train.EVAL_EVERY and config.LLM.DTYPE != "fp32":
+        raise ConfigError(
+            f"TRAIN.EVAL_EVERY: {', '.join(base_parts(config))} is trained in float32, which cannot answer in "
+            f"{config.LLM.DTYPE} on the way; evaluate the checkpoints with eval, or set LLM.DTYPE fp32"
+        )
 
 
 def lora_record(lora: LoRAConfig) -> list[Any]:

@@ -1,6 +1,7 @@
 """A fine-tuned checkpoint: crayon prompt parameters and LoRA adapters, on top of the base checkpoint.
 
     crayon.safetensors        the crayon prompt's parameters, under our names
+    parts.safetensors         projector and vision tower, if they were trained too
     image_cit/, vl_cit/       the LoRA adapters, as PEFT writes them
     state.json                what was trained, and on what
 
@@ -24,7 +25,7 @@ from modeling.files import FileError, is_file, is_folder, shown
 from modeling.weight_files import FLOATS, check_range, describe, load
 
 from ..errors import CheckpointError
-from ..trainable_parts import TARGETS, is_crayon, lora_shapes
+from ..trainable_parts import TARGETS, is_crayon, lora_shapes, part_of
 from .names import fingerprint, read_json
 from .recorded import CrayonRecord, SegmenterRecord
 from .sizes import Queries, Shaped, Strict, validated
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..model import CoLLaVOForConditionalGeneration
 
-STATE, CRAYON = "state.json", "crayon.safetensors"
+STATE, CRAYON, PARTS_FILE = "state.json", "crayon.safetensors", "parts.safetensors"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 VERSION = 2
 _READ_VERSIONS = (1, 2)
@@ -56,6 +57,7 @@ class State:
         crayon: which queries act: both, semantic or none.
         settings: what a continuation must have in common: seed, batch size, data; by name.
         template: name of the conversation's wrapper.
+        parts: of the base checkpoint that were trained too, see `trainable_parts.PARTS`.
         ranks: of adapters that have another one than ``rank``.
         targets: the decoder's linears that carry the adapters.
         segmenter: that made the maps of visual instructions, by the keys of ``SEGMENTER``; None for none that could
@@ -73,6 +75,7 @@ class State:
     settings: Mapping[str, Any]
     template: str = "chat"
     segmenter: Mapping[str, Any] | None = None
+    parts: tuple[str, ...] = ()
     ranks: Mapping[str, int] = field(default_factory=dict)
     targets: tuple[str, ...] = TARGETS
     version: int = VERSION
@@ -96,6 +99,7 @@ class _StateFile(Strict):
     alpha: Annotated[int, Field(ge=1, le=2**20)]
     crayon: Queries
     settings: dict[str, Any]
+    parts: list[Literal["projector", "tower"]] = []
     ranks: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = {}
     targets: Annotated[list[Literal["wqkv", "wo", "w1", "w2", "w3"]], Field(min_length=1)] = [
         "wqkv",
@@ -153,7 +157,7 @@ def is_trained(folder: Path) -> bool:
 def write_state(folder: Path, state: State) -> None:
     """Write ``state.json``."""
     values = asdict(state)
-    for key, usual in (("ranks", {}), ("targets", TARGETS)):
+    for key, usual in (("parts", ()), ("ranks", {}), ("targets", TARGETS)):
         if values[key] == usual:
             del values[key]  # earlier versions of this code read it too
     (folder / STATE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -192,6 +196,7 @@ def read_state(folder: Path) -> State:
             "started_from": str(below),
             "adapters": tuple(said.adapters),
             "targets": tuple(said.targets),
+            "parts": tuple(said.parts),
         }
     )
 
@@ -257,6 +262,9 @@ def check_trained(folder: Path, state: State, below: Mapping[str, Shaped]) -> No
         CheckpointError: a file is missing, unreadable or of other settings, or a tensor is missing, unknown or misfits.
     """
     _check_shapes(folder / CRAYON, {name: tuple(tensor.shape) for name, tensor in below.items() if is_crayon(name)})
+    if state.parts:
+        chosen = {name: tuple(tensor.shape) for name, tensor in below.items() if part_of(name) in state.parts}
+        _check_shapes(folder / PARTS_FILE, chosen)
     for adapter in state.adapters:
         rank = state.rank_of(adapter)
         wanted: dict[str, tuple[int, ...]] = {}
@@ -299,12 +307,27 @@ def identity_of(folder: Path) -> str:
     digest.update(repr((state.adapters, state.rank, state.alpha, state.crayon)).encode())
     if state.ranks:
         digest.update(repr(sorted(state.ranks.items())).encode())  # ranks scale what the adapters add
-    for file in (folder / CRAYON, *(folder / name / ADAPTER for name in state.adapters)):
+    parts = [folder / PARTS_FILE] if state.parts else []
+    for file in (folder / CRAYON, *parts, *(folder / name / ADAPTER for name in state.adapters)):
         try:
             digest.update(file.read_bytes())
         except OSError as error:
             raise CheckpointError(f"{file}: not readable ({error.strerror})") from error
     return digest.hexdigest()[:16]
+
+
+def load_parts(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Read the parts of the base checkpoint that were trained too.
+
+    Args:
+        folder: see the top of the file.
+        parameters: of those parts, by name; none where none was trained.
+
+    Raises:
+        CheckpointError: they are missing, or do not fit.
+    """
+    if parameters:
+        _fill(folder / PARTS_FILE, parameters)
 
 
 def load_crayon(folder: Path, crayon: Mapping[str, nn.Parameter]) -> None:
@@ -317,12 +340,17 @@ def load_crayon(folder: Path, crayon: Mapping[str, nn.Parameter]) -> None:
     Raises:
         CheckpointError: they are missing, or do not fit.
     """
-    tensors = read_file(folder / CRAYON)
-    odd = sorted(set(tensors) ^ set(crayon))
-    odd += [name for name in crayon if name in tensors and crayon[name].shape != tensors[name].shape]
+    _fill(folder / CRAYON, crayon)
+
+
+def _fill(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Give parameters the values of a file that holds them and no others."""
+    tensors = read_file(file)
+    odd = sorted(set(tensors) ^ set(parameters))
+    odd += [name for name in parameters if name in tensors and parameters[name].shape != tensors[name].shape]
     if odd:
-        raise CheckpointError(f"{folder / CRAYON}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
-    for name, parameter in crayon.items():
+        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+    for name, parameter in parameters.items():
         parameter.data.copy_(tensors[name])
 
 
@@ -351,11 +379,12 @@ def apply(folder: Path, model: CoLLaVOForConditionalGeneration) -> Any:
     Raises:
         CheckpointError: something is missing, or does not fit.
     """
-    from ..adapters import Adapters, crayon_parameters
+    from ..adapters import Adapters, base_parameters, crayon_parameters
 
     state = read_state(folder)
     model.config.crayon_queries = state.crayon
     load_crayon(folder, crayon_parameters(model))
+    load_parts(folder, base_parameters(model, state.parts))
     adapters = Adapters(
         model, state.adapters, rank=state.rank, alpha=state.alpha, ranks=state.ranks, targets=state.targets
     )

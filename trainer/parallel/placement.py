@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from collavo.trainable_parts import IMAGES_ALONE
 from modeling.internlm2 import DecoderLayer
 from modeling.vit import VisionBlock
 
@@ -137,7 +138,7 @@ class Whole:
 
     def _shared(self) -> list[Parameters]:
         """The crayon prompt: what is reached through images alone."""
-        return [group for group in self._groups if any(name.startswith("crayon.") for name in group)]
+        return [group for group in self._groups if any(name.startswith(IMAGES_ALONE) for name in group)]
 
     def adding_up(self, last: bool) -> AbstractContextManager[Any]:
         """See `Placement.adding_up`."""

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
-from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, crayon_parameters
+from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, base_parameters, crayon_parameters
 from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.trainable_parts import PARTS
 
 from ..config import SHARED
 
@@ -18,16 +19,20 @@ CRAYON = "crayon"
 """The adapter of stage ``cpt``."""
 
 
-def groups(model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str) -> dict[str, Sequence[Parameters]]:
+def groups(
+    model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str, parts: Sequence[str] = ("queries",)
+) -> dict[str, Sequence[Parameters]]:
     """What the steps of each adapter train.
 
     Args:
         model: carries the sets.
         adapters: the sets; none for stage ``cpt``.
         crayon: TRAIN.CRAYON; without a crayon prompt its parameters rest.
+        parts: TRAIN.PARTS: what every step trains besides.
     Returns: adapter -> groups of parameters, by name.
     """
-    prompt: list[Parameters] = [] if crayon == "none" else [crayon_parameters(model)]
+    prompt: list[Parameters] = [crayon_parameters(model)] if crayon != "none" and "queries" in parts else []
+    prompt += [base_parameters(model, [part]) for part in PARTS if part in parts]
     if not adapters.names:
         return {CRAYON: prompt}
     if adapters.names == (SHARED,):

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from collavo.trainable_parts import IMAGES_ALONE
 from pipeline.runtime.errors import RunError
 
 from ..optimizer import FROZEN, FrozenAwareAdamW
@@ -120,7 +121,7 @@ class Zero:
         only(active, self._inner)
         names = [group.keys() for group in active]
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
-            prompt = any(name.startswith("crayon.") for name in group)
+            prompt = any(name.startswith(IMAGES_ALONE) for name in group)
             settings[FROZEN] = group.keys() not in names or (prompt and not images)
 
     def adding_up(self, last: bool) -> AbstractContextManager[Any]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from collavo.adapters import Adapters, crayon_parameters
+from collavo.adapters import Adapters, base_parameters, crayon_parameters
 from collavo.checkpoint.examine import Examined, examine
-from collavo.checkpoint.finetuned_checkpoint import State, load_crayon, read_state
+from collavo.checkpoint.finetuned_checkpoint import State, load_crayon, load_parts, read_state
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.names import fingerprint
 from collavo.checkpoint.settings import segmenter_record, settings_for
@@ -21,7 +21,7 @@ from collavo.load_collavo import DTYPES, load_examined
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
-from collavo.trainable_parts import TARGETS
+from collavo.trainable_parts import PARTS, TARGETS
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import Segmenter
 from pipeline.run.plan import Plan, run_tasks
@@ -29,7 +29,7 @@ from pipeline.runtime.console import LoadingBar, say, warn
 from pipeline.runtime.launch import is_main
 
 from ..checkpoint import write_tuned
-from ..config import TrainConfig, lora_record, rows_are_masked
+from ..config import TrainConfig, base_parts, lora_record, rows_are_masked
 from ..cost import TrainingCost
 from ..data.loader import Batches, HeldOut, Preparation, Schedule, Source
 from ..data.sources import StageData
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pipeline.runtime.session import Session
 
 _CONTINUED = (
-    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS", "OPTIMIZER"),
+    *("STAGE", "PARTS", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS", "OPTIMIZER"),
     *("LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "MAX_LENGTH", "GROUP_BY_LENGTH", "SEED"),
 )
 """Settings of TRAIN that a continuation must share with what it continues."""
@@ -65,6 +65,7 @@ class Parts:
         held_out: what the held-out loss is computed on; None for nothing.
         steps: updates in all.
         started_from: the whole checkpoint below.
+        changed: parts of it that are trained here, or were in an earlier stage.
     """
 
     model: CoLLaVOForConditionalGeneration
@@ -74,6 +75,7 @@ class Parts:
     held_out: HeldOut | None
     steps: int
     started_from: Path
+    changed: tuple[str, ...] = ()
 
 
 class Tuning:
@@ -89,7 +91,9 @@ class Tuning:
     def __init__(self, config: TrainConfig, parts: Parts) -> None:
         self._config, self._parts = config, parts
         self.model, self.data, self.held_out = parts.model, parts.schedule, parts.held_out
-        self.adapters: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
+        self.adapters: Mapping[str, Sequence[Parameters]] = groups(
+            parts.model, parts.adapters, config.TRAIN.CRAYON, config.TRAIN.PARTS
+        )
         self.settings = _settings(config, parts.steps)
         self._shared = _shared_settings(config, parts)
         self.image_tokens: int = parts.model.config.num_image_tokens
@@ -107,6 +111,7 @@ class Tuning:
     def load_weights(self, folder: Path) -> None:
         """See `Job.take_up`."""
         load_crayon(folder, crayon_parameters(self._parts.model))
+        load_parts(folder, base_parameters(self._parts.model, self._parts.changed))
         self._parts.adapters.load(folder)
 
     def train_mode(self) -> None:
@@ -127,7 +132,8 @@ class Tuning:
         crayon = placement.weights(crayon_parameters(self._parts.model))
         sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
         merged = {name: tensor for weights in sets for name, tensor in weights.items()}
-        return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged)
+        parts = placement.weights(base_parameters(self._parts.model, self._parts.changed))
+        return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged, parts)
 
     def _state(self, step: int) -> State:
         config = self._config
@@ -138,6 +144,7 @@ class Tuning:
             stage=config.TRAIN.STAGE,
             adapters=self._parts.adapters.names,
             rank=config.LORA.R,
+            parts=self._parts.changed,
             ranks=dict(config.LORA.RANKS) if self._parts.adapters.names else {},
             targets=config.LORA.targets if self._parts.adapters.names else TARGETS,
             alpha=config.LORA.ALPHA,
@@ -280,6 +287,7 @@ def load_tuning(
         held_out=None if held_out is None else HeldOut(held_out, config.TRAIN.WORKERS),
         steps=steps,
         started_from=examined.described.base,
+        changed=tuple(part for part in PARTS if part in {*base_parts(config), *(state.parts if state else ())}),
     )
     return Tuning(config, parts)
 
@@ -308,11 +316,13 @@ def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoL
             base_only=True,
             masked=rows_are_masked(config),
             seed=config.TRAIN.SEED,
+            parts=base_parts(config),
             progress=bar.show,
         )
     model.config.crayon_queries = config.TRAIN.CRAYON
     if described.state is not None:
         load_crayon(described.folder, crayon_parameters(model))
+        load_parts(described.folder, base_parameters(model, described.state.parts))
     return model
 
 

@@ -18,7 +18,7 @@ from collavo.checkpoint.finetuned_checkpoint import read_state
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
-from collavo.trainable_parts import is_crayon
+from collavo.trainable_parts import PARTS, is_crayon
 from configs.load import ConfigError
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.session import AgreedError
@@ -282,3 +282,24 @@ def test_a_base_without_a_crayon_prompt_gets_a_fresh_one(run: Run, tiny: Path, t
     save_file(tensors, bare / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="lacks crayon.numbering.weight"):
         load_job(configured(tiny, tmp_path / "other", "RESUME_FROM", bare), CPU)
+
+
+@pytest.mark.parametrize("part", ["projector", "tower"])
+def test_parts_of_the_base_are_trained_kept_and_loaded(part: str, run: Run, tiny: Path, tmp_path: Path) -> None:
+    starts = PARTS[part]
+    save, job, before = run("out", *CIT, "TRAIN.PARTS", f"[{part}]", "TRAIN.STEPS", 3)
+    trained = dict(job.model.named_parameters())
+    moved = {name for name, tensor in job.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name for name in moved if ".lora_" not in name} and all(
+        name.startswith(starts) for name in moved if ".lora_" not in name
+    )
+    folder = save / STEP.format(3)
+    assert read_state(folder).parts == (part,)
+    loaded = load_model(LLMConfig(BITS=32, DTYPE="fp32"), folder, CPU)
+    assert all(torch.equal(parameter, trained[name]) for name, parameter in loaded.named_parameters())
+    # a later stage that trains none of it keeps it
+    more = ("RESUME_FROM", folder, "TRAIN.STEPS", 1)
+    later, other, _ = run("later", *CIT, *more)
+    assert read_state(later / STEP.format(1)).parts == (part,)
+    for name, parameter in other.model.named_parameters():
+        assert not name.startswith(starts) or torch.equal(parameter, trained[name]), name
