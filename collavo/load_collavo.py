@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from .memory import count_memory
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig, LLMConfig
 from .template import Template
-from .trainable_parts import CRAYON_PAIR
+from .trainable_parts import CRAYON_PAIR, part_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +44,20 @@ NOT_QUANTISED = ("vision_tower", "output")
 """Modules that stay in the compute type when ``LLM.BITS`` is 4 or 8 (embeddings and norms are no linears)."""
 
 
-def resolve_attention(choice: str, dtype: torch.dtype, device: torch.device) -> str:
+def resolve_attention(choice: str, dtype: torch.dtype, device: torch.device, *, masked: bool = False) -> str:
     """Name of the attention backend to use.
 
     Args:
         choice: ``auto``, or a backend; flash_attention_2 falls back to sdpa, and says so, where it cannot run.
         dtype: the compute type.
         device: where the model will run.
+        masked: whether tokens are hidden from each other by a mask of their own, which flash attention does not take;
+            ``auto`` is sdpa then.
     """
     installed = importlib.util.find_spec("flash_attn") is not None
     usable = installed and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     if choice == "auto":
-        return "flash_attention_2" if usable else "sdpa"
+        return "flash_attention_2" if usable and not masked else "sdpa"
     if choice == "flash_attention_2" and not usable:
         reason = (
             f"needs a CUDA device and a half precision type, not {device.type} and {dtype}"
@@ -99,6 +102,9 @@ def load_examined(
     weight: bool = True,
     trainable: bool = False,
     base_only: bool = False,
+    masked: bool = False,
+    seed: int = 0,
+    parts: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CoLLaVOForConditionalGeneration:
     """Load the model of a checkpoint that `examine` found whole; see `load_model`.
@@ -110,6 +116,9 @@ def load_examined(
         weight: see `load_model`.
         trainable: see `load_model`.
         base_only: leave out what a training run left, and load the whole checkpoint below it.
+        masked: see `resolve_attention`.
+        parts: of the base checkpoint that are to be trained: they are not quantised.
+        seed: of a fresh crayon prompt, where the checkpoint has none.
         progress: see `load_model`.
 
     Raises:
@@ -129,10 +138,13 @@ def load_examined(
             for name, _ in examined.blank.named_modules()
             if name.startswith("crayon.") or name.endswith(CRAYON_PAIR)
         ]
+    changed = {*parts, *(described.state.parts if weight and described.state is not None else ())}
+    keep += [name for name, _ in examined.blank.named_modules() if part_of(f"{name}.") in changed]
     watch: AbstractContextManager[None] = nullcontext()
     if weight:
         tensors = read_tensors(described.base, compared=False)
         watch = watched_loading(described.tensors, tensors, dtype, progress)
+        tensors = {**tensors, **fresh_crayon(described.lacking, config.text.initializer_range, seed)}
     else:
         torch.manual_seed(0)
         tensors = CoLLaVOForConditionalGeneration(config).state_dict()
@@ -142,13 +154,34 @@ def load_examined(
             config=config,
             state_dict=tensors,
             dtype=dtype,
-            attn_implementation=resolve_attention(llm.ATTENTION, dtype, device),
+            attn_implementation=resolve_attention(llm.ATTENTION, dtype, device, masked=masked),
             quantization_config=quantization_config(llm.BITS, dtype, keep),
             device_map={"": device},
         )
     if trained:
         apply_training(described.folder, model)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def fresh_crayon(shapes: Mapping[str, tuple[int, ...]], deviation: float, seed: int) -> dict[str, torch.Tensor]:
+    """A crayon prompt as training from scratch begins with it; see `CoLLaVOForConditionalGeneration._init_weights`.
+
+    Args:
+        shapes: of its parameters, by name.
+        deviation: of the weights of the pairs' first halves.
+        seed: from 0.
+    Returns: float32; the second half of every pair is zero, so that a fresh crayon prompt changes nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, torch.Tensor] = {}
+    for name, shape in sorted(shapes.items()):
+        if name.endswith((".bias", f"{CRAYON_PAIR[1]}.weight")):
+            found[name] = torch.zeros(shape)
+            continue
+        pair = name.endswith(f"{CRAYON_PAIR[0]}.weight")
+        spread = deviation if pair else shape[1] ** -0.5 if ".projector." in name else 1.0
+        found[name] = spread * torch.randn(shape, generator=generator)
+    return found
 
 
 def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:

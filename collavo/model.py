@@ -68,7 +68,8 @@ class CrayonEmbedding(nn.Module):
 class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """The model that answers: images, panoptic indices and text in, logits out.
 
-    Batches may mix rows with an image and rows without; a row has at most one.
+    Batches may mix rows with an image and rows without. A row has at most one, or several whose image tokens are all
+    written out; ``attention_mask`` (B, 1, T, T) then says what sees what.
     """
 
     config_class = CoLLaVOConfig
@@ -313,7 +314,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         found = int(per_row.sum())
         if found == images and int(per_row.max()) <= 1:
             return tokens > 1
-        if found == images * tokens and int(per_row.max()) <= tokens:
+        if found == images * tokens and not bool((per_row % tokens).any()):
             return False
         raise ValueError(
             f"{images} images of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at "

@@ -178,6 +178,7 @@ class EvalSchema:
         SAVE_DIR: folder of results; each dataset gets a folder below it. Empty: the default.
         WEIGHT: load the weights of RESUME_FROM; False for random ones of its sizes.
         RESUME_FROM: checkpoint directory, in the released layout or ours.
+        BASE: where the checkpoint lies that RESUME_FROM was trained on, if it has moved since; empty: where it says.
         WANDB: log scores to Weights & Biases through Accelerate.
         DATASETS: see `DatasetsConfig`.
         LLM: see `collavo.options.LLMConfig`.
@@ -194,6 +195,7 @@ class EvalSchema:
     SAVE_DIR: PathText = "outputs/eval"
     WEIGHT: bool = True
     RESUME_FROM: PathText = ""
+    BASE: PathText = ""
     WANDB: bool = False
     DATASETS: DatasetsConfig = field(default_factory=DatasetsConfig)
     LLM: LLMConfig = field(default_factory=LLMConfig)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.location import locate
+from collavo.checkpoint.location import locate, take_base
 from collavo.checkpoint.settings import settings_for
 from configs.common.paths import user_path
 from configs.common.words import did_you_mean, quoted, shown
@@ -97,6 +97,7 @@ class Command:
         run: from its arguments to the exit code.
         images: for ``maps`` NAME: from configuration files and overrides to the configuration and the images whose maps
             the command will need; None where it needs none.
+        data: checks the data that the command works on, for ``validate NAME``; None where there is nothing to check.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     configured: bool = True
     images: Callable[[Sequence[str], Sequence[str]], tuple[EvalConfig, Catalog, ImageSet]] | None = None
+    data: Callable[[argparse.Namespace], int] | None = None
 
 
 def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
@@ -132,6 +134,13 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         return USAGE
     if unknown:
         own[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.command == "validate":
+        checks = {command.name: command.data for command in more if command.data is not None}
+        chosen = [checks[name] for name in args.dataset if name in checks]
+        if chosen and len(args.dataset) > 1:
+            own["validate"].error(f"{', '.join(checks)} is checked alone, without names of benchmarks")
+        if chosen:
+            commands["validate"] = chosen[0]
     try:
         return int(commands[args.command](args))
     except (ConfigError, *USER_ERRORS) as error:
@@ -228,7 +237,8 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     for command in more:
         parents = [shared] if command.configured else []
         command.options(commands.add_parser(command.name, parents=parents, help=command.help))
-    check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
+    others = "".join(f"; {command.name}: the data of the command {command.name}" for command in more if command.data)
+    check.add_argument("dataset", nargs="+", help=f"names as in DATASETS.TEST, or all; see list{others}")
     check.add_argument("--quick", action="store_true", help="look whether images are there, without decoding them")
     check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
@@ -246,6 +256,7 @@ def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
     config: EvalConfig
     config, catalog = read_configuration(args.conf_files, args.overrides)
     note(config.notes)
+    take_base(config.BASE, config.RESUME_FROM)
     return config, catalog
 
 

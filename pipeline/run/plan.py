@@ -212,11 +212,12 @@ def finish(accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
 
 
-def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
+def guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> int:
     """Do a process's work, and end as a process of several must.
 
     Args:
-        work: may add folders to the list it is given: the last one gets the log of an unexpected error.
+        work: may add folders to the list it is given: the last one gets the log of an unexpected error. Gives an exit
+            code, or None for 0.
         interrupted: what to say after Ctrl-C.
 
     Returns: the exit code, see `run_plan`.
@@ -225,7 +226,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
     folders: list[Path] = []
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        work(folders)
+        code = work(folders)
     except AgreedError as error:
         if rank == 0:
             say(f"error: {error}")
@@ -239,7 +240,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
         end_without_launcher()
         report_failure(error, folders[-1] if folders else None, rank)
         return _end(1, world)
-    return _end(0, world)
+    return _end(code or 0, world)
 
 
 def run_tasks(
