@@ -6,7 +6,7 @@ loop around it (``pipeline/run.py``) is the same for every benchmark. Importing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -79,7 +79,12 @@ class BenchmarkPipeline:
         Raises:
             DataError: the declaration's prompt names a field that the record lacks.
         """
-        return self.declaration.render(record.fields, record.meta.get("absent"))
+        fields, options = record.fields, record.meta.get("options")
+        if self.declaration.option_wording and isinstance(options, Mapping):
+            wording = self.declaration.option_wording
+            worded = "\n".join(wording.format(letter=letter, text=text) for letter, text in options.items())
+            fields = {**fields, "options": worded}
+        return self.declaration.render(fields, record.meta.get("absent"))
 
     def score(self, record: Record, text: str) -> Score:
         """Judge one reply."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,14 @@ class Task:
         batch_size_total: questions answered at a time by all processes together.
         folder: where its journal and results go.
         optional: whether the run goes on without it where its files are missing (``all``).
+        search: further settings of `Generation`, which the model's profile has.
     """
 
     pipeline: BenchmarkPipeline
     batch_size_total: int
     folder: Path
     optional: bool = False
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -308,7 +310,9 @@ def _answer_share(
         batch_size=size,
         workers=session.options.workers,
         strict=session.options.strict,
-        generation=Generation(num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens),
+        generation=Generation(
+            num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens, **task.search
+        ),
     )
     by_id = {record.id: record for record in data.records}
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"

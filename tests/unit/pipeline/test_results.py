@@ -8,9 +8,9 @@ import pytest
 
 from datasets.declaration import Expected
 from datasets.types import ImageFile, Metric, Record
-from pipeline.engines import in_words
 from pipeline.errors import RunError
 from pipeline.journal import Entry
+from pipeline.models.collavo import in_words
 from pipeline.report import csv_table, plain_table
 from pipeline.results import compare, flat, join, nested
 from pipeline.shard import distinct_questions
