@@ -120,7 +120,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
 
     from collavo.engine import Generation, Query
 
-    from .models.collavo import ConfiguredEngine
+    from .engines import ConfiguredEngine
 
     quiet_libraries()
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -10,7 +10,7 @@ from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import read_configuration
-from pipeline.models.collavo import ConfiguredEngine
+from pipeline.engines import ConfiguredEngine
 
 TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
 

@@ -10,7 +10,7 @@ from datasets.declaration import Expected
 from datasets.types import ImageFile, Metric, Record
 from pipeline.errors import RunError
 from pipeline.journal import Entry
-from pipeline.models.collavo import in_words
+from pipeline.engines import in_words
 from pipeline.report import csv_table, plain_table
 from pipeline.results import compare, flat, join, nested
 from pipeline.shard import distinct_questions

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from collavo.place import locate
 from collavo.settings import ModelSettings, settings_for
 
-from ..launch import is_main
-from ..progress import LoadingBar, warn
+from .launch import is_main
+from .progress import LoadingBar, warn
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collavo.examine import Examined
     from modeling.segmenters.base import Segmenter
 
-    from ..config import EvalConfig
+    from .config import EvalConfig
 
 
 class ConfiguredEngine:
