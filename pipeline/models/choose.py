@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collavo.checkpoint.location import locate
 from collavo.errors import CheckpointError
-from collavo.place import locate
 from configs.common.words import shown
 from configs.load import ConfigError
 from modeling.files import is_file, is_folder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..config import EvalConfig
-    from ..session import EngineSource
+    from ..runtime.session import EngineSource
 
 KINDS = {"collavo": "ConfiguredEngine", "hf": "TransformersSource", "endpoint": "EndpointSource"}
 """Class of each kind of model; its module has the kind's name."""
