@@ -120,7 +120,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
 
     from collavo.engine import Generation, Query
 
-    from ..models.configured_engine import ConfiguredEngine
+    from ..models.collavo import ConfiguredEngine
 
     quiet_libraries()
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -17,6 +17,7 @@ from configs.common.words import shown
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
+from ..base import EngineSource
 from ..benchmarks import select_pipeline
 from ..models.choose import make_source
 from ..models.segmenter_maps import MapSource
@@ -39,7 +40,7 @@ from ..runtime.launch import (
 )
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
-from ..runtime.session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
+from ..runtime.session import USER_ERRORS, AgreedError, Options, Session, leave, report_failure
 from .task import Loaded, Task, load_tasks, run_task
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from collavo.crayon import crayon_prompt, largest_in_cells
 from collavo.instructions import KINDS, Classes, instruction, possible_kinds
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, display_name
-from trainer.data.crayon_samples import WORDING
 
 from ..world import COLOURS, STUFF, THINGS, Scene, draw_scene
 from ..world.glyphs import WORDS
@@ -96,9 +95,9 @@ def object_lessons(scene: Scene, grid: int, rng: np.random.Generator) -> list[Le
     """Crayon instructions on a scene, several of each kind."""
     objects = crayon_prompt(panoptic_map(scene), grid).objects
     found = []
-    for kind in possible_kinds(objects, KINDS, _CLASSES, WORDING):
+    for kind in possible_kinds(objects, KINDS, _CLASSES):
         for _ in range(_INSTRUCTIONS.get(kind, 1)):
-            turn = instruction(kind, objects, _CLASSES, WORDING, rng)
+            turn = instruction(kind, objects, _CLASSES, rng)
             found.append(Lesson(kind=kind, question=turn.question, answer=turn.answer))
     return found
 

@@ -10,7 +10,7 @@ from collavo.errors import CheckpointError
 from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import read_configuration
-from pipeline.models.configured_engine import ConfiguredEngine
+from pipeline.models.collavo import ConfiguredEngine
 
 TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
 

@@ -1,0 +1,1 @@
+"""The commands of ``lbk_entry.py`` that evaluate and inspect. Importing this loads no torch."""
