@@ -6,20 +6,23 @@ loop around it (``pipeline/run/plan.py``) is the same for every benchmark. Impor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation, evaluate, groups_of, score, unit_of
 from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
 from datasets.subsample import subsample
-from datasets.types import BadRecord, Record, Score
+from datasets.types import BadRecord, ImageSource, Record, Score
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
-    from modeling.segmenters.base import Segmenter
+    from modeling.segmenters.base import Picture, Segmenter
+
+    from .run.questions import Question
 
 
 class Answerer(Protocol):
@@ -29,8 +32,50 @@ class Answerer(Protocol):
     def image_size(self) -> int | None:
         """Side in pixels of the square pictures it takes; None where it takes pictures of their own size."""
 
-    def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
+    def answer(self, queries: Sequence[Query], generation: Generation) -> Sequence[Reply | NoReply]:
         """Answer questions, in order; a reply must not depend on what else is asked with it."""
+
+
+@runtime_checkable
+class ImageReader(Protocol):
+    """An engine that reads images in its own way: several of a record, or their encoded bytes."""
+
+    def read_image(self, source: ImageSource) -> Picture:
+        """Read what a record's image stands for.
+
+        Raises:
+            DataError: it is unreadable, or there are more images than the model takes.
+        """
+
+
+@runtime_checkable
+class StreamingAnswerer(Protocol):
+    """An engine that has many questions under way, and whose replies are written down as they come."""
+
+    def answer_each(
+        self, questions: Sequence[Question], generation: Generation
+    ) -> Generator[tuple[int, Reply | NoReply, float], None, None]:
+        """Answer questions; yields the place, the reply and its seconds, in the order in which replies come."""
+
+
+Outcome = Literal["refused", "truncated", "empty", "failed"]
+"""What else than a reply can come of a question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoReply:
+    """Why a question has no reply that could be scored.
+
+    Attributes:
+        outcome: refused by the model or a filter before it; truncated at the token limit before its end; empty; failed
+            for reasons that are not the model's (out of memory, a server that does not answer), which a rerun may mend.
+        reason: in words.
+        text: what came of the reply.
+    """
+
+    outcome: Outcome
+    reason: str
+    text: str = ""
 
 
 class EngineSource(Protocol):

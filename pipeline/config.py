@@ -262,7 +262,8 @@ def _check_secrets(config: EvalConfig) -> None:
         ConfigError: one does, and is named.
     """
     try:
-        check_no_key(yaml.safe_load(config.resolved_yaml), config.JUDGE.KEY_VARIABLE, os.environ)
+        for variable in (config.JUDGE.KEY_VARIABLE, config.MODEL.KEY_VARIABLE):
+            check_no_key(yaml.safe_load(config.resolved_yaml), variable, os.environ)
     except JudgeError as error:
         raise ConfigError(str(error)) from None
 

@@ -15,8 +15,8 @@ A scorer has ``Options``, ``score`` and ``summarize``, and says beside them whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -75,6 +75,37 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
         else:
             scored.append(Scored(record=record, text=text, score=module.score(record, text, options)))
     return Evaluation(scored=scored, metrics=module.summarize(scored, options))
+
+
+def counted_as_wrong(benchmark: Benchmark, evaluation: Evaluation, ids: Collection[str]) -> list[Metric]:
+    """The figures where some records without a reply count as wrong, rather than being left out.
+
+    Args:
+        benchmark: names the scorer.
+        evaluation: of all records.
+        ids: of the records that count as wrong.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    module, options = _scorer(benchmark)
+    scored = [
+        replace(one, score=_wrong(module, options, one.record)) if one.record.id in ids else one
+        for one in evaluation.scored
+    ]
+    figures: list[Metric] = module.summarize(scored, options)
+    return figures
+
+
+_REPLIES = ("", "no", "yes")
+"""One of them is wrong by any rule; some rules read an answer where nothing is said."""
+
+
+def _wrong(module: ModuleType, options: Any, record: Record) -> Score:
+    """The verdict on a wrong reply to a record."""
+    verdicts: list[Score] = [module.score(record, text, options) for text in _REPLIES]
+    verdict = next((verdict for verdict in verdicts if verdict.value == 0), verdicts[0])
+    return replace(verdict, value=None if record.target is None else 0.0, no_answer=True)
 
 
 def unit_of(benchmark: Benchmark) -> Callable[[Record], str]:

@@ -24,8 +24,8 @@ from .profile import DEFAULTS, ResolvedProfile, load_profile, profile_of_checkpo
 if TYPE_CHECKING:
     import torch
 
+    from ..base import EngineSource
     from ..config import EvalConfig
-    from ..runtime.session import EngineSource
 
 KINDS = {"collavo": "ConfiguredEngine", "hf": "TransformersSource", "endpoint": "EndpointSource"}
 """Class of each kind of model; its module has the kind's name."""

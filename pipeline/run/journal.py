@@ -36,6 +36,8 @@ class Entry:
         num_tokens: of the reply.
         seconds: spent on it: its share of the batch; 0 for a further record with the same question.
         error: why there is no answer; None if there is one.
+        outcome: what came in its place, where that is the model's doing and asking again would not change it: refused,
+            truncated or empty; else "".
     """
 
     run: str
@@ -49,6 +51,12 @@ class Entry:
     num_tokens: int = 0
     seconds: float = 0.0
     error: str | None = None
+    outcome: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the question need not be asked again."""
+        return self.error is None or bool(self.outcome)
 
     @property
     def key(self) -> QuestionKey:
@@ -68,7 +76,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "num_tokens": (int,),
     "seconds": (int, float),
     "error": (str, type(None)),
+    "outcome": (str,),
 }
+_LATER = {"outcome": ""}
+"""What earlier journals do not have."""
 
 
 def parse_line(line: bytes) -> Entry | None:
@@ -77,6 +88,8 @@ def parse_line(line: bytes) -> Entry | None:
         values = parse_json(line)
     except ValueError:
         return None
+    if isinstance(values, dict):
+        values = {**_LATER, **values}
     if not isinstance(values, dict) or set(values) != {field.name for field in fields(Entry)}:
         return None
     if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
@@ -103,7 +116,7 @@ def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[Qu
     rank = {run: index for index, run in enumerate(accepted)}
     answers: dict[QuestionKey, Entry] = {}
     for entry in entries:
-        if entry.error is not None or entry.run not in rank:
+        if not entry.settled or entry.run not in rank:
             continue
         held = answers.get(entry.key)
         if held is None or (rank[entry.run], entry.text, entry.id) < (rank[held.run], held.text, held.id):

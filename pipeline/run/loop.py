@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from datasets.types import DataError, ImageSource
 from modeling.segmenters.base import Picture
 from modeling.segmenters.errors import SegmenterError
 
-from ..base import Answerer
+from ..base import Answerer, ImageReader, NoReply, StreamingAnswerer
 from ..runtime.console import Progress
 from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
@@ -89,7 +90,7 @@ def answer_all(
     """
     entries: list[Entry] = []
     todo = list(batches(questions, settings.batch_size))
-    for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
+    for batch, pictures in _decoded(todo, _reader(answerer), settings.workers):
         try:
             entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
         except (*SAMPLE_ERRORS, RunError, WriteError):
@@ -99,6 +100,46 @@ def answer_all(
         progress.advance(len(batch))
         _remark(entries, len(batch), progress)
     return entries
+
+
+def answer_stream(
+    questions: Sequence[Question],
+    answerer: Answerer,
+    journal: Journal,
+    extract: Extract,
+    settings: LoopSettings,
+    progress: Progress,
+) -> list[Entry]:
+    """Answer a process's questions by an engine that has many of them under way; see `answer_all`.
+
+    Every reply is in the journal as soon as it comes.
+
+    Raises:
+        DataError: ``strict``, and a question has no reply.
+        RunError: none of the first questions has an answer, or the engine ends the run.
+        WriteError: the journal cannot be written.
+    """
+    if not isinstance(answerer, StreamingAnswerer):
+        raise TypeError(f"{type(answerer).__name__} answers in batches")
+    entries: list[Entry | None] = [None] * len(questions)
+    came: list[Entry] = []
+    with closing(answerer.answer_each(questions, settings.generation)) as replies:
+        for index, reply, seconds in replies:
+            question = questions[index]
+            if isinstance(reply, NoReply) and settings.strict:
+                raise DataError(_strictly(question, reply.reason))
+            made = [_entry(question, i, reply, extract, settings.run, seconds) for i in range(len(question.ids))]
+            for entry in made:
+                journal.append(entry)
+            entries[index] = made[0]
+            came.append(made[0])
+            progress.advance(1)
+            _remark(came, 1, progress)
+    return [entry for entry in entries if entry is not None]
+
+
+def _strictly(question: Question, reason: object) -> str:
+    return f"{inline(question.ids[0])}: {reason} (EVAL.STRICT False counts it and goes on)"
 
 
 def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
@@ -145,12 +186,18 @@ def _answer_and_note(
     return firsts
 
 
-def _entry(question: Question, index: int, result: Reply | str, extract: Extract, run: str, seconds: float) -> Entry:
+def _entry(
+    question: Question, index: int, result: Reply | NoReply | str, extract: Extract, run: str, seconds: float
+) -> Entry:
     """What the journal keeps of a result, for one of the question's records; only the first one took time."""
     image, text = question.key
     name, took = question.ids[index], 0.0 if index else round(seconds, 4)
     if isinstance(result, str):
         return Entry(run=run, id=name, image=image, question=text, seconds=took, error=result)
+    if isinstance(result, NoReply):
+        outcome = "" if result.outcome == "failed" else result.outcome
+        reason = result.reason + (f"; it said {quoted(result.text, LONGEST)}" if result.text else "")
+        return Entry(run=run, id=name, image=image, question=text, seconds=took, error=reason, outcome=outcome)
     return Entry(
         run=run,
         id=name,
@@ -167,14 +214,14 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
 
 def _answer_batch(
     batch: Sequence[Question], pictures: dict[str, Future[Picture]], answerer: Answerer, settings: LoopSettings
-) -> list[Reply | str]:
+) -> list[Reply | NoReply | str]:
     """One reply, or the reason for none, per question.
 
     Raises:
         DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
         RunError: ``strict``, and the model's scores are not finite.
     """
-    results: list[Reply | str] = [""] * len(batch)
+    results: list[Reply | NoReply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
     for index, question in enumerate(batch):
         try:
@@ -191,13 +238,15 @@ def _answer_batch(
         name = batch[good[error.replies.index(None)][0]].ids[0]
         raise RunError(f"{name}: {error} (EVAL.STRICT False counts it and goes on)") from error
     for index, reply in replies:
+        if isinstance(reply, NoReply) and settings.strict:
+            raise DataError(_strictly(batch[index], reply.reason))
         results[index] = reply
     return results
 
 
 def _replies(
     queries: Sequence[tuple[int, Query]], answerer: Answerer, settings: LoopSettings
-) -> list[tuple[int, Reply | str]]:
+) -> list[tuple[int, Reply | NoReply | str]]:
     """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails.
 
     Raises:
@@ -229,7 +278,7 @@ def _query(question: Question, pictures: dict[str, Future[Picture]]) -> Query:
 
 
 def _decoded(
-    todo: Sequence[list[Question]], size: int | None, workers: int
+    todo: Sequence[list[Question]], read: Callable[[ImageSource], Picture], workers: int
 ) -> Iterator[tuple[list[Question], dict[str, Future[Picture]]]]:
     """Yield batches with their pictures, decoding as many batches ahead as there are workers.
 
@@ -245,7 +294,7 @@ def _decoded(
                     window.append(batch)
                     for source in _sources(batch):
                         if source.name not in held:
-                            held[source.name] = pool.submit(_decode, source, size)
+                            held[source.name] = pool.submit(read, source)
                 done = window.popleft()
                 yield done, held
                 needed = {source.name for batch in (done, *window) for source in _sources(batch)}
@@ -258,5 +307,9 @@ def _sources(batch: Sequence[Question]) -> list[ImageSource]:
     return [question.image for question in batch if question.image is not None]
 
 
-def _decode(source: ImageSource, size: int | None) -> Picture:
-    return Picture(pixels=decode(source, size), name=source.name)
+def _reader(answerer: Answerer) -> Callable[[ImageSource], Picture]:
+    """How an engine's images are read."""
+    if isinstance(answerer, ImageReader):
+        return answerer.read_image
+    size = answerer.image_size
+    return lambda source: Picture(pixels=decode(source, size), name=source.name)

@@ -21,7 +21,7 @@ from datasets.evaluation.scorable import UnscorableError
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
-from ..base import BenchmarkPipeline, EngineSource
+from ..base import BenchmarkPipeline, EngineSource, StreamingAnswerer
 from ..results.join import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
@@ -41,7 +41,7 @@ from ..runtime.files import write_text
 from ..runtime.session import AgreedError, Options, Session
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, read_folder, usable_answers
-from .loop import LoopSettings, answer_all
+from .loop import LoopSettings, answer_all, answer_stream
 from .questions import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
 from .scoring_check import check_scoring, without
 
@@ -266,7 +266,7 @@ def _prepare(loaded: Loaded, source: EngineSource, session: Session, data: list[
     wanted = {question.key for question in questions}
     visible = read_folder(task.folder / "journal") if session.accelerator.is_local_main_process else ()
     digest = hashlib.sha256(repr([(question.key, question.ids) for question in questions]).encode()).hexdigest()
-    return _Start(digest, identity, [entry for entry in visible if entry.key in wanted and entry.error is None])
+    return _Start(digest, identity, [entry for entry in visible if entry.key in wanted and entry.settled])
 
 
 def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
@@ -319,7 +319,8 @@ def _answer_share(
     file = task.folder / "journal" / f"process-{session.rank}.jsonl"
     unit = "pictures" if declaration.measures_maps else "questions"
     with Journal(file) as journal, Progress(label, len(share), shown=session.is_main, unit=unit) as progress:
-        return answer_all(
+        ask = answer_stream if isinstance(engine, StreamingAnswerer) else answer_all
+        return ask(
             share,
             engine,
             journal,

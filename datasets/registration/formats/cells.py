@@ -83,7 +83,9 @@ def single(cell: Any) -> Any:
     items = as_list(cell)
     if items is not None:
         if len(items) > 1:
-            raise MalformedError(f"has {len(items)} pictures; one picture for each question is supported")
+            raise MalformedError(
+                f"has {len(items)} pictures in its cell; several are read where they are names of files"
+            )
         return single(items[0]) if items else None
     if isinstance(cell, Mapping):
         return cell.get("path") if absent(cell.get("bytes")) else cell["bytes"]
