@@ -178,7 +178,6 @@ class ModelProfile:
         pad_to_square: pad images to a square with the processor's mean colour before anything else.
         image_backend: which of the library's image processors, where there are two; auto is the library's choice.
         batch: whether questions may be answered together (those whose images have equal shapes), or each alone.
-        prefix: whether an image's part of the prompt is computed once for all questions about it.
         images: whether a record may have several images.
         prompt: see `PromptProfile`.
         generation: see `GenerationProfile`.
@@ -200,7 +199,6 @@ class ModelProfile:
     pad_to_square: bool = False
     image_backend: Literal["auto", "torchvision", "pil"] = "auto"
     batch: Literal["together", "alone"] = "together"
-    prefix: Literal["auto", "never"] = "auto"
     images: Literal["one", "several"] = "several"
     prompt: PromptProfile = field(default_factory=PromptProfile)
     generation: GenerationProfile = field(default_factory=GenerationProfile)

@@ -248,8 +248,10 @@ def test_every_question_gets_its_own_answer_in_the_order_of_images(server: Serve
         reply = found[index]
         assert isinstance(reply, Reply) and reply.text == digest(question.prompt, [question.image.read()])
     order = [text_and_images(body)[1][0] for body in server.seen]
-    first_places = [order.index(question.image.read()) for question in asked[::5] if question.image is not None]
-    assert first_places == sorted(first_places)
+    for place, question in enumerate(asked):
+        assert question.image is not None
+        if place % 5 == 0:  # requests under way together may overtake each other
+            assert abs(order.index(question.image.read()) - place) < 8
     assert 1 < server.most_busy <= 8
 
 
