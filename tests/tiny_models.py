@@ -6,13 +6,19 @@ Six families want torchvision for a processor of videos; they get none, and an i
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers as t
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from transformers.models.pixtral import image_processing_pil_pixtral
+from transformers.models.smolvlm import processing_smolvlm
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<end>")
 PAD, BOS, EOS, UNK, IMAGE, END = range(len(SPECIAL))
@@ -55,10 +61,6 @@ def tokenizer(*more: str, bos: bool = True, **named: Any) -> PreTrainedTokenizer
 def template(place: str) -> str:
     """A chat template that puts a text where an image stands."""
     return TEMPLATE.replace("IMAGE", place)
-
-
-def size_of(tok: PreTrainedTokenizerFast) -> int:
-    return len(tok)
 
 
 def llava() -> tuple[Any, Any]:
@@ -127,7 +129,9 @@ def without_videos(kind: Any, images: Any, tok: Any, **more: Any) -> Any:
             return None if name == "video_processor" else super().check_argument_for_proper_class(name, argument)
 
     Processor.__name__ = kind.__name__
-    return Processor(image_processor=images, tokenizer=tok, video_processor=None, **more)
+    made = Processor(image_processor=images, tokenizer=tok, video_processor=None, **more)
+    made.video_processor = SimpleNamespace(num_frames=1, fps=1, size={}, model_input_names=[])
+    return made
 
 
 def blip_2() -> tuple[Any, Any]:
@@ -210,7 +214,8 @@ def qwen3_vl() -> tuple[Any, Any]:
 
 
 def internvl() -> tuple[Any, Any]:
-    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<ctx>", "video_token": "<v>"}
+    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<ctx>"}
+    names["video_token"] = "<v>"
     tok = tokenizer(*names.values(), bos=False, extra_special_tokens=names)
     config = t.InternVLConfig(
         vision_config=t.InternVLVisionConfig(**VISION, image_size=[28, 28], patch_size=[14, 14]),
@@ -222,17 +227,17 @@ def internvl() -> tuple[Any, Any]:
     images = t.GotOcr2ImageProcessorPil(
         size={"height": 28, "width": 28}, crop_to_patches=True, min_patches=1, max_patches=4
     )
-    processor = without_videos(
-        t.InternVLProcessor, images, tok, image_seq_length=1, chat_template=template("<ctx>\n")
-    )
+    processor = without_videos(t.InternVLProcessor, images, tok, image_seq_length=1, chat_template=template("<ctx>\n"))
     return t.InternVLForConditionalGeneration(config), processor
 
 
 def idefics3() -> tuple[Any, Any]:
-    return idefics(t.Idefics3Config, t.Idefics3ForConditionalGeneration, t.Idefics3Processor, t.Idefics3ImageProcessorPil)
+    model = t.Idefics3ForConditionalGeneration
+    return idefics(t.Idefics3Config, model, t.Idefics3Processor, t.Idefics3ImageProcessorPil)
 
 
 def smolvlm() -> tuple[Any, Any]:
+    processing_smolvlm.num2words = str  # it words the lengths of videos alone, and need not be installed
     return idefics(t.SmolVLMConfig, t.SmolVLMForConditionalGeneration, t.SmolVLMProcessor, t.SmolVLMImageProcessorPil)
 
 
@@ -261,10 +266,11 @@ def paligemma() -> tuple[Any, Any]:
     processor = t.PaliGemmaProcessor(images, tok)
     config = t.PaliGemmaConfig(
         vision_config=t.SiglipVisionConfig(**VISION, image_size=28, patch_size=14).to_dict(),
-        text_config=t.GemmaConfig(**TEXT, head_dim=16, vocab_size=len(tok)).to_dict(),
+        text_config=t.GemmaConfig(**TEXT, head_dim=16, vocab_size=len(tok), tie_word_embeddings=False).to_dict(),
         image_token_index=IMAGE,
         projection_dim=32,
         hidden_size=32,
+        tie_word_embeddings=False,
     )
     return t.PaliGemmaForConditionalGeneration(config), processor
 
@@ -298,9 +304,21 @@ def mistral3() -> tuple[Any, Any]:
     return t.Mistral3ForConditionalGeneration(config), pixtral_processor(tok, spatial_merge_size=2)
 
 
+def pixtral_class() -> Any:
+    """Pixtral's processor, whose module imports the image processor of torchvision beside that of Pillow."""
+    name = "transformers.models.pixtral.image_processing_pixtral"
+    if find_spec("torchvision") is None:
+        sys.modules[name] = image_processing_pil_pixtral
+    try:
+        return importlib.import_module("transformers.models.pixtral.processing_pixtral").PixtralProcessor
+    finally:
+        if find_spec("torchvision") is None:
+            del sys.modules[name]
+
+
 def pixtral_processor(tok: Any, spatial_merge_size: int = 1) -> Any:
     images = t.PixtralImageProcessorPil(size={"longest_edge": 84}, patch_size={"height": 14, "width": 14})
-    return t.PixtralProcessor(
+    return pixtral_class()(
         images, tok, patch_size=14, spatial_merge_size=spatial_merge_size, chat_template=template("[IMG]")
     )
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collavo.checkpoint.finetuned_checkpoint import STATE
 from collavo.checkpoint.location import locate
 from collavo.errors import CheckpointError
 from configs.common.words import shown
@@ -93,6 +94,8 @@ def locate_checkpoint(model: ModelConfig) -> Path:
             "is fetched in a run: download it (hf download NAME --local-dir DIR) and name that directory, or set "
             "MODEL.DOWNLOAD True"
         )
+    if is_file(folder / STATE):
+        raise CheckpointError(f"MODEL.PATH: {shown(str(folder))} is a checkpoint of CoLLaVO: set MODEL.NAME collavo")
     if not is_file(folder / "config.json"):
         raise CheckpointError(f"MODEL.PATH: {shown(str(folder))} is no checkpoint: it has no config.json")
     return folder

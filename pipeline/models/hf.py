@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,25 @@ def _no_remote_code(folder: Path, described: Mapping[str, Any]) -> str:
         "only with Python code that lies in the checkpoint. Look through its .py files; MODEL.REMOTE_CODE True then "
         "runs them"
     )
+
+
+def _asks_for_code(error: CheckpointError) -> bool:
+    return "trust_remote_code" in str(error)
+
+
+@contextmanager
+def _code_only_if_allowed(folder: Path) -> Iterator[None]:
+    """Say it in our words where a checkpoint needs code of its own.
+
+    Raises:
+        CheckpointError: it does, and ``MODEL.REMOTE_CODE`` is false.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        if _asks_for_code(error):
+            raise CheckpointError(_no_remote_code(folder, _described(folder))) from error
+        raise
 
 
 class TransformersSource:
@@ -179,6 +199,8 @@ def load_processor(config: EvalConfig) -> Any:
                 folder, local_files_only=True, trust_remote_code=config.MODEL.REMOTE_CODE, **options
             )
     except CheckpointError as error:
+        if _asks_for_code(error):
+            raise CheckpointError(_no_remote_code(folder, _described(folder))) from error
         if "torchvision" in str(error).lower() and util.find_spec("torchvision") is None:
             raise CheckpointError(
                 f"MODEL.PATH: {shown(str(folder))}: the processor of {profile.title or 'this family'} needs the "
@@ -202,7 +224,7 @@ def _load_model(config: EvalConfig, device: torch.device) -> Any:
     options: dict[str, Any] = {"dtype": getattr(torch, DTYPES[llm.DTYPE])}
     if llm.ATTENTION != "auto":
         options["attn_implementation"] = llm.ATTENTION
-    with refusing(f"MODEL.PATH: {shown(str(folder))}: the model cannot be loaded"):
+    with _code_only_if_allowed(folder), refusing(f"MODEL.PATH: {shown(str(folder))}: the model cannot be loaded"):
         if not config.WEIGHT:
             described = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=remote)
             return loader.from_config(described, trust_remote_code=remote, **options).to(device).eval()
@@ -212,8 +234,31 @@ def _load_model(config: EvalConfig, device: torch.device) -> Any:
             options["device_map"] = config.MODEL.DEVICE_MAP
         elif llm.BITS in (4, 8):
             options["device_map"] = {"": device}
-        model = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=remote, **options)
+        model, found = loader.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=remote, output_loading_info=True, **options
+        )
+        _check_whole(folder, found)
         return (model if "device_map" in options else model.to(device)).eval()
+
+
+def _check_whole(folder: Path, found: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose model would be partly random, of which the library only warns.
+
+    Args:
+        folder: of the checkpoint.
+        found: what the library says of loading.
+
+    Raises:
+        CheckpointError: weights are missing or of another shape.
+    """
+    for kind, words in (
+        ("missing_keys", "lacks weights of its model"),
+        ("mismatched_keys", "has weights of other shapes"),
+    ):
+        if names := sorted(str(name) for name in found.get(kind) or ()):
+            raise CheckpointError(
+                f"MODEL.PATH: {shown(str(folder))} {words}, which would be random: {len(names)}, the first {shown(names[0])}"
+            )
 
 
 def _quantised(bits: int, dtype: torch.dtype) -> Any:

@@ -13,7 +13,9 @@ Shape legend: B questions of a batch, T tokens.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,6 +168,8 @@ class TransformersEngine:
             ValueError: the processor refuses it.
         """
         images = [self._image(image) for image in images_of(query.picture)]
+        if not images and self._needs_image:
+            raise ValueError("the model takes no question without an image")
         question = self._plain(query.question)
         if self.profile.prompt.template:
             prompt = self.render(question, len(images), self._paths(query.picture))
@@ -176,6 +180,12 @@ class TransformersEngine:
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if value is not None}
         tensors.pop("labels", None)
         return Prepared(index, prompt, tensors)
+
+    @functools.cached_property
+    def _needs_image(self) -> bool:
+        """Whether ``generate`` cannot go without pixels."""
+        pixels = inspect.signature(self.model.generate).parameters.get("pixel_values")
+        return pixels is not None and pixels.default is inspect.Parameter.empty
 
     def _plain(self, question: str) -> str:
         """A question without what the processor would take for a place of an image."""
