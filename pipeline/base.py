@@ -20,7 +20,7 @@ from datasets.types import BadRecord, ImageSource, Record, Score
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
-    from modeling.segmenters.base import Picture, Segmenter
+    from modeling.segmenters.base import DecodedImage, Segmenter
 
     from .run.questions import Question
 
@@ -30,7 +30,7 @@ class Answerer(Protocol):
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels of the square pictures it takes; None where it takes pictures of their own size."""
+        """Side in pixels of the square images it takes; None where it takes images of their own size."""
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> Sequence[Reply | NoReply]:
         """Answer questions, in order; a reply must not depend on what else is asked with it."""
@@ -40,7 +40,7 @@ class Answerer(Protocol):
 class ImageReader(Protocol):
     """An engine that reads images in its own way: several of a record, or their encoded bytes."""
 
-    def read_image(self, source: ImageSource) -> Picture:
+    def read_image(self, source: ImageSource) -> DecodedImage:
         """Read what a record's image stands for.
 
         Raises:

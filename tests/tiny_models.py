@@ -305,7 +305,7 @@ def mistral3() -> tuple[Any, Any]:
 
 
 def pixtral_class() -> Any:
-    """Pixtral's processor, whose module imports the image processor of torchvision beside that of Pillow."""
+    """Pixtral's processor, whose module imports the image processor of torchvision next to that of Pillow."""
     name = "transformers.models.pixtral.image_processing_pixtral"
     if find_spec("torchvision") is None:
         sys.modules[name] = image_processing_pil_pixtral

@@ -218,7 +218,7 @@ def _size_of(record: Record) -> tuple[float, float]:
         return float(record.meta["width"]), float(record.meta["height"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"record {shown(record.id)}: its picture's width and height are not known; name their columns in data.keep"
+            f"record {shown(record.id)}: its image's width and height are not known; name their columns in data.keep"
         ) from None
 
 
@@ -284,4 +284,4 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
 
 def _mean_iou(scored: Sequence[Scored], group: str) -> Metric:
     known = [(s, s.score.iou) for s in scored if isinstance(s.score, Located) and s.score.iou is not None]
-    return rates.mean("mean_iou", [iou for _, iou in known], clusters=[rates.picture(s) for s, _ in known], group=group)
+    return rates.mean("mean_iou", [iou for _, iou in known], clusters=[rates.image(s) for s, _ in known], group=group)

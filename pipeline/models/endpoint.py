@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import torch
 
     from collavo.engine import Generation, Query, Reply
-    from modeling.segmenters.base import Picture, Segmenter
+    from modeling.segmenters.base import DecodedImage, Segmenter
 
     from ..config import EvalConfig
     from ..run.questions import Question
@@ -323,14 +323,14 @@ class EndpointEngine:
                 break
         raise JudgeError(f"MODEL.NAME endpoint: {self.name} cannot be used: {failure}")
 
-    def read_image(self, source: ImageSource) -> Picture:
+    def read_image(self, source: ImageSource) -> DecodedImage:
         """See `pipeline.base.ImageReader`."""
         return read_images(source, several=self._profile.images == "several", model=self._model.PATH)
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply | NoReply]:
         """Answer questions whose images are decoded, side by side; in order."""
         found: list[Reply | NoReply | None] = [None] * len(queries)
-        asks = [lambda query=query: self._ask(self._content(query.picture), query, generation) for query in queries]
+        asks = [lambda query=query: self._ask(self._content(query.image), query, generation) for query in queries]
         for index, reply, _ in self._each(asks):
             found[index] = reply
         return [reply for reply in found if reply is not None]
@@ -354,7 +354,7 @@ class EndpointEngine:
                 parts = self._parts_of(question.image)
             except DataError as error:
                 return NoReply(outcome="failed", reason=str(error))
-            return self._ask(parts, Query(picture=None, question=question.prompt), generation)
+            return self._ask(parts, Query(image=None, question=question.prompt), generation)
 
         self._estimate(questions, generation)
         yield from self._each([lambda question=question: ask(question) for question in questions])
@@ -435,9 +435,9 @@ class EndpointEngine:
                     self._urls.popitem(last=False)
         return held
 
-    def _content(self, picture: Picture | None) -> list[dict[str, Any]]:
+    def _content(self, image: DecodedImage | None) -> list[dict[str, Any]]:
         """Images as parts of a message, each with its label where there are several."""
-        images, label, options = images_of(picture), self._profile.prompt.several, self._model.IMAGE
+        images, label, options = images_of(image), self._profile.prompt.several, self._model.IMAGE
         parts: list[dict[str, Any]] = []
         for number, image in enumerate(images, start=1):
             if len(images) > 1 and label:

@@ -31,7 +31,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from collavo.engine import Generation, Query, Reply
 from configs.common.words import quoted
 from datasets.types import ImageSource
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 
 from ..base import NoReply
 from .images import ModelImage, images_of, read_images
@@ -138,7 +138,7 @@ class TransformersEngine:
                     f"{quoted(self.profile.rendered, _LONG_TEXT)}"
                 )
 
-    def read_image(self, source: ImageSource) -> Picture:
+    def read_image(self, source: ImageSource) -> DecodedImage:
         """See `pipeline.base.ImageReader`."""
         return read_images(source, several=self.profile.images == "several", model=self.profile.title or "the model")
 
@@ -167,12 +167,12 @@ class TransformersEngine:
         Raises:
             ValueError: the processor refuses it.
         """
-        images = [self._image(image) for image in images_of(query.picture)]
+        images = [self._image(image) for image in images_of(query.image)]
         if not images and self._needs_image:
             raise ValueError("the model takes no question without an image")
         question = self._plain(query.question)
         if self.profile.prompt.template:
-            prompt = self.render(question, len(images), self._paths(query.picture))
+            prompt = self.render(question, len(images), self._paths(query.image))
             inputs = self._processed(prompt, images)
         else:
             prompt = self.render(question, len(images))
@@ -196,7 +196,7 @@ class TransformersEngine:
         token = getattr(self.processor, "image_token", None)
         return str(getattr(token, "content", token) or "")
 
-    def _image(self, image: Picture) -> Image.Image:
+    def _image(self, image: DecodedImage) -> Image.Image:
         """An image as the processor gets it."""
         found = Image.fromarray(image.pixels)
         if not self.profile.pad_to_square or found.width == found.height:
@@ -267,14 +267,14 @@ class TransformersEngine:
         found: Mapping[str, Any] = self.processor(text=prompt, return_tensors="pt", **given)
         return found
 
-    def _paths(self, picture: Picture | None) -> list[str]:
+    def _paths(self, image: DecodedImage | None) -> list[str]:
         """Files of the images, for a model that reads them itself."""
         if "{path}" not in self.profile.prompt.image:
             return []
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="collavo-images-")
         paths = []
-        for image in images_of(picture):
+        for image in images_of(image):
             encoded = image.encoded if isinstance(image, ModelImage) else b""
             name = hashlib.sha256(encoded or image.pixels.tobytes()).hexdigest()[:32]
             path = Path(self._folder.name) / f"{name}.png"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from datasets.image import decode
 from datasets.types import DataError, ImageSource, sources_of
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 
 _ORIENTATION = 0x0112
 _SENT = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -20,7 +20,7 @@ _PLAIN = ("RGB", "L")
 
 
 @dataclass(frozen=True)
-class ModelImage(Picture):
+class ModelImage(DecodedImage):
     """One image of a record.
 
     Attributes:
@@ -31,7 +31,7 @@ class ModelImage(Picture):
 
 
 @dataclass(frozen=True)
-class ModelImages(Picture):
+class ModelImages(DecodedImage):
     """All images of a record; ``pixels`` are those of the first.
 
     Attributes:
@@ -79,14 +79,14 @@ def _read(source: ImageSource) -> ModelImage:
     return ModelImage(pixels=decode(_Read(source.name, data), None), name=source.name, encoded=data)
 
 
-def images_of(picture: Picture | None) -> tuple[Picture, ...]:
+def images_of(image: DecodedImage | None) -> tuple[DecodedImage, ...]:
     """The single images of what a question is about."""
-    if picture is None:
+    if image is None:
         return ()
-    return picture.parts if isinstance(picture, ModelImages) else (picture,)
+    return image.parts if isinstance(image, ModelImages) else (image,)
 
 
-def data_url(image: Picture, max_side: int | None = None) -> str:
+def data_url(image: DecodedImage, max_side: int | None = None) -> str:
     """An image as a data URL: its own bytes where every server reads them alike, else a PNG of its pixels.
 
     Args:
@@ -113,7 +113,7 @@ def _kind(encoded: bytes) -> str:
         return _SENT.get(opened.format or "", "") if upright and still and opened.mode in _PLAIN else ""
 
 
-def _png(image: Picture, max_side: int | None) -> bytes:
+def _png(image: DecodedImage, max_side: int | None) -> bytes:
     found = Image.fromarray(image.pixels)
     if max_side is not None:
         ratio = max_side / max(found.size)

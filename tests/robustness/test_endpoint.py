@@ -19,7 +19,7 @@ from configs.load import ConfigError
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.connection import wait_of
 from datasets.types import ImageFile
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from pipeline.base import NoReply
 from pipeline.config import read_configuration
 from pipeline.models.endpoint import EndpointEngine, Gate, check
@@ -218,9 +218,9 @@ def test_other_images_are_sent_as_png(tmp_path: Path, case: str) -> None:
 
 def test_the_image_comes_first_with_its_detail(server: Server) -> None:
     server.reactions = [answers_by_digest]
-    picture = Picture(np.zeros((4, 4, 3), np.uint8), "x")
+    image = DecodedImage(np.zeros((4, 4, 3), np.uint8), "x")
     settings = ("MODEL.IMAGE.DETAIL", "low", "MODEL.SETTINGS", "{prompt: {system: Be brief.}}")
-    engine_of(server, *settings).answer([Query(picture, "what?")], GREEDY)
+    engine_of(server, *settings).answer([Query(image, "what?")], GREEDY)
     system, user = server.seen[0]["messages"]
     assert system == {"role": "system", "content": "Be brief."}
     assert [part["type"] for part in user["content"]] == ["image_url", "text"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
 from configs.load import read_yaml
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from pipeline.base import NoReply
 from pipeline.models.hf_engine import TransformersEngine
 from pipeline.models.images import ModelImage, ModelImages
@@ -37,9 +37,9 @@ PROMPTS: dict[str, Callable[[str], str]] = {
 TEXT_ALONE = [family for family in FAMILIES if family not in ("blip-2", "instructblip", "paligemma")]
 
 
-def picture(height: int, width: int, seed: int = 0) -> Picture:
+def image(height: int, width: int, seed: int = 0) -> DecodedImage:
     rng = np.random.default_rng(seed + height * 1000 + width)
-    return Picture(rng.integers(0, 255, (height, width, 3), dtype=np.uint8), f"{height}x{width}")
+    return DecodedImage(rng.integers(0, 255, (height, width, 3), dtype=np.uint8), f"{height}x{width}")
 
 
 @lru_cache(maxsize=1)
@@ -49,13 +49,13 @@ def engine_of(family: str) -> TransformersEngine:
 
 
 def queries(family: str) -> list[Query]:
-    asked = [Query(picture(*size), question) for size in SIZES for question in QUESTIONS]
+    asked = [Query(image(*size), question) for size in SIZES for question in QUESTIONS]
     return [*asked, *([Query(None, "hello")] if family in TEXT_ALONE else [])]
 
 
 def plain_inputs(engine: TransformersEngine, family: str, query: Query) -> dict[str, Any]:
     """A family's inputs, as its model card has them."""
-    image = None if query.picture is None else Image.fromarray(query.picture.pixels)
+    image = None if query.image is None else Image.fromarray(query.image.pixels)
     if family == "llava-1.5" and image is not None:  # expand2square of the authors' mm_utils.py
         side = max(image.size)
         square = Image.new("RGB", (side, side), (122, 116, 104))
@@ -114,7 +114,7 @@ def test_prompts_ids_and_replies_are_those_of_a_plain_loop(family: str) -> None:
             assert torch.equal(prepared.inputs["input_ids"], torch.as_tensor(inputs["input_ids"])), query
             assert isinstance(reply, Reply)
             assert reply.text == plain_reply(engine, inputs, beams, penalty)
-            if family in PROMPTS and query.picture is not None:
+            if family in PROMPTS and query.image is not None:
                 assert reply.prompt == PROMPTS[family](query.question)
 
 
@@ -160,7 +160,7 @@ def test_a_prompt_begins_once(family: str) -> None:
 
 def test_prompts_are_padded_on_the_left_and_a_q_formers_text_on_the_right() -> None:
     engine = engine_of("instructblip")
-    group = [engine.prepare(i, Query(picture(30, 30), question)) for i, question in enumerate(("a", "a longer one"))]
+    group = [engine.prepare(i, Query(image(30, 30), question)) for i, question in enumerate(("a", "a longer one"))]
     batch = engine.collated(group)
     assert batch["attention_mask"][0, 0] == 0 and batch["attention_mask"][0, -1] == 1
     assert batch["input_ids"][0, 0] == PAD
@@ -168,7 +168,7 @@ def test_prompts_are_padded_on_the_left_and_a_q_formers_text_on_the_right() -> N
 
 
 def test_the_images_place_stands_before_the_begin_token_of_instructblip() -> None:
-    ids = engine_of("instructblip").prepare(0, Query(picture(30, 30), "what")).inputs["input_ids"][0].tolist()
+    ids = engine_of("instructblip").prepare(0, Query(image(30, 30), "what")).inputs["input_ids"][0].tolist()
     assert ids.index(BOS) == 4, "as many as the Q-Former has queries"
 
 
@@ -186,7 +186,7 @@ def llava() -> TransformersEngine:
 
 
 GREEDY = Generation(num_beams=1, max_new_tokens=TOKENS)
-ASKED = [Query(picture(30, 30), question) for question in ("Is there a dog?", "what", "a cat?")]
+ASKED = [Query(image(30, 30), question) for question in ("Is there a dog?", "what", "a cat?")]
 
 
 def test_a_checkpoints_sampling_and_penalties_do_not_leak(llava: TransformersEngine) -> None:
@@ -259,7 +259,7 @@ def test_what_does_not_fit_alone_is_an_error_of_that_question(llava: Transformer
         return generate(**inputs)
 
     llava.model.generate = scarce
-    found = llava.answer([*ASKED, Query(picture(30, 30), "x" * 200)], GREEDY)
+    found = llava.answer([*ASKED, Query(image(30, 30), "x" * 200)], GREEDY)
     assert [type(reply) for reply in found] == [Reply, Reply, Reply, NoReply]
     assert isinstance(found[3], NoReply) and found[3].outcome == "failed" and "out of memory" in found[3].reason
 
@@ -282,12 +282,12 @@ def test_a_question_without_the_image_that_a_family_needs_is_an_error_of_it(fami
 
 def test_an_image_token_in_a_question_is_no_image() -> None:
     engine = engine_of("llava-1.5")
-    written = engine.prepare(0, Query(picture(30, 30), "<image>what")).inputs["input_ids"]
-    assert torch.equal(written, engine.prepare(0, Query(picture(30, 30), "what")).inputs["input_ids"])
+    written = engine.prepare(0, Query(image(30, 30), "<image>what")).inputs["input_ids"]
+    assert torch.equal(written, engine.prepare(0, Query(image(30, 30), "what")).inputs["input_ids"])
 
 
 def test_several_images_go_to_models_that_take_them() -> None:
-    parts = tuple(ModelImage(picture(*size).pixels, f"{size}") for size in SIZES[:2])
+    parts = tuple(ModelImage(image(*size).pixels, f"{size}") for size in SIZES[:2])
     group = ModelImages(parts[0].pixels, "both", parts)
     engine = engine_of("qwen2-vl")
     prepared = engine.prepare(0, Query(group, "what"))
