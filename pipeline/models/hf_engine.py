@@ -274,12 +274,12 @@ class TransformersEngine:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="collavo-images-")
         paths = []
-        for image in images_of(image):
-            encoded = image.encoded if isinstance(image, ModelImage) else b""
-            name = hashlib.sha256(encoded or image.pixels.tobytes()).hexdigest()[:32]
+        for one in images_of(image):
+            encoded = one.encoded if isinstance(one, ModelImage) else b""
+            name = hashlib.sha256(encoded or one.pixels.tobytes()).hexdigest()[:32]
             path = Path(self._folder.name) / f"{name}.png"
             if not path.is_file():
-                Image.fromarray(image.pixels).save(path)
+                Image.fromarray(one.pixels).save(path)
             paths.append(str(path))
         return paths
 
