@@ -251,13 +251,12 @@ def _check_whole(folder: Path, found: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: weights are missing or of another shape.
     """
-    for kind, words in (
-        ("missing_keys", "lacks weights of its model"),
-        ("mismatched_keys", "has weights of other shapes"),
-    ):
+    faults = {"missing_keys": "lacks weights of its model", "mismatched_keys": "has weights of other shapes"}
+    for kind, words in faults.items():
         if names := sorted(str(name) for name in found.get(kind) or ()):
             raise CheckpointError(
-                f"MODEL.PATH: {shown(str(folder))} {words}, which would be random: {len(names)}, the first {shown(names[0])}"
+                f"MODEL.PATH: {shown(str(folder))} {words}, which would be random: {len(names)}, the first is "
+                f"{shown(names[0])}"
             )
 
 
