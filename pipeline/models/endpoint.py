@@ -7,6 +7,7 @@ is told apart from a request that failed; see `pipeline.base.NoReply`. The conne
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import threading
@@ -330,7 +331,7 @@ class EndpointEngine:
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply | NoReply]:
         """Answer questions whose images are decoded, side by side; in order."""
         found: list[Reply | NoReply | None] = [None] * len(queries)
-        asks = [lambda query=query: self._ask(self._content(query.image), query, generation) for query in queries]
+        asks = [functools.partial(self._ask, self._content(query.image), query, generation) for query in queries]
         for index, reply, _ in self._each(asks):
             found[index] = reply
         return [reply for reply in found if reply is not None]
@@ -357,7 +358,7 @@ class EndpointEngine:
             return self._ask(parts, Query(image=None, question=question.prompt), generation)
 
         self._estimate(questions, generation)
-        yield from self._each([lambda question=question: ask(question) for question in questions])
+        yield from self._each([functools.partial(ask, question) for question in questions])
         if self._main:
             say(f"  server: {self.spending.describe()}; up to {self.gate.limit} requests at a time in the end")
 

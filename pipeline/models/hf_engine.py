@@ -75,7 +75,7 @@ def _is_text(name: str, value: Tensor, length: int) -> bool:
     return name.startswith(_RIGHT) or (value.dim() == 2 and value.shape == (1, length))
 
 
-class _NonFinite(LogitsProcessor):  # type: ignore[misc]
+class _NonFinite(LogitsProcessor):
     """Remembers which rows had scores that are NaN or infinite; nothing is read back until the end."""
 
     def __init__(self) -> None:
@@ -232,17 +232,18 @@ class TransformersEngine:
 
     def _messages(self, question: str, images: Sequence[Image.Image | None]) -> list[dict[str, Any]]:
         """A conversation as chat templates take it."""
-        prompt, places = self.profile.prompt, []
+        prompt = self.profile.prompt
+        places: list[dict[str, Any]] = []
         for number, image in enumerate(images, start=1):
             if prompt.several and len(images) > 1:
                 places.append({"type": "text", "text": prompt.several.format(number=number)})
             places.append({"type": "image"} if image is None else {"type": "image", "image": image})
         text = [{"type": "text", "text": question}]
         content = [*places, *text] if prompt.image_place == "before" else [*text, *places]
-        system = (
-            [] if prompt.system is None else [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}]
-        )
-        return [*system, {"role": "user", "content": content}]
+        asked = {"role": "user", "content": content}
+        if prompt.system is None:
+            return [asked]
+        return [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}, asked]
 
     def _templated(self, question: str, images: Sequence[Image.Image]) -> Mapping[str, Any]:
         """Inputs by the processor's chat template, which begins a prompt once."""

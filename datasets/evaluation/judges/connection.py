@@ -196,8 +196,9 @@ class Connection:
             TemporaryError, RefusedError, FilteredError, JudgeLostError: see there.
         """
         errors, given = self._errors, self._supported(settings)
+        create: Any = self._client.chat.completions.create
         try:
-            reply: Any = self._client.chat.completions.create(model=self.model, messages=list(messages), **given)
+            reply = create(model=self.model, messages=list(messages), **given)
         except errors.APITimeoutError:
             raise TemporaryError(f"{self._who} did not reply in time") from None
         except errors.APIConnectionError as error:
@@ -316,7 +317,8 @@ def wait_of(headers: Mapping[str, str], now: datetime.datetime, *, limited: bool
 
 def _until_reset(headers: Mapping[str, str], now: datetime.datetime) -> float | None:
     """Seconds until a limit that is used up is reset; where none says so, until the first that is."""
-    used, others = [], []
+    used: list[float] = []
+    others: list[float] = []
     for name in ("", "-requests", "-tokens"):
         if (wait := _seconds(headers.get(f"x-ratelimit-reset{name}", ""), now)) is not None:
             left = headers.get(f"x-ratelimit-remaining{name}", "").strip()
@@ -352,5 +354,5 @@ def pause_before(attempt: int, backoff: float, wanted: float, longest: float) ->
         wanted: seconds that the server asks for.
         longest: most seconds.
     """
-    pause = backoff * 2 ** min(attempt, 30) * random.uniform(0.75, 1.25)
+    pause: float = backoff * 2 ** min(attempt, 30) * random.uniform(0.75, 1.25)
     return min(longest, max(pause, wanted * random.uniform(1.0, 1.1)))
