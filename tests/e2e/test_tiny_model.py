@@ -75,7 +75,7 @@ def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
 def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     few = ["--lessons", "24", "--scenes", "8", "--step1", "1", "--step2", "2", "--batch", "4", "--seeds", "1"]
     words = ["-m", "assets.tiny.train.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
-    done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
+    done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "corrupted")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
     assert "Training, corrupted maps, 1 seed\n" in done.stdout
