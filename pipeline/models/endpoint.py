@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import re
 import threading
 import time
@@ -489,7 +490,8 @@ class EndpointEngine:
                     return settled(found, _as_text(messages))
                 except TemporaryError as error:
                     failure = f"{error} ({attempt + 1} of {self._model.ATTEMPTS} tries)"
-                    pause = pause_before(attempt, self._model.BACKOFF, error.wait, _LONGEST_PAUSE)
+                    wanted = error.wait * random.uniform(1.0, 1.1)  # not all at the same moment
+                    pause = pause_before(attempt, self._model.BACKOFF, wanted, _LONGEST_PAUSE)
                     if error.crowded:
                         self.gate.crowded(begun, error.wait and pause)
                     if self._stopped.is_set():

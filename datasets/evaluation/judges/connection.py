@@ -355,4 +355,4 @@ def pause_before(attempt: int, backoff: float, wanted: float, longest: float) ->
         longest: most seconds.
     """
     pause: float = backoff * 2 ** min(attempt, 30) * random.uniform(0.75, 1.25)
-    return min(longest, max(pause, wanted * random.uniform(1.0, 1.1)))
+    return min(longest, max(pause, wanted))
