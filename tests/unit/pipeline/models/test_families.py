@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -325,3 +326,23 @@ def test_a_template_that_differs_from_the_published_one_is_said() -> None:
         "{% endfor %}<|im_end|>\n<|im_start|>assistant\n{{ '' }}"
     )
     assert list(TransformersEngine(model, processor, load_profile("qwen2-vl").profile).notes()) == []
+
+
+def test_qwen_vl_chat_reads_images_from_files_that_its_prompt_names() -> None:
+    """Its code lies in its checkpoint; prompt and files are ours, shown on a stand-in of its model."""
+    import transformers
+
+    from tests.tiny_models import TEXT, tokenizer
+
+    tok = tokenizer(bos=False)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TEXT, vocab_size=len(tok))).eval()
+    engine = TransformersEngine(model, tok, load_profile("qwen-vl-chat").profile)
+    shown = image(30, 40)
+    prepared = engine.prepare(0, Query(shown, "Is there a dog?"))
+    found = re.fullmatch(r"<img>(.+\.png)</img>Is there a dog\? Answer:", prepared.prompt)
+    assert found
+    with Image.open(found[1]) as opened:
+        assert np.array_equal(np.asarray(opened), shown.pixels)
+    assert prepared.inputs["input_ids"][0].tolist() == tok(prepared.prompt)["input_ids"]
+    assert engine.prepare(0, Query(None, "what")).prompt == "what Answer:"
+    assert all(isinstance(reply, Reply) for reply in engine.answer([Query(shown, "a"), Query(None, "b")], GREEDY))
