@@ -137,7 +137,10 @@ class Key:
         try:
             if isinstance(self._item, Key):
                 return self._item.from_node(node)
-            return build(self._items[0], dict(self._fields(self._item, node)))
+            given = dict(self._fields(self._item, node))
+            if lacking := [name for name in _needed(self._items[0]) if name not in given]:
+                raise ConfigError(f"lacks {', '.join(lacking)}")
+            return build(self._items[0], given)
         except ConfigError as error:
             raise ConfigError(f"entry {number + 1}: {error}") from None
 
@@ -222,6 +225,12 @@ class Key:
         if "ge" in bounds and "le" in bounds:
             return f"between {low:g} and {high:g}"
         return f"{'from' if 'ge' in bounds else 'above'} {low:g} to {'at most' if 'le' in bounds else 'below'} {high:g}"
+
+
+def _needed(cls: Any) -> list[str]:
+    """Names of a dataclass's fields that have no default."""
+    absent = dataclasses.MISSING
+    return [f.name for f in dataclasses.fields(cls) if f.init and f.default is absent and f.default_factory is absent]
 
 
 def _is_union(hint: Any) -> bool:

@@ -71,8 +71,9 @@ class Benchmark:
         reader: module of ``datasets/registration`` that reads the files.
         data: options of the reader (it rejects those it does not know).
         prompt: template over the record's fields.
-        num_beams: beams of the search; 1 is greedy.
+        num_beams: beams of the search; 1 is greedy. They belong to a model: its profile wins over this.
         max_new_tokens: longest reply in tokens.
+        option_wording: wording of an option, with ``{letter}`` and ``{text}``, in place of the reader's; "" for that.
         scorer: module of ``datasets/evaluation`` that judges the answers.
         scoring: options of the scorer (it rejects those it does not know).
         released: what the first CoLLaVO release did otherwise, as changes of ``data``, ``scorer`` and ``prompt``;
@@ -99,6 +100,7 @@ class Benchmark:
     rules: str = "official"
     expected: tuple[Expected, ...] = ()
     download: tuple[str, ...] = ()
+    option_wording: str = ""
 
     @property
     def measures_maps(self) -> bool:

@@ -63,13 +63,44 @@ class ImageFile:
         return self.path.read_bytes()
 
 
+@dataclass(frozen=True)
+class ImageGroup:
+    """Several images of one record, in order; for models that take them.
+
+    Attributes:
+        sources: at least two.
+    """
+
+    sources: tuple[ImageSource, ...]
+
+    @property
+    def name(self) -> str:
+        """Names of the images, joined."""
+        return " + ".join(source.name for source in self.sources)
+
+    def read(self) -> bytes:
+        """Refuse: what takes one image cannot take several.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(f"image {self.name}: the record has {len(self.sources)} images, and this model takes one")
+
+
+def sources_of(image: ImageSource | None) -> tuple[ImageSource, ...]:
+    """The single images of a record: none, one, or those of its group."""
+    if image is None:
+        return ()
+    return image.sources if isinstance(image, ImageGroup) else (image,)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One question of a benchmark, as its release has it.
 
     Attributes:
         id: unique in the benchmark; predictions and scores are joined by it.
-        image: the image, or None for a text-only question.
+        image: the image, or None for a text-only question; several are one `ImageGroup`.
         fields: what the prompt template may name: ``question``, ``hint``, ``options``, ...
         target: what the scorer compares with: a label, a list of answers, a letter; None where it is withheld.
         group: the split or category that scores are reported by; "" if there is one group only.

@@ -6,11 +6,12 @@ loop around it (``pipeline/run/plan.py``) is the same for every benchmark. Impor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation, Scorer, groups_of, unit_of
@@ -18,11 +19,13 @@ from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
 from datasets.subsample import subsample
-from datasets.types import BadRecord, Record, Score
+from datasets.types import BadRecord, ImageSource, Record, Score
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
-    from modeling.segmenters.base import Segmenter
+    from modeling.segmenters.base import DecodedImage, Segmenter
+
+    from .run.questions import Question
 
 
 class Answerer(Protocol):
@@ -32,8 +35,50 @@ class Answerer(Protocol):
     def image_size(self) -> int | None:
         """Side in pixels of the square images it takes; None where it takes images of their own size."""
 
-    def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
+    def answer(self, queries: Sequence[Query], generation: Generation) -> Sequence[Reply | NoReply]:
         """Answer questions, in order; a reply must not depend on what else is asked with it."""
+
+
+@runtime_checkable
+class ImageReader(Protocol):
+    """An engine that reads images in its own way: several of a record, or their encoded bytes."""
+
+    def read_image(self, source: ImageSource) -> DecodedImage:
+        """Read what a record's image stands for.
+
+        Raises:
+            DataError: it is unreadable, or there are more images than the model takes.
+        """
+
+
+@runtime_checkable
+class StreamingAnswerer(Protocol):
+    """An engine that has many questions under way, and whose replies are written down as they come."""
+
+    def answer_each(
+        self, questions: Sequence[Question], generation: Generation
+    ) -> Generator[tuple[int, Reply | NoReply, float], None, None]:
+        """Answer questions; yields the place, the reply and its seconds, in the order in which replies come."""
+
+
+Outcome = Literal["refused", "truncated", "empty", "failed"]
+"""What else than a reply can come of a question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoReply:
+    """Why a question has no reply that could be scored.
+
+    Attributes:
+        outcome: refused by the model or a filter before it; truncated at the token limit before its end; empty; failed
+            for reasons that are not the model's (out of memory, a server that does not answer), which a rerun may mend.
+        reason: in words.
+        text: what came of the reply.
+    """
+
+    outcome: Outcome
+    reason: str
+    text: str = ""
 
 
 class EngineSource(Protocol):
@@ -110,7 +155,12 @@ class BenchmarkPipeline:
         Raises:
             DataError: the declaration's prompt names a field that the record lacks.
         """
-        return self.declaration.render(record.fields, record.meta.get("absent"))
+        fields, options = record.fields, record.meta.get("options")
+        if self.declaration.option_wording and isinstance(options, Mapping):
+            wording = self.declaration.option_wording
+            worded = "\n".join(wording.format(letter=letter, text=text) for letter, text in options.items())
+            fields = {**fields, "options": worded}
+        return self.declaration.render(fields, record.meta.get("absent"))
 
     @cached_property
     def scorer(self) -> Scorer:

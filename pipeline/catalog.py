@@ -23,8 +23,8 @@ SECTION = "BENCHMARKS"
 """Key of a configuration file that holds further declarations, by name."""
 READER = "tables"
 """The reader of a declaration that names none."""
-GENERATE = {"num_beams": 3, "max_new_tokens": 128}
-"""The paper's search, for what a declaration leaves out."""
+GENERATE = {"num_beams": 1, "max_new_tokens": 128}
+"""What a declaration leaves out. Beams belong to the model (``configs/models``), whose profile wins."""
 _KEYS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "dataset": (str,),

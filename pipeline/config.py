@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,14 +14,18 @@ from pydantic import AfterValidator, Field
 
 from collavo.options import CrayonConfig, LLMConfig
 from configs.common.paths import path_text
+from configs.common.words import quoted
 from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
 from datasets.declaration import Benchmark, check_template
 from datasets.evaluation.judges.base import JudgeError
-from datasets.evaluation.judges.options import address_fault, check_no_key, key_variable_fault
+from datasets.evaluation.judges.options import check_no_key
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
+from .models.choose import resolve
+from .models.options import ModelConfig, check_address, check_key_variable
+from .models.profile import ResolvedProfile
 from .released import dead_key, notes_of
 
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
@@ -30,28 +35,6 @@ FromOne = Annotated[int, Field(ge=1)]
 FromZero = Annotated[float, Field(ge=0)]
 PathText = Annotated[str, AfterValidator(path_text)]
 Prompt = Annotated[str, AfterValidator(check_template)]
-
-
-def _address(url: str) -> str:
-    """An address of a server, checked; messages do not show it, since it may hold a password.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if fault := address_fault(url):
-        raise ValueError(fault)
-    return url
-
-
-def _key_variable(name: str) -> str:
-    """Check the name of the variable that holds a key.
-
-    Raises:
-        ValueError: it is none, or perhaps the key itself.
-    """
-    if fault := key_variable_fault(name):
-        raise ValueError(fault)
-    return name
 
 
 @dataclass
@@ -125,8 +108,8 @@ class JudgeConfig:
 
     USE: Literal["auto", "always", "never"] = "auto"
     MODEL: str | None = None
-    BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
-    KEY_VARIABLE: Annotated[str, AfterValidator(_key_variable)] | None = None
+    BASE_URL: Annotated[str, AfterValidator(check_address)] | None = None
+    KEY_VARIABLE: Annotated[str, AfterValidator(check_key_variable)] | None = None
     TEMPERATURE: FromZero | None = None
     CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
@@ -177,10 +160,11 @@ class EvalSchema:
         PIPELINE: class that runs the benchmark, with or without the prefix CoLLaVO; empty to follow the dataset.
         SAVE_DIR: folder of results; each dataset gets a folder below it. Empty: the default.
         WEIGHT: load the weights of RESUME_FROM; False for random ones of its sizes.
-        RESUME_FROM: checkpoint directory, in the released layout or ours.
+        RESUME_FROM: checkpoint directory, in the released layout or ours; another name for MODEL.PATH.
         BASE: where the checkpoint lies that RESUME_FROM was trained on, if it has moved since; empty: where it says.
         WANDB: log scores to Weights & Biases through Accelerate.
         DATASETS: see `DatasetsConfig`.
+        MODEL: see `pipeline.models.options.ModelConfig`.
         LLM: see `collavo.options.LLMConfig`.
         CRAYON: see `collavo.options.CrayonConfig`.
         SEGMENTER: see `modeling.segmenters.options.SegmenterConfig`.
@@ -198,6 +182,7 @@ class EvalSchema:
     BASE: PathText = ""
     WANDB: bool = False
     DATASETS: DatasetsConfig = field(default_factory=DatasetsConfig)
+    MODEL: ModelConfig = field(default_factory=ModelConfig)
     LLM: LLMConfig = field(default_factory=LLMConfig)
     CRAYON: CrayonConfig = field(default_factory=CrayonConfig)
     SEGMENTER: SegmenterConfig = field(default_factory=SegmenterConfig)
@@ -225,10 +210,20 @@ class EvalConfig(EvalSchema):
     notes: tuple[str, ...] = ()
     resolved_yaml: str = ""
 
+    @functools.cached_property
+    def profile(self) -> ResolvedProfile:
+        """The model's profile with what ``MODEL.SETTINGS`` changes.
+
+        Raises:
+            ConfigError: there is none of the name that ``MODEL.PROFILE`` gives, or a setting is wrong.
+        """
+        return resolve(self.MODEL)
+
     def declared(self, benchmark: Benchmark) -> Benchmark:
-        """A declaration with this configuration's overrides."""
+        """A declaration with what the model's profile says over it, and this configuration's overrides over both."""
         if self.SCORING == "released":
             benchmark = benchmark.as_released()
+        benchmark = self.profile.declared(benchmark)
         test = self.sections[benchmark.section].TEST
         changes: dict[str, Any] = {
             "num_beams": test.NUM_BEAMS,
@@ -273,7 +268,8 @@ def _check_secrets(config: EvalConfig) -> None:
         ConfigError: one does, and is named.
     """
     try:
-        check_no_key(yaml.safe_load(config.resolved_yaml), config.JUDGE.KEY_VARIABLE, os.environ)
+        for variable in (config.JUDGE.KEY_VARIABLE, config.MODEL.KEY_VARIABLE):
+            check_no_key(yaml.safe_load(config.resolved_yaml), variable, os.environ)
     except JudgeError as error:
         raise ConfigError(str(error)) from None
 
@@ -310,7 +306,25 @@ def load_config(
     config = kind(**{f.name: getattr(general, f.name) for f in fields(general)}, sections=own, notes=notes)
     check_together(config)
     resolved = dumped(asdict(general) | {name: asdict(section) for name, section in own.items()})
-    return replace(config, resolved_yaml=resolved)
+    path = model_path(config)
+    if config.MODEL.NAME == "endpoint":
+        return replace(config, resolved_yaml=resolved)
+    return replace(config, RESUME_FROM=path, MODEL=replace(config.MODEL, PATH=path), resolved_yaml=resolved)
+
+
+def model_path(config: EvalSchema) -> str:
+    """What ``MODEL.PATH`` or its other name RESUME_FROM says.
+
+    Raises:
+        ConfigError: both are set, and differ.
+    """
+    paths = [path for path in (config.MODEL.PATH, config.RESUME_FROM) if path]
+    if len({os.path.normpath(path) for path in paths}) > 1:
+        raise ConfigError(
+            f"MODEL.PATH is {quoted(config.MODEL.PATH)} and RESUME_FROM {quoted(config.RESUME_FROM)}: they are two "
+            "names for one setting; set one of them"
+        )
+    return paths[0] if paths else ""
 
 
 def _keys(schema: type[EvalSchema], sections: Iterable[str]) -> Section:

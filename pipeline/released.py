@@ -26,7 +26,6 @@ _KEYS: Mapping[str, str] = {
     "LLM.LORA": "TRAIN.STAGE and LORA",
     "LLM.TEMPERATURE": _NOTHING,
     "FP16": "LLM.DTYPE",
-    "MODEL": "the checkpoint's config.json, and SEGMENTER",
     "ATTENTION_ARCH": "the checkpoint's config.json",
     "STROKE_SAMPLER": _NOTHING,
     "INPUT": "the checkpoint's config.json",
@@ -53,6 +52,11 @@ _KEYS: Mapping[str, str] = {
     "BASENAME": "NAME",
     "base_path": _NOTHING,
 }
+_OF_MODEL = (
+    *("BACKBONE", "DECODER", "DIM_PROJ", "ENCODER", "HEAD", "KEYPOINT_ON", "LOAD_PROPOSALS", "MASK_ON", "TEXT"),
+    *("META_ARCHITECTURE", "PIXEL_MEAN", "PIXEL_STD", "PRETRAINED", "SEM_SEG_HEAD", "WEIGHTS"),
+)
+"""Keys below ``MODEL`` that describe X-Decoder."""
 _OF_BENCHMARKS: Mapping[str, str] = {
     "INPUT": "the checkpoint's config.json",
     "DATALOADER": "EVAL.WORKERS",
@@ -91,6 +95,8 @@ def dead_key(key: str, beside: Collection[str], sections: Collection[str]) -> De
         sections: of the benchmarks.
     """
     parts = key.split(".")
+    if parts[0] == "MODEL" and parts[1:2] and parts[1] in _OF_MODEL:
+        return Dead(name=key, instead="the checkpoint's config.json, and SEGMENTER")
     for length in range(1, len(parts) + 1):
         start = ".".join(parts[:length])
         if start in _KEYS and start not in sections:

@@ -15,8 +15,8 @@ A scorer has ``Options``, ``score`` and ``summarize``, and says next to them whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from configs.common.words import shown
@@ -149,6 +149,36 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
         DataError: unknown scorer or option, or a record that is answered twice.
     """
     return Scorer(benchmark).evaluate(answers)
+
+
+def counted_as_wrong(benchmark: Benchmark, evaluation: Evaluation, ids: Collection[str]) -> list[Metric]:
+    """The figures where some records without a reply count as wrong, rather than being left out.
+
+    Args:
+        benchmark: names the scorer.
+        evaluation: of all records.
+        ids: of the records that count as wrong.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    scorer = Scorer(benchmark)
+    scored = [
+        replace(one, score=_wrong(scorer, one.record)) if one.record.id in ids else one for one in evaluation.scored
+    ]
+    figures: list[Metric] = scorer.module.summarize(scored, scorer.options)
+    return figures
+
+
+_REPLIES = ("", "no", "yes")
+"""One of them is wrong by any rule; some rules read an answer where nothing is said."""
+
+
+def _wrong(scorer: Scorer, record: Record) -> Score:
+    """The verdict on a wrong reply to a record."""
+    verdicts = [scorer.score(record, text) for text in _REPLIES]
+    verdict = next((verdict for verdict in verdicts if verdict.value == 0), verdicts[0])
+    return replace(verdict, value=None if record.target is None else 0.0, no_answer=True)
 
 
 def unit_of(benchmark: Benchmark) -> Callable[[Record], str]:

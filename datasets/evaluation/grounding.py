@@ -1,7 +1,8 @@
 """Grounding: the box that the model says overlaps the right one by at least half (IoU >= 0.5).
 
-A record's target is a box in pixels, and ``meta`` has the image's ``width`` and ``height``. The model says
-``[x1, y1, x2, y2]`` on a scale of its own: CoLLaVO from 0 to 1, others up to 100 or 1,000.
+A record's target is a box in pixels, and ``meta`` has the image's ``width`` and ``height``. How boxes are written is a
+property of the model (``configs/models``): CoLLaVO says ``[x1, y1, x2, y2]`` from 0 to 1. Others count to 100, 1,000 or
+in pixels, measure on the image that was padded to a square or resized, or use tags (``<loc_12>``, ``{<1><2><30><4>}``).
 
 Source: Yu et al. 2016 (RefCOCO, arXiv 1608.00272); accuracy at IoU 0.5 as MDETR's evaluator has it (arXiv 2104.12763),
 which counts an overlap of exactly the threshold.
@@ -9,6 +10,7 @@ which counts an overlap of exactly the threshold.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ _BOX = re.compile(f"{_FOUR_IN_ONE}|{_TWO_CORNERS}")
 _FOUR = re.compile(rf"(?<![\w.]){_NUMBER}(?:[\s,;()\[\]]{{1,6}}{_NUMBER}){{3}}(?![\d.]*\d)")
 _ITEM = re.compile(r"^\s{0,9}(?:\(?\d{1,3}[.)]|[-*•])\s", re.MULTILINE)
 """The mark of a list's item, whose number belongs to no box."""
+_TAGS = re.compile(r"\{?" + r"[\s,]{0,3}".join([r"<(?:loc_?|bin_)?(\d{1,4})>"] * 4) + r"\}?")
 _VALUE = re.compile(_NUMBER)
 _OTHER_BRACKETS = str.maketrans("【】〔〕［］（）｛｝＜＞，；", "[][][](){}<>,;")
 _ROUNDING = 1e-9
@@ -45,7 +48,14 @@ class Options:
     """How boxes are written and compared.
 
     Attributes:
-        scale: what the model's coordinates count to: 1, 100, 1000; 0 for pixels.
+        scale: what the model's coordinates count to: 1, 100, 1000; 0 for pixels of the frame.
+        frame: what they are measured on: the image; the image in the middle of a square of its longer side; or the
+            image resized to sides that are multiples of ``factor``, within ``min_pixels`` and ``max_pixels``.
+        order: of a box's numbers.
+        tags: whether a coordinate is a tag, with or without ``loc``; other brackets are read where there are none.
+        factor: see ``frame``.
+        min_pixels: see ``frame``.
+        max_pixels: see ``frame``.
         threshold: overlap that must be reached.
         box: how the target is written: two corners, or a corner with width and height.
     """
@@ -53,9 +63,17 @@ class Options:
     scale: float = 1.0
     threshold: float = 0.5
     box: Literal["xyxy", "xywh"] = "xyxy"
+    frame: Literal["image", "padded", "resized"] = "image"
+    order: Literal["xyxy", "yxyx"] = "xyxy"
+    tags: bool = False
+    factor: int = 28
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if not (self.factor >= 1 and 1 <= self.min_pixels <= self.max_pixels):
+            raise DataError(f"grounding: factor is at least 1, and min_pixels from 1 to max_pixels, not {self}")
         if self.scale < 0 or not 0 < self.threshold <= 1:
             raise DataError(f"grounding: scale is at least 0 and threshold from above 0 to 1, not {self}")
 
@@ -72,7 +90,22 @@ def read_box(text: str) -> Box | None:
     if not found:
         return None
     x1, y1, x2, y2 = (float(number) for number in _VALUE.findall(found[0]))
+    return _ordered(x1, y1, x2, y2)
+
+
+def _ordered(x1: float, y1: float, x2: float, y2: float) -> Box:
+    """Corners with the smaller of each side first."""
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def _said(text: str, options: Options) -> Box | None:
+    """The first box of a reply, x before y, on the model's scale."""
+    found = _TAGS.search(text) if options.tags else None
+    box = _ordered(*map(float, found.groups())) if found else read_box(text)
+    if box is None or options.order == "xyxy":
+        return box
+    y1, x1, y2, x2 = box
+    return x1, y1, x2, y2
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -146,22 +179,25 @@ def _sized(record: Record) -> Record:
 
 
 def own_reply(record: Record, options: Options) -> str:
-    """The box on the model's scale."""
+    """The box as the model would write it."""
     x1, y1, x2, y2 = _target(record, options)
-    across, down = (options.scale / record.meta[name] if options.scale else 1.0 for name in ("width", "height"))
-    return f"[{x1 * across:.6f}, {y1 * down:.6f}, {x2 * across:.6f}, {y2 * down:.6f}]"
+    left, top, across, down = _placement(record, options)
+    sides = [x1 / across + left, y1 / down + top, x2 / across + left, y2 / down + top]
+    if options.order == "yxyx":
+        sides = [sides[i] for i in (1, 0, 3, 2)]
+    return f"[{', '.join(f'{side:.6f}' for side in sides)}]"
 
 
 def score(record: Record, text: str, options: Options) -> Located:
     """Read the box and compare it."""
-    said = read_box(text)
+    said = _said(text, options)
     if record.target is None:
         return Located(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
     right = _target(record, options)
     if said is None:
         note = "holds no box" if text.strip() else ""
         return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
-    iou = overlap(_in_pixels(said, record, options.scale), right)
+    iou = overlap(_in_pixels(said, record, options), right)
     right_enough = float(iou >= options.threshold - _ROUNDING)
     return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
 
@@ -176,17 +212,56 @@ def _target(record: Record, options: Options) -> Box:
     return (x, y, x + z, y + w) if options.box == "xywh" else (x, y, z, w)
 
 
-def _in_pixels(box: Box, record: Record, scale: float) -> Box:
-    """A box of the model in the image's pixels, cut at its edges."""
+def _size_of(record: Record) -> tuple[float, float]:
+    """Width and height of a record's image in pixels."""
     try:
-        width, height = float(record.meta["width"]), float(record.meta["height"])
+        return float(record.meta["width"]), float(record.meta["height"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"record {shown(record.id)}: its image's width and height are not known; name their columns in data.keep"
         ) from None
-    across, down = (width / scale, height / scale) if scale else (1.0, 1.0)
-    x1, x2 = (min(max(side * across, 0.0), width) for side in (box[0], box[2]))
-    y1, y2 = (min(max(side * down, 0.0), height) for side in (box[1], box[3]))
+
+
+def _placement(record: Record, options: Options) -> tuple[float, float, float, float]:
+    """Where the image lies in what the model measures on: its left and top there, and image pixels per unit there."""
+    width, height = _size_of(record)
+    if options.frame == "resized":
+        columns, rows = resized(width, height, options)
+    else:
+        columns, rows = (max(width, height),) * 2 if options.frame == "padded" else (width, height)
+    # image pixels that the frame is wide and high, and units that the model gives them
+    wide, high = (width, height) if options.frame == "resized" else (columns, rows)
+    units = (options.scale, options.scale) if options.scale else (columns, rows)
+    across, down = wide / units[0], high / units[1]
+    # a square is padded by whole pixels, the odd one after the image
+    left, top = ((wide - width) // 2, (high - height) // 2) if options.frame == "padded" else (0.0, 0.0)
+    return left / across, top / down, across, down
+
+
+def resized(width: float, height: float, options: Options) -> tuple[float, float]:
+    """Sides of an image as Qwen2-VL's processor and those made after it resize it.
+
+    Both sides become multiples of ``factor``; where that has more than ``max_pixels``, the largest that has not, and
+    where it has less than ``min_pixels``, the smallest that has, of about the image's shape.
+    Source: ``smart_resize`` of QwenLM/Qwen2.5-VL, qwen-vl-utils 0.0.8.
+    """
+    factor = options.factor
+    columns, rows = (round(side / factor) * factor for side in (width, height))
+    if columns * rows > options.max_pixels:
+        ratio = math.sqrt(width * height / options.max_pixels)
+        columns, rows = (max(factor, math.floor(side / ratio / factor) * factor) for side in (width, height))
+    elif columns * rows < options.min_pixels:
+        ratio = math.sqrt(options.min_pixels / (width * height))
+        columns, rows = (math.ceil(side * ratio / factor) * factor for side in (width, height))
+    return float(columns), float(rows)
+
+
+def _in_pixels(box: Box, record: Record, options: Options) -> Box:
+    """A box of the model in the image's pixels, cut at its edges."""
+    width, height = _size_of(record)
+    left, top, across, down = _placement(record, options)
+    x1, x2 = (min(max((side - left) * across, 0.0), width) for side in (box[0], box[2]))
+    y1, y2 = (min(max((side - top) * down, 0.0), height) for side in (box[1], box[3]))
     return x1, y1, x2, y2
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.location import locate, take_base
+from collavo.checkpoint.location import take_base
 from collavo.checkpoint.settings import settings_for
 from configs.common.paths import user_path
 from configs.common.words import did_you_mean, quoted, shown
@@ -27,6 +27,7 @@ from modeling.segmenters import check_segmenter
 from ..benchmarks import PREFIX, select_pipeline
 from ..catalog import Catalog, load_catalog
 from ..config import EvalConfig, read_configuration
+from ..models.choose import check_model, collavo_checkpoint
 from ..results.judging import VERDICTS
 from ..results.predictions_file import prediction_files
 from ..results.rescore import Source, rescore
@@ -290,13 +291,17 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     check_folder("SAVE_DIR", plan.save_dir)
     segmenter = config.SEGMENTER.resolved()
     if asks_model(task.pipeline.declaration for task in plan.tasks):
-        checkpoint = describe_checkpoint(locate(config.RESUME_FROM)).folder
-        segmenter = settings_for(checkpoint, config.CRAYON, config.SEGMENTER).segmenter
+        if config.MODEL.NAME == "collavo":
+            checkpoint = describe_checkpoint(collavo_checkpoint(config.RESUME_FROM)).folder
+            segmenter = settings_for(checkpoint, config.CRAYON, config.SEGMENTER).segmenter
+        else:
+            check_model(config)
     for root in plan.roots:
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
     check_data(config, plan)
-    check_segmenter(segmenter)
+    if config.MODEL.NAME == "collavo" or any(task.pipeline.declaration.measures_maps for task in plan.tasks):
+        check_segmenter(segmenter)
 
 
 def check_data(config: EvalConfig, plan: Plan) -> None:
@@ -344,7 +349,7 @@ def _list(args: argparse.Namespace) -> int:
     for row in rows:
         tell("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
     maps = [name for name, benchmark in catalog.benchmarks.items() if benchmark.measures_maps]
-    tell(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
+    tell(f"\n{', '.join(maps)}: the segmenter's maps; needs no MODEL.PATH, and is not part of all.\n")
     tell(f"PIPELINE may be left out, or written without {PREFIX}.\n")
     tell(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
     return 0
@@ -398,6 +403,8 @@ def _validate(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     config, catalog = _configuration(args)
+    if config.MODEL.NAME != "collavo":
+        raise ConfigError(f"MODEL.NAME: show draws CoLLaVO's maps next to its replies; {config.MODEL.NAME} has none")
     check(config, catalog)
     if args.num < 1:
         raise ConfigError(f"--num must be at least 1, got {args.num}")

@@ -120,7 +120,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
 
     from collavo.engine import Generation, Query
 
-    from ..models.configured_engine import ConfiguredEngine
+    from ..models.collavo import ConfiguredEngine
 
     quiet_libraries()
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -130,7 +130,8 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
     declared = pipeline.declaration
     asked = [pipeline.prompt(record) for record in records]
     queries = [Query(image, text) for image, text in zip(images, asked, strict=True)]
-    generation = Generation(num_beams=declared.num_beams, max_new_tokens=declared.max_new_tokens)
+    beams, length = declared.num_beams, declared.max_new_tokens
+    generation = Generation(num_beams=beams, max_new_tokens=length, **config.profile.search())
     replies = _replies(engine, queries, generation)
     scored = pipeline.evaluate(zip(records, replies, strict=True)).scored
     verdicts = {s.record.id: s.score.value for s in scored}

@@ -16,7 +16,7 @@ from datasets.evaluation.scorable import UnscorableError, keep_scorable
 from datasets.image import decode
 from datasets.registration.formats.files import MissingImage
 from datasets.registration.preflight import missing_files, missing_places
-from datasets.types import DataError, ImageFile, ImageSource, Record
+from datasets.types import DataError, ImageFile, ImageSource, Record, sources_of
 
 from ..base import BenchmarkPipeline
 from ..results.judging import needs_judge
@@ -95,7 +95,7 @@ def _check(pipeline: BenchmarkPipeline, roots: Sequence[Path], readable: bool, q
         if readable:  # else it only repeats what was said
             _say(f"  UNREADABLE: {error}")
         return False
-    images = {record.image.name: record.image for record in records if record.image is not None}
+    images = {image.name: image for record in records for image in sources_of(record.image)}
     maps = {f"map {one.name}": one for record in records if isinstance(one := record.meta.get("map"), ImageFile)}
     withheld = sum(record.target is None for record in records)
     _say(f"  questions: {len(records)}" + (f", {withheld} without an answer to compare with" if withheld else ""))

@@ -15,7 +15,7 @@ from typing import Any
 
 from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
-from datasets.evaluation import Evaluation
+from datasets.evaluation import Evaluation, counted_as_wrong
 from datasets.evaluation.predictions import outcome
 from datasets.evaluation.statistics import rates
 from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
@@ -211,9 +211,51 @@ def summary(
         ],
         "asked": _asked(benchmark),
         "judged": answered.judgement.described(),
+        **_outcomes(benchmark, answered),
         **({} if effort is None else _effort(answered, effort)),
         **about,
     }
+
+
+OUTCOMES = ("refused", "truncated", "empty")
+"""What comes in place of a reply and is the model's own doing."""
+
+
+def _outcomes(benchmark: Benchmark, answered: Answered) -> dict[str, Any]:
+    """How many records have what in place of a reply, and the figures if that counts as wrong; nothing if none has."""
+    became = {name: entry.outcome for name, entry in answered.entries.items() if entry.outcome}
+    if not became:
+        return {}
+    failed = sum(entry.error is not None and not entry.outcome for entry in answered.entries.values())
+    wrong = counted_as_wrong(benchmark, answered.evaluation, became.keys())
+    return {
+        "outcomes": {
+            "answered": sum(entry.error is None for entry in answered.entries.values()),
+            **{kind: sum(outcome == kind for outcome in became.values()) for kind in OUTCOMES},
+            "failed": failed,
+            "rule": "scores leave out what was refused, truncated, empty or failed; scores_if_wrong count the first "
+            "three as wrong",
+            "scores_if_wrong": nested(wrong),
+            "metrics_if_wrong": [asdict(metric) for metric in wrong],
+        }
+    }
+
+
+def _outcomes_in_words(results: Mapping[str, Any]) -> str:
+    """What came in place of replies, and the main figure both ways."""
+    held = results["outcomes"]
+    kinds = ", ".join(f"{held[kind]} {kind}" for kind in OUTCOMES if held[kind])
+    first = next((m for m in results["metrics"] if m["value"] is not None), None)
+    words = f"{kinds} instead of a reply: left out of the scores"
+    if first is None:
+        return words
+    same = ("group", "name")
+    wrong = next((m for m in held["metrics_if_wrong"] if all(m[key] == first[key] for key in same)), None)
+    value = None if wrong is None or wrong["value"] is None else shown_value(Metric(**wrong))
+    as_wrong = "undefined" if value is None else f"{value:.2f}"
+    left_out = shown_value(Metric(**first))
+    name = "/".join(filter(None, (first["group"], first["name"])))
+    return f"{words} ({name} {left_out:.2f}); counted as wrong: {as_wrong}"
 
 
 def _unscored(results: Mapping[str, Any], folder: Path) -> str:
@@ -367,6 +409,8 @@ def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
             f"{number['bad_records']} could not be read and {number['errors']} could not be answered "
             "(results.json lists them)"
         )
+    if "outcomes" in results:
+        found.append(_outcomes_in_words(results))
     if number["unscored"]:
         found.append(_unscored(results, folder))
     if number["withheld"]:

@@ -39,6 +39,8 @@ def run_parts(benchmark: Benchmark, records: Sequence[Record], engine: Mapping[s
         engine: identity of weights, compute type, template and segmenter, by name.
     """
     declared = {name: getattr(benchmark, name) for name in _BENCHMARK_PARTS}
+    if benchmark.option_wording:
+        declared["option_wording"] = benchmark.option_wording
     parts = {
         "benchmark": {"name": benchmark.name, **declared},
         "data": digest(records),

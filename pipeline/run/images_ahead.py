@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from datasets.types import ImageSource
 from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 
-from ..base import Answerer
+from ..base import Answerer, ImageReader
 from .questions import Question
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ImagesAhead:
     """
 
     def __init__(self, answerer: Answerer, workers: int) -> None:
-        self._size, self._workers = answerer.image_size, max(1, workers)
+        self._read, self._workers = _reader(answerer), max(1, workers)
         self._engine = answerer if isinstance(answerer, PreparesImages) else None
         self._context = ExitStack()
         self._held: dict[str, Ready] = {}
@@ -114,7 +114,7 @@ class ImagesAhead:
         return len({s.name for s in _sources(window)} - {s.name for s in _sources([window[0]])}) < AHEAD
 
     def _begin(self, source: ImageSource) -> Ready:
-        decoded: Future[DecodedImage] = self._pool.submit(_decode, source, self._size)
+        decoded: Future[DecodedImage] = self._pool.submit(self._read, source)
         if self._engine is None:
             return decoded  # type: ignore[return-value]  # futures are only read here
         return self._preparation.submit(decoded, features=len(self._held) < ENCODED)
@@ -198,6 +198,14 @@ class _Preparation:
 
 def _sources(batches: Iterable[list[Question]]) -> list[ImageSource]:
     return [question.image for batch in batches for question in batch if question.image is not None]
+
+
+def _reader(answerer: Answerer) -> Callable[[ImageSource], DecodedImage]:
+    """How an engine's images are read."""
+    if isinstance(answerer, ImageReader):
+        return answerer.read_image
+    size = answerer.image_size
+    return lambda source: _decode(source, size)
 
 
 def _decode(source: ImageSource, size: int | None) -> DecodedImage:

@@ -43,6 +43,8 @@ class Entry:
         margin: smallest gap at any decision of its search; None where there was none.
         close: whether rounding could change the reply, see `collavo.engine.Reply`.
         note: what memory forced that can change last digits; "" for nothing.
+        outcome: what came in its place, where that is the model's doing and asking again would not change it: refused,
+            truncated or empty; else "".
     """
 
     run: str
@@ -58,6 +60,12 @@ class Entry:
     margin: float | None = None
     close: bool = False
     note: str = ""
+    outcome: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the question need not be asked again."""
+        return self.error is None or bool(self.outcome)
 
     @property
     def key(self) -> QuestionKey:
@@ -84,8 +92,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "margin": (int, float, type(None)),
     "close": (bool,),
     "note": (str,),
+    "outcome": (str,),
 }
-_LATER = {"margin", "close", "note"}
+_LATER = {"margin", "close", "note", "outcome"}
 """What lines of earlier versions lack."""
 
 
@@ -134,7 +143,7 @@ def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[Qu
     rank = {run: index for index, run in enumerate(accepted)}
     answers: dict[QuestionKey, Entry] = {}
     for entry in entries:
-        if entry.error is not None or entry.run not in rank:
+        if not entry.settled or entry.run not in rank:
             continue
         held = answers.get(entry.key)
         if held is None or (rank[entry.run], entry.text, entry.id) < (rank[held.run], held.text, held.id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from configs.common.words import shown as inline
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
-from ..base import Answerer
+from ..base import Answerer, NoReply, StreamingAnswerer
 from ..runtime.console import Progress
 from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
@@ -98,6 +99,45 @@ def answer_all(
     return entries
 
 
+def answer_stream(
+    questions: Sequence[Question],
+    answerer: Answerer,
+    journal: Journal,
+    settings: LoopSettings,
+    progress: Progress,
+) -> list[Entry]:
+    """Answer a process's questions by an engine that has many of them under way; see `answer_all`.
+
+    Every reply is in the journal as soon as it comes.
+
+    Raises:
+        DataError: ``strict``, and a question has no reply.
+        RunError: none of the first questions has an answer, or the engine ends the run.
+        WriteError: the journal cannot be written.
+    """
+    if not isinstance(answerer, StreamingAnswerer):
+        raise TypeError(f"{type(answerer).__name__} answers in batches")
+    entries: list[Entry | None] = [None] * len(questions)
+    came: list[Entry] = []
+    with closing(answerer.answer_each(questions, settings.generation)) as replies:
+        for index, reply, seconds in replies:
+            question = questions[index]
+            if isinstance(reply, NoReply) and settings.strict:
+                raise DataError(_strictly(question, reply.reason))
+            made = [_entry(question, i, reply, settings.run, seconds) for i in range(len(question.ids))]
+            for entry in made:
+                journal.append(entry)
+            entries[index] = made[0]
+            came.append(made[0])
+            progress.advance(1)
+            _remark(came, 1, progress)
+    return [entry for entry in entries if entry is not None]
+
+
+def _strictly(question: Question, reason: object) -> str:
+    return f"{inline(question.ids[0])}: {reason} (EVAL.STRICT False counts it and goes on)"
+
+
 def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
     """Show the first answer whole; warn early where replies do not end (the prompt or template may be wrong).
 
@@ -141,12 +181,16 @@ def _answer_and_note(
     return firsts
 
 
-def _entry(question: Question, index: int, result: Reply | str, run: str, seconds: float) -> Entry:
+def _entry(question: Question, index: int, result: Reply | NoReply | str, run: str, seconds: float) -> Entry:
     """What the journal keeps of a result, for one of the question's records; only the first one took time."""
     image, text = question.key
     name, took = question.ids[index], 0.0 if index else round(seconds, 4)
     if isinstance(result, str):
         return Entry(run=run, id=name, image=image, question=text, seconds=took, error=result)
+    if isinstance(result, NoReply):
+        outcome = "" if result.outcome == "failed" else result.outcome
+        reason = result.reason + (f"; it said {quoted(result.text, LONGEST)}" if result.text else "")
+        return Entry(run=run, id=name, image=image, question=text, seconds=took, error=reason, outcome=outcome)
     return Entry(
         run=run,
         id=name,
@@ -165,14 +209,14 @@ def _entry(question: Question, index: int, result: Reply | str, run: str, second
 
 def _answer_batch(
     batch: Sequence[Question], images: Mapping[str, Ready], answerer: Answerer, settings: LoopSettings
-) -> list[Reply | str]:
+) -> list[Reply | NoReply | str]:
     """One reply, or the reason for none, per question.
 
     Raises:
         DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
         RunError: ``strict``, and the model's scores are not finite.
     """
-    results: list[Reply | str] = [""] * len(batch)
+    results: list[Reply | NoReply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
     for index, question in enumerate(batch):
         try:
@@ -189,13 +233,15 @@ def _answer_batch(
         name = batch[good[error.replies.index(None)][0]].ids[0]
         raise RunError(f"{name}: {error} (EVAL.STRICT False counts it and goes on)") from error
     for index, reply in replies:
+        if isinstance(reply, NoReply) and settings.strict:
+            raise DataError(_strictly(batch[index], reply.reason))
         results[index] = reply
     return results
 
 
 def _replies(
     queries: Sequence[tuple[int, Query]], answerer: Answerer, settings: LoopSettings
-) -> list[tuple[int, Reply | str]]:
+) -> list[tuple[int, Reply | NoReply | str]]:
     """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails.
 
     Raises:

@@ -7,19 +7,20 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from collavo.checkpoint.published import has_published_sizes
+from configs.common.words import shown
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
 from ..base import EngineSource, LoadsAhead
 from ..benchmarks import select_pipeline
-from ..models.configured_engine import ConfiguredEngine
+from ..models.choose import make_source
 from ..results.judging import make_judge, needs_judge
 from ..results.judging import options_of as judge_options
 from ..results.report import RESULTS
@@ -73,6 +74,7 @@ class Plan:
         config_yaml: the resolved configuration.
         settings: the same as a mapping, for the tracker.
         config_hash: short digest of it.
+        model: its kind, name and profile, for results.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Plan:
     config_yaml: str
     settings: Mapping[str, Any]
     config_hash: str
+    model: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate(config: EvalConfig, catalog: Catalog) -> int:
@@ -104,7 +107,16 @@ def evaluate(config: EvalConfig, catalog: Catalog) -> int:
             say(f"error: {error}")
         let_main_speak(os.environ)
         return 1
-    return run_plan(plan, lambda device: ConfiguredEngine(config, device))
+    if is_main(os.environ) and asks_model(task.pipeline.declaration for task in plan.tasks):
+        say(model_in_words(config))
+    return run_plan(plan, lambda device: make_source(config, device))
+
+
+def model_in_words(config: EvalConfig) -> str:
+    """The model and its profile, for the start of a run."""
+    model = config.MODEL
+    place = f" at {model.BASE_URL}" if model.NAME == "endpoint" and model.BASE_URL else ""
+    return f"model:        {model.NAME}, {shown(model.PATH)}{place}\n{config.profile.described()}"
 
 
 def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
@@ -118,8 +130,9 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
     chosen = catalog.select(config.DATASETS.TEST)
     if config.EVAL.UNTAUGHT:
         catalog.select(",".join(config.EVAL.UNTAUGHT))  # a name that is none is an error
-    if not config.RESUME_FROM and asks_model(chosen):
-        raise RunError("RESUME_FROM: set it to the checkpoint's directory")
+    if not config.MODEL.PATH and asks_model(chosen):
+        wanted = "the model's name on the server" if config.MODEL.NAME == "endpoint" else "the checkpoint's directory"
+        raise RunError(f"MODEL.PATH, or RESUME_FROM: set it to {wanted}")
     save_dir = Path(config.SAVE_DIR).expanduser()
     names = [name.strip() for name in config.DATASETS.TEST.split(",")]
     tasks = []
@@ -127,7 +140,8 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
         size = config.sections[benchmark.section].TEST.BATCH_SIZE_TOTAL
         folder, optional = save_dir / benchmark.dataset, benchmark.dataset not in names
-        tasks.append(Task(pipeline=pipeline, batch_size_total=size, folder=folder, optional=optional))
+        search = config.profile.search()
+        tasks.append(Task(pipeline=pipeline, batch_size_total=size, folder=folder, optional=optional, search=search))
     judged = any(needs_judge(task.pipeline.declaration) for task in tasks)
     return Plan(
         name=config.NAME,
@@ -141,6 +155,7 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         config_yaml=config.resolved_yaml,
         settings=yaml.safe_load(config.resolved_yaml),
         config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        model={"kind": config.MODEL.NAME, "name": config.MODEL.PATH, "profile": config.profile.name},
     )
 
 
@@ -165,6 +180,8 @@ def another_model(config: EvalConfig) -> str:
         return "another model by its configuration (EVAL.PUBLISHED never)"
     if not config.WEIGHT:
         return "random weights (WEIGHT False)"
+    if config.MODEL.NAME != "collavo":
+        return f"another model than CoLLaVO-7B: {config.MODEL.NAME}, {shown(config.MODEL.PATH)}"
     if config.RESUME_FROM and not has_published_sizes(Path(config.RESUME_FROM).expanduser()):
         return "another model than CoLLaVO-7B by its sizes"
     return ""
@@ -329,7 +346,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
     from accelerate.utils import gather_object
 
     places = list(gather_object([place(accelerator)]))
-    about = {"config_hash": plan.config_hash, "git_commit": git_commit(), **libraries()}
+    about = {"config_hash": plan.config_hash, "git_commit": git_commit(), "model": dict(plan.model), **libraries()}
     if accelerator.process_index == 0:
         say(describe(places))
         if note := difference_in_words(about):

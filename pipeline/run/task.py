@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from datasets.evaluation.scorable import UnscorableError, check_scoring, without
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
-from ..base import BenchmarkPipeline, EngineSource
+from ..base import BenchmarkPipeline, EngineSource, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
 from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
@@ -46,7 +46,7 @@ from ..runtime.session import AgreedError, Options, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
-from .loop import LoopSettings, answer_all
+from .loop import LoopSettings, answer_all, answer_stream
 from .questions import Question, QuestionKey, WorkQueue, distinct_questions, divide
 from .spool import Spool, spooled, unspool
 
@@ -61,12 +61,14 @@ class Task:
             how many later.
         folder: where its journal and results go.
         optional: whether the run goes on without it where its files are missing (``all``).
+        search: further settings of `Generation`, which the model's profile has.
     """
 
     pipeline: BenchmarkPipeline
     batch_size_total: int
     folder: Path
     optional: bool = False
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -334,7 +336,7 @@ def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
     if not reads:
         return []
     wanted = {question.key for question in data.questions}
-    return [entry for entry in read_folder(journal) if entry.key in wanted and entry.error is None]
+    return [entry for entry in read_folder(journal) if entry.key in wanted and entry.settled]
 
 
 def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
@@ -387,15 +389,20 @@ def _answer_share(
         most=most,
         workers=session.options.workers,
         strict=session.options.strict,
-        generation=Generation(num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens),
+        generation=Generation(
+            num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens, **task.search
+        ),
     )
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
     unit = "images" if declaration.measures_maps else "questions"
-    claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 else None
+    streams = isinstance(engine, StreamingAnswerer)
+    claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 and not streams else None
     with (
         Journal(journal_folder / file_name(session.rank, token)) as journal,
         Progress(label, len(share), shown=session.is_main, unit=unit) as progress,
     ):
+        if streams:  # its questions are under way all at once
+            return answer_stream(share, engine, journal, settings, progress)
         queue = WorkQueue(shares, session.rank, group.ranks, claims, progress.expect)
         return answer_all(queue, engine, journal, settings, progress)
 
@@ -418,7 +425,7 @@ def _name_missing(
     """
     lines = []
     for group in groups:
-        held = {entry.key for rank in group.ranks for entry in entries[rank] if entry.error is None}
+        held = {entry.key for rank in group.ranks for entry in entries[rank] if entry.settled}
         missing = [name for question in questions if question.key not in held for name in question.ids]
         if session.rank == group.ranks[0]:
             write_text(task.folder / MISSING, "".join(f"{inline(name)}\n" for name in missing))

@@ -41,7 +41,7 @@ from datasets.types import ImageFile
 from modeling.live_bytes import LiveBytes
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from trainer.data.batches import Batch, Example, collate
-from trainer.data.loader import Batches, Preparation, Schedule
+from trainer.data.loader import Batches, Preparation, Schedule, ShownImage
 from trainer.loop import Loop, LoopSettings, Update
 from trainer.parallel.placement import Whole
 from trainer.parallel.trainable import groups, only, trained
@@ -171,9 +171,14 @@ class Records:
         """See `Source.example`."""
         sample = self.samples[index]
         if sample.image is None:
-            return self._preparation.example(sample, None, None)
-        image = DecodedImage(self._pixels[index % 8], sample.image.name)
-        return self._preparation.example(sample, image, self._prompts[index % 8])
+            return self._preparation.example(sample, None)
+        return self._preparation.example(sample, self._shown(index, sample.image.name))
+
+    def _shown(self, index: int, name: str) -> ShownImage:
+        prompt = self._prompts[index % 8]
+        return ShownImage(
+            decoded=DecodedImage(self._pixels[index % 8], name), true=prompt, told=prompt, map_seconds=0.0
+        )
 
     def alone(self, index: int) -> tuple[int, int]:
         """Conversations of a sample, and their tokens as if each stood alone."""
@@ -181,9 +186,9 @@ class Records:
         ones = (
             [replace(sample, turns=(t,), independent=False) for t in sample.turns] if sample.independent else [sample]
         )
-        prompt = None if sample.image is None else self._prompts[index % 8]
-        rows = [self._preparation.example(one, None, prompt).input_ids for one in ones]
-        return len(ones), sum(map(len, rows)) + len(ones) * (self._grid**2 - 1) * (prompt is not None)
+        shown = None if sample.image is None else self._shown(index, sample.image.name)
+        rows = [self._preparation.example(one, shown).input_ids for one in ones]
+        return len(ones), sum(map(len, rows)) + len(ones) * (self._grid**2 - 1) * (shown is not None)
 
 
 def _prompt(grid: int, seed: int) -> CrayonPrompt:

@@ -57,7 +57,7 @@ def test_a_launcher_killed_at_the_start_leaves_nothing_behind(
     asked = ["DATASETS.TEST", "all", "DATASETS.ROOT", tiny / "data", "SEGMENTER.NAME", "none"]
     model = ["SAVE_DIR", save, "RESUME_FROM", tiny / "checkpoint", "LLM.BITS", 32, "LLM.DTYPE", "fp32"]
     given = {
-        "eval": ["configs/vl_test.yaml", "--overrides", *map(str, [*asked, *model])],
+        "eval": ["configs/vl_test.yaml", "--overrides", *map(str, [*asked, *model]), "MODEL.NAME", "collavo"],
         "train": ["configs/collavo_tiny_train.yaml", "--overrides", *settings(tiny, save, "TRAIN.STEPS", 500)],
     }[command]
     process = launch("lbk_entry.py", command, "--conf_files", *given)

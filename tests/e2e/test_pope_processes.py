@@ -70,6 +70,7 @@ def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: objec
         "LLM.DTYPE": "fp32",
         "SEGMENTER.NAME": "none",
         "POPE.TEST.BATCH_SIZE_TOTAL": 4,
+        "MODEL.NAME": "collavo",
     }
     pairs = [str(part) for pair in settings.items() for part in pair] + [str(part) for part in overrides]
     command = [sys.executable, *launcher, f"--master_port={port}", "lbk_entry.py", "eval"]

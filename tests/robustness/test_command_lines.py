@@ -51,7 +51,8 @@ def lines(world: Path) -> list[list[str]]:
             *pope,
             *place,
         ],
-        ["eval", "--check", "--conf_files", "configs/collavo_eval.yaml", "configs/vl_test.yaml", "--overrides", *place],
+        ["eval", "--check", "--conf_files", "configs/collavo_eval.yaml", "configs/vl_test.yaml"]
+        + ["--overrides", *place, "MODEL.NAME", "collavo"],
         ["eval", "--print-config", "--overrides", *pope],
         ["train", "--check", *tiny, "--overrides", *place, "TRAIN.STEPS", "3", "DATA.CONVERSATIONS", "[]"],
         [

@@ -6,6 +6,7 @@ The keys of its file stand here as they were (at fb419fad), with values and word
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ FILE: dict[str, Any] = {
     "EVAL_AT_START": False,
     "WANDB": False,
     "MODEL": {
-        **{"NAME": "some_model", "MASK_ON": False, "KEYPOINT_ON": False, "LOAD_PROPOSALS": False},
+        **{"NAME": "collavo_model", "MASK_ON": False, "KEYPOINT_ON": False, "LOAD_PROPOSALS": False},
         "DECODER": {"TEST": dict.fromkeys(("SEMANTIC_ON", "INSTANCE_ON", "PANOPTIC_ON", "OVERLAP_THRESHOLD"), 1)},
     },
     "INPUT": {"PIXEL_MEAN": [1.5, 2.5, 3.5], "PIXEL_STD": [1.5, 2.5, 3.5]},
@@ -90,7 +91,7 @@ def test_its_file_is_read_and_one_line_names_what_does_nothing(released: Path) -
     assert (config.LLM.BITS, config.LLM.DTYPE, config.SAVE_DIR) == (8, "bf16", "outputs/eval")
     assert config.sections["POPE"].TEST.BATCH_SIZE_TOTAL == 7
     pope = catalog.benchmarks["pope_test"]
-    assert config.declared(pope) == pope, "beams and lengths of its file were read by nothing"
+    assert config.declared(pope) == replace(pope, num_beams=3), "beams and lengths of its file were read by nothing"
     assert type(select_pipeline(config.PIPELINE, pope)).__name__ == "CoLLaVOPOPEPipeline"
 
 

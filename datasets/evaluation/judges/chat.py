@@ -7,7 +7,6 @@ refuses the key or knows no such model, or that fails many times in a row, is no
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -19,7 +18,7 @@ from configs.common.words import quoted
 
 from .base import JudgeError, Request, Usage, Verdict
 from .cache import ReplyCache, reply_key
-from .connection import Connection, JudgeLostError, RefusedError, TemporaryError
+from .connection import Connection, JudgeLostError, RefusedError, TemporaryError, pause_before
 from .options import JudgeOptions
 
 _LONGEST_PAUSE = 60.0
@@ -226,8 +225,7 @@ class ChatJudge:
 
     def _pause(self, attempt: int, wanted: float) -> None:
         """Wait before the next try: doubled each time and scattered, and at least as long as the server wants."""
-        pause = self._options.backoff * 2**attempt * random.uniform(0.75, 1.25)
-        self._wait(min(_LONGEST_PAUSE, max(pause, wanted)))
+        self._wait(pause_before(attempt, self._options.backoff, wanted, _LONGEST_PAUSE))
 
     def _count_failure(self, failure: str) -> None:
         with self._lock:

@@ -83,7 +83,7 @@ def single(cell: Any) -> Any:
     items = as_list(cell)
     if items is not None:
         if len(items) > 1:
-            raise MalformedError(f"has {len(items)} images; one image for each question is supported")
+            raise MalformedError(f"has {len(items)} images in its cell; several are read where they are names of files")
         return single(items[0]) if items else None
     if isinstance(cell, Mapping):
         return cell.get("path") if absent(cell.get("bytes")) else cell["bytes"]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...types import ImageSource
+from ...types import ImageGroup, ImageSource
 from .base64_images import is_base64
-from .cells import absent, single
+from .cells import absent, as_list, single
 from .files import MissingImage, image_file, whole_number
 from .table_files import Entry, Item
 
@@ -42,6 +42,8 @@ class Gallery:
         """
         present = [column for column in self._columns if column in entry.cells]
         for column in present:
+            if several := _several_files(entry.cells[column]):
+                return ImageGroup(tuple(image_file(self._folder, name) for name in several))
             if (cell := single(entry.cells[column])) is not None:
                 return self._source(entry, column, cell, index)
         if not present or self._any:
@@ -61,3 +63,11 @@ class Gallery:
         """Whether any record of the file has an image."""
         found = (entry.cells for _, entry in self._scan() if isinstance(entry, Entry))
         return any(not absent(cells.get(column)) for cells in found for column in self._columns)
+
+
+def _several_files(cell: Any) -> list[str]:
+    """Names of the files in a cell that holds several; nothing for any other cell."""
+    items = as_list(cell)
+    if items is None or len(items) < 2 or not all(isinstance(item, str) and not is_base64(item) for item in items):
+        return []
+    return [item.strip() for item in items]

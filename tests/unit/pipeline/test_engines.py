@@ -14,7 +14,7 @@ from collavo.errors import CheckpointError
 from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import read_configuration
-from pipeline.models.configured_engine import ConfiguredEngine
+from pipeline.models.collavo import ConfiguredEngine
 from pipeline.models.map_cache import CachedSegmenter
 from pipeline.run.plan import run_plan
 from pipeline.runtime.errors import RunError

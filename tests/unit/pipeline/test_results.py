@@ -9,7 +9,7 @@ import pytest
 
 from datasets.declaration import Expected
 from datasets.types import ImageFile, Metric, Record
-from pipeline.models.configured_engine import in_words
+from pipeline.models.collavo import in_words
 from pipeline.results.join import _decisions, _open_decisions, compare, flat, nested
 from pipeline.results.report import csv_table, plain_table
 from pipeline.run.journal import Entry, answers_by_record

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from datasets.declaration import Benchmark
 from datasets.evaluation import evaluate
 from datasets.registration import load_records, tables
-from datasets.types import BadRecord, DataError, Record
+from datasets.types import BadRecord, DataError, ImageGroup, Record, sources_of
 from pipeline.catalog import load_catalog, parse
 from tests.limits import examples
 
@@ -309,21 +309,23 @@ def test_images_of_parquet_tables(tmp_path: Path) -> None:
     (only,), (bad,) = load(tmp_path, file="q.parquet")
     assert only.image is not None
     assert only.image.read() == b"a"
-    assert bad.reason == "has 2 images; one image for each question is supported"
+    assert bad.reason == "has 2 images in its cell; several are read where they are names of files"
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])
-def test_file_names_one_image_only_and_none(tmp_path: Path, name: str) -> None:
+def test_file_names_one_image_several_and_none(tmp_path: Path, name: str) -> None:
     images = [["a.png"], ["b.png", "c.png"], ["../x.png"], ["/etc/passwd"], []]
     put(tmp_path, f"q.{name}", [{"question": "?", "image": image} for image in images])
-    (first, last), bad = load(tmp_path, file=f"q.{name}", images="pics")
+    (first, both, last), bad = load(tmp_path, file=f"q.{name}", images="pics")
     assert getattr(first.image, "path", None) == tmp_path / "pics/a.png"
     assert first.image is not None
     with pytest.raises(OSError, match=r"a\.png"):
         first.image.read()
     assert last.image is None
-    assert "has 2 images" in bad[0].reason
-    assert [item.reason.startswith("expected the name of an image below") for item in bad[1:]] == [True, True]
+    assert isinstance(both.image, ImageGroup)
+    paths = [getattr(one, "path", None) for one in sources_of(both.image)]
+    assert paths == [tmp_path / "pics/b.png", tmp_path / "pics/c.png"]
+    assert [item.reason.startswith("expected the name of an image below") for item in bad] == [True, True]
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])

@@ -1,4 +1,4 @@
-"""The engine of a run: known by its settings and files from the start, loaded when there is something to ask."""
+"""CoLLaVO as what answers: known by its settings and files from the start, loaded when there is something to ask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ConfiguredEngine:
     """The engine that a configuration describes, see `EngineSource`.
 
     Args:
-        config: ``LLM``, ``CRAYON``, ``SEGMENTER``, ``RESUME_FROM`` and ``WEIGHT`` count; what it leaves open is as the
+        config: ``MODEL``, ``LLM``, ``CRAYON``, ``SEGMENTER`` and ``WEIGHT`` count; what it leaves open is as the
             checkpoint says.
         device: where model and segmenter run.
     """
@@ -96,7 +96,7 @@ class ConfiguredEngine:
         checkpoint = self._examine().described.folder
         segmenter = self._build_segmenter().fingerprint
         identity = engine_identity(config.LLM, checkpoint, weight=config.WEIGHT, segmenter=segmenter, settings=settings)
-        return json.loads(identity)  # type: ignore[no-any-return]
+        return {**json.loads(identity), "profile": config.profile.parts()}
 
     def settings(self) -> ModelSettings:
         """How the checkpoint is asked; what a user should know of it is said once, on the main process.
