@@ -33,7 +33,7 @@ from modeling.plora import ImageTokens
 from modeling.segmenters.base import PanopticMap, Picture, Segmenter
 from modeling.shared_prefix import Prefix, SharedPrefixCache
 
-from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt, object_list
+from .crayon import CrayonPrompt, crayon_prompt, object_list
 from .errors import NonFiniteError
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
@@ -238,8 +238,7 @@ class Engine:
             grid = self.processor.grid
             side = grid * self.crayon.map_scale
             panoptic: PanopticMap = self.segmenter.segment([image], (side, side))[0]
-            categories = getattr(self.segmenter, "categories", COCO_BY_INDEX)  # of an open vocabulary
-            self._crayons[key] = crayon_prompt(panoptic, grid, categories)
+            self._crayons[key] = crayon_prompt(panoptic, grid, self.segmenter.categories)
         self._crayons.move_to_end(key)
         while len(self._crayons) > CRAYONS_KEPT:
             self._crayons.popitem(last=False)

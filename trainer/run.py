@@ -5,7 +5,6 @@ accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py train 
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from .parallel.sharding import Sharding, read_sharding
 from .parallel.trainable import trained
 from .parallel.zero import keep_whole
 from .stages.base import Job
+from .stages.registry import STAGES
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -186,9 +186,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
     """
-    stage = importlib.import_module(f"{__package__}.stages.{config.TRAIN.STAGE}")
-    job: Job = stage.load(config, device, alike=alike)
-    return job
+    return STAGES[config.TRAIN.STAGE](config, device, alike=alike)
 
 
 @dataclass(frozen=True, kw_only=True)

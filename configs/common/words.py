@@ -46,6 +46,18 @@ def did_you_mean(word: Any, known: Iterable[str], n: int = 2, cutoff: float = 0.
     return f"; did you mean {' or '.join(near)}?" if near else otherwise
 
 
+def no_such(name: Any, known: Iterable[str]) -> str:
+    """A sentence about a name that is none of those there are, with the nearest ones and all of them.
+
+    Args:
+        name: what was written.
+        known: names that there are.
+    Returns: e.g. ``"there is no 'mmee'; did you mean mme? There are: gqa, mme"``.
+    """
+    names = list(known)
+    return f"there is no '{shown(name)}'{did_you_mean(name, names)} There are: {', '.join(names)}"
+
+
 def shown(value: Any, longest: int = LONGEST) -> str:
     """A value as a message shows it: a text without quotes, cut in the middle, with control characters escaped.
 

@@ -1,32 +1,17 @@
-"""Scorers: answers into verdicts and figures. A scorer is a module here; a declaration names it.
-
-A scorer has ``Options``, ``score`` and ``summarize``, and says beside them which targets it understands:
-
-- ``prepare(record, options)``: the record with its target, and what else the rule needs, in the form that ``score``
-  compares with; it raises ``MalformedError`` for a record that the rule cannot score (see `targets`);
-- ``own_reply(record, options)``: the reply that says the record's target;
-- ``highest(record, options)``: the most that the rule gives for it; 1 where there is no such function;
-- ``credits_empty(record, options)``: whether the rule finds an answer in an empty reply; never if there is none;
-- ``gap(records)``: why its main figure would have no value over these records; "" where it has one;
-- ``own_verdict(record, part, options)``: what a judge replies about ``own_reply`` (see `judging`).
-
-`scorable` checks records with them.
-"""
+"""Scorers: replies into scores and metrics. A declaration names one of `registry.SCORERS`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from configs.common.words import shown
 
 from ..declaration import Benchmark
-from ..options import build_options
-from ..registration import named_module
 from ..types import DataError, Metric, Record, Score, Scored
 from .predictions import unanswered
+from .registry import scorer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +28,12 @@ class Evaluation:
 
 
 def score(benchmark: Benchmark, record: Record, text: str) -> Score:
-    """Judge one answer by the benchmark's rule.
+    """Judge one answer by the benchmark's rule; for many, look the scorer up once with `registry.scorer_of`.
 
     Raises:
         DataError: unknown scorer or option.
     """
-    module, options = _scorer(benchmark)
-    verdict: Score = module.score(record, text, options)
-    return verdict
+    return scorer_of(benchmark).score(record, text)
 
 
 def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
@@ -63,7 +46,7 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
     Raises:
         DataError: unknown scorer or option, or a record that is answered twice.
     """
-    module, options = _scorer(benchmark)
+    scorer = scorer_of(benchmark)
     scored: list[Scored] = []
     seen: set[str] = set()
     for record, text in answers:
@@ -73,34 +56,28 @@ def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]])
         if text is None:
             scored.append(unanswered(record))
         else:
-            scored.append(Scored(record=record, text=text, score=module.score(record, text, options)))
-    return Evaluation(scored=scored, metrics=module.summarize(scored, options))
+            scored.append(Scored(record=record, text=text, score=scorer.score(record, text)))
+    return Evaluation(scored=scored, metrics=scorer.summarize(scored))
 
 
 def unit_of(benchmark: Benchmark) -> Callable[[Record], str]:
-    """What a benchmark's scorer takes together: from a record to the name of its unit.
-
-    A module with a function ``unit`` says it; elsewhere every record stands for itself.
+    """What a benchmark's scorer takes together: from a record to the name of its unit; see `base.Scorer.unit`.
 
     Raises:
         DataError: unknown scorer or option.
     """
-    module, _ = _scorer(benchmark)
-    declared: Callable[[Record], str] = getattr(module, "unit", lambda record: record.id)
-    return declared
+    return scorer_of(benchmark).unit
 
 
 def groups_of(benchmark: Benchmark) -> Callable[[Record], tuple[str, ...]]:
     """What a benchmark's records are reported under, coarse to fine.
 
-    That is their group, then what ``meta`` has under the names that the module's ``grouped_by``, or the option ``by``,
-    gives.
+    That is their group, then what ``meta`` has under the names of `base.Scorer.grouped_by`.
 
     Raises:
         DataError: unknown scorer or option.
     """
-    module, options = _scorer(benchmark)
-    keys = module.grouped_by(options) if hasattr(module, "grouped_by") else getattr(options, "by", ())
+    keys = scorer_of(benchmark).grouped_by()
     return lambda record: (record.group, *(_named(record.meta, key) for key in keys))
 
 
@@ -110,9 +87,3 @@ def _named(meta: Mapping[str, Any], key: str) -> str:
     if value is None:
         return ""
     return "+".join(sorted(map(str, value))) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    where = f"benchmark {benchmark.name}, scorer"
-    module = named_module(__name__, __path__, benchmark.scorer, where, "summarize")
-    return module, build_options(module.Options, benchmark.scoring, where)

@@ -20,6 +20,7 @@ from ..image_size import image_size
 from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
+from .base import Scorer
 from .parsing import targets
 from .statistics import rates
 
@@ -41,8 +42,8 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How boxes are written and compared.
+class GroundingScorer(Scorer):
+    """Boxes that must overlap the right one.
 
     Attributes:
         scale: what the model's coordinates count to: 1, 100, 1000; 0 for pixels.
@@ -58,6 +59,74 @@ class Options:
         """Check the ranges."""
         if self.scale < 0 or not 0 < self.threshold <= 1:
             raise DataError(f"grounding: scale is at least 0 and threshold from above 0 to 1, not {self}")
+
+    def prepare(self, record: Record) -> Record:
+        """The record with its box in pixels and the size of its image, which the image knows where the table does not.
+
+        A box that lies within one pixel is written in fractions of the image's sides.
+
+        Raises:
+            MalformedError: the target is no box with an area, or nothing tells the size of the image.
+        """
+        if cells.blank(record.target):
+            return targets.with_target(record, targets.box)
+        found = _sized(record)
+        width, height = found.meta["width"], found.meta["height"]
+        sides = targets.box(record.target)
+        if all(0 <= side <= 1 for side in sides):
+            sides = [side * whole for side, whole in zip(sides, (width, height) * 2, strict=True)]
+        x1, y1, x2, y2 = (*sides[:2], sides[0] + sides[2], sides[1] + sides[3]) if self.box == "xywh" else sides
+        if x2 <= x1 or y2 <= y1:
+            raise MalformedError(
+                f"'answer' {record.target!r} encloses nothing; it is read as {self.box} (scorer.box: xyxy | xywh)"
+            )
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            raise MalformedError(f"'answer' {record.target!r} lies outside its image of {width:g} x {height:g} pixels")
+        return targets.with_target(found, lambda _: sides)
+
+    def own_reply(self, record: Record) -> str:
+        """The box on the model's scale."""
+        x1, y1, x2, y2 = self._target(record)
+        across, down = (self.scale / record.meta[name] if self.scale else 1.0 for name in ("width", "height"))
+        return f"[{x1 * across:.6f}, {y1 * down:.6f}, {x2 * across:.6f}, {y2 * down:.6f}]"
+
+    def score(self, record: Record, text: str) -> Located:
+        """Read the box and compare it."""
+        said = read_box(text)
+        if record.target is None:
+            return Located(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
+        right = self._target(record)
+        if said is None:
+            note = "holds no box" if text.strip() else ""
+            return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
+        iou = overlap(_in_pixels(said, record, self.scale), right)
+        right_enough = float(iou >= self.threshold - _ROUNDING)
+        return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
+
+    def _target(self, record: Record) -> Box:
+        try:
+            x, y, z, w = (float(value) for value in record.target)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"record {shown(record.id)}: its answer is no box of four numbers: {quoted(record.target)}"
+            ) from None
+        return (x, y, x + z, y + w) if self.box == "xywh" else (x, y, z, w)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy and mean overlap, over all and of each split."""
+        groups = rates.split_by(scored, lambda s: s.record.group)
+        each = [(name, members) for name, members in groups.items() if len(groups) > 1]
+        return [
+            rates.accuracy(scored),
+            _mean_iou(scored, ""),
+            *(
+                metric
+                for name, members in each
+                for metric in (rates.accuracy(members, group=name), _mean_iou(members, name))
+            ),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def read_box(text: str) -> Box | None:
@@ -98,31 +167,6 @@ class Located(Score):
     iou: float | None = None
 
 
-def prepare(record: Record, options: Options) -> Record:
-    """The record with its box in pixels and the size of its image, which the image knows where the table does not.
-
-    A box that lies within one pixel is written in fractions of the image's sides.
-
-    Raises:
-        MalformedError: the target is no box with an area, or nothing tells the size of the image.
-    """
-    if cells.blank(record.target):
-        return targets.with_target(record, targets.box)
-    found = _sized(record)
-    width, height = found.meta["width"], found.meta["height"]
-    sides = targets.box(record.target)
-    if all(0 <= side <= 1 for side in sides):
-        sides = [side * whole for side, whole in zip(sides, (width, height) * 2, strict=True)]
-    x1, y1, x2, y2 = (*sides[:2], sides[0] + sides[2], sides[1] + sides[3]) if options.box == "xywh" else sides
-    if x2 <= x1 or y2 <= y1:
-        raise MalformedError(
-            f"'answer' {record.target!r} encloses nothing; it is read as {options.box} (scorer.box: xyxy | xywh)"
-        )
-    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        raise MalformedError(f"'answer' {record.target!r} lies outside its image of {width:g} x {height:g} pixels")
-    return targets.with_target(found, lambda _: sides)
-
-
 def _sized(record: Record) -> Record:
     """The record with the width and height of its image as numbers.
 
@@ -145,37 +189,6 @@ def _sized(record: Record) -> Record:
     return record if same else targets.with_meta(record, sides)
 
 
-def own_reply(record: Record, options: Options) -> str:
-    """The box on the model's scale."""
-    x1, y1, x2, y2 = _target(record, options)
-    across, down = (options.scale / record.meta[name] if options.scale else 1.0 for name in ("width", "height"))
-    return f"[{x1 * across:.6f}, {y1 * down:.6f}, {x2 * across:.6f}, {y2 * down:.6f}]"
-
-
-def score(record: Record, text: str, options: Options) -> Located:
-    """Read the box and compare it."""
-    said = read_box(text)
-    if record.target is None:
-        return Located(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
-    right = _target(record, options)
-    if said is None:
-        note = "holds no box" if text.strip() else ""
-        return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
-    iou = overlap(_in_pixels(said, record, options.scale), right)
-    right_enough = float(iou >= options.threshold - _ROUNDING)
-    return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
-
-
-def _target(record: Record, options: Options) -> Box:
-    try:
-        x, y, z, w = (float(value) for value in record.target)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"record {shown(record.id)}: its answer is no box of four numbers: {quoted(record.target)}"
-        ) from None
-    return (x, y, x + z, y + w) if options.box == "xywh" else (x, y, z, w)
-
-
 def _in_pixels(box: Box, record: Record, scale: float) -> Box:
     """A box of the model in the picture's pixels, cut at its edges."""
     try:
@@ -188,23 +201,6 @@ def _in_pixels(box: Box, record: Record, scale: float) -> Box:
     x1, x2 = (min(max(side * across, 0.0), width) for side in (box[0], box[2]))
     y1, y2 = (min(max(side * down, 0.0), height) for side in (box[1], box[3]))
     return x1, y1, x2, y2
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Accuracy and mean overlap, over all and of each split."""
-    groups = rates.split_by(scored, lambda s: s.record.group)
-    each = [(name, members) for name, members in groups.items() if len(groups) > 1]
-    return [
-        rates.accuracy(scored),
-        _mean_iou(scored, ""),
-        *(
-            metric
-            for name, members in each
-            for metric in (rates.accuracy(members, group=name), _mean_iou(members, name))
-        ),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
 
 
 def _mean_iou(scored: Sequence[Scored], group: str) -> Metric:

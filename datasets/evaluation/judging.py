@@ -1,30 +1,19 @@
-"""Benchmarks whose answers a judge helps to score: what to ask it, scores from its verdicts, and what was used.
-
-A scorer that can use a judge has, beside ``score`` and ``summarize``:
-
-- ``requests(answers, options)``: what a judge must be asked about some answers; nothing where its rules decide;
-- ``judged(record, text, verdicts, options)``: the score with the verdicts on that record, pure like ``score``;
-- ``OFFLINE``: what decides when there is no judge; "" where nothing does;
-- ``RECORDED``, where the authors' result files keep a judge's verdicts beside the replies: the name of that field;
-- ``asks(options)``, where some of its rules have no use for a judge: whether the chosen one has.
+"""Benchmarks whose answers a judge helps to score (`base.JudgedScorer`): what to ask it, and scores from its verdicts.
 
 Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded verdicts serve as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterable
 
-from .. import evaluation
 from ..declaration import Benchmark
-from ..options import build_options
-from ..registration import named_module
 from ..types import DataError, Record, Scored
 from . import Evaluation
+from .base import JudgedScorer, Scorer
 from .judges.base import Request, Verdicts
 from .predictions import unanswered
+from .registry import scorer_of
 
 
 def uses_judge(benchmark: Benchmark) -> bool:
@@ -33,11 +22,12 @@ def uses_judge(benchmark: Benchmark) -> bool:
     Raises:
         DataError: unknown scorer or option.
     """
-    return _has_use(*_scorer(benchmark))
+    return _with_judge(scorer_of(benchmark)) is not None
 
 
-def _has_use(module: ModuleType, options: Any) -> bool:
-    return hasattr(module, "requests") and (not hasattr(module, "asks") or bool(module.asks(options)))
+def _with_judge(scorer: Scorer) -> JudgedScorer | None:
+    """The scorer as one that a judge helps; None where none has anything to decide."""
+    return scorer if isinstance(scorer, JudgedScorer) and not scorer.unused() else None
 
 
 def recorded_field(benchmark: Benchmark) -> str:
@@ -46,7 +36,8 @@ def recorded_field(benchmark: Benchmark) -> str:
     Raises:
         DataError: unknown scorer or option.
     """
-    return str(getattr(_scorer(benchmark)[0], "RECORDED", ""))
+    scorer = scorer_of(benchmark)
+    return scorer.recorded if isinstance(scorer, JudgedScorer) else ""
 
 
 def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) -> list[Request]:
@@ -59,8 +50,7 @@ def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) 
     Raises:
         DataError: the scorer has no use for a judge.
     """
-    module, options = _judged_scorer(benchmark)
-    return list(module.requests(answers, options))
+    return list(_judged_scorer(benchmark).requests(answers))
 
 
 def evaluate_judged(
@@ -76,11 +66,11 @@ def evaluate_judged(
     Raises:
         DataError: the scorer has no use for verdicts, there are none on any of the records, or one is malformed.
     """
-    module, options = _judged_scorer(benchmark)
+    scorer = _judged_scorer(benchmark)
     scored = [
         unanswered(record)
         if text is None
-        else Scored(record=record, text=text, score=module.judged(record, text, verdicts.get(record.id, {}), options))
+        else Scored(record=record, text=text, score=scorer.judged(record, text, verdicts.get(record.id, {})))
         for record, text in answers
     ]
     if verdicts and not any(item.record.id in verdicts for item in scored):
@@ -88,7 +78,7 @@ def evaluate_judged(
             f"benchmark {benchmark.name}: none of the {len(verdicts)} verdicts is on one of its records; "
             f"a verdict is on {next(iter(verdicts))}, a record is {scored[0].record.id if scored else 'nowhere'}"
         )
-    return Evaluation(scored=scored, metrics=module.summarize(scored, options))
+    return Evaluation(scored=scored, metrics=scorer.summarize(scored))
 
 
 def method(benchmark: Benchmark, judge: str | None) -> str:
@@ -98,24 +88,18 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
         benchmark: names the scorer.
         judge: name of the judge that was asked; None if there was none.
     """
-    module, options = _scorer(benchmark)
-    if not _has_use(module, options):
+    scorer = _with_judge(scorer_of(benchmark))
+    if scorer is None:
         return ""
     if judge:
         return f"judge: {judge}"
-    return f"no judge: {module.OFFLINE}" if module.OFFLINE else "no judge, and nothing decides without one: not scored"
+    return f"no judge: {scorer.offline}" if scorer.offline else "no judge, and nothing decides without one: not scored"
 
 
-def _judged_scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    module, options = _scorer(benchmark)
-    if not _has_use(module, options):
-        rule = f" by the rule '{options.rule}'" if hasattr(module, "requests") else ""
-        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}'{rule} has no use for a judge")
-    return module, options
-
-
-def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    where = f"benchmark {benchmark.name}, scorer"
-    module = named_module(evaluation.__name__, evaluation.__path__, benchmark.scorer, where, "summarize")
-    scoring: Mapping[str, Any] = benchmark.scoring
-    return module, build_options(module.Options, scoring, where)
+def _judged_scorer(benchmark: Benchmark) -> JudgedScorer:
+    scorer = scorer_of(benchmark)
+    judged = _with_judge(scorer)
+    if judged is None:
+        option = f" {scorer.unused()}" if isinstance(scorer, JudgedScorer) else ""
+        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}'{option} has no use for a judge")
+    return judged

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
 
-from .. import evaluation
 from ..declaration import Benchmark
-from ..options import build_options
-from ..registration import named_module
 from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
-from ..types import BadRecord, DataError, Record, Score
+from ..types import BadRecord, DataError, Record
+from .base import JudgedScorer, Scorer
 from .judges.base import Request
+from .registry import scorer_of
 
 UNREAD = "…"
 """A reply in which no rule finds an answer, so that a judge is asked about it."""
@@ -61,14 +58,12 @@ def prepare_records(benchmark: Benchmark, records: Sequence[Record]) -> tuple[li
         UnscorableError: none of them can.
         DataError: unknown scorer or option.
     """
-    module, options = _scorer(benchmark)
-    if not hasattr(module, "prepare"):
-        return list(records), []
+    scorer = scorer_of(benchmark)
     good: list[Record] = []
     bad: list[BadRecord] = []
     for record in records:
         try:
-            good.append(module.prepare(record, options))
+            good.append(scorer.prepare(record))
         except MalformedError as error:
             bad.append(BadRecord(where=place(record), reason=str(error)))
     if bad and not good:
@@ -100,10 +95,10 @@ def try_records(benchmark: Benchmark, records: Iterable[Record], *, judged: bool
     Raises:
         DataError: unknown scorer or option.
     """
-    module, options = _scorer(benchmark)
+    scorer = scorer_of(benchmark)
     for record in records:
         try:
-            yield _try(module, options, record, judged)
+            yield _try(scorer, record, judged)
         except (DataError, MalformedError) as error:
             yield Trial(fault=str(error))
         except Exception as error:  # noqa: BLE001 - a scorer that fails on a record is what is looked for
@@ -116,37 +111,27 @@ def gap(benchmark: Benchmark, records: Sequence[Record]) -> str:
     Raises:
         DataError: unknown scorer or option.
     """
-    module, _ = _scorer(benchmark)
-    return str(module.gap(records)) if hasattr(module, "gap") else ""
+    return scorer_of(benchmark).gap(records)
 
 
-def _try(module: ModuleType, options: Any, record: Record, judged: bool) -> Trial:
-    empty = module.score(record, "", options).value or 0.0
-    reply = _own_reply(module, options, record)
+def _try(scorer: Scorer, record: Record, judged: bool) -> Trial:
+    empty = scorer.score(record, "").value or 0.0
+    # None where the target is withheld, or the scorer does not say how it is said
+    reply = None if cells.blank(record.target) else scorer.own_reply(record)
     if reply is None:
         return Trial(empty=empty)
-    ruled: Score = module.score(record, reply, options)
-    values = [ruled.value]
+    values = [scorer.score(record, reply).value]
     verdicts: dict[str, str] = {}
-    if judged:
-        requests = [*module.requests([(record, reply)], options), *module.requests([(record, UNREAD)], options)]
-        verdicts = _verdicts(module, options, record, requests)
-        values += [module.judged(record, text, verdicts, options).value for text in (reply, UNREAD)] if verdicts else []
+    if judged and isinstance(scorer, JudgedScorer):
+        requests = [*scorer.requests([(record, reply)]), *scorer.requests([(record, UNREAD)])]
+        verdicts = _verdicts(scorer, record, requests)
+        values += [scorer.judged(record, text, verdicts).value for text in (reply, UNREAD)] if verdicts else []
     own = max((value for value in values if value is not None), default=0.0)
-    fault = _fault(module, options, record, own, empty)
+    fault = _fault(scorer, record, own, empty)
     return Trial(own=own, empty=empty, reply=reply, verdicts=verdicts, fault=fault)
 
 
-def _own_reply(module: ModuleType, options: Any, record: Record) -> str | None:
-    """The reply that says the target; None where it is withheld, or the scorer does not say how it is said."""
-    if cells.blank(record.target):
-        return None
-    if hasattr(module, "own_reply"):
-        return str(module.own_reply(record, options))
-    return record.target if isinstance(record.target, str) else None
-
-
-def _verdicts(module: ModuleType, options: Any, record: Record, requests: Sequence[Request]) -> dict[str, str]:
+def _verdicts(scorer: JudgedScorer, record: Record, requests: Sequence[Request]) -> dict[str, str]:
     """A judge's verdicts as they are read from its replies.
 
     Raises:
@@ -154,7 +139,7 @@ def _verdicts(module: ModuleType, options: Any, record: Record, requests: Sequen
     """
     found: dict[str, str] = {}
     for request in requests:
-        said = module.own_verdict(record, request.part, options)
+        said = scorer.own_verdict(record, request.part)
         verdict = request.parse(said)
         if verdict is None:
             raise MalformedError(f"a judge's reply {said!r} would not be understood")
@@ -162,19 +147,12 @@ def _verdicts(module: ModuleType, options: Any, record: Record, requests: Sequen
     return found
 
 
-def _fault(module: ModuleType, options: Any, record: Record, own: float, empty: float) -> str:
-    highest = module.highest(record, options) if hasattr(module, "highest") else 1.0
+def _fault(scorer: Scorer, record: Record, own: float, empty: float) -> str:
+    highest = scorer.highest(record)
     if own < highest - _ROUNDING:
         return f"its own answer {record.target!r} gets {own:g} by the rule, where the most is {highest:g}"
     if own <= 0.0:
         return f"nothing that agrees with its answer {record.target!r} gets any credit by the rule"
-    credited = hasattr(module, "credits_empty") and module.credits_empty(record, options)
-    if empty >= own and not credited:
+    if empty >= own and not scorer.credits_empty(record):
         return f"an empty reply gets as much ({empty:g}) as its own answer {record.target!r}"
     return ""
-
-
-def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    where = f"benchmark {benchmark.name}, scorer"
-    module = named_module(evaluation.__name__, evaluation.__path__, benchmark.scorer, where, "summarize")
-    return module, build_options(module.Options, benchmark.scoring, where)

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..files import check_real
 from ..weight_files import load, load_described, named_tensors, read_archive
 from .base import PanopticMap, Picture, check_finite, check_pixels
-from .coco import coco_index
+from .coco import COCO_BY_INDEX, coco_index
 from .errors import SegmenterError
 from .options import SegmenterConfig
 from .precomputed import at_cell_centres, renumber
@@ -63,6 +63,9 @@ class Detectron2Segmenter:
         batch_size: most pictures in one forward pass.
         fingerprint: see `Segmenter.fingerprint`.
     """
+
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(
         self,
@@ -131,7 +134,7 @@ class Detectron2Segmenter:
         return renumber(at_cell_centres(ids.cpu().numpy(), size), found, scores)
 
 
-def build(config: SegmenterConfig, device: Any = "cpu") -> Detectron2Segmenter:
+def build_detectron2(config: SegmenterConfig, device: Any) -> Detectron2Segmenter:
     """Build the zoo's model, and load its weights.
 
     Raises:

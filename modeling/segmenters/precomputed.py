@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..files import FileError, member, stand_in
 from .base import Int32Array, PanopticMap, Picture, Segment
-from .coco import INDEX_BY_COCO_ID, INDEX_BY_NAME
+from .coco import COCO_BY_INDEX, INDEX_BY_COCO_ID, INDEX_BY_NAME
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
@@ -42,11 +42,9 @@ class PrecomputedSegmenter:
 
     Raises:
         SegmenterError: the file is missing, unreadable, or no COCO panoptic JSON.
-
-    Attributes:
-        reads_maps: its maps come from files, so that one of any size takes no more memory than itself.
     """
 
+    categories = COCO_BY_INDEX
     reads_maps = True
 
     def __init__(self, annotations: Path, folder: Path) -> None:
@@ -207,6 +205,6 @@ def renumber(ids: np.ndarray[Any, Any], found: list[tuple[int, int]], scores: li
     return PanopticMap(id_map, tuple(segments))
 
 
-def build(config: SegmenterConfig, device: Any = "cpu") -> PrecomputedSegmenter:
+def build_precomputed(config: SegmenterConfig) -> PrecomputedSegmenter:
     """Build it from ``PATH`` (the JSON) and ``IMAGES`` (the folder of PNGs)."""
     return PrecomputedSegmenter(Path(config.PATH), Path(config.IMAGES or "."))

@@ -17,8 +17,9 @@ from typing import Any
 from configs.common.words import quoted
 from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
+from datasets.evaluation.registry import scorer_of
 from datasets.evaluation.scorable import UnscorableError
-from datasets.evaluation.submission import SUBMISSIONS, write_submission
+from datasets.evaluation.submission import write_submission
 from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline, EngineSource
@@ -399,8 +400,9 @@ def publish(
     """
     write_results(folder, predictions(answered), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
-    if benchmark.scorer in SUBMISSIONS and results.get("part") is None:  # a server takes whole ones
-        shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
+    submission = scorer_of(benchmark).submission
+    if submission is not None and results.get("part") is None:  # a server takes whole ones
+        shown.append(("submission", write_submission(submission, answered.evaluation.scored, folder)))
     for sentence in warnings(results, folder):
         warn(sentence)
     if brief:

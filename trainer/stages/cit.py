@@ -33,6 +33,6 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     return found
 
 
-def load(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
     """See `trainer.run.load_job`."""
     return load_tuning(config, device, adapters(config), sources, alike=alike)

@@ -57,7 +57,7 @@ from ..config import XDecoderConfig as Settings
 from ..data.paths import located
 from ..data.segmentation import BRANCH, Augmentation, SegmentationData
 from ..data.sources import report
-from ..loop import LoopSettings
+from ..loop import LoopSettings, TrainingData
 from ..optimizer import FACTOR
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters
@@ -125,7 +125,8 @@ class SegmenterJob:
         self.model: nn.Module = XDecoderInTraining(
             start.network, _criterion(settings), text_trains=settings.TRAIN_TEXT
         ).to(device)
-        self.data = data
+        self.data: TrainingData = data
+        self._num_pictures = data.num_samples
         self.branches: Mapping[str, Sequence[Parameters]] = {BRANCH: _groups(self.model, settings.TRAIN_TEXT)}
         self.settings = LoopSettings(
             steps=_steps(config, data.num_samples),
@@ -195,7 +196,7 @@ class SegmenterJob:
         total = sum(parameter.numel() for parameter in self.model.parameters())
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained on {len(self._classes[0])} "
-            f"classes; {self.data.num_samples} pictures"
+            f"classes; {self._num_pictures} pictures"
         )
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from collavo.adapters import Adapters, crayon_parameters
 from collavo.checkpoint.examine import Examined, examine
@@ -31,7 +32,7 @@ from ..checkpoint import write_tuned
 from ..config import TrainConfig
 from ..data.loader import Preparation, Schedule, Source
 from ..log import ANSWER_TOKENS
-from ..loop import LoopSettings
+from ..loop import LoopSettings, TrainingData
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, groups
@@ -83,7 +84,8 @@ class Tuning:
 
     def __init__(self, config: TrainConfig, parts: Parts) -> None:
         self._config, self._parts = config, parts
-        self.model, self.data = parts.model, parts.schedule
+        self.model: nn.Module = parts.model
+        self.data: TrainingData = parts.schedule
         self.branches: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
         self.settings = _settings(config, parts.steps)
         self._shared = _shared_settings(config, parts)

@@ -59,6 +59,8 @@ class XDecoderSegmenter:
         settings = [identity, vocabulary.identity, asdict(vocabulary.classes), asdict(resize), threshold, overlap]
         self.fingerprint = f"xdecoder-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}"
 
+    reads_maps = False
+
     @property
     def categories(self) -> Mapping[int, Category]:
         """What the numbers in `Segment.category_id` stand for."""
@@ -111,7 +113,7 @@ class XDecoderSegmenter:
         return PanopticMap(panoptic.id_map, tuple(segments))
 
 
-def build(config: SegmenterConfig, device: Any = "cpu") -> XDecoderSegmenter:
+def build_xdecoder(config: SegmenterConfig, device: Any) -> XDecoderSegmenter:
     """Load a checkpoint, embed the classes once, and let the text encoder go.
 
     Raises:

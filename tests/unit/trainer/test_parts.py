@@ -19,6 +19,7 @@ from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
 from configs.load import REPOSITORY
 from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.segmenters.coco import COCO_BY_INDEX
 from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource, XDecoderConfig
 from trainer.data.maps import MapCache, spoil
 from trainer.schedule import learning_rate
@@ -56,6 +57,8 @@ class Counting:
     """A segmenter that counts its calls."""
 
     fingerprint = "counting-1"
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(self) -> None:
         self.calls = 0
