@@ -28,8 +28,8 @@ from modeling.shared_prefix import SharedPrefixCache
 from modeling.vit import VisionTower
 
 from .config import CoLLaVOConfig
+from .training_inputs import IGNORE_INDEX
 
-IGNORE_INDEX = -100
 IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
 
 

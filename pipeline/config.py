@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -218,6 +219,11 @@ class EvalConfig(EvalSchema):
     sections: dict[str, BenchmarkSection] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     resolved_yaml: str = ""
+
+    @property
+    def config_hash(self) -> str:
+        """Short digest of `resolved_yaml`."""
+        return hashlib.sha256(self.resolved_yaml.encode()).hexdigest()[:16]
 
     def declared(self, benchmark: Benchmark) -> Benchmark:
         """A declaration with this configuration's overrides."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -160,7 +159,7 @@ def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
         wandb=config.WANDB,
         config_yaml=config.resolved_yaml,
         settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        config_hash=config.config_hash,
     )
 
 

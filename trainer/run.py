@@ -30,9 +30,9 @@ from .checkpoint_folders import in_use, newest
 from .config import SHARDED_STAGES, TrainConfig
 from .log import Log
 from .loop import Loop, Update
-from .parallel.placement import Placement, place
+from .parallel.placement import Placement, place_model
 from .parallel.sharding import Sharding, read_sharding
-from .parallel.trainable import trained
+from .parallel.trainable import only, trained
 from .parallel.zero import keep_whole
 from .stages.base import Job
 from .stages.registry import STAGES
@@ -128,14 +128,12 @@ def run_stage(
     session.agree(lambda: loaded.append(load_job(config, device, alike=sharding is not None)))
     job = loaded[0]
     parameters = trained(job.branches)
-    for parameter in job.model.parameters():
-        parameter.requires_grad_(False)
     for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
         parameter.data = at_least_float32(parameter.data)
-        parameter.requires_grad_(True)
+    only([parameters], job.model)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.ready()
-    placement = place(
+    placement = place_model(
         accelerator,
         job.model,
         job.branches,

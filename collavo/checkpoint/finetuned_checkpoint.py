@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from modeling.files import FileError, is_file, is_folder, shown
+from configs.common.words import quoted, shown
+from modeling.files import FileError, is_file, is_folder
 from modeling.weight_files import FLOATS, check_range, describe, load
 
 from ..errors import CheckpointError
@@ -137,7 +138,7 @@ def read_state(folder: Path) -> State:
     version = values.get("version")
     if version not in _READ_VERSIONS or isinstance(version, bool):
         raise CheckpointError(
-            f"{file}: not what a training left (its version is {shown(version)}; this code reads 1 and 2)"
+            f"{file}: not what a training left (its version is {quoted(version)}; this code reads 1 and 2)"
         )
     said = validated(_StateFile, values, f"{file}: not what a training left")
     if len(set(said.adapters)) < len(said.adapters):
@@ -168,11 +169,9 @@ def _below(folder: Path, started_from: str) -> Path:
     try:
         below = Path(os.path.realpath(folder / started_from))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: started_from: {shown(started_from)} is no path ({error})") from error
+        raise CheckpointError(f"{file}: started_from: {quoted(started_from)} is no path ({error})") from error
     if not is_folder(below):
-        raise CheckpointError(
-            f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it)"
-        )
+        raise CheckpointError(f"{folder}: was trained on {shown(str(below))}, which is not there ({STATE} names it)")
     if is_trained(below):
         raise CheckpointError(f"{file}: started_from: {below} is itself what a training left, not a whole checkpoint")
     return below
@@ -222,7 +221,7 @@ def _check_shapes(file: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
     odd = sorted(set(found) ^ set(wanted))
     odd += [name for name in wanted if name in found and found[name].shape != wanted[name]]
     if odd:
-        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
     for name, stored in found.items():
         if stored.dtype not in FLOATS:
             raise CheckpointError(f"{file}: {name} is of the type {stored.dtype}; weights are {', '.join(FLOATS)}")
@@ -261,7 +260,7 @@ def load_crayon(folder: Path, crayon: Mapping[str, nn.Parameter]) -> None:
     odd = sorted(set(tensors) ^ set(crayon))
     odd += [name for name in crayon if name in tensors and crayon[name].shape != tensors[name].shape]
     if odd:
-        raise CheckpointError(f"{folder / CRAYON}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+        raise CheckpointError(f"{folder / CRAYON}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
     for name, parameter in crayon.items():
         parameter.data.copy_(tensors[name])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 LONGEST = 160
@@ -56,6 +56,28 @@ def no_such(name: Any, known: Iterable[str]) -> str:
     """
     names = list(known)
     return f"there is no '{shown(name)}'{did_you_mean(name, names)} There are: {', '.join(names)}"
+
+
+def some_of(names: Sequence[str], most: int | None) -> str:
+    """The first of some names, and how many there are besides.
+
+    Args:
+        names: in their order.
+        most: how many are named; None for all.
+    Returns: e.g. ``"a, b and 3 more"``.
+    """
+    rest = and_more(len(names), most)
+    return ", ".join(names[:most]) + (f" {rest}" if rest else "")
+
+
+def and_more(number: int, most: int | None) -> str:
+    """``"and 3 more"`` where there are three more than are named; "" where all are.
+
+    Args:
+        number: how many there are.
+        most: how many are named; None for all.
+    """
+    return f"and {number - most} more" if most is not None and number > most else ""
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:

@@ -65,13 +65,13 @@ def prepare_records(benchmark: Benchmark, records: Sequence[Record]) -> tuple[li
         try:
             good.append(scorer.prepare(record))
         except MalformedError as error:
-            bad.append(BadRecord(where=place(record), reason=str(error)))
+            bad.append(BadRecord(where=place_of_record(record), reason=str(error)))
     if bad and not good:
         raise unscorable(benchmark, len(bad), bad[0])
     return good, bad
 
 
-def place(record: Record) -> str:
+def place_of_record(record: Record) -> str:
     """Where a record stands, for messages."""
     return record.where or f"record {record.id}"
 

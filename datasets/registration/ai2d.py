@@ -22,9 +22,9 @@ from .formats.files import (
     build_records,
     decode_text,
     expect,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -67,7 +67,7 @@ class Ai2dReader(Reader):
     def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
         """Read the questions in the order of the list, or of the list of diagrams."""
         plain, lettered = (
-            place(roots, *(f"{self.root}/{folder}/{name}" for folder in self.images))
+            expected_path(roots, *(f"{self.root}/{folder}/{name}" for folder in self.images))
             for name in ("images", "abc_images")
         )
         listed = next((path for root in roots if (path := root / self.root / self.file).is_file()), None)

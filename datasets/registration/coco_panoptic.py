@@ -19,7 +19,17 @@ from typing import Any, ClassVar, Literal
 from ..roots import find
 from ..types import BadRecord, Record
 from .base import Reader
-from .formats.files import MalformedError, brief, build_records, expect, image_file, place, put_once, read_json, take
+from .formats.files import (
+    MalformedError,
+    brief,
+    build_records,
+    expect,
+    expected_path,
+    image_file,
+    put_once,
+    read_json,
+    take,
+)
 
 _LONGEST_SIDE = 1_000_000
 """Pixels; what is said to be longer is no picture."""
@@ -62,7 +72,7 @@ class CocoPanopticReader(Reader):
     def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
         """Make the questions, picture by picture."""
         path = find(roots, *self.annotations)
-        images = place(roots, self.images)
+        images = expected_path(roots, self.images)
         content = expect(read_json(path), dict, path)
         bad: list[BadRecord] = []
         classes = _classes(expect(content.get("categories"), list, path, "categories"), path, self.things_only, bad)

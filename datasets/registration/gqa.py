@@ -13,9 +13,9 @@ from .base import Reader
 from .formats.files import (
     build_records,
     expect,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -53,7 +53,7 @@ class GqaReader(Reader):
     def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
         """Read the balanced questions; the others only serve a measure of consistency that testdev lacks."""
         path = find(roots, f"{self.root}/{self.file}", f"{self.root}/questions1.2/{self.file}")
-        images = place(roots, f"{self.root}/{self.images}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
         questions = expect(read_json(path), dict, path)
         items = (
             (f"{path}, question {key}", (key, item))

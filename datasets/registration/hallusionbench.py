@@ -21,8 +21,8 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
-    place,
     read_json,
     take,
     take_id,
@@ -64,7 +64,7 @@ class HallusionBenchReader(Reader):
     def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
         """Read the questions in the order of the file."""
         path = find(roots, f"{self.root}/{self.file}")
-        images = place(roots, *(f"{self.root}/{folder}" for folder in self.images))
+        images = expected_path(roots, *(f"{self.root}/{folder}" for folder in self.images))
         items = (
             (f"{path}, entry {number}", item)
             for number, item in enumerate(expect(read_json(path), list, path))

@@ -23,9 +23,9 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -75,7 +75,7 @@ class MathVistaReader(Reader):
     def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
         """Read the problems in the order of the table."""
         path = find(roots, *(f"{self.root}/{file}" for file in self.files))
-        folder = place(roots, f"{self.root}/{self.images}/images").parent
+        folder = expected_path(roots, f"{self.root}/{self.images}/images").parent
         if path.suffix == ".parquet":
             return build_records(parquet.rows(path, [_PICTURES]), lambda row: _table_record(row, path, folder))
         queries = self._queries(roots)

@@ -17,9 +17,9 @@ from .formats.files import (
     MalformedError,
     brief,
     build_records,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -54,7 +54,7 @@ class MmVetReader(Reader):
     def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
         """Read the questions in the order of the file."""
         path = find(roots, *(f"{self.root}/{file}" for file in self.files))
-        images = place(roots, f"{self.root}/{self.images}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
         content = read_json(path)
         if isinstance(content, dict):
             graded = ((f"{path}, {key}", (key, item)) for key, item in named_items(content))

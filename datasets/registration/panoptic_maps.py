@@ -19,9 +19,9 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     put_once,
     read_json,
     take,
@@ -56,7 +56,7 @@ class PanopticMapsReader(Reader):
         """A record for each annotation: ``target`` has its segments; ``meta`` its map, image id, and all classes."""
         path = find(roots, *self.annotations)
         folder = find([path.parent], path.stem)
-        images = place(roots, self.images)
+        images = expected_path(roots, self.images)
         content = expect(read_json(path), dict, path)
         bad: list[BadRecord] = []
         categories: Categories = {}

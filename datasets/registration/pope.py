@@ -22,9 +22,9 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     read_json,
     take,
     take_id,
@@ -76,7 +76,7 @@ class PopeReader(Reader):
         Raises:
             DataError: neither all lists nor the merged file is there; the message names every place.
         """
-        images = place(roots, self.images)
+        images = expected_path(roots, self.images)
         merged = self._existing(roots, self.merged)
         lists = {split: self._existing(roots, self.file.format(split=split)) for split in self.splits}
         use_merged = self.source == "merged" or (self.source == "auto" and merged and not all(lists.values()))

@@ -19,8 +19,8 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
-    place,
     read_json,
     take,
     take_optional,
@@ -58,7 +58,7 @@ class QBenchReader(Reader):
         """Read the questions in the order of the file."""
         path = find(roots, f"{self.root}/{self.file}")
         questions = expect(read_json(path), list, path)
-        images = place(roots, f"{self.root}/{self.images}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
         items = ((f"{path}, entry {number}", (number, item)) for number, item in enumerate(questions))
         return build_records(items, lambda pair: _record(*pair, images))
 

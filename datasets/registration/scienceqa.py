@@ -16,9 +16,9 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     read_json,
     take,
     take_optional,
@@ -71,7 +71,7 @@ class ScienceQaReader(Reader):
         splits = expect(read_json(splits_path), dict, splits_path)
         if self.split not in splits:
             raise DataError(f"{splits_path}: no split '{self.split}'; it has: {listed(splits)}")
-        images = place(roots, f"{self.root}/{self.images}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
         items = (
             (f"{path}, problem {brief(key)}", (str(key), problems.get(str(key))))
             for key in map(_key, expect(splits[self.split], list, splits_path, self.split))

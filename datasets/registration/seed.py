@@ -21,8 +21,8 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
-    place,
     read_json,
     take,
     take_id,
@@ -67,7 +67,7 @@ class SeedReader(Reader):
             str(number): name
             for name, number in expect(content.get("question_type"), dict, path, "question_type").items()
         }
-        images = place(roots, f"{self.root}/{self.images}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
         seen: Counter[str] = Counter()
         items = (
             (f"{path}, questions[{index}]", item)

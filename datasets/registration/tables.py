@@ -20,7 +20,7 @@ from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .base import Reader
 from .formats.cells import CHOICES, absent, as_text, options_of, target_of
-from .formats.files import MalformedError, build_records, listed, place, whole_number
+from .formats.files import MalformedError, build_records, expected_path, listed, whole_number
 from .formats.table_files import Entry, Item, check_format, entries
 from .formats.table_images import Gallery
 
@@ -122,7 +122,7 @@ class _Table:
     def __init__(self, split: str, roots: Sequence[Path], reader: TableReader) -> None:
         self.path = find(roots, reader.file.replace(_SPLIT, split))
         self._format = check_format(self.path.name, reader.format)
-        folder = place(roots, reader.images.replace(_SPLIT, split)) if reader.images else self.path.parent
+        folder = expected_path(roots, reader.images.replace(_SPLIT, split)) if reader.images else self.path.parent
         columns = (reader.columns["image"],) if "image" in reader.columns else _IMAGES
         self._gallery = Gallery(columns, folder, not reader.images, self._entries)
         self._split, self._reader = split, reader

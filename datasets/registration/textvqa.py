@@ -14,17 +14,17 @@ from typing import Any, ClassVar
 from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .base import Reader
+from .formats import jsonl
 from .formats.files import (
     MalformedError,
     as_id,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     read_json,
-    read_json_lines,
     take,
     take_id,
     take_optional,
@@ -69,7 +69,7 @@ class TextVqaReader(Reader):
         """Read the questions in the order of the file."""
         path = find(roots, f"{self.root}/{self.file}")
         questions = expect(expect(read_json(path), dict, path).get("data"), list, path, "data")
-        images = place(roots, f"{self.root}/{self.images}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
         tokens = self._tokens(roots)
         items = ((f"{path}, data[{index}]", item) for index, item in enumerate(questions))
         places = " or ".join(f"{self.root}/{name}" for name in self.ocr)
@@ -82,7 +82,7 @@ class TextVqaReader(Reader):
         if path is None:
             return None
         if path.suffix == ".jsonl":
-            return _from_prompts(read_json_lines(path), path)
+            return _from_prompts(jsonl.values(path), path)
         content = read_json(path)
         if isinstance(content, list):
             return _from_prompts(((f"{path}, entry {number}", item) for number, item in enumerate(content)), path)

@@ -20,6 +20,7 @@ from PIL import Image
 from ..files import FileError, member, stand_in
 from .base import Int32Array, PanopticMap, Picture, Segment
 from .coco import COCO_BY_INDEX, INDEX_BY_COCO_ID, INDEX_BY_NAME
+from .coco_format import ids_of
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
@@ -110,10 +111,9 @@ class PrecomputedSegmenter:
             raise SegmenterError(f"picture {picture.name}: {self._file}: its map: {error}") from error
         try:
             with Image.open(path) as opened:
-                colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
+                ids = ids_of(opened)
         except _UNREADABLE as error:
             raise SegmenterError(f"picture {picture.name}: panoptic map {path} cannot be read: {error}") from error
-        ids = colours @ np.array([1, 256, 65536])
         try:
             listed = [(int(s["id"]), int(s["category_id"])) for s in item["segments_info"]]
             self._check(item, ids, listed)

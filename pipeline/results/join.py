@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.common.words import quoted, shown
+from configs.common.nested import flattened
+from configs.common.words import quoted, shown, some_of
 from datasets.declaration import Benchmark, Expected
 from datasets.evaluation import Evaluation
 from datasets.evaluation.predictions import outcome
@@ -73,8 +74,7 @@ class Effort:
 
 def listed(names: Sequence[str]) -> str:
     """Names for a message, the first few of them."""
-    more = f" and {len(names) - NAMED_IDS} more" if len(names) > NAMED_IDS else ""
-    return ", ".join(map(shown, names[:NAMED_IDS])) + more
+    return some_of([shown(name) for name in names], NAMED_IDS)
 
 
 def join(
@@ -173,10 +173,7 @@ def nested(metrics: Iterable[Metric]) -> dict[str, dict[str, float | int | None]
 def flat(scores: Mapping[str, Mapping[str, float | int | None]], prefix: str) -> dict[str, float | int]:
     """Nested values as ``prefix/group/name``, for a tracker; undefined ones are left out."""
     return {
-        f"{prefix}/{group}/{name}": value
-        for group, values in scores.items()
-        for name, value in values.items()
-        if value is not None
+        name: value for name, value in flattened(scores, "/", f"{prefix}/").items() if isinstance(value, (int, float))
     }
 
 

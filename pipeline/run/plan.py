@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from collavo.checkpoint.published import has_published_sizes
+from configs.common.nested import flattened
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
@@ -33,7 +33,7 @@ from ..runtime.launch import (
     device_of,
     is_main,
     let_main_speak,
-    place,
+    place_of_process,
     sharding_asked,
     start_accelerator,
 )
@@ -140,7 +140,7 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         wandb=config.WANDB,
         config_yaml=config.resolved_yaml,
         settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        config_hash=config.config_hash,
     )
 
 
@@ -316,7 +316,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
     """
     from accelerate.utils import gather_object
 
-    places = list(gather_object([place(accelerator)]))
+    places = list(gather_object([place_of_process(accelerator)]))
     about = {"config_hash": plan.config_hash, "git_commit": git_commit(), **libraries()}
     if accelerator.process_index == 0:
         say(describe(places))
@@ -370,12 +370,10 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
         raise RunError(f"WANDB True: {error} (WANDB_MODE=offline needs no account)") from error
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+def flat(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Nested settings under dotted names, as every tracker takes them; what is no number becomes a text."""
-    found: dict[str, bool | int | float | str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return found
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in flattened(settings).items()
+        if value != {}
+    }

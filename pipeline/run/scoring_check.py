@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets.evaluation.judging import evaluate_judged, judge_requests
-from datasets.evaluation.scorable import Trial, UnscorableError, gap, place, try_records, unscorable
+from datasets.evaluation.scorable import Trial, UnscorableError, gap, place_of_record, try_records, unscorable
 from datasets.types import BadRecord, Record
 
 from ..base import BenchmarkPipeline
@@ -62,7 +62,11 @@ def check_scoring(pipeline: BenchmarkPipeline, records: Sequence[Record]) -> Sco
     benchmark = pipeline.declaration
     judged = needs_judge(benchmark)
     trials = list(zip(records, try_records(benchmark, records, judged=judged), strict=True))
-    bad = {record.id: BadRecord(where=place(record), reason=trial.fault) for record, trial in trials if trial.fault}
+    bad = {
+        record.id: BadRecord(where=place_of_record(record), reason=trial.fault)
+        for record, trial in trials
+        if trial.fault
+    }
     good = [(record, trial) for record, trial in trials if not trial.fault]
     if bad and not good:
         raise unscorable(benchmark, len(bad), next(iter(bad.values())))
@@ -96,7 +100,9 @@ def _summable(
                 _sum_up(pipeline, [(record, trial)], judged)
                 whole.append((record, trial))
             except UnscorableError as error:
-                bad[record.id] = BadRecord(where=place(record), reason=f"its figures fail: {_told(error.__cause__)}")
+                bad[record.id] = BadRecord(
+                    where=place_of_record(record), reason=f"its figures fail: {_told(error.__cause__)}"
+                )
         if len(whole) in (0, len(good)):
             raise
         _sum_up(pipeline, whole, judged)

@@ -32,9 +32,10 @@ from torch import Tensor, nn
 from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters
 from collavo.config import CoLLaVOConfig
 from collavo.crayon import CrayonPrompt, crayon_prompt
-from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration, CrayonEmbedding
+from collavo.model import CoLLaVOForConditionalGeneration, CrayonEmbedding
 from collavo.processing import CoLLaVOProcessor
 from collavo.tokenizer import tiny_tokenizer
+from collavo.training_inputs import IGNORE_INDEX
 from datasets.instruct.order import adapter_of
 from datasets.instruct.types import Sample, Turn, share_pictures
 from datasets.types import ImageFile
@@ -147,7 +148,7 @@ def build(size: Size, device: torch.device) -> tuple[CoLLaVOForConditionalGenera
 
 
 class Records:
-    """Conversations with drawn pictures and maps; see `trainer.data.loader.Source`.
+    """Conversations with drawn pictures and maps; see `trainer.data.loader.SampleSource`.
 
     Args:
         samples: in any order.
@@ -167,7 +168,7 @@ class Records:
         return words + (self._grid**2 if sample.image is not None else 0)
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`."""
+        """See `SampleSource.example`."""
         sample = self.samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None, None)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from collavo.crayon import CrayonPrompt
-from collavo.model import IGNORE_INDEX
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import IMAGE_TAG
+from collavo.training_inputs import IGNORE_INDEX
 
 from ..loop import Totals
 

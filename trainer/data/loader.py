@@ -18,11 +18,10 @@ import numpy.typing as npt
 from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
 from collavo.instructions import Kind
-from collavo.model import IGNORE_INDEX
 from collavo.options import CrayonConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT, IMAGE_TAG
-from collavo.training_inputs import ConversationError, training_inputs
+from collavo.training_inputs import IGNORE_INDEX, ConversationError, training_inputs
 from datasets.image import decode
 from datasets.instruct.order import DataOrder, adapter_of, adapter_step, share
 from datasets.instruct.panoptic import PanopticPicture
@@ -113,7 +112,7 @@ class Preparation:
         )
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Samples of one kind."""
 
     @property
@@ -143,7 +142,7 @@ class Conversations:
         self.lengths = np.array([_length(sample, tokens) for sample in samples], np.int64)
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`."""
+        """See `SampleSource.example`."""
         sample = self._samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None, None)
@@ -177,7 +176,7 @@ class CrayonInstructions:
         self.lengths = np.full(len(pictures), preparation.processor.grid**2, np.int64)
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`. The answer tells the truth, also where the map that the model sees is spoiled."""
+        """See `SampleSource.example`. The answer tells the truth, also where the map that the model sees is spoiled."""
         listed = self._pictures[index]
         picture, true, told = self._preparation.picture(listed.image, self._maps, step, index, classes=self._things)
         seed, num = (self._preparation.seed, step, index), self._preparation.questions
@@ -232,7 +231,7 @@ class Schedule:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, SampleSource],
         preparation: Preparation,
         *,
         batch_size_total: int,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collavo.instructions import KINDS, Kind
+from configs.common.words import and_more
 from configs.load import ConfigError
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
@@ -107,5 +108,5 @@ def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
         say(f"{name}: {summary}")
         for item in bad[:SHOWN]:
             warn(f"{item.where}: {item.reason}")
-        if len(bad) > SHOWN:
-            warn(f"and {len(bad) - SHOWN} more like these")
+        if rest := and_more(len(bad), SHOWN):
+            warn(f"{rest} like these")

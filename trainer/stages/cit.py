@@ -14,7 +14,7 @@ from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 
 from ..config import TrainConfig
-from ..data.loader import Preparation, Source
+from ..data.loader import Preparation, SampleSource
 from ..data.sources import conversations, crayon_instructions
 from ..parallel.trainable import SETS
 from .tuning import Tuning, load_tuning
@@ -25,9 +25,9 @@ def adapters(config: TrainConfig) -> tuple[str, ...]:
     return SETS[config.TRAIN.ADAPTERS]
 
 
-def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, Source]:
+def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, SampleSource]:
     """Object-level instructions (unless the ablation leaves them out) and conversations."""
-    found: dict[str, Source] = {VL_CIT: conversations(config, preparation, device)}
+    found: dict[str, SampleSource] = {VL_CIT: conversations(config, preparation, device)}
     if config.TRAIN.ADAPTERS != "vl_only":
         found[IMAGE_CIT] = crayon_instructions(config, preparation, (*CRAYON_KINDS, *OBJECT_KINDS))
     return found

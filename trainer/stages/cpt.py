@@ -12,7 +12,7 @@ import torch
 from collavo.instructions import CRAYON_KINDS
 
 from ..config import TrainConfig
-from ..data.loader import Preparation, Source
+from ..data.loader import Preparation, SampleSource
 from ..data.sources import crayon_instructions
 from ..parallel.trainable import CRAYON
 from .tuning import Tuning, load_tuning
@@ -23,7 +23,7 @@ def adapters(config: TrainConfig) -> tuple[str, ...]:
     return ()
 
 
-def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, Source]:
+def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, SampleSource]:
     """Crayon instructions alone."""
     return {CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)}
 

@@ -30,7 +30,7 @@ from pipeline.runtime.launch import is_main
 
 from ..checkpoint import write_tuned
 from ..config import TrainConfig
-from ..data.loader import Preparation, Schedule, Source
+from ..data.loader import Preparation, SampleSource, Schedule
 from ..log import ANSWER_TOKENS
 from ..loop import LoopSettings, TrainingData
 from ..optimizer import all_alike
@@ -47,7 +47,7 @@ _CONTINUED = (
 """Settings of TRAIN that a continuation must share with what it continues."""
 
 
-Sources = Callable[[TrainConfig, Preparation, torch.device], Mapping[str, Source]]
+SampleSources = Callable[[TrainConfig, Preparation, torch.device], Mapping[str, SampleSource]]
 """What each branch of a stage learns from."""
 
 
@@ -201,7 +201,7 @@ class _LiveEngine:
 
 
 def load_tuning(
-    config: TrainConfig, device: torch.device, names: tuple[str, ...], sources: Sources, *, alike: bool
+    config: TrainConfig, device: torch.device, names: tuple[str, ...], sources: SampleSources, *, alike: bool
 ) -> Tuning:
     """Load the model and the data of a stage.
 

@@ -82,6 +82,19 @@ def lines(path: Path) -> Iterator[Line]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def values(path: Path) -> Iterator[tuple[str, Any]]:
+    """Place and value of every line, or the `MalformedError` that says why it has none.
+
+    Raises:
+        DataError: see `lines`.
+    """
+    for line in lines(path):
+        try:
+            yield line.where, parse(line.content)
+        except MalformedError as error:
+            yield line.where, error
+
+
 def parse(content: bytes) -> Any:
     """The value of a line.
 
