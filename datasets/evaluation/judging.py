@@ -31,7 +31,7 @@ def _with_judge(scorer: Scorer) -> JudgedScorer | None:
 
 
 def recorded_field(benchmark: Benchmark) -> str:
-    """Under which name result files of a benchmark keep a judge's verdict beside each reply; "" where they do not.
+    """Under which name result files of a benchmark keep a judge's verdict next to each reply; "" where they do not.
 
     Raises:
         DataError: unknown scorer or option.

@@ -115,7 +115,7 @@ class MathVistaScorer(JudgedScorer):
     def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
         """Accuracy as official, with empty extractions wrong, and under the robust reading; then the tables."""
         done = [s for s in scored if s.score.value is not None]
-        clusters = [rates.picture(s) for s in done]
+        clusters = [rates.image(s) for s in done]
         strict = [0.0 if s.score.no_answer else s.score.value or 0.0 for s in done]
         understood = [float(lenient(s.record, s.text) == s.record.target) for s in done]
         return [

@@ -148,7 +148,7 @@ def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _estimate(scored: Sequence[Scored]) -> Estimate:
-    return intervals.mean([s.score.value or 0.0 for s in scored], [rates.picture(s) for s in scored])
+    return intervals.mean([s.score.value or 0.0 for s in scored], [rates.image(s) for s in scored])
 
 
 def _average(name: str, classes: Sequence[tuple[Estimate, int]]) -> Metric:

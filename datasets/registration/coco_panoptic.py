@@ -1,8 +1,8 @@
 """The paper's object probes, made from COCO panoptic annotations: is a class there, and which class is in a box.
 
-Class2Binary asks of every picture about each annotated class, and about others that are not in it: as many as it takes
+Class2Binary asks of every image about each annotated class, and about others that are not in it: as many as it takes
 for a class to be absent as often as it is there, drawn from a seed. Box2Class asks about every segment, by its box in
-fractions of the picture's sides with two decimals, as the crayon prompt writes boxes.
+fractions of the image's sides with two decimals, as the crayon prompt writes boxes.
 
 Source: CoLLaVO (arXiv 2402.11248), section 4 (Class2Binary and Box2Class); COCO panoptic format (arXiv 1801.00868).
 """
@@ -32,7 +32,7 @@ from .formats.files import (
 )
 
 _LONGEST_SIDE = 1_000_000
-"""Pixels; what is said to be longer is no picture."""
+"""Pixels; what is said to be longer is no image."""
 _LARGEST = float(_LONGEST_SIDE**2)
 _SUFFIXES = ("-merged", "-other", "-stuff")
 
@@ -44,9 +44,9 @@ class CocoPanopticReader(Reader):
     Attributes:
         task: class2binary or box2class.
         annotations: the panoptic JSON, the first one found.
-        images: folder of its pictures.
+        images: folder of its images.
         things_only: ask about countable objects only, as the paper does (80 classes of COCO).
-        min_area: least share of the picture that a segment must cover to be asked about.
+        min_area: least share of the image that a segment must cover to be asked about.
         limit: most questions about a class, drawn from the seed; None for all.
         seed: of what is drawn.
     """
@@ -70,49 +70,49 @@ class CocoPanopticReader(Reader):
         return [(self.images,)]
 
     def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
-        """Make the questions, picture by picture."""
+        """Make the questions, image by image."""
         path = find(roots, *self.annotations)
         images = expected_path(roots, self.images)
         content = expect(read_json(path), dict, path)
         bad: list[BadRecord] = []
         classes = _classes(expect(content.get("categories"), list, path, "categories"), path, self.things_only, bad)
         sizes = _sizes(expect(content.get("images"), list, path, "images"), path, bad)
-        pictures: list[_Annotated] = []
+        annotated: list[_Annotated] = []
         for number, item in enumerate(expect(content.get("annotations"), list, path, "annotations")):
             where = f"{path}, annotations {number}"
             try:
-                pictures.append(_annotated(where, item, classes, sizes, self.min_area))
+                annotated.append(_annotated(where, item, classes, sizes, self.min_area))
             except MalformedError as error:
                 bad.append(BadRecord(where=where, reason=str(error)))
         yield from bad
         names = sorted(set(classes.values()) - {""})
-        questions = self._binary(pictures, names) if self.task == "class2binary" else self._boxes(pictures)
+        questions = self._binary(annotated, names) if self.task == "class2binary" else self._boxes(annotated)
         yield from build_records(questions, lambda values: _record(images, names, **values))
 
-    def _binary(self, pictures: Sequence[_Annotated], names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every class where it is, and in as many pictures where it is not."""
+    def _binary(self, annotated: Sequence[_Annotated], names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every class where it is, and in as many images where it is not."""
         chosen: dict[int, list[tuple[str, str]]] = defaultdict(list)
         for name in names:
-            order = sorted(range(len(pictures)), key=lambda i: (_chance(self.seed, name, pictures[i].image), i))
-            there = [i for i in order if any(segment.name == name for segment in pictures[i].segments)]
+            order = sorted(range(len(annotated)), key=lambda i: (_chance(self.seed, name, annotated[i].image), i))
+            there = [i for i in order if any(segment.name == name for segment in annotated[i].segments)]
             there = there[: self.limit]
-            absent = [i for i in order if name not in pictures[i].names][: len(there)]
+            absent = [i for i in order if name not in annotated[i].names][: len(there)]
             for label, members in (("yes", there), ("no", absent)):
                 for i in members:
                     chosen[i].append((name, label))
-        for i, picture in enumerate(pictures):
+        for i, one in enumerate(annotated):
             for name, label in sorted(chosen[i]):
                 fields = {"question": f"Is there any {name} in this image?", "class": name}
-                values = {"id": f"{picture.image}/{name}", "image": picture.image, "fields": fields, "target": label}
-                yield picture.where, {**values, "name": name}
+                values = {"id": f"{one.image}/{name}", "image": one.image, "fields": fields, "target": label}
+                yield one.where, {**values, "name": name}
 
-    def _boxes(self, pictures: Sequence[_Annotated]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _boxes(self, annotated: Sequence[_Annotated]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every segment by its box; a box that two share is skipped, since it does not say which one is meant."""
         asked: list[tuple[_Annotated, str, str]] = []
-        for picture in pictures:
-            boxes = [(_written(segment.box), segment.name) for segment in picture.segments]
+        for one in annotated:
+            boxes = [(_written(segment.box), segment.name) for segment in one.segments]
             written = [box for box, _ in boxes]
-            asked += [(picture, box, name) for box, name in boxes if written.count(box) == 1]
+            asked += [(one, box, name) for box, name in boxes if written.count(box) == 1]
         kept = set(range(len(asked)))
         if self.limit is not None:
             by_class: dict[str, list[int]] = defaultdict(list)
@@ -120,10 +120,10 @@ class CocoPanopticReader(Reader):
                 by_class[asked[i][2]].append(i)
             kept = {i for members in by_class.values() for i in members[: self.limit]}
         for i in sorted(kept):
-            picture, box, name = asked[i]
+            one, box, name = asked[i]
             fields = {"question": f"Which object is in the specified bounding box {box}?", "box": box}
-            values = {"id": f"{picture.image}/{box}", "image": picture.image, "fields": fields, "target": name}
-            yield picture.where, {**values, "name": name}
+            values = {"id": f"{one.image}/{box}", "image": one.image, "fields": fields, "target": name}
+            yield one.where, {**values, "name": name}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class _Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class _Annotated:
-    """A picture: its segments large enough to be asked about, and all classes in it, however small."""
+    """An image: its segments large enough to be asked about, and all classes in it, however small."""
 
     where: str
     image: str
@@ -165,7 +165,7 @@ def _sizes(items: Sequence[Any], path: Path, bad: list[BadRecord]) -> dict[int, 
         try:
             size = take(item, "width", int), take(item, "height", int)
             if not 1 <= min(size) <= max(size) <= _LONGEST_SIDE:
-                raise MalformedError(f"a picture of {brief(size[0])} x {brief(size[1])} pixels")
+                raise MalformedError(f"an image of {brief(size[0])} x {brief(size[1])} pixels")
             put_once(found, take(item, "id", int), (take(item, "file_name", str), *size), "image")
         except MalformedError as error:
             bad.append(BadRecord(where=f"{path}, images {number}", reason=str(error)))
@@ -178,7 +178,7 @@ def _annotated(
     """One annotation.
 
     Raises:
-        MalformedError: it is none, or names a picture or class that the file does not list.
+        MalformedError: it is none, or names an image or class that the file does not list.
     """
     image_id = take(item, "image_id", int)
     if image_id not in sizes:

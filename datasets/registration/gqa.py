@@ -33,7 +33,7 @@ class GqaReader(Reader):
     Attributes:
         root: its folder.
         file: the questions.
-        images: folder of the pictures, in ``root``.
+        images: folder of the images, in ``root``.
     """
 
     prompt_fields: ClassVar[tuple[str, ...]] = ("question",)

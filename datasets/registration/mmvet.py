@@ -34,7 +34,7 @@ class MmVetReader(Reader):
     Attributes:
         root: its folder.
         files: names of the file of questions, the first one found is read.
-        images: folder of the pictures, in ``root``.
+        images: folder of the images, in ``root``.
     """
 
     prompt_fields: ClassVar[tuple[str, ...]] = ("question",)

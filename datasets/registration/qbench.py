@@ -37,7 +37,7 @@ class QBenchReader(Reader):
     Attributes:
         root: its folder.
         file: the questions of a split.
-        images: folder of the pictures, in ``root``.
+        images: folder of the images, in ``root``.
     """
 
     prompt_fields: ClassVar[tuple[str, ...]] = ("question", "options")

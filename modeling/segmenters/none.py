@@ -1,4 +1,4 @@
-"""No segmenter: every picture gets an empty map, so that the model reads no crayon prompt."""
+"""No segmenter: every image gets an empty map, so that the model reads no crayon prompt."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import PanopticMap, Picture
+from .base import DecodedImage, PanopticMap
 from .coco import COCO_BY_INDEX
 
 
 class NoSegmenter:
-    """Finds nothing in any picture."""
+    """Finds nothing in any image."""
 
     fingerprint = "none"
     categories = COCO_BY_INDEX
     reads_maps = False
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`."""
-        return [PanopticMap(np.zeros(size, np.int32), ()) for _ in pictures]
+        return [PanopticMap(np.zeros(size, np.int32), ()) for _ in images]

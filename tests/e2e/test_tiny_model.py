@@ -78,7 +78,7 @@ def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
-    assert "Training, spoiled maps, 1 seed\n" in done.stdout
+    assert "Training, corrupted maps, 1 seed\n" in done.stdout
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert len(scores["true"]["none"]["count"]) == 1
     state = json.loads((tmp_path / "out/vl_only-1/checkpoints/step-00000001/state.json").read_text())
@@ -139,7 +139,7 @@ def _accuracy(folder: Path, group: str) -> float:
     return float(next(m["value"] for m in metrics if (m["group"], m["name"]) == (group, "accuracy")))
 
 
-def test_pictures_are_shown_with_map_question_and_reply(made: Path, world: Path, tmp_path: Path) -> None:
+def test_images_are_shown_with_map_question_and_reply(made: Path, world: Path, tmp_path: Path) -> None:
     words = evaluation(made / "shipped" / "collavo", world, tmp_path, "tiny_world")
     done = python("lbk_entry.py", "show", *words, "--num", "3", "--out", str(tmp_path / "sheet.png"))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -76,7 +76,7 @@ def test_half_is_right_and_less_is_not() -> None:
     assert GroundingScorer(scale=0).score(record(target), "[0, 0, 100, 100]").iou == 1.0
     assert GroundingScorer(scale=1000).score(record(target), "[0, 0, 500, 1000]").iou == 1.0
     assert GroundingScorer(box="xywh").score(record([50, 0, 50, 100]), "[0.25, 0, 0.5, 1]").iou == 1.0
-    assert GroundingScorer().score(record(target), "[-3, -3, 0.5, 9]").iou == 1.0  # cut at the picture's edges
+    assert GroundingScorer().score(record(target), "[-3, -3, 0.5, 9]").iou == 1.0  # cut at the image's edges
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 4000))
