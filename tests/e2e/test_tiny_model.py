@@ -104,7 +104,10 @@ def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
 def test_seeds_become_mean_and_spread() -> None:
     figures = {title: [50.0, 52.0, 57.0] for title in COLUMNS}
     text = tables({"true": {"none": figures, "full": figures}}, [0, 1, 2], markdown=True)
-    assert "### Crayon prompt, true maps, 3 seeds\n" in text and "### Training, true maps, 3 seeds\n" in text
+    assert (
+        "### Crayon prompt, ground-truth maps, 3 seeds\n" in text
+        and "### Training, ground-truth maps, 3 seeds\n" in text
+    )
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert [row[0] for row in rows if set(row[1:]) == {"53.0 (3.6)"}] == [
         "no crayon prompt",
