@@ -176,7 +176,7 @@ class CrayonInstructions:
         self.lengths = np.full(len(images), preparation.processor.grid**2, np.int64)
 
     def example(self, index: int, step: int) -> Example:
-        """See `SampleSource.example`. The answer tells the truth, also where the map that the model sees is corrupted."""
+        """See `SampleSource.example`. The answer is right, also where the map that the model sees is corrupted."""
         listed = self._images[index]
         decoded, true, told = self._preparation.load_image(listed.image, self._maps, step, index, classes=self._things)
         seed, num = (self._preparation.seed, step, index), self._preparation.questions
