@@ -18,7 +18,7 @@ from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
 from datasets.declaration import Benchmark, check_template
 from datasets.evaluation.judges.base import JudgeError
-from datasets.evaluation.judges.options import address_fault, check_no_key, key_variable_fault
+from datasets.evaluation.judges.options import JudgeConfig, check_no_key
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
@@ -31,28 +31,6 @@ FromOne = Annotated[int, Field(ge=1)]
 FromZero = Annotated[float, Field(ge=0)]
 PathText = Annotated[str, AfterValidator(path_text)]
 Prompt = Annotated[str, AfterValidator(check_template)]
-
-
-def _address(url: str) -> str:
-    """An address of a server, checked; messages do not show it, since it may hold a password.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if fault := address_fault(url):
-        raise ValueError(fault)
-    return url
-
-
-def _key_variable(name: str) -> str:
-    """Check the name of the variable that holds a key.
-
-    Raises:
-        ValueError: it is none, or perhaps the key itself.
-    """
-    if fault := key_variable_fault(name):
-        raise ValueError(fault)
-    return name
 
 
 @dataclass
@@ -95,46 +73,6 @@ class RunConfig:
     UNTAUGHT: list[str] = field(default_factory=list)
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
-
-
-@dataclass
-class JudgeConfig:
-    """The language model that helps to score MM-Vet, MathVista and the like, over the OpenAI chat protocol.
-
-    What is None comes from the environment (``COLLAVO_JUDGE_MODEL``, ...), else it is the default of
-    `datasets.evaluation.judges.options.JudgeOptions`. The key itself is only ever taken from the environment.
-
-    Attributes:
-        USE: auto: where a key or a BASE_URL is set; always: nothing starts without; never: by the offline rules.
-        MODEL: its name on the server.
-        BASE_URL: of the server, ending in /v1; None for OpenAI's own.
-        KEY_VARIABLE: environment variable that holds the key.
-        TEMPERATURE: of the first try.
-        CONCURRENCY: requests that are under way at a time.
-        TIMEOUT: seconds to wait for the server to go on.
-        ATTEMPTS: how often a request is tried before its sample stays unscored.
-        BACKOFF: seconds before the second try, doubled each time.
-        GIVE_UP_AFTER: requests that fail in a row before the rest is not tried.
-        MAX_TOKENS: longest reply in tokens, instead of what each request allows.
-        PRICE_INPUT: US dollars per million tokens sent, to report the cost.
-        PRICE_OUTPUT: US dollars per million tokens received.
-        CACHE: folder of replies; what is found there is not asked again.
-    """
-
-    USE: Literal["auto", "always", "never"] = "auto"
-    MODEL: str | None = None
-    BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
-    KEY_VARIABLE: Annotated[str, AfterValidator(_key_variable)] | None = None
-    TEMPERATURE: FromZero | None = None
-    CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
-    TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
-    ATTEMPTS: FromOne | None = None
-    BACKOFF: Annotated[float, Field(ge=0, le=86400)] | None = None
-    GIVE_UP_AFTER: FromOne | None = None
-    MAX_TOKENS: FromOne | None = None
-    PRICE_INPUT: FromZero | None = None
-    PRICE_OUTPUT: FromZero | None = None
-    CACHE: PathText = "outputs/judge_cache"
 
 
 @dataclass
@@ -183,7 +121,7 @@ class EvalSchema:
         EVAL: see `RunConfig`.
         SCORING: official: by the rules of the benchmarks' authors; released: as the first CoLLaVO release scored, where
             that differs, to compare with the paper's table.
-        JUDGE: see `JudgeConfig`.
+        JUDGE: see `datasets.evaluation.judges.options.JudgeConfig`.
     """
 
     NAME: str = "collavo"

@@ -30,7 +30,7 @@ from ..runtime.lock import sole_use
 from ..runtime.provenance import git_commit, versions
 from .join import Answered, listed, paired, summary, text_of
 from .judge_folders import RULES, decider_of, folder_of, in_words, set_aside
-from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
+from .judging import Held, decider, held_in, judge_of, make_judge, needs_judge, score, to_be_asked
 from .predictions_file import SCORES
 from .replies import read_answers
 
@@ -73,8 +73,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: ScoringInput, dataset:
     run = run_options(config)
     whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
     asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
-    options = options_of(config.JUDGE, os.environ) if asked else None
-    judge = None if options is None else make_judge(options, os.environ)
+    chosen = judge_of(config.JUDGE, os.environ) if asked else None
+    judge = None if chosen is None else make_judge(chosen, os.environ)
     held = _held(pipeline, source).path if judge is None else None
     with sole_use([out or source.predictions.parent / SCORES]):
         folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))

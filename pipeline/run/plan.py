@@ -20,8 +20,7 @@ from ..base import EngineSource
 from ..benchmarks import select_pipeline
 from ..models.configured_engine import ConfiguredEngine
 from ..models.segmenter_maps import MapSource
-from ..results.judging import make_judge, needs_judge
-from ..results.judging import options_of as judge_options
+from ..results.judging import judge_of, make_judge, needs_judge
 from ..results.summary import show_summary
 from ..runtime.console import say, warn
 from ..runtime.errors import RunError
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
     from datasets.declaration import Benchmark
     from datasets.evaluation.judges.base import Judge
-    from datasets.evaluation.judges.options import JudgeOptions
+    from datasets.evaluation.judges.options import JudgeConfig
 
     from ..catalog import Catalog
     from ..config import EvalConfig
@@ -80,7 +79,7 @@ class Plan:
     roots: Sequence[Path]
     options: Options
     save_dir: Path
-    judge: JudgeOptions | None = None
+    judge: JudgeConfig | None = None
     timeout_hours: float
     wandb: bool
     config_yaml: str
@@ -135,7 +134,7 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         roots=data_roots(config.DATASETS.ROOT, os.environ),
         options=options_of(config),
         save_dir=save_dir,
-        judge=judge_options(config.JUDGE, os.environ) if judged else None,
+        judge=judge_of(config.JUDGE, os.environ) if judged else None,
         timeout_hours=config.EVAL.TIMEOUT_HOURS,
         wandb=config.WANDB,
         config_yaml=config.resolved_yaml,

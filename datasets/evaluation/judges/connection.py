@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from configs.common.words import shown
 
 from .base import JudgeError
-from .options import JudgeOptions
+from .options import JudgeConfig, settled
 from .redaction import Redactor
 
 if TYPE_CHECKING:
@@ -76,31 +76,31 @@ class Connection:
         redact: takes the key out of a text.
 
     Args:
-        options: which.
+        judge: which; resolved.
         environ: the process environment, for the key.
 
     Raises:
         JudgeError: the client library is missing, or the key is none that can be sent.
     """
 
-    def __init__(self, options: JudgeOptions, environ: Mapping[str, str]) -> None:
+    def __init__(self, judge: JudgeConfig, environ: Mapping[str, str]) -> None:
         try:
             import openai
         except ImportError:
             raise JudgeError("a judge needs the package openai: pip install openai") from None
         self._errors = openai
-        key = key_of(options, environ)
+        key = key_of(judge, environ)
         self.redact = Redactor(key)
-        self._address = (options.base_url or OPENAI_URL).rstrip("/")
+        self._address = (judge.BASE_URL or OPENAI_URL).rstrip("/")
         self.place = self.redact(self._address)
-        self.model = options.model
+        self.model = settled(judge.MODEL)
         self.answered_as = self._said(self.model)
         self._unsupported: set[str] = set()
         local = urlsplit(self._address).hostname in _LOOPBACK
         self._client = openai.OpenAI(
             api_key=key or "none",
             base_url=self._address,
-            timeout=options.timeout,
+            timeout=settled(judge.TIMEOUT),
             max_retries=0,
             # A proxy of the environment cannot reach a server on this machine.
             http_client=openai.DefaultHttpxClient(trust_env=False) if local else None,
@@ -173,16 +173,17 @@ class Connection:
         )
 
 
-def key_of(options: JudgeOptions, environ: Mapping[str, str]) -> str:
+def key_of(judge: JudgeConfig, environ: Mapping[str, str]) -> str:
     """The key that the environment holds, without spaces and line ends around it; "" if there is none.
 
     Raises:
         JudgeError: it holds characters that no HTTP header can carry; the message does not show it.
     """
-    key = environ.get(options.key_variable, "").strip()
+    variable = settled(judge.KEY_VARIABLE)
+    key = environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise JudgeError(
-            f"judge: the key in the environment variable {options.key_variable} holds characters other than printable "
+            f"judge: the key in the environment variable {variable} holds characters other than printable "
             "ASCII; is it copied whole?"
         )
     return key
