@@ -40,7 +40,6 @@ from modeling.segmenters.xdecoder.checkpoint import (
 )
 from modeling.segmenters.xdecoder.classes import class_list
 from modeling.segmenters.xdecoder.config import FOCAL_T, XDecoderConfig
-from modeling.segmenters.xdecoder.criterion import CriterionConfig
 from modeling.segmenters.xdecoder.model import XDecoder
 from modeling.segmenters.xdecoder.prompts import (
     COCO_TABLE,
@@ -53,7 +52,6 @@ from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
 
 from ..config import SEGMENTER_STATE as STATE
 from ..config import TrainConfig
-from ..config import XDecoderConfig as Settings
 from ..data.paths import located
 from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
 from ..data.sources import report
@@ -122,9 +120,7 @@ class SegmenterJob:
     ) -> None:
         self._config, self._start, self._classes, self._ids = config, start, classes, ids
         settings = config.XDECODER
-        self.model: nn.Module = XDecoderInTraining(
-            start.network, _criterion(settings), text_trains=settings.TRAIN_TEXT
-        ).to(device)
+        self.model: nn.Module = XDecoderInTraining(start.network, settings, text_trains=settings.TRAIN_TEXT).to(device)
         self.data: TrainingData = data
         self._num_images = data.num_samples
         self.adapters: Mapping[str, Sequence[Parameters]] = {ADAPTER: _groups(self.model, settings.TRAIN_TEXT)}
@@ -274,7 +270,7 @@ def _start(config: TrainConfig, wanted: Sequence[str]) -> Start:
     try:
         sizes = XDecoderConfig.from_dict(_plain(settings.SIZES)) if settings.SIZES else FOCAL_T
     except SegmenterError as error:
-        raise ConfigError(f"XDECODER.SIZES.{error}") from error
+        raise ConfigError(f"XDECODER.SIZES: {error}") from error
     table, own = PromptTable.load().first(settings.TEMPLATES), settings.VOCABULARY == "classes"
     if own:
         table = table.renumbered(wanted)
@@ -313,19 +309,6 @@ def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[S
     if not found:
         raise DataError(f"{file}: none of its images is in {images}")
     return found
-
-
-def _criterion(settings: Settings) -> CriterionConfig:
-    return CriterionConfig(
-        class_weight=settings.CLASS_WEIGHT,
-        mask_weight=settings.MASK_WEIGHT,
-        dice_weight=settings.DICE_WEIGHT,
-        no_object=settings.NO_OBJECT,
-        focal_gamma=settings.FOCAL_GAMMA,
-        num_points=settings.POINTS,
-        oversample=settings.OVERSAMPLE,
-        importance=settings.IMPORTANCE,
-    )
 
 
 def _groups(model: nn.Module, text_trains: bool) -> list[Parameters]:

@@ -20,7 +20,8 @@ from collavo.options import LLMConfig
 from configs.load import REPOSITORY
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX
-from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource, XDecoderConfig
+from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
+from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource
 from trainer.data.maps import MapCache, corrupt_map
 from trainer.schedule import learning_rate
 
@@ -98,12 +99,12 @@ def test_the_loss_is_the_sum_over_labelled_tokens_by_a_given_number(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "cls", [LoopConfig, DataConfig, LoRAConfig, PanopticSource, ConversationSource, XDecoderConfig]
+    "cls", [LoopConfig, DataConfig, LoRAConfig, PanopticSource, ConversationSource, XDecoderTrainingConfig]
 )
 def test_every_key_is_documented_and_read(cls: type) -> None:
-    code = "".join(
-        file.read_text(encoding="utf-8") for file in (REPOSITORY / "trainer").rglob("*.py") if file.name != "config.py"
-    )
+    folders = [REPOSITORY / "trainer", REPOSITORY / "modeling/segmenters/xdecoder"]
+    files = [file for folder in folders for file in folder.rglob("*.py") if file != REPOSITORY / "trainer/config.py"]
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
     for field in fields(cls):
         assert f"{field.name}:" in (cls.__doc__ or ""), field.name
         assert f".{field.name}" in code or f'"{field.name}"' in code, field.name
