@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.common.checked import checked
 from configs.common.nested import flattened
 from configs.common.paths import path_text, user_path
 from configs.common.safe_json import DEEPEST, parse_json, parse_json_lines, read_json
@@ -129,3 +131,51 @@ def test_json_lines_have_places_and_a_broken_one_is_named() -> None:
         list(parse_json_lines("1\n{", "f"))
     with pytest.raises(ValueError, match="^f, line 1: not JSON: nested more than 100 levels deep"):
         list(parse_json_lines("[" * 101 + "]" * 101, "f"))
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    names: tuple[str, ...] = ()
+    kind: Literal["a", "b"] | None = None
+    table: dict[str, str] = field(default_factory=dict)
+    flag: bool = False
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"inner": {"size": 1}, "nmes": []},
+            r"top: unknown key 'nmes'; did you mean names\? Known keys: inner, names, ",
+        ),
+        ({}, "top: missing key inner"),
+        ({"inner": {"size": 1, 3: 4}}, "top.inner: unknown key '3'"),
+        ({"inner": 3}, "top.inner: expected a mapping, got 3"),
+        ({"inner": {"size": "1"}}, "top.inner.size: expected int, got '1'"),
+        ({"inner": {"size": True}}, "top.inner.size: expected int, got True"),
+        ({"inner": {"size": 1, "ratio": float("nan")}}, "top.inner.ratio: expected a finite number, got nan"),
+        ({"inner": {"size": 1}, "names": "ab"}, "top.names: expected a list, got 'ab'"),
+        ({"inner": {"size": 1}, "names": ["a", 2]}, r"top.names\[1\]: expected str, got 2"),
+        ({"inner": {"size": 1}, "kind": "c"}, "top.kind: 'c' is not one of a, b"),
+        ({"inner": {"size": 1}, "table": {"x": 1}}, "top.table.x: expected str, got 1"),
+        ({"inner": {"size": 1}, "flag": 1}, "top.flag: expected bool, got 1"),
+        ([], r"top: expected a mapping, got \[\]"),
+    ],
+)
+def test_mappings_that_are_no_such_dataclass(values: Any, message: str) -> None:
+    with pytest.raises(LookupError, match=f"^{message}"):
+        checked(Outer, values, "top", LookupError)
+
+
+def test_mappings_as_dataclasses() -> None:
+    found = checked(Outer, {"inner": {"size": 2, "ratio": 3}, "names": ["a"], "kind": None}, "", LookupError)
+    assert found == Outer(inner=Inner(size=2, ratio=3.0), names=("a",))
+    assert type(found.inner.ratio) is float
+    assert checked(Outer, {"inner": {"size": 2}, "kind": "b"}, "", LookupError).kind == "b"
