@@ -29,7 +29,7 @@ from pipeline.run.plan import Plan, make_plan
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import check_folder
 from pipeline.runtime.lock import check_free
-from pipeline.runtime.session import Options
+from pipeline.runtime.session import RunOptions
 
 from .checkpoint_folders import in_use, newest
 from .config import SEGMENTER_STATE, TrainConfig
@@ -153,7 +153,7 @@ def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
         name=config.NAME,
         tasks=[],
         roots=[],
-        options=Options(),
+        options=RunOptions(),
         save_dir=Path(config.SAVE_DIR).expanduser(),
         timeout_hours=config.EVAL.TIMEOUT_HOURS,
         wandb=config.WANDB,

@@ -17,7 +17,7 @@ from ..roots import find
 from ..types import BadRecord, DataError, Record
 from .base import Reader
 from .formats import tsv
-from .formats.files import MalformedError, brief, build_records, listed, shown, whole_number
+from .formats.files import MalformedError, brief, build_records, leading_options, listed, whole_number
 
 PASS_STRIDE = 1_000_000
 _KEPT = ("category", "l2-category", "split", "source")
@@ -89,7 +89,7 @@ def _record(row: tsv.Row, images: tsv.DecodedImages) -> Record:
             "question": cells["question"],
             "hint": hint,
             "context": f"{hint}\n" if hint else "",
-            "options": "\n".join(f"{letter}. {text}" for letter, text in shown(options).items()),
+            "options": "\n".join(f"{letter}. {text}" for letter, text in leading_options(options).items()),
         },
         target=answer,
         meta={

@@ -38,7 +38,7 @@ from ..runtime.launch import (
 )
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
-from ..runtime.session import USER_ERRORS, AgreedError, Options, Session, leave, report_failure
+from ..runtime.session import USER_ERRORS, AgreedError, RunOptions, Session, leave, report_failure
 from .task import Loaded, Task, load_tasks, run_task
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Plan:
         name: for the tracker.
         tasks: one per benchmark, in order.
         roots: dataset folders.
-        options: see `Options`.
+        options: see `RunOptions`.
         save_dir: where the tracker writes.
         judge: whom to ask where a benchmark needs a judge; None for nobody.
         timeout_hours: how long a process waits for the others.
@@ -77,7 +77,7 @@ class Plan:
     name: str
     tasks: Sequence[Task]
     roots: Sequence[Path]
-    options: Options
+    options: RunOptions
     save_dir: Path
     judge: JudgeConfig | None = None
     timeout_hours: float
@@ -143,10 +143,10 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
     )
 
 
-def options_of(config: EvalConfig) -> Options:
+def options_of(config: EvalConfig) -> RunOptions:
     """The ``EVAL`` section, and what can be said of the model."""
     run = config.EVAL
-    return Options(
+    return RunOptions(
         strict=run.STRICT,
         on_change=run.ON_CHANGE,
         limit=run.LIMIT,

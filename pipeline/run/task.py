@@ -39,7 +39,7 @@ from ..results.report import (
 )
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
-from ..runtime.session import AgreedError, Options, Session
+from ..runtime.session import AgreedError, RunOptions, Session
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, read_folder, usable_answers
 from .loop import LoopSettings, answer_all
@@ -375,12 +375,12 @@ def _finish(
     return results
 
 
-def about_model(options: Options, dataset: str) -> dict[str, Any]:
-    """What results say of the model that answered, see `Options`."""
+def about_model(options: RunOptions, dataset: str) -> dict[str, Any]:
+    """What results say of the model that answered, see `RunOptions`."""
     return {"another_model": options.another_model, "untaught": dataset in options.untaught}
 
 
-def about_part(options: Options, asked: int, of: int) -> dict[str, Any]:
+def about_part(options: RunOptions, asked: int, of: int) -> dict[str, Any]:
     """What results say of a limited run; ``part`` is None where the limit left nothing out."""
     part = {"records": asked, "of": of, "seed": options.seed} if asked < of else None
     return {"limit": options.limit, "part": part}

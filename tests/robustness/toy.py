@@ -31,7 +31,7 @@ from pipeline.base import BenchmarkPipeline
 from pipeline.run.plan import Plan, run_plan
 from pipeline.run.task import Task
 from pipeline.runtime import lock
-from pipeline.runtime.session import Options
+from pipeline.runtime.session import RunOptions
 from tests.limits import LIMIT, wait_for
 
 if TYPE_CHECKING:
@@ -175,14 +175,14 @@ class ToySource:
 
 
 def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:
-    """A plan with the toy as its one task; ``options`` are those of `Options`, and ``wandb``."""
+    """A plan with the toy as its one task; ``options`` are those of `RunOptions`, and ``wandb``."""
     wandb = options.pop("wandb", False)
     pipeline = ToyPipeline(replace(DECLARATION, prompt=prompt) if prompt else DECLARATION)
     return Plan(
         name="toy",
         tasks=[Task(pipeline=pipeline, batch_size_total=batch_size_total, folder=save / "toy_test")],
         roots=[data],
-        options=Options(**options),
+        options=RunOptions(**options),
         save_dir=save,
         timeout_hours=2 * LIMIT / 3600,  # what waits for it fails the test
         wandb=wandb,

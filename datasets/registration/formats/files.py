@@ -392,7 +392,7 @@ def expected_path(roots: Sequence[Path], *candidates: str) -> Path:
     return first(roots, *candidates) or places(roots, *candidates)[0]
 
 
-def shown(options: Mapping[str, str]) -> dict[str, str]:
+def leading_options(options: Mapping[str, str]) -> dict[str, str]:
     """The options that a prompt lists: up to the first letter that is missing."""
     present = itertools.takewhile(lambda letter: letter in options, string.ascii_uppercase)
     return {letter: options[letter] for letter in present}
