@@ -124,9 +124,7 @@ def run_stage(
     """
     save_dir = Path(config.SAVE_DIR).expanduser()
     device = device_of(accelerator)
-    loaded: list[Job] = []
-    session.agree(lambda: loaded.append(load_job(config, device, alike=sharding is not None)))
-    job = loaded[0]
+    job = session.together(lambda: load_job(config, device, alike=sharding is not None))
     parameters = trained(job.adapters)
     for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
         parameter.data = at_least_float32(parameter.data)
@@ -204,12 +202,11 @@ def _resume(
     session: Session,
 ) -> _Newest | None:
     """Take up the weights of the newest checkpoint, if asked to."""
-    found: list[_Newest] = []
 
-    def read() -> None:
+    def read() -> _Newest | None:
         folder = newest(save_dir)
         if folder is None:
-            return
+            return None
         if not config.RESUME:
             raise RunError(in_use(save_dir, folder))
         step, settings = job.read_progress(folder)
@@ -221,10 +218,9 @@ def _resume(
             listed = "\n  ".join(differ)
             raise RunError(f"{folder} is of another training run. What differs:\n  {listed}")
         job.load_weights(folder)
-        found.append(_Newest(folder=folder, step=step, optimizer=read_optimizer(folder, parameters)))
+        return _Newest(folder=folder, step=step, optimizer=read_optimizer(folder, parameters))
 
-    session.agree(read)
-    return found[0] if found else None
+    return session.together(read)
 
 
 def _go_on(config: TrainConfig, found: _Newest | None, placement: Placement, session: Session) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 LONGEST = 160
 """Characters of a value that a message shows."""
+NAMED = 10
+"""Names that a message lists before it says how many more there are."""
 _JOINERS = "\u200c\u200d"
 _LONGEST_NAME = 200
 """A longer word is no misspelt name, and comparing it would take long."""
@@ -78,6 +80,11 @@ def and_more(number: int, most: int | None) -> str:
         most: how many are named; None for all.
     """
     return f"and {number - most} more" if most is not None and number > most else ""
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Names for a message: the first few of them, and how many more there are."""
+    return some_of([shown(name) for name in names], NAMED)
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:

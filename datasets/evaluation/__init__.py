@@ -3,61 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from configs.common.words import shown
-
 from ..declaration import Benchmark
-from ..types import DataError, Metric, Record, Score, Scored
-from .predictions import unanswered
+from ..types import Record, Score
+from .base import BenchmarkScorer as BenchmarkScorer
+from .base import Evaluation as Evaluation
+from .base import Judging as Judging
 from .registry import scorer_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The outcome of scoring a benchmark.
-
-    Attributes:
-        scored: one verdict per answer, in the order given.
-        metrics: the figures.
-    """
-
-    scored: list[Scored]
-    metrics: list[Metric]
-
-
-def score(benchmark: Benchmark, record: Record, text: str) -> Score:
-    """Judge one answer by the benchmark's rule; for many, look the scorer up once with `registry.scorer_of`.
+def benchmark_scorer(benchmark: Benchmark) -> BenchmarkScorer:
+    """The scorer that a benchmark names, looked up once for all its replies.
 
     Raises:
         DataError: unknown scorer or option.
     """
-    return scorer_of(benchmark).score(record, text)
+    return BenchmarkScorer(benchmark, scorer_of(benchmark))
+
+
+def score(benchmark: Benchmark, record: Record, text: str) -> Score:
+    """Judge one answer by the benchmark's rule; for many, make one `benchmark_scorer`.
+
+    Raises:
+        DataError: unknown scorer or option.
+    """
+    return benchmark_scorer(benchmark).score(record, text)
 
 
 def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
-    """Score a benchmark; answers are already joined to their records by id.
-
-    Args:
-        benchmark: names the scorer and its options.
-        answers: records with the model's text; None for a record that could not be asked.
+    """Score a benchmark by its rules alone, see `BenchmarkScorer.evaluate`.
 
     Raises:
         DataError: unknown scorer or option, or a record that is answered twice.
     """
-    scorer = scorer_of(benchmark)
-    scored: list[Scored] = []
-    seen: set[str] = set()
-    for record, text in answers:
-        if record.id in seen:
-            raise DataError(f"benchmark {benchmark.name}: {shown(record.id)} is answered twice; each id is scored once")
-        seen.add(record.id)
-        if text is None:
-            scored.append(unanswered(record))
-        else:
-            scored.append(Scored(record=record, text=text, score=scorer.score(record, text)))
-    return Evaluation(scored=scored, metrics=scorer.summarize(scored))
+    return benchmark_scorer(benchmark).evaluate(answers)
 
 
 def unit_of(benchmark: Benchmark) -> Callable[[Record], str]:

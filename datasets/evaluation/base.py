@@ -10,10 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
-from ..types import Metric, Record, Score, Scored
+from configs.common.words import shown
+
+from ..declaration import Benchmark
+from ..types import DataError, Metric, Record, Score, Scored
 from .judges.base import Request
+from .predictions import unanswered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,3 +132,102 @@ class JudgedScorer(Scorer):
             record: from `prepare`.
             part: of the request.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The outcome of scoring a benchmark.
+
+    Attributes:
+        scored: one verdict per answer, in the order given.
+        metrics: the figures.
+    """
+
+    scored: list[Scored]
+    metrics: list[Metric]
+
+
+Judging: TypeAlias = Callable[[Record, str, Mapping[str, str] | None], Score]
+"""Judges one reply: with a judge's verdicts on it, by part, or without (None)."""
+
+
+class BenchmarkScorer:
+    """A benchmark's scorer: looked up once, and used for every reply.
+
+    Args:
+        benchmark: for messages.
+        rule: the scorer that it names.
+
+    Attributes:
+        judged: the rule where a judge can help with it; else None.
+    """
+
+    def __init__(self, benchmark: Benchmark, rule: Scorer) -> None:
+        self.benchmark, self.rule = benchmark, rule
+        helped = isinstance(self.rule, JudgedScorer) and not self.rule.unused()
+        self.judged: JudgedScorer | None = self.rule if isinstance(self.rule, JudgedScorer) and helped else None
+
+    @property
+    def uses_judge(self) -> bool:
+        """Whether a judge can help to score by the rule that the options name."""
+        return self.judged is not None
+
+    def with_judge(self) -> JudgedScorer:
+        """The scorer as one that a judge helps.
+
+        Raises:
+            DataError: a judge has no part in the rule.
+        """
+        if self.judged is None:
+            name, scorer = self.benchmark.name, self.benchmark.scorer
+            option = f" {self.rule.unused()}" if isinstance(self.rule, JudgedScorer) else ""
+            raise DataError(f"benchmark {name}: its scorer '{scorer}'{option} has no use for a judge")
+        return self.judged
+
+    def score(self, record: Record, text: str, verdicts: Mapping[str, str] | None = None) -> Score:
+        """Judge one reply.
+
+        Args:
+            record: that it answers.
+            text: the reply.
+            verdicts: of a judge on this reply, by part; None where the rules alone decide.
+        """
+        return self.rule.score(record, text) if verdicts is None else self.with_judge().judged(record, text, verdicts)
+
+    def evaluate(
+        self,
+        answers: Iterable[tuple[Record, str | None]],
+        verdicts: Mapping[str, Mapping[str, str]] | None = None,
+        score: Judging | None = None,
+    ) -> Evaluation:
+        """Judge all replies and sum them up; replies are already joined to their records by id.
+
+        Args:
+            answers: records with the model's text; None for a record that could not be asked.
+            verdicts: of a judge, by record and part; what it was asked in vain stays unscored. None for no judge.
+            score: judges one reply; `score` if None.
+
+        Raises:
+            DataError: a record is answered twice; or the scorer has no use for verdicts, or none is on a record.
+        """
+        if verdicts is not None:
+            self.with_judge()
+        score, scored = score or self.score, dict[str, Scored]()
+        for record, text in answers:
+            if record.id in scored:
+                raise DataError(
+                    f"benchmark {self.benchmark.name}: {shown(record.id)} is answered twice; each id is scored once"
+                )
+            said = None if verdicts is None else verdicts.get(record.id, {})
+            scored[record.id] = (
+                unanswered(record)
+                if text is None
+                else Scored(record=record, text=text, score=score(record, text, said))
+            )
+        if verdicts and not scored.keys() & verdicts.keys():
+            raise DataError(
+                f"benchmark {self.benchmark.name}: none of the {len(verdicts)} verdicts is on one of its records; "
+                f"a verdict is on {next(iter(verdicts))}, a record is {next(iter(scored), 'nowhere')}"
+            )
+        found = list(scored.values())
+        return Evaluation(scored=found, metrics=self.rule.summarize(found))

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..declaration import Benchmark
-from ..types import DataError, Record, Scored
-from . import Evaluation
-from .base import JudgedScorer, Scorer
+from ..types import Record
+from . import Evaluation, benchmark_scorer
+from .base import JudgedScorer
 from .judges.base import Request, Verdicts
-from .predictions import unanswered
-from .registry import scorer_of
 
 
 def uses_judge(benchmark: Benchmark) -> bool:
@@ -22,12 +20,7 @@ def uses_judge(benchmark: Benchmark) -> bool:
     Raises:
         DataError: unknown scorer or option.
     """
-    return _with_judge(scorer_of(benchmark)) is not None
-
-
-def _with_judge(scorer: Scorer) -> JudgedScorer | None:
-    """The scorer as one that a judge helps; None where none has anything to decide."""
-    return scorer if isinstance(scorer, JudgedScorer) and not scorer.unused() else None
+    return benchmark_scorer(benchmark).uses_judge
 
 
 def recorded_field(benchmark: Benchmark) -> str:
@@ -36,8 +29,8 @@ def recorded_field(benchmark: Benchmark) -> str:
     Raises:
         DataError: unknown scorer or option.
     """
-    scorer = scorer_of(benchmark)
-    return scorer.recorded if isinstance(scorer, JudgedScorer) else ""
+    rule = benchmark_scorer(benchmark).rule
+    return rule.recorded if isinstance(rule, JudgedScorer) else ""
 
 
 def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) -> list[Request]:
@@ -50,7 +43,7 @@ def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) 
     Raises:
         DataError: the scorer has no use for a judge.
     """
-    return list(_judged_scorer(benchmark).requests(answers))
+    return list(benchmark_scorer(benchmark).with_judge().requests(answers))
 
 
 def evaluate_judged(
@@ -66,19 +59,7 @@ def evaluate_judged(
     Raises:
         DataError: the scorer has no use for verdicts, there are none on any of the records, or one is malformed.
     """
-    scorer = _judged_scorer(benchmark)
-    scored = [
-        unanswered(record)
-        if text is None
-        else Scored(record=record, text=text, score=scorer.judged(record, text, verdicts.get(record.id, {})))
-        for record, text in answers
-    ]
-    if verdicts and not any(item.record.id in verdicts for item in scored):
-        raise DataError(
-            f"benchmark {benchmark.name}: none of the {len(verdicts)} verdicts is on one of its records; "
-            f"a verdict is on {next(iter(verdicts))}, a record is {scored[0].record.id if scored else 'nowhere'}"
-        )
-    return Evaluation(scored=scored, metrics=scorer.summarize(scored))
+    return benchmark_scorer(benchmark).evaluate(answers, verdicts)
 
 
 def method(benchmark: Benchmark, judge: str | None) -> str:
@@ -88,18 +69,9 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
         benchmark: names the scorer.
         judge: name of the judge that was asked; None if there was none.
     """
-    scorer = _with_judge(scorer_of(benchmark))
+    scorer = benchmark_scorer(benchmark).judged
     if scorer is None:
         return ""
     if judge:
         return f"judge: {judge}"
     return f"no judge: {scorer.offline}" if scorer.offline else "no judge, and nothing decides without one: not scored"
-
-
-def _judged_scorer(benchmark: Benchmark) -> JudgedScorer:
-    scorer = scorer_of(benchmark)
-    judged = _with_judge(scorer)
-    if judged is None:
-        option = f" {scorer.unused()}" if isinstance(scorer, JudgedScorer) else ""
-        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}'{option} has no use for a judge")
-    return judged

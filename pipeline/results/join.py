@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.nested import flattened
-from configs.common.words import quoted, shown, some_of
+from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
 from datasets.evaluation import Evaluation
 from datasets.evaluation.predictions import outcome
@@ -23,13 +23,9 @@ from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from ..base import BenchmarkPipeline
 from ..run.journal import Entry
-from ..run.questions import Question, QuestionKey
-from ..runtime.errors import RunError
 from ..runtime.files import json_line
 from .judging import Judgement
 
-NAMED_IDS = 10
-"""How many ids a message lists before it says how many more there are."""
 MANY = 0.1
 """Share of replies from which a run warns that they are empty, unreadable or cut at the token limit."""
 SHOWN_REPLY = 100
@@ -72,37 +68,6 @@ class Effort:
     devices: Sequence[str]
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names for a message, the first few of them."""
-    return some_of([shown(name) for name in names], NAMED_IDS)
-
-
-def join(
-    records: Sequence[Record], questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]
-) -> dict[str, Entry]:
-    """Give every record the answer to its question.
-
-    Raises:
-        RunError: a record has no answer, or an id stands for two records.
-    """
-    by_id = {name: answers[question.key] for question in questions if question.key in answers for name in question.ids}
-    ids = [record.id for record in records]
-    missing = [name for name in ids if name not in by_id]
-    if missing:
-        raise RunError(
-            f"{len(missing)} of {len(ids)} records have no answer, nothing is scored: {listed(missing)}. "
-            "Run the same command again to answer them."
-        )
-    if len(set(ids)) != len(ids) or set(by_id) != set(ids):
-        raise RunError(f"{len(ids)} records carry {len(set(ids))} distinct ids; nothing is scored")
-    return by_id
-
-
-def text_of(entry: Entry) -> str | None:
-    """The reply; None where there is none."""
-    return entry.text if entry.error is None else None
-
-
 def predictions(answered: Answered) -> bytes:
     """The predictions file: one JSON line per record, in data order; the same for any number of processes."""
     lines = []
@@ -113,7 +78,7 @@ def predictions(answered: Answered) -> bytes:
             {
                 "id": scored.record.id,
                 "prompt": entry.prompt if given else None,
-                "text": text_of(entry),
+                "text": entry.reply,
                 "extracted": scored.score.extracted if given else None,
                 "score": scored.score.value if given else None,
                 "finished": entry.finished if given else None,

@@ -16,7 +16,7 @@ from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, V
 from datasets.evaluation.judges.chat import ChatJudge
 from datasets.evaluation.judges.options import JudgeConfig, is_configured
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
-from datasets.evaluation.judging import evaluate_judged, judge_requests, method, recorded_field, uses_judge
+from datasets.evaluation.judging import judge_requests, method, recorded_field, uses_judge
 from datasets.types import DataError, Record
 
 from ..base import BenchmarkPipeline
@@ -177,15 +177,15 @@ def score(
             )
         verdicts = read_verdicts(recorded)
         judgement = Judgement(decided_by=f"verdicts of {recorded}", judge=decider(benchmark, judge, recorded))
-        return evaluate_judged(benchmark, answers, verdicts), judgement
-    if not needs_judge(benchmark):
+        return pipeline.evaluate(answers, verdicts), judgement
+    if not pipeline.needs_judge:
         return pipeline.evaluate(answers), Judgement()
     if judge is None and not held.verdicts:
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
     kept = f"what {held.path} holds next to the replies" if held.verdicts else ""
     if judge is None:
         judgement = Judgement(decided_by=kept, judge=decider(benchmark, None, held.path))
-        return evaluate_judged(benchmark, answers, held.verdicts), judgement
+        return pipeline.evaluate(answers, held.verdicts), judgement
     requests = to_be_asked(benchmark, [(record, text) for record, text in answers if text is not None], held)
     if requests:
         say(f"{benchmark.dataset}: asking the judge {inline(judge.name)} for {len(requests)} verdicts")
@@ -203,7 +203,7 @@ def score(
         asked_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         judge=decider(benchmark, judge),
     )
-    return evaluate_judged(benchmark, answers, found), judgement
+    return pipeline.evaluate(answers, found), judgement
 
 
 def decider(benchmark: Benchmark, judge: Judge | None, recorded: Path | None = None) -> str:

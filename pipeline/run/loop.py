@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,9 +39,6 @@ LONGEST = 1000
 HOPELESS = 100
 """Questions after which a process ends if none of them has an answer: a folder or the weights are wrong then."""
 
-Extract = Callable[[str, str], str]
-"""From a record's id and the reply to what the scorer understands of it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
@@ -63,20 +60,19 @@ class LoopSettings:
 
 
 def answer_all(
-    questions: Sequence[Question],
+    questions: Iterable[Question],
     answerer: Answerer,
     journal: Journal,
-    extract: Extract,
     settings: LoopSettings,
     progress: Progress,
 ) -> list[Entry]:
     """Answer a process's questions.
 
     Args:
-        questions: in the order in which they are asked.
+        questions: in the order in which they are asked; drawn a few batches ahead, so that they can be work that
+            other processes may take as well (``pipeline/run/claims.py``).
         answerer: the engine.
         journal: every answer is in it before the next batch starts.
-        extract: for the journal's reader.
         settings: see `LoopSettings`.
         progress: told after every batch.
     Returns: one entry per question, for its first record.
@@ -88,10 +84,10 @@ def answer_all(
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
-    todo = list(batches(questions, settings.batch_size))
+    todo = batches(questions, settings.batch_size)
     for batch, images in _decoded(todo, answerer.image_size, settings.workers):
         try:
-            entries += _answer_and_note(batch, images, answerer, journal, extract, settings)
+            entries += _answer_and_note(batch, images, answerer, journal, settings)
         except (*SAMPLE_ERRORS, RunError, WriteError):
             raise
         except Exception as error:
@@ -129,7 +125,6 @@ def _answer_and_note(
     images: dict[str, Future[DecodedImage]],
     answerer: Answerer,
     journal: Journal,
-    extract: Extract,
     settings: LoopSettings,
 ) -> list[Entry]:
     """Answer a batch and write it down; one entry per question, for its first record."""
@@ -138,14 +133,14 @@ def _answer_and_note(
     seconds = (time.perf_counter() - start) / len(batch)
     firsts: list[Entry] = []
     for question, result in zip(batch, results, strict=True):
-        entries = [_entry(question, i, result, extract, settings.run, seconds) for i in range(len(question.ids))]
+        entries = [_entry(question, i, result, settings.run, seconds) for i in range(len(question.ids))]
         for entry in entries:
             journal.append(entry)
         firsts.append(entries[0])
     return firsts
 
 
-def _entry(question: Question, index: int, result: Reply | str, extract: Extract, run: str, seconds: float) -> Entry:
+def _entry(question: Question, index: int, result: Reply | str, run: str, seconds: float) -> Entry:
     """What the journal keeps of a result, for one of the question's records; only the first one took time."""
     image, text = question.key
     name, took = question.ids[index], 0.0 if index else round(seconds, 4)
@@ -158,7 +153,6 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
         question=text,
         prompt=result.prompt,
         text=result.text,
-        extracted=extract(name, result.text),
         finished=result.finished,
         num_tokens=result.num_tokens,
         seconds=took,
@@ -229,7 +223,7 @@ def _query(question: Question, images: dict[str, Future[DecodedImage]]) -> Query
 
 
 def _decoded(
-    todo: Sequence[list[Question]], size: int | None, workers: int
+    todo: Iterable[list[Question]], size: int | None, workers: int
 ) -> Iterator[tuple[list[Question], dict[str, Future[DecodedImage]]]]:
     """Yield batches with their images, decoding as many batches ahead as there are workers.
 
@@ -240,12 +234,14 @@ def _decoded(
     rest = iter(todo)
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
         try:
-            for _ in todo:
+            while True:
                 while len(window) <= workers and (batch := next(rest, None)) is not None:
                     window.append(batch)
                     for source in _sources(batch):
                         if source.name not in held:
                             held[source.name] = pool.submit(_decode, source, size)
+                if not window:
+                    return
                 done = window.popleft()
                 yield done, held
                 needed = {source.name for batch in (done, *window) for source in _sources(batch)}

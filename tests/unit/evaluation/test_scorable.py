@@ -17,13 +17,12 @@ from datasets.evaluation.base import JudgedScorer, Scorer
 from datasets.evaluation.exact_match import ExactMatchScorer
 from datasets.evaluation.judges.base import Request
 from datasets.evaluation.registry import SCORERS
-from datasets.evaluation.scorable import UnscorableError, prepare_records, try_records
+from datasets.evaluation.scorable import UnscorableError, check_scoring, prepare_records, try_records
 from datasets.registration import load_records
 from datasets.types import Metric, Record, Score, Scored
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog, parse
 from pipeline.run.identity import digest
-from pipeline.run.scoring_check import check_scoring
 from tests.fixtures import fixture_dir
 
 CATALOG = load_catalog().benchmarks

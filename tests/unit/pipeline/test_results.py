@@ -9,9 +9,9 @@ import pytest
 from datasets.declaration import Expected
 from datasets.types import ImageFile, Metric, Record
 from pipeline.models.configured_engine import in_words
-from pipeline.results.join import compare, flat, join, nested
+from pipeline.results.join import compare, flat, nested
 from pipeline.results.report import csv_table, plain_table
-from pipeline.run.journal import Entry
+from pipeline.run.journal import Entry, answers_by_record
 from pipeline.run.questions import distinct_questions
 from pipeline.runtime.errors import RunError
 
@@ -26,7 +26,7 @@ def entry(question: str, text: str) -> Entry:
 
 def test_answers_reach_every_record_of_their_question() -> None:
     answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
-    joined = join(RECORDS, QUESTIONS, answers)
+    joined = answers_by_record(RECORDS, QUESTIONS, answers)
     assert {name: found.text for name, found in joined.items()} == {
         str(n): "odd" if n % 2 else "even" for n in range(14)
     }
@@ -34,7 +34,7 @@ def test_answers_reach_every_record_of_their_question() -> None:
 
 def test_missing_answers_are_named_and_nothing_is_scored() -> None:
     with pytest.raises(RunError, match=r"7 of 14 records have no answer, nothing is scored: 1, 3, 5, 7, 9, 11, 13"):
-        join(RECORDS, QUESTIONS, {("1.png", "q0"): entry("q0", "even")})
+        answers_by_record(RECORDS, QUESTIONS, {("1.png", "q0"): entry("q0", "even")})
 
 
 def test_a_repeated_id_is_an_error() -> None:
@@ -42,7 +42,7 @@ def test_a_repeated_id_is_an_error() -> None:
     questions = distinct_questions((record, record.fields["question"]) for record in records)
     answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
     with pytest.raises(RunError, match="3 records carry 2 distinct ids"):
-        join(records, questions, answers)
+        answers_by_record(records, questions, answers)
 
 
 METRICS = [

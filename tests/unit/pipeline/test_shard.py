@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.types import ImageFile, Record
-from pipeline.run.questions import Question, batch_size_per_process, batches, distinct_questions, divide
+from pipeline.run.questions import (
+    IMAGE_COST,
+    Question,
+    batch_size_per_process,
+    batches,
+    chunks,
+    cost,
+    distinct_questions,
+    divide,
+)
 
 
 def record(number: int, image: int | None, question: int) -> tuple[Record, str]:
@@ -43,22 +53,53 @@ def test_every_id_is_asked_once(asked: list[tuple[Record, str]], world: int, tot
 
 
 @given(ASKED, st.integers(1, 9))
-def test_shares_are_even_up_to_one_image(asked: list[tuple[Record, str]], world: int) -> None:
+def test_shares_cost_the_same_up_to_one_image(asked: list[tuple[Record, str]], world: int) -> None:
     questions = distinct_questions(asked)
-    loads = [len(share) for share in divide(questions, world)]
+    loads = [cost(share) for share in divide(questions, world)]
     images = Counter(q.image.name for q in questions if q.image is not None)
-    assert max(loads) - min(loads) <= max([*images.values(), 1])
+    assert max(loads) - min(loads) <= max([*(number + IMAGE_COST for number in images.values()), 1])
+
+
+def test_an_image_costs_as_much_as_eight_questions() -> None:
+    about_many = [record(number, number, 0) for number in range(4)]
+    about_one = [record(100 + question, 9, question) for question in range(12)]
+    without = [record(200 + question, None, question) for question in range(8)]
+    assert [cost(distinct_questions(asked)) for asked in (about_many, about_one, without)] == [4 * 9, 8 + 12, 8]
+    shares = divide(distinct_questions([*about_many, *about_one, *without]), 2)
+    assert [cost(share) for share in shares] == [32, 32]
 
 
 @given(ASKED, st.integers(1, 9))
-def test_a_image_stays_together(asked: list[tuple[Record, str]], world: int) -> None:
+def test_an_image_stays_together(asked: list[tuple[Record, str]], world: int) -> None:
     questions = distinct_questions(asked)
-    fair = -(-len(questions) // world)
     shares = divide(questions, world)
     for name, count in Counter(q.image.name for q in questions if q.image).items():
         places = [(rank, at) for rank, share in enumerate(shares) for at, q in enumerate(share) if names(q) == name]
-        if count <= fair:
+        if count < 2 * IMAGE_COST:
             assert places == [(places[0][0], places[0][1] + i) for i in range(count)]
+
+
+@given(st.integers(1, 300), st.integers(1, 5))
+def test_an_image_with_more_questions_than_a_fair_share_is_split(number: int, world: int) -> None:
+    shares = divide(distinct_questions([record(index, 0, index) for index in range(number)]), world)
+    sizes = [len(share) for share in shares if share]
+    assert len(sizes) == (world if number >= IMAGE_COST * world else max(1, number // IMAGE_COST))
+    assert max(sizes) - min(sizes) < len(sizes)
+
+
+@given(ASKED, st.integers(1, 5))
+def test_chunks_are_a_share_in_order(asked: list[tuple[Record, str]], world: int) -> None:
+    for share in divide(distinct_questions(asked), world):
+        cut = chunks(share)
+        assert [question for chunk in cut for question in chunk] == share and all(cut)
+        for before, after in pairwise(cut):  # few questions about an image stay in one chunk
+            assert names(before[-1]) is None or names(before[-1]) != names(after[0])
+
+
+def test_many_questions_about_one_image_are_several_chunks() -> None:
+    share = distinct_questions([record(number, 0, number) for number in range(500)])
+    cut = chunks(share)
+    assert 10 < len(cut) < 17 and all(len(chunk) >= 4 * IMAGE_COST for chunk in cut[:-1])
 
 
 def names(question: Question) -> str | None:
