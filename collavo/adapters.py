@@ -17,7 +17,8 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 
-from modeling.files import FileError, shown
+from configs.common.words import quoted
+from modeling.files import FileError
 from modeling.weight_files import check_range, load, save
 
 from .errors import CheckpointError
@@ -143,7 +144,7 @@ class Adapters:
         odd = sorted(set(wanted) ^ set(tensors))
         odd += [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
         if odd:
-            raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+            raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
         try:
             check_range(tensors, file)
         except FileError as error:

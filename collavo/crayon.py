@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modeling.segmenters.base import PanopticMap
-from modeling.segmenters.coco import COCO_PANOPTIC, NUM_CLASSES, Category, display_name
+from modeling.segmenters.coco import COCO_BY_INDEX, NUM_CLASSES, Category, display_name
 
 MAX_INSTANCES = 20
 """Instances of a class that have a numbering query of their own; further ones take row 0, "unknown"."""
@@ -26,7 +26,6 @@ LEAST_SHARE = 0.15
 """Share of an image token's area from which on a thing gives the token its class, where the map is finer than the
 tokens: small things would be lost behind large grounds otherwise."""
 
-COCO_BY_INDEX: Mapping[int, Category] = dict(enumerate(COCO_PANOPTIC))
 Int64Array = npt.NDArray[np.int64]
 Box = tuple[float, float, float, float]
 

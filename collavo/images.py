@@ -22,7 +22,7 @@ from modeling.segmenters.base import DecodedImage, Segmenter, UInt8Array
 from modeling.segmenters.errors import SegmenterError
 from modeling.threads import one_thread
 
-from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt
+from .crayon import CrayonPrompt, crayon_prompt
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
@@ -164,7 +164,7 @@ class ImagePreparer:
         if missing:
             grid = self._processor.grid
             side = grid * self._crayon.map_scale
-            categories = getattr(self._segmenter, "categories", COCO_BY_INDEX)  # of an open vocabulary
+            categories = self._segmenter.categories
             maps = self._segmenter.segment(list(missing.values()), (side, side))
             made = {k: crayon_prompt(panoptic, grid, categories) for k, panoptic in zip(missing, maps, strict=True)}
         found = {key: made[key] if key in made else self._crayons[key] for key in named}

@@ -29,8 +29,8 @@ from modeling.vit import VisionTower
 
 from .config import CoLLaVOConfig
 from .host_inputs import HostInputs, place_inputs
+from .training_inputs import IGNORE_INDEX
 
-IGNORE_INDEX = -100
 IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
 
 

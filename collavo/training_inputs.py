@@ -1,7 +1,7 @@
 """A conversation as the ids that the model is trained on, with labels on what it is to say.
 
 The first turn's prompt is the one of evaluation, from the same template and tokenizer. Labels are the ids of each
-answer and of the end tag behind it; all else is `IGNORE`, which the loss of transformers skips.
+answer and of the end tag behind it; all else is `IGNORE_INDEX`, which the loss of transformers skips.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .template import IMAGE_TAG, START_TAG, STOP_TAG, SYSTEM, Template
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORE = -100
+IGNORE_INDEX = -100
 
 
 class ConversationError(ValueError):
@@ -64,7 +64,7 @@ class TrainingInputs:
 
     Attributes:
         input_ids: begin-of-sequence in front, one ``<image>`` id if there is an image.
-        labels: of the same length: the id itself where it is to be learned, else `IGNORE`.
+        labels: of the same length: the id itself where it is to be learned, else `IGNORE_INDEX`.
         length: tokens that the model runs on, all image tokens counted.
         parts: of independent turns: 0 for what all of them share, n for the rest of the n-th; a token sees those before
             it of part 0 and of its own part. None where every token sees all before it.
@@ -121,7 +121,7 @@ def training_inputs(
                 f"sample {conversation.id}: the answer {turn.answer[:80]!r} holds a begin- or end-of-text tag"
             )
         input_ids += [*asked, *reply, stop]
-        labels += [*[IGNORE] * len(asked), *reply, stop]
+        labels += [*[IGNORE_INDEX] * len(asked), *reply, stop]
         done = closed + 1
     merged = num_image_tokens - 1 if objects is not None else 0
     return _cut(conversation.id, input_ids, labels, merged, max_length)
@@ -154,7 +154,7 @@ def _side_by_side(each: Sequence[TrainingInputs], max_length: int) -> TrainingIn
         each: at least one row.
         max_length: rows at the end that go beyond it are left out; the first one always stays.
     """
-    longest = min(next(i for i, label in enumerate(one.labels) if label != IGNORE) for one in each) - 1
+    longest = min(next(i for i, label in enumerate(one.labels) if label != IGNORE_INDEX) for one in each) - 1
     rows = [one.input_ids[:longest] for one in each]
     shared = next((i for i, ids in enumerate(zip(*rows, strict=True)) if len(set(ids)) > 1), longest)
     input_ids, labels, parts = each[0].input_ids[:shared], each[0].labels[:shared], [0] * shared
@@ -211,7 +211,7 @@ def _cut(name: str, input_ids: list[int], labels: list[int], merged: int, max_le
     """
     kept = max(max_length - merged, 0)
     input_ids, labels = input_ids[:kept], labels[:kept]
-    if all(label == IGNORE for label in labels):
+    if all(label == IGNORE_INDEX for label in labels):
         raise ConversationError(
             f"sample {name}: its first answer lies beyond the {max_length} tokens that a row may have"
         )

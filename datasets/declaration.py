@@ -68,13 +68,13 @@ class Benchmark:
         version: raised when a score can change; the reason goes into CHANGELOG.md.
         source: paper or repository that defines the benchmark.
         download: where its files can be had: pages and files, each with what it holds.
-        reader: module of ``datasets/registration`` that reads the files.
+        reader: name in `datasets.registration.registry.READERS` of what reads the files.
         data: options of the reader (it rejects those it does not know).
         prompt: template over the record's fields.
         num_beams: beams of the search; 1 is greedy. They belong to a model: its profile wins over this.
         max_new_tokens: longest reply in tokens.
         option_wording: wording of an option, with ``{letter}`` and ``{text}``, in place of the reader's; "" for that.
-        scorer: module of ``datasets/evaluation`` that judges the answers.
+        scorer: name in `datasets.evaluation.registry.SCORERS` of what judges the answers.
         scoring: options of the scorer (it rejects those it does not know).
         released: what the first CoLLaVO release did otherwise, as changes of ``data``, ``scorer`` and ``prompt``;
             empty where it kept to the official rule or had none.

@@ -11,22 +11,17 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from configs.common.words import quoted
+
 LARGEST_JSON = 2**28
 """Bytes; the largest tokenizers take a tenth of this."""
 
-_SHOWN = 80
 _LFS = b"version https://git-lfs.github.com/spec/"
 _SHARED_MODE = 0o666
 
 
 class FileError(Exception):
     """A file that is not what it should be: the message names it and says what it is instead."""
-
-
-def shown(value: object) -> str:
-    """A value of a file as messages show it: in ASCII, without control characters, cut to a line's length."""
-    text = ascii(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
 
 
 def is_file(path: Path) -> bool:
@@ -87,7 +82,7 @@ def read_object(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{file}: not readable as JSON ({error})") from error
     if not isinstance(values, dict):
-        raise FileError(f"{file}: expected a JSON object, found {shown(values)}")
+        raise FileError(f"{file}: expected a JSON object, found {quoted(values)}")
     return values
 
 
@@ -107,10 +102,10 @@ def member(folder: Path, name: object) -> Path:
         FileError: the name is none, is absolute, or leads out of the folder.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise FileError(f"{shown(name)} is no name of a file")
+        raise FileError(f"{quoted(name)} is no name of a file")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise FileError(f"{shown(name)} leads out of {folder}")
+        raise FileError(f"{quoted(name)} leads out of {folder}")
     return folder / path
 
 

@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .files import FileError, check_real, share, shown
+from configs.common.words import quoted
+
+from .files import FileError, check_real, share
 
 if TYPE_CHECKING:
     import torch
@@ -130,9 +132,9 @@ def named_tensors(content: Any, file: Path) -> Mapping[str, ArchivedTensor]:
         raise FileError(f"{file}: holds a {type(content).__name__}, not a dictionary of tensors")
     for key, value in content.items():
         if not isinstance(key, str):
-            raise FileError(f"{file}: {shown(key)} is no name of a tensor")
+            raise FileError(f"{file}: {quoted(key)} is no name of a tensor")
         if not isinstance(value, ArchivedTensor):
-            raise FileError(f"{file}: {shown(key)} is a {type(value).__name__}, not a tensor")
+            raise FileError(f"{file}: {quoted(key)} is a {type(value).__name__}, not a tensor")
     return content
 
 
@@ -226,7 +228,7 @@ def check_range(tensors: Mapping[str, Tensor], file: Path) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and (why := out_of_range(tensor, tensor.dtype)):
-            raise FileError(f"{file}: {shown(name)} {why}")
+            raise FileError(f"{file}: {quoted(name)} {why}")
 
 
 def save(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -320,10 +322,10 @@ def _entries(stream: BinaryIO, file: Path) -> dict[str, _Entry]:
         stream.seek(info.header_offset if 0 <= info.header_offset < size else size)
         header = stream.read(_LOCAL_HEADER)
         if len(header) < _LOCAL_HEADER or not header.startswith(_ZIP):
-            raise FileError(f"{file}: not a readable weight file (a damaged archive at {shown(info.filename)})")
+            raise FileError(f"{file}: not a readable weight file (a damaged archive at {quoted(info.filename)})")
         start = info.header_offset + _LOCAL_HEADER + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
         if info.compress_type != zipfile.ZIP_STORED or start + info.file_size > size or info.filename in entries:
-            raise FileError(f"{file}: not a readable weight file (a damaged archive at {shown(info.filename)})")
+            raise FileError(f"{file}: not a readable weight file (a damaged archive at {quoted(info.filename)})")
         entries[info.filename] = _Entry(start=start, size=info.file_size, crc=info.CRC)
     return entries
 
@@ -342,7 +344,7 @@ def _check_order(stream: BinaryIO, entry: _Entry | None, file: Path) -> None:
     if entry is not None:
         stream.seek(entry.start)
         if (order := stream.read(min(entry.size, 16))) != b"little":
-            raise FileError(f"{file}: its numbers are {shown(order)}-endian; only little-endian ones are read")
+            raise FileError(f"{file}: its numbers are {quoted(order)}-endian; only little-endian ones are read")
 
 
 def _crc(stream: BinaryIO, entry: _Entry) -> int:
@@ -363,7 +365,7 @@ def _unpickled(data: bytes, names: _Tensors, file: Path) -> Any:
         return _Unpickler(io.BytesIO(data), names).load()
     except _UnknownNameError as error:
         raise FileError(
-            f"{file}: not a readable weight file: a pickle that wants to run code ({shown(error.args[0])}); "
+            f"{file}: not a readable weight file: a pickle that wants to run code ({quoted(error.args[0])}); "
             "nothing of it was run. Weights need only tensors: get them as safetensors, or ask whoever made the file"
         ) from error
     except Exception as error:  # damaged bytes make the reader fail in any way
@@ -436,11 +438,11 @@ class _Tensors:
             ValueError: it is malformed, or its bytes are not there.
         """
         if not isinstance(name, tuple) or len(name) != 5 or name[0] != "storage" or name[1] not in _STORAGES:
-            raise ValueError(f"a storage that is none: {shown(name)}")
+            raise ValueError(f"a storage that is none: {quoted(name)}")
         (dtype, width), key, length = _STORAGES[name[1]], name[2], name[4]
         entry = self._entries.get(f"{self._prefix}data/{key}") if isinstance(key, str) else None
         if entry is None or type(length) is not int or length < 0 or length * width > entry.size:
-            raise ValueError(f"the bytes of storage {shown(key)} are not there")
+            raise ValueError(f"the bytes of storage {quoted(key)} are not there")
         return _Storage(entry, dtype, width, length)
 
     def tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> ArchivedTensor:
@@ -454,10 +456,10 @@ class _Tensors:
         numbers = (offset, *shape, *strides)
         fits = all(type(n) is int and 0 <= n < _LONGEST_SIDE for n in numbers)
         if not fits or not len(shape) == len(strides) <= _MOST_DIMENSIONS:
-            raise ValueError(f"a tensor of the shape {shown(shape)}")
+            raise ValueError(f"a tensor of the shape {quoted(shape)}")
         last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
         if all(shape) and last >= storage.length:
-            raise ValueError(f"a tensor of the shape {shown(shape)} in {storage.length} numbers")
+            raise ValueError(f"a tensor of the shape {quoted(shape)} in {storage.length} numbers")
         return ArchivedTensor(
             shape=shape,
             dtype=storage.dtype,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from datasets.declaration import Benchmark
-from datasets.evaluation import Evaluation, Scorer, groups_of, unit_of
+from datasets.evaluation import BenchmarkScorer, Evaluation, benchmark_scorer, groups_of, unit_of
 from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
@@ -163,13 +163,13 @@ class BenchmarkPipeline:
         return self.declaration.render(fields, record.meta.get("absent"))
 
     @cached_property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> BenchmarkScorer:
         """The declared scorer.
 
         Raises:
             DataError: unknown scorer or option.
         """
-        return Scorer(self.declaration)
+        return benchmark_scorer(self.declaration)
 
     @property
     def needs_judge(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,12 +20,12 @@ from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
 from datasets.declaration import Benchmark, check_template
 from datasets.evaluation.judges.base import JudgeError
-from datasets.evaluation.judges.options import check_no_key
+from datasets.evaluation.judges.options import JudgeConfig, check_no_key
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
 from .models.choose import resolve
-from .models.options import ModelConfig, check_address, check_key_variable
+from .models.options import ModelConfig
 from .models.profile import ResolvedProfile
 from .released import dead_key, notes_of
 
@@ -83,46 +84,6 @@ class RunConfig:
 
 
 @dataclass
-class JudgeConfig:
-    """The language model that helps to score MM-Vet, MathVista and the like, over the OpenAI chat protocol.
-
-    What is None comes from the environment (``COLLAVO_JUDGE_MODEL``, ...), else it is the default of
-    `datasets.evaluation.judges.options.JudgeOptions`. The key itself is only ever taken from the environment.
-
-    Attributes:
-        USE: auto: where a key or a BASE_URL is set; always: nothing starts without; never: by the offline rules.
-        MODEL: its name on the server.
-        BASE_URL: of the server, ending in /v1; None for OpenAI's own.
-        KEY_VARIABLE: environment variable that holds the key.
-        TEMPERATURE: of the first try.
-        CONCURRENCY: requests that are under way at a time.
-        TIMEOUT: seconds to wait for the server to go on.
-        ATTEMPTS: how often a request is tried before its sample stays unscored.
-        BACKOFF: seconds before the second try, doubled each time.
-        GIVE_UP_AFTER: requests that fail in a row before the rest is not tried.
-        MAX_TOKENS: longest reply in tokens, instead of what each request allows.
-        PRICE_INPUT: US dollars per million tokens sent, to report the cost.
-        PRICE_OUTPUT: US dollars per million tokens received.
-        CACHE: folder of replies; what is found there is not asked again.
-    """
-
-    USE: Literal["auto", "always", "never"] = "auto"
-    MODEL: str | None = None
-    BASE_URL: Annotated[str, AfterValidator(check_address)] | None = None
-    KEY_VARIABLE: Annotated[str, AfterValidator(check_key_variable)] | None = None
-    TEMPERATURE: FromZero | None = None
-    CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
-    TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
-    ATTEMPTS: FromOne | None = None
-    BACKOFF: Annotated[float, Field(ge=0, le=86400)] | None = None
-    GIVE_UP_AFTER: FromOne | None = None
-    MAX_TOKENS: FromOne | None = None
-    PRICE_INPUT: FromZero | None = None
-    PRICE_OUTPUT: FromZero | None = None
-    CACHE: PathText = "outputs/judge_cache"
-
-
-@dataclass
 class BenchmarkTest:
     """Overrides of a benchmark's declaration; None leaves what it says.
 
@@ -171,7 +132,7 @@ class EvalSchema:
         EVAL: see `RunConfig`.
         SCORING: official: by the rules of the benchmarks' authors; released: as the first CoLLaVO release scored, where
             that differs, to compare with the paper's table.
-        JUDGE: see `JudgeConfig`.
+        JUDGE: see `datasets.evaluation.judges.options.JudgeConfig`.
     """
 
     NAME: str = "collavo"
@@ -218,6 +179,11 @@ class EvalConfig(EvalSchema):
             ConfigError: there is none of the name that ``MODEL.PROFILE`` gives, or a setting is wrong.
         """
         return resolve(self.MODEL)
+
+    @property
+    def config_hash(self) -> str:
+        """Short digest of `resolved_yaml`."""
+        return hashlib.sha256(self.resolved_yaml.encode()).hexdigest()[:16]
 
     def declared(self, benchmark: Benchmark) -> Benchmark:
         """A declaration with what the model's profile says over it, and this configuration's overrides over both."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -30,7 +29,7 @@ from pipeline.run.plan import Plan, make_plan
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import check_folder
 from pipeline.runtime.lock import check_free
-from pipeline.runtime.session import Options
+from pipeline.runtime.session import RunOptions
 
 from .checkpoint_folders import in_use, newest
 from .config import SEGMENTER_STATE, SETS, TrainConfig, lora_record
@@ -208,13 +207,13 @@ def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
         name=config.NAME,
         tasks=[],
         roots=[],
-        options=Options(),
+        options=RunOptions(),
         save_dir=Path(config.SAVE_DIR).expanduser(),
         timeout_hours=config.EVAL.TIMEOUT_HOURS,
         wandb=config.WANDB,
         config_yaml=config.resolved_yaml,
         settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        config_hash=config.config_hash,
     )
 
 

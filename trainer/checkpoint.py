@@ -27,8 +27,8 @@ from torch import Tensor
 from collavo.adapters import Adapters
 from collavo.checkpoint.finetuned_checkpoint import CRAYON, PARTS_FILE, State, read_file, write_state
 from collavo.errors import CheckpointError
-from datasets.writing import refused
-from modeling.files import shown
+from configs.common.words import quoted
+from datasets.writing import new_folder, refused
 from modeling.weight_files import save as save_tensors
 
 from .checkpoint_folders import FOLDER, folder_of, whole
@@ -61,18 +61,14 @@ def save(
         WriteError: the disk is full or gone; nothing is left of the checkpoint, and the earlier ones are there.
     """
     target = folder_of(save_dir, step)
-    partial = target.with_name(f".{target.name}.partial")
     states = {f"{rank}.{name}": tensor for rank, held in enumerate(random) for name, tensor in held.items()}
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write(partial)
-        save_tensors(optimizer, partial / OPTIMIZER)
-        save_tensors(states, partial / RANDOM)
-        _remove(target)
-        os.replace(partial, target)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        with new_folder(target) as partial:
+            write(partial)
+            save_tensors(optimizer, partial / OPTIMIZER)
+            save_tensors(states, partial / RANDOM)
+            _remove(target)
+    except SafetensorError as error:
         raise refused(target, error) from error
     for old in whole(save_dir)[:-keep]:
         if old.name != folder_of(save_dir, best or 0).name:
@@ -139,7 +135,7 @@ def read_optimizer(folder: Path, trained: Mapping[str, Tensor], *, partly: bool 
     for key, value in state.items():
         name, _, part = key.rpartition("/")
         if name not in trained:
-            raise CheckpointError(f"{folder / OPTIMIZER}: {shown(name)} is not trained here")
+            raise CheckpointError(f"{folder / OPTIMIZER}: {quoted(name)} is not trained here")
         # bitsandbytes keeps one scale for a block of 256 numbers
         shapes = (trained[name].shape, (-(-trained[name].numel() // 256),) if part.startswith("absmax") else ())
         if value.numel() != 1 and value.shape not in shapes:

@@ -5,7 +5,6 @@ accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py train 
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,11 +32,12 @@ from .cost import peak_flops
 from .held_out import HeldOutData, History, validate
 from .log import Log, in_words
 from .loop import Loop, Update
-from .parallel.placement import Placement, place
+from .parallel.placement import Placement, place_model
 from .parallel.sharding import Sharding, read_sharding
-from .parallel.trainable import trained
+from .parallel.trainable import only, trained
 from .parallel.zero import keep_whole
 from .stages.base import Job
+from .stages.registry import STAGES
 from .stop import STOPPED, StopRequest
 
 if TYPE_CHECKING:
@@ -150,15 +150,13 @@ def run_stage(
     device = device_of(accelerator)
     job = session.together(lambda: load_job(config, device, alike=sharding is not None))
     parameters = trained(job.adapters)
-    for parameter in job.model.parameters():
-        parameter.requires_grad_(False)
     for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
         parameter.data = at_least_float32(parameter.data)
-        parameter.requires_grad_(True)
+    only([parameters], job.model)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.train_mode()
     introduction = job.describe(parameters)  # ZeRO-3 leaves a process the numbers of its own shards alone
-    placement = place(
+    placement = place_model(
         accelerator,
         job.model,
         job.adapters,
@@ -308,9 +306,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
     """
-    stage = importlib.import_module(f"{__package__}.stages.{config.TRAIN.STAGE}")
-    job: Job = stage.load(config, device, alike=alike)
-    return job
+    return STAGES[config.TRAIN.STAGE](config, device, alike=alike)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from collavo.checkpoint.examine import describe_checkpoint
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
 from collavo.template import CHAT, SYSTEM
-from collavo.training_inputs import IGNORE, ConversationError, TrainingInputs, training_inputs
+from collavo.training_inputs import IGNORE_INDEX, ConversationError, TrainingInputs, training_inputs
 from configs.common.words import shown as inline
 from datasets.image import UNREADABLE, decode
 from datasets.instruct.panoptic import PanopticImage
@@ -163,10 +163,10 @@ def _has_map(config: TrainConfig, checkpoint: bool) -> Callable[[str], bool] | N
         segmenter = settings_for(locate(config.RESUME_FROM), config.CRAYON, config.SEGMENTER, CHAT).segmenter
     if segmenter.resolved().NAME != "precomputed":
         return None
-    from modeling.segmenters.precomputed import build
+    from modeling.segmenters.precomputed import build_precomputed
 
     try:
-        return build(segmenter.resolved()).has
+        return build_precomputed(segmenter.resolved()).has
     except SegmenterError as error:
         _say(f"  UNREADABLE: {inline(str(error), LONGEST)}")
         return lambda name: False
@@ -208,12 +208,12 @@ def _count_image(
 
 def _panoptic_maps(config: TrainConfig) -> dict[str, ImageFile]:
     """The PNG of every annotated image, by the image's name."""
-    from modeling.segmenters.precomputed import build
+    from modeling.segmenters.precomputed import build_precomputed
 
     source = config.DATA.PANOPTIC
     folder = located(config, source.MAPS)
     file = str(located(config, source.ANNOTATIONS))
-    segmenter = build(SegmenterConfig(NAME="precomputed", PATH=file, IMAGES=str(folder)))
+    segmenter = build_precomputed(SegmenterConfig(NAME="precomputed", PATH=file, IMAGES=str(folder)))
     return {image: ImageFile(folder / name, f"map {name}") for image, name in segmenter.files()}
 
 
@@ -305,8 +305,8 @@ def _runs(inputs: TrainingInputs, tokenizer: PreTrainedTokenizerBase) -> Iterato
     """Stretches of ids that are learned, or are not, as text."""
     start, ids, labels = 0, inputs.input_ids, inputs.labels
     for end in range(1, len(ids) + 1):
-        learned = labels[start] != IGNORE
-        if end == len(ids) or (labels[end] != IGNORE) != learned:
+        learned = labels[start] != IGNORE_INDEX
+        if end == len(ids) or (labels[end] != IGNORE_INDEX) != learned:
             text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
             yield learned, str(text)
             start = end

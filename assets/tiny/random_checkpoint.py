@@ -8,10 +8,10 @@ It answers nonsense, through every line of code that the full-size model runs th
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
+
+from datasets.writing import WriteError, new_folder
 
 SEED_FILE = "made_from_seed.txt"
 IMAGE_SIZE, PATCH_SIZE = 112, 14
@@ -33,16 +33,13 @@ def make_tiny(directory: Path, seed: int) -> bool:
         return False
     if directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} is not a tiny checkpoint of seed {seed}: remove it or choose another folder")
-    partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    _write(partial, seed)
-    (partial / SEED_FILE).write_text(f"{seed}\n", encoding="utf-8")
-    if directory.exists():
-        directory.rmdir()
     try:
-        partial.rename(directory)
-    except OSError:  # another process was faster; its checkpoint is the same
-        shutil.rmtree(partial)
+        with new_folder(directory) as partial:
+            _write(partial, seed)
+            (partial / SEED_FILE).write_text(f"{seed}\n", encoding="utf-8")
+    except WriteError:
+        if not marker.is_file():  # else another process was faster; its checkpoint is the same
+            raise
     return True
 
 

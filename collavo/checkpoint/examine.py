@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeling.files import shown
+from configs.common.words import quoted, shown, some_of
 from modeling.weight_files import StoredTensor
 
 from ..errors import CheckpointError, refusing
@@ -173,7 +173,7 @@ def check_parameters(
         CheckpointError: naming the first misfits.
     """
     missing = [name for name in wanted if name not in found]
-    surplus = [shown(name)[1:-1] for name in found if name not in wanted]
+    surplus = [shown(name) for name in found if name not in wanted]
     misfits = [
         f"{name} is {found[name]}, not {shape}"
         for name, shape in wanted.items()
@@ -181,8 +181,7 @@ def check_parameters(
     ]
     for what, names in (("lacks", missing), ("has unknown", surplus), ("misfits:", misfits)):
         if names:
-            more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-            raise CheckpointError(f"{checkpoint}: the checkpoint {what} {', '.join(names[:_FEW])}{more}")
+            raise CheckpointError(f"{checkpoint}: the checkpoint {what} {some_of(names, _FEW)}")
 
 
 def check_processor(
@@ -227,4 +226,4 @@ def _check_prompt(config: CoLLaVOConfig, processor: CoLLaVOProcessor, directory:
             f"{config.text.embedding_rows} rows"
         )
     if "".join(_QUESTION.split()) not in "".join(text.split()):
-        raise CheckpointError(f"{directory}: the tokenizer does not give back {_QUESTION!r}, but {shown(text)}")
+        raise CheckpointError(f"{directory}: the tokenizer does not give back {_QUESTION!r}, but {quoted(text)}")

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from modeling.files import FileError, is_file, is_folder, shown
+from configs.common.words import quoted, shown
+from modeling.files import FileError, is_file, is_folder
 from modeling.weight_files import FLOATS, check_range, describe, load
 
 from ..errors import CheckpointError
@@ -178,7 +179,7 @@ def read_state(folder: Path) -> State:
     version = values.get("version")
     if version not in _READ_VERSIONS or isinstance(version, bool):
         raise CheckpointError(
-            f"{file}: not what a training run left (its version is {shown(version)}; this code reads 1 and 2)"
+            f"{file}: not what a training run left (its version is {quoted(version)}; this code reads 1 and 2)"
         )
     said = validated(_StateFile, values, f"{file}: not what a training run left")
     if len(set(said.adapters)) < len(said.adapters):
@@ -211,10 +212,10 @@ def _below(folder: Path, started_from: str) -> Path:
     try:
         below = Path(os.path.realpath(folder / started_from))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: started_from: {shown(started_from)} is no path ({error})") from error
+        raise CheckpointError(f"{file}: started_from: {quoted(started_from)} is no path ({error})") from error
     if not is_folder(below):
         raise CheckpointError(
-            f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it). If it has "
+            f"{folder}: was trained on {shown(str(below))}, which is not there ({STATE} names it). If it has "
             "moved, BASE (merge: --base) says where it is"
         )
     if is_trained(below):
@@ -288,7 +289,7 @@ def _check_shapes(file: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
     odd = sorted(set(found) ^ set(wanted))
     odd += [name for name in wanted if name in found and found[name].shape != wanted[name]]
     if odd:
-        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
     for name, stored in found.items():
         if stored.dtype not in FLOATS:
             raise CheckpointError(f"{file}: {name} is of the type {stored.dtype}; weights are {', '.join(FLOATS)}")
@@ -349,7 +350,7 @@ def _fill(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:
     odd = sorted(set(tensors) ^ set(parameters))
     odd += [name for name in parameters if name in tensors and parameters[name].shape != tensors[name].shape]
     if odd:
-        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
     for name, parameter in parameters.items():
         parameter.data.copy_(tensors[name])
 

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from modeling.files import is_file, is_folder, shown
+from configs.common.words import shown
+from modeling.files import is_file, is_folder
 
 from ..errors import CheckpointError
 from .finetuned_checkpoint import STATE, use_base
@@ -25,7 +26,7 @@ def locate(name: str | Path, key: str = "RESUME_FROM") -> Path:
         CheckpointError: it does not exist, looks like a name on the hub, is a file, or is no checkpoint.
     """
     path = Path(os.path.expanduser(name))
-    text = shown(str(name))[1:-1]
+    text = shown(str(name))
     if is_file(path):
         raise CheckpointError(f"{key}: {text} is a file; a checkpoint is a directory, name the one that it lies in")
     if os.path.exists(path) and not is_folder(path):

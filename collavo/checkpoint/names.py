@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from modeling.files import FileError, is_file, is_folder, member, read_object, share, shown
+from configs.common.words import quoted, shown, some_of
+from modeling.files import FileError, is_file, is_folder, member, read_object, share
 from modeling.weight_files import FLOATS, StoredTensor, describe, load
 
 from ..errors import CheckpointError
@@ -113,10 +114,10 @@ def _shards(directory: Path, index_name: str) -> list[Path]:
     index = directory / index_name
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: weight_map should say the file of every tensor, found {shown(weight_map)}")
+        raise CheckpointError(f"{index}: weight_map should say the file of every tensor, found {quoted(weight_map)}")
     for key, name in weight_map.items():
         if not isinstance(name, str):
-            raise CheckpointError(f"{index}: the file of {shown(key)} should be a name, found {shown(name)}")
+            raise CheckpointError(f"{index}: the file of {quoted(key)} should be a name, found {quoted(name)}")
     names = sorted(set(weight_map.values()))
     if len(names) > _MOST_SHARDS:
         raise CheckpointError(f"{index}: names {len(names)} shards; at most {_MOST_SHARDS} are read")
@@ -124,10 +125,9 @@ def _shards(directory: Path, index_name: str) -> list[Path]:
         files = [member(directory, name) for name in names]
     except FileError as error:
         raise CheckpointError(f"{index}: {error}") from None
-    missing = [shown(file.name)[1:-1] for file in files if not is_file(file)]
+    missing = [shown(file.name) for file in files if not is_file(file)]
     if missing:
-        more = f" and {len(missing) - _FEW} more" if len(missing) > _FEW else ""
-        raise CheckpointError(f"{index}: names shards that are missing: {', '.join(missing[:_FEW])}{more}")
+        raise CheckpointError(f"{index}: names shards that are missing: {some_of(missing, _FEW)}")
     return files
 
 
@@ -173,7 +173,7 @@ def _our_name(translate: Callable[[str], str | None], key: str, file: Path) -> s
     try:
         return translate(key)
     except KeyError:
-        raise CheckpointError(f"{file}: {shown(key)} is no parameter of CoLLaVO") from None
+        raise CheckpointError(f"{file}: {quoted(key)} is no parameter of CoLLaVO") from None
 
 
 def read_tensors(directory: Path, *, compared: bool = True) -> dict[str, Any]:

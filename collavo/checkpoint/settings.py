@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from modeling.files import shown
+from configs.common.words import quoted
 from modeling.segmenters.options import SegmenterConfig
 
 from ..errors import CheckpointError
@@ -257,4 +257,4 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else shown(value)
+    return value if isinstance(value, str) else quoted(value)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modeling.files import shown
+from configs.common.words import quoted, shown
 from modeling.segmenters.coco import NUM_CLASSES
 
 from ..crayon import MAX_INSTANCES
@@ -134,8 +134,8 @@ def validated(kind: type[Part], values: object, where: object) -> Part:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) if isinstance(part, int) else part for part in first["loc"])
-        found = "" if first["type"] == "missing" else f", found {shown(first['input'])}"
-        raise CheckpointError(f"{where}: {shown(place)[1:-1] or 'content'}: {first['msg']}{found}") from None
+        found = "" if first["type"] == "missing" else f", found {quoted(first['input'])}"
+        raise CheckpointError(f"{where}: {shown(place) or 'content'}: {first['msg']}{found}") from None
 
 
 def read_sizes(values: Mapping[str, Any], tensors: Mapping[str, Shaped], *, released: bool, where: object) -> Sizes:
@@ -229,7 +229,7 @@ def _shape(tensors: Mapping[str, Shaped], name: str, dimensions: int, where: obj
         raise CheckpointError(f"{where}: the checkpoint lacks {name}")
     shape = tuple(tensors[name].shape)
     if len(shape) != dimensions or 0 in shape:
-        raise CheckpointError(f"{where}: {name} has the shape {shown(shape)}; {dimensions} sides from 1 are needed")
+        raise CheckpointError(f"{where}: {name} has the shape {quoted(shape)}; {dimensions} sides from 1 are needed")
     return shape
 
 
@@ -249,7 +249,7 @@ def layer_numbers(names: Iterable[str], part: str, where: object) -> range:
         match = _LAYER.match(name, len(part)) if name.startswith(part) else None
         if match:
             if len(match.group(1)) > len(str(MOST_LAYERS)):
-                raise CheckpointError(f"{where}: {shown(name)} is of a layer beyond {MOST_LAYERS}")
+                raise CheckpointError(f"{where}: {quoted(name)} is of a layer beyond {MOST_LAYERS}")
             found.add(int(match.group(1)))
     if not found:
         raise CheckpointError(f"{where}: the checkpoint lacks {part}.layers.0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,27 @@ def parse_json(text: str | bytes) -> Any:
         if not level:
             return values
     raise ValueError(_TOO_DEEP)
+
+
+def parse_json_lines(text: str, where: object) -> Iterator[tuple[str, Any]]:
+    """Parse JSON lines; blank ones are skipped.
+
+    Args:
+        text: of a file.
+        where: its name, for messages.
+
+    Yields: a line's place and value.
+
+    Raises:
+        ValueError: a line is no JSON, see `parse_json`; with its place.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            place = f"{where}, line {number}"
+            try:
+                yield place, parse_json(line)
+            except ValueError as error:
+                raise ValueError(f"{place}: not JSON: {error}") from None
 
 
 def read_json(path: Path) -> Any:

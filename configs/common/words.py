@@ -48,10 +48,43 @@ def did_you_mean(word: Any, known: Iterable[str], n: int = 2, cutoff: float = 0.
     return f"; did you mean {' or '.join(near)}?" if near else otherwise
 
 
+def no_such(name: Any, known: Iterable[str]) -> str:
+    """A sentence about a name that is none of those there are, with the nearest ones and all of them.
+
+    Args:
+        name: what was written.
+        known: names that there are.
+    Returns: e.g. ``"there is no 'mmee'; did you mean mme? There are: gqa, mme"``.
+    """
+    names = list(known)
+    return f"there is no '{shown(name)}'{did_you_mean(name, names)} There are: {', '.join(names)}"
+
+
+def some_of(names: Sequence[str], most: int | None) -> str:
+    """The first of some names, and how many there are besides.
+
+    Args:
+        names: in their order.
+        most: how many are named; None for all.
+    Returns: e.g. ``"a, b and 3 more"``.
+    """
+    rest = and_more(len(names), most)
+    return ", ".join(names[:most]) + (f" {rest}" if rest else "")
+
+
+def and_more(number: int, most: int | None) -> str:
+    """``"and 3 more"`` where there are three more than are named; "" where all are.
+
+    Args:
+        number: how many there are.
+        most: how many are named; None for all.
+    """
+    return f"and {number - most} more" if most is not None and number > most else ""
+
+
 def listed(names: Sequence[Any]) -> str:
     """Names for a message: the first few of them, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(shown, names[:NAMED])) + more
+    return some_of([shown(name) for name in names], NAMED)
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:

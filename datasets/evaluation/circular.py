@@ -8,15 +8,18 @@ Plain accuracies over the first passes and over all rows are reported next to it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
 from . import choice
-from .judges.base import Request, Unjudged
+from .base import Submission
+from .judges.base import Unjudged
 from .parsing import letters, targets
 from .statistics import rates
+from .submission import MMBENCH
 
 ABILITIES = {
     "coarse_perception": "CP",
@@ -28,18 +31,17 @@ ABILITIES = {
 }
 """Short names of the six abilities of the second level, as in the benchmark's tables."""
 
-OFFLINE = "letters by the rule of the declaration"
-"""What decides without a judge."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a choice is read.
+class CircularScorer(choice.LetterScorer):
+    """MMBench's circular evaluation.
 
     Attributes:
         rule: a rule of `letters.RULES`.
         by: names in ``meta`` to report separately by.
     """
+
+    submission: ClassVar[Submission | None] = MMBENCH
 
     rule: str = "mmbench"
     by: tuple[str, ...] = ("l2-category", "category")
@@ -48,78 +50,58 @@ class Options:
         """Check the name of the rule."""
         choice.check_rule(self.rule)
 
+    def grouped_by(self) -> tuple[str, ...]:
+        """What ``by`` names."""
+        return self.by
 
-def unit(record: Record) -> str:
-    """The passes of a question."""
-    return str(record.meta.get("question", record.id))
+    def unit(self, record: Record) -> str:
+        """The passes of a question."""
+        return str(record.meta.get("question", record.id))
 
+    def prepare(self, record: Record) -> Record:
+        """The record with its letter, and the number of its pass as a number.
 
-def prepare(record: Record, options: Options) -> Record:
-    """The record with its letter, and the number of its pass as a number.
+        Raises:
+            MalformedError: it has no options or no such target, or does not say which pass of which question it is.
+        """
+        targets.need(record, "circular", "question", "pass")
+        try:
+            number = int(targets.whole(record.meta["pass"], "pass"))
+        except ValueError:
+            raise MalformedError(f"'pass' should be a whole number from 0, got {record.meta['pass']!r}") from None
+        return super().prepare(targets.with_meta(record, {"pass": number}))
 
-    Raises:
-        MalformedError: it has no options or no such target, or does not say which pass of which question it is.
-    """
-    targets.need(record, "circular", "question", "pass")
-    try:
-        number = int(targets.whole(record.meta["pass"], "pass"))
-    except ValueError:
-        raise MalformedError(f"'pass' should be a whole number from 0, got {record.meta['pass']!r}") from None
-    return targets.letter(targets.with_meta(record, {"pass": number}))
+    def gap(self, records: Sequence[Record]) -> str:
+        """Why no question would count: that none has a first pass."""
+        if not records or any(record.meta["pass"] == 0 for record in records):
+            return ""
+        return (
+            f"no record is a first pass: 'pass' counts from 0, and the least is {min(r.meta['pass'] for r in records)}"
+        )
 
+    def credits_empty(self, record: Record) -> bool:
+        """Whether the rule finds a letter in an empty reply."""
+        return bool(letters.RULES[self.rule]("", choice.options_of(record)))
 
-def gap(records: Sequence[Record]) -> str:
-    """Why no question would count: that none has a first pass."""
-    if not records or any(record.meta["pass"] == 0 for record in records):
-        return ""
-    return f"no record is a first pass: 'pass' counts from 0, and the least is {min(r.meta['pass'] for r in records)}"
+    def score(self, record: Record, text: str) -> Score:
+        """Read the letter of one pass and compare it."""
+        return choice.score_with(self.rule, record, text)
 
-
-def own_reply(record: Record, options: Options) -> str:
-    """The letter of the right option."""
-    return str(record.target)
-
-
-def credits_empty(record: Record, options: Options) -> bool:
-    """Whether the rule finds a letter in an empty reply."""
-    return bool(letters.RULES[options.rule]("", choice.options_of(record)))
-
-
-def own_verdict(record: Record, part: str, options: Options) -> str:
-    """What a judge says of a reply that means the right option."""
-    return str(record.target)
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Read the letter of one pass and compare it."""
-    return choice.score_with(options.rule, record, text)
-
-
-def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
-    """Take the letter that a judge understood where the rule finds none."""
-    return choice.score_matched(record, text, verdicts, score(record, text, options))
-
-
-def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
-    """Every text in which the rule finds no letter."""
-    return choice.match_requests(answers, lambda record, text: score(record, text, options))
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Circular, first-pass and all-rows accuracy, over all and by ability."""
-    unsure = {s.record.meta["question"] for s in scored if isinstance(s.score, Unjudged)}
-    answered = [s for s in scored if s.score.value is not None and s.record.meta["question"] not in unsure]
-    metrics = _accuracies(answered, "")
-    for key in options.by:
-        named = [s for s in answered if s.record.meta.get(key)]
-        for name, members in rates.by_meta(named, key).items():
-            metrics += _accuracies(members, f"{key}/{ABILITIES.get(name, name)}")
-    return [
-        *metrics,
-        choice.lenient_accuracy(answered, missing=None),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Circular, first-pass and all-rows accuracy, over all and by ability."""
+        unsure = {s.record.meta["question"] for s in scored if isinstance(s.score, Unjudged)}
+        answered = [s for s in scored if s.score.value is not None and s.record.meta["question"] not in unsure]
+        metrics = _accuracies(answered, "")
+        for key in self.by:
+            named = [s for s in answered if s.record.meta.get(key)]
+            for name, members in rates.by_meta(named, key).items():
+                metrics += _accuracies(members, f"{key}/{ABILITIES.get(name, name)}")
+        return [
+            *metrics,
+            choice.lenient_accuracy(answered, missing=None),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def hits(scored: Sequence[Scored]) -> dict[str, float]:

@@ -15,13 +15,14 @@ from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
 from . import vqa_accuracy
+from .base import Scorer
 from .parsing import targets
 from .statistics import rates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How texts are compared and reported.
+class ExactMatchScorer(Scorer):
+    """Short answers that must equal an accepted one.
 
     Attributes:
         normalise: ``none`` compares as is; ``lower`` ignores case, spaces around and periods at the end; ``vqa`` is
@@ -34,22 +35,56 @@ class Options:
     by: tuple[str, ...] = ()
     chance: bool = False
 
+    def grouped_by(self) -> tuple[str, ...]:
+        """What ``by`` names."""
+        return self.by
+
+    def prepare(self, record: Record) -> Record:
+        """The record with one accepted answer, or a list of several, as its target.
+
+        Raises:
+            MalformedError: an answer is no text, or nothing is left of any when it is normalised.
+        """
+        form = _FORMS[self.normalise]
+        return targets.with_target(record, lambda value: one_or_several(value, form))
+
+    def own_reply(self, record: Record) -> str:
+        """The first accepted answer."""
+        return record.target if isinstance(record.target, str) else str(record.target[0])
+
+    def score(self, record: Record, text: str) -> Score:
+        """Compare the text with every accepted answer."""
+        form = _FORMS[self.normalise]
+        return compare(record, form(text), form)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy over all answered questions, and by each declared key."""
+        return [
+            rates.accuracy(scored),
+            *rates.table(scored, self.by),
+            *(self._chance(scored) if self.chance else ()),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
+
+    def _chance(self, scored: Sequence[Scored]) -> Iterator[Metric]:
+        """Share of the commonest answer, among all questions and by each declared key."""
+        groups = {"": list(scored)}
+        for key in self.by:
+            groups |= {f"{key}/{name}": members for name, members in rates.by_meta(scored, key).items()}
+        form = _FORMS[self.normalise]
+        for group, members in groups.items():
+            targets = [s.record.target for s in members if s.record.target is not None]
+            first = Counter(form(t if isinstance(t, str) else str(t[0])) for t in targets)
+            common = first.most_common(1)[0][1] if first else 0
+            yield rates.mean("chance", [1.0] * common + [0.0] * (len(targets) - common), group=group)
+
 
 def _lower(text: str) -> str:
     return text.strip().rstrip(".").strip().casefold()
 
 
 _FORMS: dict[str, Callable[[str], str]] = {"none": str, "lower": _lower, "vqa": vqa_accuracy.normalise}
-
-
-def prepare(record: Record, options: Options) -> Record:
-    """The record with one accepted answer, or a list of several, as its target.
-
-    Raises:
-        MalformedError: an answer is no text, or nothing is left of any when it is normalised.
-    """
-    form = _FORMS[options.normalise]
-    return targets.with_target(record, lambda value: one_or_several(value, form))
 
 
 def one_or_several(value: Any, form: Callable[[str], str]) -> str | list[str]:
@@ -70,17 +105,6 @@ def one_or_several(value: Any, form: Callable[[str], str]) -> str | list[str]:
     return said[0] if len(said) == 1 and cells.as_list(said[0]) is None else said
 
 
-def own_reply(record: Record, options: Options) -> str:
-    """The first accepted answer."""
-    return record.target if isinstance(record.target, str) else str(record.target[0])
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Compare the text with every accepted answer."""
-    form = _FORMS[options.normalise]
-    return compare(record, form(text), form)
-
-
 def compare(record: Record, answer: str, form: Callable[[str], str] = str) -> Score:
     """Verdict on an answer that is already normalised.
 
@@ -94,27 +118,3 @@ def compare(record: Record, answer: str, form: Callable[[str], str] = str) -> Sc
     accepted = [record.target] if isinstance(record.target, str) else list(record.target)
     value = float(answer in [form(str(target)) for target in accepted])
     return Score(value=value, extracted=answer, no_answer=not answer.strip())
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Accuracy over all answered questions, and by each declared key."""
-    return [
-        rates.accuracy(scored),
-        *rates.table(scored, options.by),
-        *(_chance(scored, options) if options.chance else ()),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
-
-
-def _chance(scored: Sequence[Scored], options: Options) -> Iterator[Metric]:
-    """Share of the commonest answer, among all questions and by each declared key."""
-    groups = {"": list(scored)}
-    for key in options.by:
-        groups |= {f"{key}/{name}": members for name, members in rates.by_meta(scored, key).items()}
-    form = _FORMS[options.normalise]
-    for group, members in groups.items():
-        targets = [s.record.target for s in members if s.record.target is not None]
-        first = Counter(form(t if isinstance(t, str) else str(t[0])) for t in targets)
-        common = first.most_common(1)[0][1] if first else 0
-        yield rates.mean("chance", [1.0] * common + [0.0] * (len(targets) - common), group=group)

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
 from . import exact_match
+from .base import Scorer, Submission
 from .parsing import targets
 from .statistics import rates
+from .submission import GQA
 
 OPEN = "query"
 """The one structural type whose answers are open; all others are binary."""
@@ -26,68 +28,64 @@ _TABLES = ("structural", "semantic", "steps", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What happens to a text before it is compared.
+class GqaScorer(Scorer):
+    """GQA's exact match.
 
     Attributes:
         conversion: LLaVA's, or none at all (the official script on raw text).
     """
 
+    submission: ClassVar[Submission | None] = GQA
+
     conversion: Literal["llava", "none"] = "llava"
+
+    def grouped_by(self) -> tuple[str, ...]:
+        """Names in ``meta`` of the coarse tables."""
+        return _TABLES[:2]
+
+    def prepare(self, record: Record) -> Record:
+        """The record with its answer converted as replies are.
+
+        Raises:
+            MalformedError: there are several answers, nothing is left of one, or the kind of question is not known.
+        """
+        found = targets.with_target(record, lambda value: self._converted(value))
+        if found.target is not None:
+            targets.need(found, "gqa", "structural")
+        return found
+
+    def _converted(self, value: object) -> str:
+        said = targets.text(value).strip()
+        answer = convert(said) if self.conversion == "llava" else said
+        if not answer:
+            raise MalformedError(f"'answer' {value!r} is nothing once it is converted, as an empty reply is")
+        return answer
+
+    def own_reply(self, record: Record) -> str:
+        """The answer."""
+        return str(record.target)
+
+    def score(self, record: Record, text: str) -> Score:
+        """Convert the text and ask whether it is the answer."""
+        return exact_match.compare(record, convert(text) if self.conversion == "llava" else text)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy, binary and open, the distribution value, then the tables."""
+        answered = [s for s in scored if s.score.value is not None]
+        return [
+            rates.accuracy(answered),
+            _or_zero(rates.accuracy([s for s in answered if s.record.meta["structural"] != OPEN], group="binary")),
+            _or_zero(rates.accuracy([s for s in answered if s.record.meta["structural"] == OPEN], group="open")),
+            _distribution(answered),
+            *rates.table(answered, _TABLES),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def convert(text: str) -> str:
     """LLaVA's conversion: periods at the end removed, lower case."""
     return text.rstrip(".").lower()
-
-
-def grouped_by(options: Options) -> tuple[str, ...]:
-    """Names in ``meta`` of the coarse tables."""
-    return _TABLES[:2]
-
-
-def prepare(record: Record, options: Options) -> Record:
-    """The record with its answer converted as replies are.
-
-    Raises:
-        MalformedError: there are several answers, nothing is left of one, or the kind of question is not known.
-    """
-    found = targets.with_target(record, lambda value: _converted(value, options))
-    if found.target is not None:
-        targets.need(found, "gqa", "structural")
-    return found
-
-
-def _converted(value: object, options: Options) -> str:
-    said = targets.text(value).strip()
-    answer = convert(said) if options.conversion == "llava" else said
-    if not answer:
-        raise MalformedError(f"'answer' {value!r} is nothing once it is converted, as an empty reply is")
-    return answer
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The answer."""
-    return str(record.target)
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Convert the text and ask whether it is the answer."""
-    return exact_match.compare(record, convert(text) if options.conversion == "llava" else text)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Accuracy, binary and open, the distribution value, then the tables."""
-    answered = [s for s in scored if s.score.value is not None]
-    return [
-        rates.accuracy(answered),
-        _or_zero(rates.accuracy([s for s in answered if s.record.meta["structural"] != OPEN], group="binary")),
-        _or_zero(rates.accuracy([s for s in answered if s.record.meta["structural"] == OPEN], group="open")),
-        _distribution(answered),
-        *rates.table(answered, _TABLES),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
 
 
 def _or_zero(metric: Metric) -> Metric:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from configs.common.words import quoted, shown
 
 from ..registration.formats import cells
 from ..types import DataError, Metric, Record, Score, Scored
+from .base import JudgedScorer
 from .judges import grading
 from .judges.base import Request, Unjudged, question_of
 from .parsing import targets
@@ -24,18 +25,17 @@ from .statistics import rates
 
 K = TypeVar("K")
 
-OFFLINE = ""
-"""What decides without a judge: nothing."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to grade and report.
+class GradedScorer(JudgedScorer):
+    """Free answers that a judge grades.
 
     Attributes:
         runs: how often each answer is graded; MM-Vet's paper averages 5.
         capability: name in a record's ``meta`` of the list of what its question needs; no tables where it is missing.
     """
+
+    offline: ClassVar[str] = ""
 
     runs: int = 1
     capability: str = "capability"
@@ -44,6 +44,70 @@ class Options:
         """Check the number."""
         if self.runs < 1:
             raise DataError(f"graded: runs must be at least 1, not {self.runs}")
+
+    def grouped_by(self) -> tuple[str, ...]:
+        """Name in ``meta`` that grades are reported by."""
+        return (self.capability,)
+
+    def prepare(self, record: Record) -> Record:
+        """The record with a reference answer as its target, several joined as alternatives, and a list of capabilities.
+
+        Raises:
+            MalformedError: an answer or a capability is neither a text nor a number.
+        """
+        found = targets.with_target(record, lambda value: "<OR>".join(targets.accepted(value)))
+        needed = record.meta.get(self.capability)
+        if cells.absent(needed):
+            return found
+        if isinstance(needed, str) and cells.as_list(needed) is None:
+            needed = [name.strip() for name in needed.split(",") if name.strip()]
+        return targets.with_meta(found, {self.capability: targets.names(needed, self.capability)})
+
+    def own_reply(self, record: Record) -> str:
+        """The reference answer."""
+        return str(record.target)
+
+    def own_verdict(self, record: Record, part: str) -> str:
+        """What a judge says of the reference answer."""
+        return "1.0"
+
+    def score(self, record: Record, text: str) -> Score:
+        """Without a judge there is no score."""
+        return Score(value=None, extracted="", no_answer=not text.strip(), explanation="needs a judge's grade")
+
+    def judged(self, record: Record, text: str, verdicts: Mapping[str, str]) -> Score:
+        """Average the grades ``run1``, ``run2``, ...; fewer than the declared number leave the answer unscored."""
+        grades: list[float] = []
+        while (said := verdicts.get(f"run{len(grades) + 1}")) is not None:
+            grades.append(_grade(record, said))
+        empty = not text.strip()
+        if len(grades) < self.runs:
+            why = "no reference answer" if record.target is None else f"{len(grades)} of {self.runs} grades"
+            return Unjudged(no_answer=empty, explanation=why)
+        return Graded(
+            value=sum(grades) / len(grades),
+            extracted=" ".join(f"{grade:g}" for grade in grades),
+            no_answer=empty,
+            grades=tuple(grades),
+        )
+
+    def requests(self, answers: Iterable[tuple[Record, str]]) -> Iterator[Request]:
+        """Every grading of every answer that has a reference to compare with."""
+        for record, text in answers:
+            for run in range(1, self.runs + 1):
+                if record.target is not None:
+                    yield grading.request(record.id, run, question_of(record), str(record.target), text)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Total with its spread over gradings, by capability and by combination of capabilities; all from 0 to 100."""
+        done = [s for s in scored if isinstance(s.score, Graded)]
+        return [
+            _mean("total", done, ""),
+            *_runs(done),
+            *_tables(done, self.capability),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,58 +121,6 @@ class Graded(Score):
     grades: tuple[float, ...] = ()
 
 
-def grouped_by(options: Options) -> tuple[str, ...]:
-    """Name in ``meta`` that grades are reported by."""
-    return (options.capability,)
-
-
-def prepare(record: Record, options: Options) -> Record:
-    """The record with a reference answer as its target, several joined as alternatives, and a list of capabilities.
-
-    Raises:
-        MalformedError: an answer or a capability is neither a text nor a number.
-    """
-    found = targets.with_target(record, lambda value: "<OR>".join(targets.accepted(value)))
-    needed = record.meta.get(options.capability)
-    if cells.absent(needed):
-        return found
-    if isinstance(needed, str) and cells.as_list(needed) is None:
-        needed = [name.strip() for name in needed.split(",") if name.strip()]
-    return targets.with_meta(found, {options.capability: targets.names(needed, options.capability)})
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The reference answer."""
-    return str(record.target)
-
-
-def own_verdict(record: Record, part: str, options: Options) -> str:
-    """What a judge says of the reference answer."""
-    return "1.0"
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Without a judge there is no score."""
-    return Score(value=None, extracted="", no_answer=not text.strip(), explanation="needs a judge's grade")
-
-
-def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
-    """Average the grades ``run1``, ``run2``, ...; fewer than the declared number leave the answer unscored."""
-    grades: list[float] = []
-    while (said := verdicts.get(f"run{len(grades) + 1}")) is not None:
-        grades.append(_grade(record, said))
-    empty = not text.strip()
-    if len(grades) < options.runs:
-        why = "no reference answer" if record.target is None else f"{len(grades)} of {options.runs} grades"
-        return Unjudged(no_answer=empty, explanation=why)
-    return Graded(
-        value=sum(grades) / len(grades),
-        extracted=" ".join(f"{grade:g}" for grade in grades),
-        no_answer=empty,
-        grades=tuple(grades),
-    )
-
-
 def _grade(record: Record, said: str) -> float:
     try:
         grade = float(said)
@@ -117,26 +129,6 @@ def _grade(record: Record, said: str) -> float:
     if not 0.0 <= grade <= 1.0:
         raise DataError(f"record {shown(record.id)}: a grade is a number from 0 to 1, got {quoted(said)}")
     return grade
-
-
-def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
-    """Every grading of every answer that has a reference to compare with."""
-    for record, text in answers:
-        for run in range(1, options.runs + 1):
-            if record.target is not None:
-                yield grading.request(record.id, run, question_of(record), str(record.target), text)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Total with its spread over gradings, by capability and by combination of capabilities; all from 0 to 100."""
-    done = [s for s in scored if isinstance(s.score, Graded)]
-    return [
-        _mean("total", done, ""),
-        *_runs(done),
-        *_tables(done, options.capability),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
 
 
 def _totals(scored: Sequence[Scored]) -> list[float]:

@@ -22,6 +22,7 @@ from ..image_size import image_size
 from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
+from .base import Scorer
 from .parsing import targets
 from .statistics import rates
 
@@ -44,8 +45,8 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How boxes are written and compared.
+class GroundingScorer(Scorer):
+    """Boxes that must overlap the right one.
 
     Attributes:
         scale: what the model's coordinates count to: 1, 100, 1000; 0 for pixels of the frame.
@@ -77,6 +78,109 @@ class Options:
         if self.scale < 0 or not 0 < self.threshold <= 1:
             raise DataError(f"grounding: scale is at least 0 and threshold from above 0 to 1, not {self}")
 
+    def prepare(self, record: Record) -> Record:
+        """The record with its box in pixels and the size of its image, which the image knows where the table does not.
+
+        A box that lies within one pixel is written in fractions of the image's sides.
+
+        Raises:
+            MalformedError: the target is no box with an area, or nothing tells the size of the image.
+        """
+        if cells.blank(record.target):
+            return targets.with_target(record, targets.box)
+        found = _sized(record)
+        width, height = found.meta["width"], found.meta["height"]
+        sides = targets.box(record.target)
+        if all(0 <= side <= 1 for side in sides):
+            sides = [side * whole for side, whole in zip(sides, (width, height) * 2, strict=True)]
+        x1, y1, x2, y2 = (*sides[:2], sides[0] + sides[2], sides[1] + sides[3]) if self.box == "xywh" else sides
+        if x2 <= x1 or y2 <= y1:
+            raise MalformedError(
+                f"'answer' {record.target!r} encloses nothing; it is read as {self.box} (scorer.box: xyxy | xywh)"
+            )
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            raise MalformedError(f"'answer' {record.target!r} lies outside its image of {width:g} x {height:g} pixels")
+        return targets.with_target(found, lambda _: sides)
+
+    def own_reply(self, record: Record) -> str:
+        """The box as the model would write it."""
+        x1, y1, x2, y2 = self._target(record)
+        left, top, across, down = self._placement(record)
+        sides = [x1 / across + left, y1 / down + top, x2 / across + left, y2 / down + top]
+        if self.order == "yxyx":
+            sides = [sides[i] for i in (1, 0, 3, 2)]
+        return f"[{', '.join(f'{side:.6f}' for side in sides)}]"
+
+    def score(self, record: Record, text: str) -> Located:
+        """Read the box and compare it."""
+        said = self._said(text)
+        if record.target is None:
+            return Located(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
+        right = self._target(record)
+        if said is None:
+            note = "holds no box" if text.strip() else ""
+            return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
+        iou = overlap(self._in_pixels(said, record), right)
+        right_enough = float(iou >= self.threshold - _ROUNDING)
+        return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
+
+    def _target(self, record: Record) -> Box:
+        try:
+            x, y, z, w = (float(value) for value in record.target)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"record {shown(record.id)}: its answer is no box of four numbers: {quoted(record.target)}"
+            ) from None
+        return (x, y, x + z, y + w) if self.box == "xywh" else (x, y, z, w)
+
+    def _said(self, text: str) -> Box | None:
+        """The first box of a reply, x before y, on the model's scale."""
+        found = _TAGS.search(text) if self.tags else None
+        box = _ordered(*map(float, found.groups())) if found else read_box(text)
+        if box is None or self.order == "xyxy":
+            return box
+        y1, x1, y2, x2 = box
+        return x1, y1, x2, y2
+
+    def _placement(self, record: Record) -> tuple[float, float, float, float]:
+        """Where the image lies in the frame: its left and top there, and image pixels per unit there."""
+        width, height = _size_of(record)
+        if self.frame == "resized":
+            columns, rows = resized(width, height, self)
+        else:
+            columns, rows = (max(width, height),) * 2 if self.frame == "padded" else (width, height)
+        # image pixels that the frame is wide and high, and units that the model gives them
+        wide, high = (width, height) if self.frame == "resized" else (columns, rows)
+        units = (self.scale, self.scale) if self.scale else (columns, rows)
+        across, down = wide / units[0], high / units[1]
+        # a square is padded by whole pixels, the odd one after the image
+        left, top = ((wide - width) // 2, (high - height) // 2) if self.frame == "padded" else (0.0, 0.0)
+        return left / across, top / down, across, down
+
+    def _in_pixels(self, box: Box, record: Record) -> Box:
+        """A box of the model in the image's pixels, cut at its edges."""
+        width, height = _size_of(record)
+        left, top, across, down = self._placement(record)
+        x1, x2 = (min(max((side - left) * across, 0.0), width) for side in (box[0], box[2]))
+        y1, y2 = (min(max((side - top) * down, 0.0), height) for side in (box[1], box[3]))
+        return x1, y1, x2, y2
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy and mean overlap, over all and of each split."""
+        groups = rates.split_by(scored, lambda s: s.record.group)
+        each = [(name, members) for name, members in groups.items() if len(groups) > 1]
+        return [
+            rates.accuracy(scored),
+            _mean_iou(scored, ""),
+            *(
+                metric
+                for name, members in each
+                for metric in (rates.accuracy(members, group=name), _mean_iou(members, name))
+            ),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
+
 
 def read_box(text: str) -> Box | None:
     """The first box of a text; None where there is none.
@@ -96,16 +200,6 @@ def read_box(text: str) -> Box | None:
 def _ordered(x1: float, y1: float, x2: float, y2: float) -> Box:
     """Corners with the smaller of each side first."""
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-
-
-def _said(text: str, options: Options) -> Box | None:
-    """The first box of a reply, x before y, on the model's scale."""
-    found = _TAGS.search(text) if options.tags else None
-    box = _ordered(*map(float, found.groups())) if found else read_box(text)
-    if box is None or options.order == "xyxy":
-        return box
-    y1, x1, y2, x2 = box
-    return x1, y1, x2, y2
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -131,31 +225,6 @@ class Located(Score):
     iou: float | None = None
 
 
-def prepare(record: Record, options: Options) -> Record:
-    """The record with its box in pixels and the size of its image, which the image knows where the table does not.
-
-    A box that lies within one pixel is written in fractions of the image's sides.
-
-    Raises:
-        MalformedError: the target is no box with an area, or nothing tells the size of the image.
-    """
-    if cells.blank(record.target):
-        return targets.with_target(record, targets.box)
-    found = _sized(record)
-    width, height = found.meta["width"], found.meta["height"]
-    sides = targets.box(record.target)
-    if all(0 <= side <= 1 for side in sides):
-        sides = [side * whole for side, whole in zip(sides, (width, height) * 2, strict=True)]
-    x1, y1, x2, y2 = (*sides[:2], sides[0] + sides[2], sides[1] + sides[3]) if options.box == "xywh" else sides
-    if x2 <= x1 or y2 <= y1:
-        raise MalformedError(
-            f"'answer' {record.target!r} encloses nothing; it is read as {options.box} (scorer.box: xyxy | xywh)"
-        )
-    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        raise MalformedError(f"'answer' {record.target!r} lies outside its image of {width:g} x {height:g} pixels")
-    return targets.with_target(found, lambda _: sides)
-
-
 def _sized(record: Record) -> Record:
     """The record with the width and height of its image as numbers.
 
@@ -178,40 +247,6 @@ def _sized(record: Record) -> Record:
     return record if same else targets.with_meta(record, sides)
 
 
-def own_reply(record: Record, options: Options) -> str:
-    """The box as the model would write it."""
-    x1, y1, x2, y2 = _target(record, options)
-    left, top, across, down = _placement(record, options)
-    sides = [x1 / across + left, y1 / down + top, x2 / across + left, y2 / down + top]
-    if options.order == "yxyx":
-        sides = [sides[i] for i in (1, 0, 3, 2)]
-    return f"[{', '.join(f'{side:.6f}' for side in sides)}]"
-
-
-def score(record: Record, text: str, options: Options) -> Located:
-    """Read the box and compare it."""
-    said = _said(text, options)
-    if record.target is None:
-        return Located(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
-    right = _target(record, options)
-    if said is None:
-        note = "holds no box" if text.strip() else ""
-        return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
-    iou = overlap(_in_pixels(said, record, options), right)
-    right_enough = float(iou >= options.threshold - _ROUNDING)
-    return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
-
-
-def _target(record: Record, options: Options) -> Box:
-    try:
-        x, y, z, w = (float(value) for value in record.target)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"record {shown(record.id)}: its answer is no box of four numbers: {quoted(record.target)}"
-        ) from None
-    return (x, y, x + z, y + w) if options.box == "xywh" else (x, y, z, w)
-
-
 def _size_of(record: Record) -> tuple[float, float]:
     """Width and height of a record's image in pixels."""
     try:
@@ -222,64 +257,22 @@ def _size_of(record: Record) -> tuple[float, float]:
         ) from None
 
 
-def _placement(record: Record, options: Options) -> tuple[float, float, float, float]:
-    """Where the image lies in what the model measures on: its left and top there, and image pixels per unit there."""
-    width, height = _size_of(record)
-    if options.frame == "resized":
-        columns, rows = resized(width, height, options)
-    else:
-        columns, rows = (max(width, height),) * 2 if options.frame == "padded" else (width, height)
-    # image pixels that the frame is wide and high, and units that the model gives them
-    wide, high = (width, height) if options.frame == "resized" else (columns, rows)
-    units = (options.scale, options.scale) if options.scale else (columns, rows)
-    across, down = wide / units[0], high / units[1]
-    # a square is padded by whole pixels, the odd one after the image
-    left, top = ((wide - width) // 2, (high - height) // 2) if options.frame == "padded" else (0.0, 0.0)
-    return left / across, top / down, across, down
-
-
-def resized(width: float, height: float, options: Options) -> tuple[float, float]:
+def resized(width: float, height: float, scorer: GroundingScorer) -> tuple[float, float]:
     """Sides of an image as Qwen2-VL's processor and those made after it resize it.
 
     Both sides become multiples of ``factor``; where that has more than ``max_pixels``, the largest that has not, and
     where it has less than ``min_pixels``, the smallest that has, of about the image's shape.
     Source: ``smart_resize`` of QwenLM/Qwen2.5-VL, qwen-vl-utils 0.0.8.
     """
-    factor = options.factor
+    factor = scorer.factor
     columns, rows = (round(side / factor) * factor for side in (width, height))
-    if columns * rows > options.max_pixels:
-        ratio = math.sqrt(width * height / options.max_pixels)
+    if columns * rows > scorer.max_pixels:
+        ratio = math.sqrt(width * height / scorer.max_pixels)
         columns, rows = (max(factor, math.floor(side / ratio / factor) * factor) for side in (width, height))
-    elif columns * rows < options.min_pixels:
-        ratio = math.sqrt(options.min_pixels / (width * height))
+    elif columns * rows < scorer.min_pixels:
+        ratio = math.sqrt(scorer.min_pixels / (width * height))
         columns, rows = (math.ceil(side * ratio / factor) * factor for side in (width, height))
     return float(columns), float(rows)
-
-
-def _in_pixels(box: Box, record: Record, options: Options) -> Box:
-    """A box of the model in the image's pixels, cut at its edges."""
-    width, height = _size_of(record)
-    left, top, across, down = _placement(record, options)
-    x1, x2 = (min(max((side - left) * across, 0.0), width) for side in (box[0], box[2]))
-    y1, y2 = (min(max((side - top) * down, 0.0), height) for side in (box[1], box[3]))
-    return x1, y1, x2, y2
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Accuracy and mean overlap, over all and of each split."""
-    groups = rates.split_by(scored, lambda s: s.record.group)
-    each = [(name, members) for name, members in groups.items() if len(groups) > 1]
-    return [
-        rates.accuracy(scored),
-        _mean_iou(scored, ""),
-        *(
-            metric
-            for name, members in each
-            for metric in (rates.accuracy(members, group=name), _mean_iou(members, name))
-        ),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
 
 
 def _mean_iou(scored: Sequence[Scored], group: str) -> Metric:

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from configs.common.words import quoted, shown
 
 from ..types import DataError, Metric, Record, Score, Scored
 from . import hallusion_errors
+from .base import JudgedScorer
 from .hallusion_errors import Checked
 from .judges import correctness
 from .judges.base import Request, Unjudged, question_of
@@ -37,13 +38,10 @@ _SET = ("category", "subcategory", "set_id")
 _PLACE = (*_SET, "figure_id", "question_id", "visual_input")
 """What a record's ``meta`` must say of it."""
 
-OFFLINE = "yes and no by their words, as VLMEvalKit reads them"
-"""What decides without a judge."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to read and report.
+class HallusionScorer(JudgedScorer):
+    """HallusionBench's rules.
 
     Attributes:
         rule: see the top of the file.
@@ -51,13 +49,116 @@ class Options:
             language hallucination and visual illusion; one more request per question about another figure.
     """
 
+    offline: ClassVar[str] = "yes and no by their words, as VLMEvalKit reads them"
+
     rule: Literal["hallusion", "hallusion_vlmevalkit", "hallusion_released"] = "hallusion"
     attribution: bool = False
 
+    def unit(self, record: Record) -> str:
+        """The set: its figures share questions, and its questions share figures."""
+        return "/".join(str(record.meta.get(key, record.id)) for key in _SET)
 
-def unit(record: Record) -> str:
-    """The set: its figures share questions, and its questions share figures."""
-    return "/".join(str(record.meta.get(key, record.id)) for key in _SET)
+    def grouped_by(self) -> tuple[str, ...]:
+        """Names in ``meta`` that figures are reported by."""
+        return ("category", "subcategory")
+
+    def prepare(self, record: Record) -> Record:
+        """The record with ``yes`` or ``no`` as its target, and its place in its set as texts.
+
+        Raises:
+            MalformedError: the target is neither, or a part of the place is missing.
+        """
+        targets.need(record, "hallusion", *_PLACE)
+        place = {name: targets.whole(record.meta[name], name) for name in _PLACE}
+        found = targets.with_target(targets.with_meta(record, place), targets.yes_no)
+        return found if "reference" in record.meta else targets.with_meta(found, {"reference": str(found.target or "")})
+
+    def own_reply(self, record: Record) -> str:
+        """The label."""
+        return str(record.target)
+
+    def credits_empty(self, record: Record) -> bool:
+        """Not to know is right where there is no image to know it from; the release read "no" where nothing is said."""
+        return record.target == "no" if self.rule == "hallusion_released" else _blind(record)
+
+    def own_verdict(self, record: Record, part: str) -> str:
+        """What a judge says of a right answer, and of two that agree."""
+        return "same" if part == "same" else "correct"
+
+    def score(self, record: Record, text: str) -> Score:
+        """Read yes or no by the rule and compare it with the label."""
+        said = read_released(text) if self.rule == "hallusion_released" else read_words(text)
+        if record.target is None:
+            return Score(value=None, extracted=said, no_answer=not said)
+        verdict = UNCLEAR if not said else CORRECT if said == record.target else INCORRECT
+        value = _credit(record, verdict) if self.rule == "hallusion" else float(verdict == CORRECT)
+        return Checked(value=value, extracted=said, no_answer=not read_words(text), verdict=verdict)
+
+    def unused(self) -> str:
+        """Every rule but the official one decides without a judge."""
+        return "" if self.rule == "hallusion" else f"by the rule '{self.rule}'"
+
+    def judged(self, record: Record, text: str, verdicts: Mapping[str, str]) -> Score:
+        """Take the judge's verdict; a rule other than the official one has no use for it."""
+        if self.unused():
+            return self.score(record, text)
+        verdict, same = verdicts.get("correctness"), verdicts.get("same", "")
+        said = read_words(text)
+        if verdict is None:
+            return Unjudged(extracted=said, no_answer=not text.strip())
+        if verdict not in _WORDS or same not in ("", SAME, DIFFERENT):
+            raise DataError(
+                f"record {shown(record.id)}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {quoted(dict(verdicts))}"
+            )
+        return Checked(
+            value=_credit(record, verdict),
+            extracted=said,
+            no_answer=not text.strip(),
+            explanation=f"judge: {_WORDS[verdict]}",
+            verdict=verdict,
+            same=same,
+        )
+
+    def requests(self, answers: Iterable[tuple[Record, str]]) -> Iterator[Request]:
+        """Is each answer right, and (``attribution``) does it agree with the one about figure 0?"""
+        if self.unused():
+            return
+        given = list(answers)
+        for record, text in given:
+            yield correctness.correctness(record.id, question_of(record), record.meta["reference"], text)
+        if self.attribution:
+            original = {_pair(record): text for record, text in given if record.meta["figure_id"] == "0"}
+            for record, text in given:
+                if record.meta["figure_id"] != "0" and _pair(record) in original:
+                    yield correctness.agreement(record.id, text, original[_pair(record)])
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """The figures over all questions and over each category."""
+        counted = scored if self.rule == "hallusion" else [s for s in scored if s.record.image is not None]
+        metrics = [metric for group, members in _groups(counted, self.rule) for metric in self._figures(members, group)]
+        return [*metrics, rates.no_answer(counted), *rates.unscored(counted)]
+
+    def _figures(self, scored: Sequence[Scored], group: str) -> list[Metric]:
+        accuracy = rates.accuracy(scored, name="aAcc", group=group)
+        if self.rule == "hallusion_released":
+            return [accuracy]
+        pairs = _complete(scored, lambda s: _pair(s.record))
+        seen = [s for s in scored if not _blind(s.record)]
+        figures = _complete(seen, lambda s: _key(s.record, (*_SET, "figure_id")))
+        metrics = [accuracy, _all_right("qAcc", pairs, group), _all_right("fAcc", figures, group)]
+        metrics.append(_average(scored, figures, pairs, group))
+        if self.rule == "hallusion_vlmevalkit":
+            return metrics
+        easy = [s for s in scored if s.record.meta["visual_input"] != "2"]
+        hard = [s for s in scored if s.record.meta["visual_input"] == "2"]
+        return [
+            *metrics,
+            _all_right("easy_aAcc", _complete(easy, lambda s: _pair(s.record)), group),
+            _all_right("hard_aAcc", _complete(hard, lambda s: _pair(s.record)), group),
+            *_shares(figures, group),
+            *hallusion_errors.bias(scored, group),
+            *hallusion_errors.attribution(scored, _checks(scored), group),
+        ]
 
 
 def read_words(text: str) -> str:
@@ -72,75 +173,6 @@ def read_released(text: str) -> str:
     return "yes" if "yes" in text.lower() else "no"
 
 
-def grouped_by(options: Options) -> tuple[str, ...]:
-    """Names in ``meta`` that figures are reported by."""
-    return ("category", "subcategory")
-
-
-def prepare(record: Record, options: Options) -> Record:
-    """The record with ``yes`` or ``no`` as its target, and its place in its set as texts.
-
-    Raises:
-        MalformedError: the target is neither, or a part of the place is missing.
-    """
-    targets.need(record, "hallusion", *_PLACE)
-    place = {name: targets.whole(record.meta[name], name) for name in _PLACE}
-    found = targets.with_target(targets.with_meta(record, place), targets.yes_no)
-    return found if "reference" in record.meta else targets.with_meta(found, {"reference": str(found.target or "")})
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The label."""
-    return str(record.target)
-
-
-def credits_empty(record: Record, options: Options) -> bool:
-    """Not to know is right where there is no image to know it from; the release read "no" where nothing is said."""
-    return record.target == "no" if options.rule == "hallusion_released" else _blind(record)
-
-
-def own_verdict(record: Record, part: str, options: Options) -> str:
-    """What a judge says of a right answer, and of two that agree."""
-    return "same" if part == "same" else "correct"
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Read yes or no by the rule and compare it with the label."""
-    said = read_released(text) if options.rule == "hallusion_released" else read_words(text)
-    if record.target is None:
-        return Score(value=None, extracted=said, no_answer=not said)
-    verdict = UNCLEAR if not said else CORRECT if said == record.target else INCORRECT
-    value = _credit(record, verdict) if options.rule == "hallusion" else float(verdict == CORRECT)
-    return Checked(value=value, extracted=said, no_answer=not read_words(text), verdict=verdict)
-
-
-def asks(options: Options) -> bool:
-    """Whether the rule has a use for a judge: the official one alone has."""
-    return options.rule == "hallusion"
-
-
-def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
-    """Take the judge's verdict; a rule other than the official one has no use for it."""
-    if not asks(options):
-        return score(record, text, options)
-    verdict, same = verdicts.get("correctness"), verdicts.get("same", "")
-    said = read_words(text)
-    if verdict is None:
-        return Unjudged(extracted=said, no_answer=not text.strip())
-    if verdict not in _WORDS or same not in ("", SAME, DIFFERENT):
-        raise DataError(
-            f"record {shown(record.id)}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {quoted(dict(verdicts))}"
-        )
-    return Checked(
-        value=_credit(record, verdict),
-        extracted=said,
-        no_answer=not text.strip(),
-        explanation=f"judge: {_WORDS[verdict]}",
-        verdict=verdict,
-        same=same,
-    )
-
-
 def _credit(record: Record, verdict: str) -> float:
     """1 for a right answer, and for not knowing where there is no image to know it from."""
     return float(verdict == CORRECT or (verdict == UNCLEAR and _blind(record)))
@@ -148,29 +180,6 @@ def _credit(record: Record, verdict: str) -> float:
 
 def _blind(record: Record) -> bool:
     return bool(record.meta["category"] == "VS" and record.meta["figure_id"] == "0")
-
-
-def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
-    """Is each answer right, and (``attribution``) does it agree with the one about figure 0?"""
-    if not asks(options):
-        return
-    given = list(answers)
-    for record, text in given:
-        yield correctness.correctness(record.id, question_of(record), record.meta["reference"], text)
-    if options.attribution:
-        original = {_pair(record): text for record, text in given if record.meta["figure_id"] == "0"}
-        for record, text in given:
-            if record.meta["figure_id"] != "0" and _pair(record) in original:
-                yield correctness.agreement(record.id, text, original[_pair(record)])
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """The figures over all questions and over each category."""
-    counted = scored if options.rule == "hallusion" else [s for s in scored if s.record.image is not None]
-    metrics = [
-        metric for group, members in _groups(counted, options.rule) for metric in _figures(members, group, options)
-    ]
-    return [*metrics, rates.no_answer(counted), *rates.unscored(counted)]
 
 
 def _groups(scored: Sequence[Scored], rule: str) -> Iterator[tuple[str, Sequence[Scored]]]:
@@ -184,29 +193,6 @@ def _groups(scored: Sequence[Scored], rule: str) -> Iterator[tuple[str, Sequence
 def _subcategory(item: Scored) -> str:
     """As VLMEvalKit's table names it, e.g. ``VD_ocr``."""
     return f"{item.record.meta['category']}_{item.record.meta['subcategory']}"
-
-
-def _figures(scored: Sequence[Scored], group: str, options: Options) -> list[Metric]:
-    accuracy = rates.accuracy(scored, name="aAcc", group=group)
-    if options.rule == "hallusion_released":
-        return [accuracy]
-    pairs = _complete(scored, lambda s: _pair(s.record))
-    seen = [s for s in scored if not _blind(s.record)]
-    figures = _complete(seen, lambda s: _key(s.record, (*_SET, "figure_id")))
-    metrics = [accuracy, _all_right("qAcc", pairs, group), _all_right("fAcc", figures, group)]
-    metrics.append(_average(scored, figures, pairs, group))
-    if options.rule == "hallusion_vlmevalkit":
-        return metrics
-    easy = [s for s in scored if s.record.meta["visual_input"] != "2"]
-    hard = [s for s in scored if s.record.meta["visual_input"] == "2"]
-    return [
-        *metrics,
-        _all_right("easy_aAcc", _complete(easy, lambda s: _pair(s.record)), group),
-        _all_right("hard_aAcc", _complete(hard, lambda s: _pair(s.record)), group),
-        *_shares(figures, group),
-        *hallusion_errors.bias(scored, group),
-        *hallusion_errors.attribution(scored, _checks(scored), group),
-    ]
 
 
 def _checks(scored: Sequence[Scored]) -> dict[str, Checked]:

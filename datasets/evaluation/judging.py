@@ -1,12 +1,4 @@
-"""Benchmarks whose answers a judge helps to score: what to ask it, scores from its verdicts, and what was used.
-
-A scorer that can use a judge has, next to ``score`` and ``summarize``:
-
-- ``requests(answers, options)``: what a judge must be asked about some answers; nothing where its rules decide;
-- ``judged(record, text, verdicts, options)``: the score with the verdicts on that record, pure like ``score``;
-- ``OFFLINE``: what decides when there is no judge; "" where nothing does;
-- ``RECORDED``, where the authors' result files keep a judge's verdicts next to the replies: the name of that field;
-- ``asks(options)``, where some of its rules have no use for a judge: whether the chosen one has.
+"""Benchmarks whose answers a judge helps to score (`base.JudgedScorer`): what to ask it, and scores from its verdicts.
 
 Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded verdicts serve as well.
 """
@@ -17,7 +9,8 @@ from collections.abc import Iterable
 
 from ..declaration import Benchmark
 from ..types import Record
-from . import Evaluation, Scorer
+from . import Evaluation, benchmark_scorer
+from .base import JudgedScorer
 from .judges.base import Request, Verdicts
 
 
@@ -27,7 +20,7 @@ def uses_judge(benchmark: Benchmark) -> bool:
     Raises:
         DataError: unknown scorer or option.
     """
-    return Scorer(benchmark).uses_judge
+    return benchmark_scorer(benchmark).uses_judge
 
 
 def recorded_field(benchmark: Benchmark) -> str:
@@ -36,7 +29,8 @@ def recorded_field(benchmark: Benchmark) -> str:
     Raises:
         DataError: unknown scorer or option.
     """
-    return str(getattr(Scorer(benchmark).module, "RECORDED", ""))
+    rule = benchmark_scorer(benchmark).rule
+    return rule.recorded if isinstance(rule, JudgedScorer) else ""
 
 
 def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) -> list[Request]:
@@ -49,9 +43,7 @@ def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) 
     Raises:
         DataError: the scorer has no use for a judge.
     """
-    scorer = Scorer(benchmark)
-    scorer.check_judge()
-    return list(scorer.module.requests(answers, scorer.options))
+    return list(benchmark_scorer(benchmark).with_judge().requests(answers))
 
 
 def evaluate_judged(
@@ -67,7 +59,7 @@ def evaluate_judged(
     Raises:
         DataError: the scorer has no use for verdicts, there are none on any of the records, or one is malformed.
     """
-    return Scorer(benchmark).evaluate(answers, verdicts)
+    return benchmark_scorer(benchmark).evaluate(answers, verdicts)
 
 
 def method(benchmark: Benchmark, judge: str | None) -> str:
@@ -77,10 +69,9 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
         benchmark: names the scorer.
         judge: name of the judge that was asked; None if there was none.
     """
-    scorer = Scorer(benchmark)
-    if not scorer.uses_judge:
+    scorer = benchmark_scorer(benchmark).judged
+    if scorer is None:
         return ""
     if judge:
         return f"judge: {judge}"
-    offline = scorer.module.OFFLINE
-    return f"no judge: {offline}" if offline else "no judge, and nothing decides without one: not scored"
+    return f"no judge: {scorer.offline}" if scorer.offline else "no judge, and nothing decides without one: not scored"

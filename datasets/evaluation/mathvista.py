@@ -14,11 +14,12 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
+from .base import JudgedScorer
 from .judges import extraction
 from .judges.base import Request, Unjudged, question_of
 from .parsing import letters, levenshtein, numbers, targets
@@ -27,20 +28,18 @@ from .statistics import rates
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
 
-OFFLINE = "answers by the rules of extract_answer.py, which leave longer texts empty"
-"""What decides without a judge."""
-RECORDED = "extraction"
-"""Field of the authors' result files that holds what their judge extracted."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to extract and report.
+class MathVistaScorer(JudgedScorer):
+    """MathVista's extraction and comparison.
 
     Attributes:
         quick_extract: read 'The answer is "...".' without a judge.
         by: names in a record's ``meta`` to report separately by; a list counts for each of its members.
     """
+
+    offline: ClassVar[str] = "answers by the rules of extract_answer.py, which leave longer texts empty"
+    recorded: ClassVar[str] = "extraction"
 
     quick_extract: bool = False
     by: tuple[str, ...] = (
@@ -55,24 +54,79 @@ class Options:
         "skills",
     )
 
+    def grouped_by(self) -> tuple[str, ...]:
+        """What ``by`` names."""
+        return self.by
 
-def prepare(record: Record, options: Options) -> Record:
-    """The record with its answer in the form that extractions are brought into.
+    def prepare(self, record: Record) -> Record:
+        """The record with its answer in the form that extractions are brought into.
 
-    Raises:
-        MalformedError: it does not say what kind of question it is, or its answer is not of that kind.
-    """
-    targets.need(record, "mathvista", "question_type", "answer_type")
-    meta = record.meta
-    for name, known in (("question_type", QUESTION_TYPES), ("answer_type", ANSWER_TYPES)):
-        if meta[name] not in known:
-            raise MalformedError(f"'{name}' should be {' or '.join(known)}, got {meta[name]!r}")
-    choices = [] if cells.blank(meta.get("choices")) else cells.as_list(meta["choices"])
-    if choices is None or (meta["question_type"] == "multi_choice" and not choices):
-        raise MalformedError(f"'choices' should be a list of options, got {meta.get('choices')!r}")
-    found = targets.with_meta(record, {"choices": [cells.as_text(choice, "choices") for choice in choices]})
-    found = targets.with_meta(found, {"precision": _precision(found)} | _named(meta, options.by))
-    return targets.with_target(found, lambda value: _answer(found, value))
+        Raises:
+            MalformedError: it does not say what kind of question it is, or its answer is not of that kind.
+        """
+        targets.need(record, "mathvista", "question_type", "answer_type")
+        meta = record.meta
+        for name, known in (("question_type", QUESTION_TYPES), ("answer_type", ANSWER_TYPES)):
+            if meta[name] not in known:
+                raise MalformedError(f"'{name}' should be {' or '.join(known)}, got {meta[name]!r}")
+        choices = [] if cells.blank(meta.get("choices")) else cells.as_list(meta["choices"])
+        if choices is None or (meta["question_type"] == "multi_choice" and not choices):
+            raise MalformedError(f"'choices' should be a list of options, got {meta.get('choices')!r}")
+        found = targets.with_meta(record, {"choices": [cells.as_text(choice, "choices") for choice in choices]})
+        found = targets.with_meta(found, {"precision": _precision(found)} | _named(meta, self.by))
+        return targets.with_target(found, lambda value: _answer(found, value))
+
+    def own_reply(self, record: Record) -> str:
+        """The answer."""
+        return str(record.target)
+
+    def own_verdict(self, record: Record, part: str) -> str:
+        """What a judge copies out of a right reply: the letter of the option, or the answer."""
+        if record.meta["question_type"] == "multi_choice":
+            return string.ascii_uppercase[record.meta["choices"].index(record.target)]
+        return str(record.target)
+
+    def credits_empty(self, record: Record) -> bool:
+        """The official script takes the nearest option to nothing, the shortest one."""
+        return bool(record.meta["question_type"] == "multi_choice")
+
+    def score(self, record: Record, text: str) -> Score:
+        """Score by the rules alone."""
+        said = extract(record, text, self.quick_extract)
+        note = "the rules find no answer, and no judge was asked" if said is None else ""
+        return _score(record, said or "", note)
+
+    def judged(self, record: Record, text: str, verdicts: Mapping[str, str]) -> Score:
+        """Score with what a judge extracted; a text that it was asked about in vain has no score."""
+        said = verdicts.get("verdict")
+        if said is None:
+            said = extract(record, text, self.quick_extract)
+        if said is None:
+            return Unjudged()
+        return _score(record, said, "extracted by the judge" if "verdict" in verdicts else "")
+
+    def requests(self, answers: Iterable[tuple[Record, str]]) -> Iterator[Request]:
+        """What a judge is to extract: every text that the rules leave to it."""
+        for record, text in answers:
+            if extract(record, text, self.quick_extract) is None:
+                meta = record.meta
+                yield extraction.request(record.id, question_of(record), meta["choices"], meta["answer_type"], text)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy as official, with empty extractions wrong, and under the robust reading; then the tables."""
+        done = [s for s in scored if s.score.value is not None]
+        clusters = [rates.image(s) for s in done]
+        strict = [0.0 if s.score.no_answer else s.score.value or 0.0 for s in done]
+        understood = [float(lenient(s.record, s.text) == s.record.target) for s in done]
+        return [
+            rates.accuracy(scored),
+            rates.count("correct", sum(s.score.value == 1.0 for s in done), len(done)),
+            rates.mean("accuracy_ignoring_empty", strict, clusters=clusters),
+            rates.mean("lenient_accuracy", understood, clusters=clusters),
+            *_tables(done, self.by),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def _named(meta: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str | list[str]]:
@@ -112,23 +166,6 @@ def _answer(record: Record, value: object) -> str:
     if answer is None or (record.meta["answer_type"] == "integer" and float(said) != int(answer)):
         raise MalformedError(f"'answer' should be of the kind {record.meta['answer_type']}, got {value!r}")
     return answer
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The answer."""
-    return str(record.target)
-
-
-def own_verdict(record: Record, part: str, options: Options) -> str:
-    """What a judge copies out of a right reply: the letter of the option, or the answer."""
-    if record.meta["question_type"] == "multi_choice":
-        return string.ascii_uppercase[record.meta["choices"].index(record.target)]
-    return str(record.target)
-
-
-def credits_empty(record: Record, options: Options) -> bool:
-    """The official script takes the nearest option to nothing, the shortest one."""
-    return bool(record.meta["question_type"] == "multi_choice")
 
 
 def extract(record: Record, text: str, quick: bool) -> str | None:
@@ -172,52 +209,10 @@ def _choice(said: str, choices: Sequence[str]) -> str:
     return levenshtein.nearest(said, choices)
 
 
-def score(record: Record, text: str, options: Options) -> Score:
-    """Score by the rules alone."""
-    said = extract(record, text, options.quick_extract)
-    note = "the rules find no answer, and no judge was asked" if said is None else ""
-    return _score(record, said or "", note)
-
-
-def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Options) -> Score:
-    """Score with what a judge extracted; a text that it was asked about in vain has no score."""
-    said = verdicts.get("verdict")
-    if said is None:
-        said = extract(record, text, options.quick_extract)
-    if said is None:
-        return Unjudged()
-    return _score(record, said, "extracted by the judge" if "verdict" in verdicts else "")
-
-
-def requests(answers: Iterable[tuple[Record, str]], options: Options) -> Iterator[Request]:
-    """What a judge is to extract: every text that the rules leave to it."""
-    for record, text in answers:
-        if extract(record, text, options.quick_extract) is None:
-            meta = record.meta
-            yield extraction.request(record.id, question_of(record), meta["choices"], meta["answer_type"], text)
-
-
 def _score(record: Record, said: str, note: str) -> Score:
     answer = normalise(record, said)
     value = None if record.target is None else float(answer == record.target)
     return Score(value=value, extracted=answer or "", no_answer=not said.strip() or answer is None, explanation=note)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Accuracy as official, with empty extractions wrong, and as a reader would have understood; then the tables."""
-    done = [s for s in scored if s.score.value is not None]
-    clusters = [rates.image(s) for s in done]
-    strict = [0.0 if s.score.no_answer else s.score.value or 0.0 for s in done]
-    understood = [float(lenient(s.record, s.text) == s.record.target) for s in done]
-    return [
-        rates.accuracy(scored),
-        rates.count("correct", sum(s.score.value == 1.0 for s in done), len(done)),
-        rates.mean("accuracy_ignoring_empty", strict, clusters=clusters),
-        rates.mean("lenient_accuracy", understood, clusters=clusters),
-        *_tables(done, options.by),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
 
 
 def lenient(record: Record, text: str) -> str | None:

@@ -10,22 +10,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..registration.mme import COGNITION, PERCEPTION
 from ..types import Metric, Record, Score, Scored
+from .base import Scorer
 from .parsing import targets
 from .statistics import intervals, rates
-
-PERCEPTION = (
-    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
-)  # fmt: skip
-COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 
 _FULL_PAIR = 2
 _SPACES = str.maketrans("\n\t", "  ")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """MME has nothing to choose."""
+class MmeScorer(Scorer):
+    """MME's rule; there is nothing to choose."""
+
+    def unit(self, record: Record) -> str:
+        """The pair of an image."""
+        return f"{record.group}/{record.meta.get('pair', record.id)}"
+
+    def prepare(self, record: Record) -> Record:
+        """The record with ``yes`` or ``no`` as its target.
+
+        Raises:
+            MalformedError: the target is neither, or the record does not say what pair it belongs to.
+        """
+        targets.need(record, "mme", "pair")
+        return targets.with_target(record, targets.yes_no)
+
+    def own_reply(self, record: Record) -> str:
+        """The label."""
+        return str(record.target)
+
+    def score(self, record: Record, text: str) -> Score:
+        """Read yes or no and compare it; a text that says neither is wrong."""
+        said = first_four(text)
+        value = None if record.target is None else float(said == record.target)
+        return Score(value=value, extracted=said, no_answer=not said)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Perception and cognition, then score, accuracies and confusion counts of every subtask."""
+        tasks = rates.split_by(scored, lambda s: s.record.group)
+        ordered = [task for task in (*PERCEPTION, *COGNITION) if task in tasks]
+        ordered += [task for task in tasks if task not in ordered]
+        rows = {task: _subtask(task, tasks[task]) for task in ordered}
+        return [
+            _sum("perception", PERCEPTION, rows),
+            _sum("cognition", COGNITION, rows),
+            *(metric for task in ordered for metric in rows[task]),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def first_four(text: str) -> str:
@@ -37,48 +71,6 @@ def first_four(text: str) -> str:
     if head in ("yes", "no"):
         return head
     return next((word for word in ("yes", "no") if word in head[:4]), "")
-
-
-def unit(record: Record) -> str:
-    """The pair of an image."""
-    return f"{record.group}/{record.meta.get('pair', record.id)}"
-
-
-def prepare(record: Record, options: Options) -> Record:
-    """The record with ``yes`` or ``no`` as its target.
-
-    Raises:
-        MalformedError: the target is neither, or the record does not say what pair it belongs to.
-    """
-    targets.need(record, "mme", "pair")
-    return targets.with_target(record, targets.yes_no)
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The label."""
-    return str(record.target)
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Read yes or no and compare it; a text that says neither is wrong."""
-    said = first_four(text)
-    value = None if record.target is None else float(said == record.target)
-    return Score(value=value, extracted=said, no_answer=not said)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Perception and cognition, then score, accuracies and confusion counts of every subtask."""
-    tasks = rates.split_by(scored, lambda s: s.record.group)
-    ordered = [task for task in (*PERCEPTION, *COGNITION) if task in tasks]
-    ordered += [task for task in tasks if task not in ordered]
-    rows = {task: _subtask(task, tasks[task]) for task in ordered}
-    return [
-        _sum("perception", PERCEPTION, rows),
-        _sum("cognition", COGNITION, rows),
-        *(metric for task in ordered for metric in rows[task]),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
 
 
 def _sum(group: str, names: Sequence[str], rows: dict[str, list[Metric]]) -> Metric:

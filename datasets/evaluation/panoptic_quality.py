@@ -14,16 +14,65 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from configs.common.safe_json import parse_json
 
 from ..types import Metric, Record, Score, Scored
+from .base import Scorer, Submission
+from .submission import PANOPTIC
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """There is nothing to choose: the rule is COCO's."""
+class PanopticQualityScorer(Scorer):
+    """COCO's rule; there is nothing to choose."""
+
+    submission: ClassVar[Submission | None] = PANOPTIC
+
+    def own_reply(self, record: Record) -> str:
+        """What is said of a map that is the true one: every segment but crowds is matched, with an overlap of 1."""
+        number = Counter(segment["category_id"] for segment in record.target if not segment["iscrowd"])
+        return json.dumps({"quality": {str(category): [num, num, 0, 0] for category, num in number.items()}})
+
+    def score(self, record: Record, text: str) -> Measured:
+        """Read an image's matches; its value is their panoptic quality regardless of class, 1 for nothing at all."""
+        try:
+            content = parse_json(text)
+            tallies = {int(name): _tally(row) for name, row in content["quality"].items()}
+            unlisted = int(content.get("unlisted", 0))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return Measured(value=None, extracted="", no_answer=True, explanation=f"says nothing of a map ({error!r})")
+        whole = total(tallies.values())
+        said = f"{whole.tp} of {whole.tp + whole.fn} segments found, {whole.fp} too many"
+        return Measured(
+            value=whole.pq if whole.occurs else 1.0, extracted=said, tallies=tallies, unlisted=unlisted, explanation=""
+        )
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """PQ, SQ and RQ over all classes, things and stuff, and of every class; images without a map are left out."""
+        each: dict[int, list[Tally]] = defaultdict(list)
+        categories: dict[int, tuple[str, bool]] = {}
+        counted = unlisted = 0
+        for item in scored:
+            if isinstance(item.score, Measured) and item.score.tallies is not None:
+                counted += 1
+                unlisted += item.score.unlisted
+                categories |= item.record.meta["categories"]
+                for category, tally in item.score.tallies.items():
+                    each[category].append(tally)
+        sums = {category: total(tallies) for category, tallies in sorted(each.items())}
+        sums = {category: tally for category, tally in sums.items() if tally.occurs}
+        things = [tally for category, tally in sums.items() if categories[category][1]]
+        stuff = [tally for category, tally in sums.items() if not categories[category][1]]
+        groups = {"": list(sums.values()), "things": things, "stuff": stuff}
+        metrics = [metric for name, members in groups.items() for metric in _averages(members, name, counted)]
+        if unlisted:
+            metrics.append(Metric(name="unlisted_segments", value=unlisted, num=counted, kind="count"))
+        for category, tally in sums.items():
+            group, num = f"class/{categories[category][0]}", sum(t.occurs for t in each[category])
+            metrics += _averages([tally], group, num)[:3]
+            metrics += [Metric(name=n, value=getattr(tally, n), num=num, group=group, kind="count") for n in _COUNTS]
+        return metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,57 +136,9 @@ class Measured(Score):
     unlisted: int = 0
 
 
-def own_reply(record: Record, options: Options) -> str:
-    """What is said of a map that is the true one: every segment but crowds is matched, with an overlap of 1."""
-    number = Counter(segment["category_id"] for segment in record.target if not segment["iscrowd"])
-    return json.dumps({"quality": {str(category): [num, num, 0, 0] for category, num in number.items()}})
-
-
-def score(record: Record, text: str, options: Options) -> Measured:
-    """Read an image's matches; its value is their panoptic quality without regard to classes, 1 for nothing at all."""
-    try:
-        content = parse_json(text)
-        tallies = {int(name): _tally(row) for name, row in content["quality"].items()}
-        unlisted = int(content.get("unlisted", 0))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return Measured(value=None, extracted="", no_answer=True, explanation=f"says nothing of a map ({error!r})")
-    whole = total(tallies.values())
-    said = f"{whole.tp} of {whole.tp + whole.fn} segments found, {whole.fp} too many"
-    return Measured(
-        value=whole.pq if whole.occurs else 1.0, extracted=said, tallies=tallies, unlisted=unlisted, explanation=""
-    )
-
-
 def _tally(row: Any) -> Tally:
     iou, tp, fp, fn = row
     return Tally(iou=float(iou), tp=int(tp), fp=int(fp), fn=int(fn))
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """PQ, SQ and RQ over all classes, things and stuff, and of every class; images without a map are left out."""
-    each: dict[int, list[Tally]] = defaultdict(list)
-    categories: dict[int, tuple[str, bool]] = {}
-    counted = unlisted = 0
-    for item in scored:
-        if isinstance(item.score, Measured) and item.score.tallies is not None:
-            counted += 1
-            unlisted += item.score.unlisted
-            categories |= item.record.meta["categories"]
-            for category, tally in item.score.tallies.items():
-                each[category].append(tally)
-    sums = {category: total(tallies) for category, tallies in sorted(each.items())}
-    sums = {category: tally for category, tally in sums.items() if tally.occurs}
-    things = [tally for category, tally in sums.items() if categories[category][1]]
-    stuff = [tally for category, tally in sums.items() if not categories[category][1]]
-    groups = {"": list(sums.values()), "things": things, "stuff": stuff}
-    metrics = [metric for name, members in groups.items() for metric in _averages(members, name, counted)]
-    if unlisted:
-        metrics.append(Metric(name="unlisted_segments", value=unlisted, num=counted, kind="count"))
-    for category, tally in sums.items():
-        group, num = f"class/{categories[category][0]}", sum(t.occurs for t in each[category])
-        metrics += _averages([tally], group, num)[:3]
-        metrics += [Metric(name=n, value=getattr(tally, n), num=num, group=group, kind="count") for n in _COUNTS]
-    return metrics
 
 
 _COUNTS = ("tp", "fp", "fn")

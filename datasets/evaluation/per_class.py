@@ -21,14 +21,15 @@ from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
 from . import yes_no
+from .base import Scorer
 from .parsing import targets
 from .statistics import intervals, rates
 from .statistics.intervals import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to read and report.
+class PerClassScorer(Scorer):
+    """Accuracy of each class, and over the best and the worst.
 
     Attributes:
         rule: ``yes_no`` reads as POPE does; ``class_name`` looks for the name of a class.
@@ -43,26 +44,61 @@ class Options:
         if self.extremes < 1:
             raise DataError(f"per_class: extremes must be at least 1, not {self.extremes}")
 
+    def grouped_by(self) -> tuple[str, ...]:
+        """Name in ``meta`` that accuracy is reported by."""
+        return ("class",)
 
-def grouped_by(options: Options) -> tuple[str, ...]:
-    """Name in ``meta`` that accuracy is reported by."""
-    return ("class",)
+    def prepare(self, record: Record) -> Record:
+        """The record with ``yes`` or ``no``, or the name of a class, as its target.
 
+        Raises:
+            MalformedError: the target is none of these, or the record lacks its class, or the names of all classes.
+        """
+        targets.need(record, "per_class", "class", *(["names"] if self.rule == "class_name" else []))
+        if self.rule == "yes_no":
+            return targets.with_target(record, targets.yes_no)
+        names = cells.as_list(record.meta["names"])
+        if not names or not all(isinstance(name, str) for name in names):
+            raise MalformedError(f"'names' should be a list of class names, got {record.meta['names']!r}")
+        found = record if not isinstance(record.meta["names"], str) else targets.with_meta(record, {"names": names})
+        return targets.with_target(found, lambda value: _named(targets.text(value), tuple(names)))
 
-def prepare(record: Record, options: Options) -> Record:
-    """The record with ``yes`` or ``no``, or the name of a class, as its target.
+    def own_reply(self, record: Record) -> str:
+        """The label, or the name of the class."""
+        return str(record.target)
 
-    Raises:
-        MalformedError: the target is none of these, or the record lacks its class, or the names of all classes.
-    """
-    targets.need(record, "per_class", "class", *(["names"] if options.rule == "class_name" else []))
-    if options.rule == "yes_no":
-        return targets.with_target(record, targets.yes_no)
-    names = cells.as_list(record.meta["names"])
-    if not names or not all(isinstance(name, str) for name in names):
-        raise MalformedError(f"'names' should be a list of class names, got {record.meta['names']!r}")
-    found = record if not isinstance(record.meta["names"], str) else targets.with_meta(record, {"names": names})
-    return targets.with_target(found, lambda value: _named(targets.text(value), tuple(names)))
+    def credits_empty(self, record: Record) -> bool:
+        """POPE's rule reads yes where nothing is said."""
+        return bool(self.rule == "yes_no" and record.target == "yes")
+
+    def score(self, record: Record, text: str) -> Score:
+        """Read a text by the rule and compare it with the target."""
+        if self.rule == "yes_no":
+            return yes_no.YesNoScorer().score(record, text)
+        names = record.meta.get("names")
+        if not names:
+            raise DataError(
+                f"record {shown(record.id)} has no class names: the rule class_name needs a reader that gives them"
+            )
+        said = read_class(text, tuple(names))
+        value = None if record.target is None else float(said == record.target)
+        note = "names no class, or several" if not said and text.strip() else ""
+        return Score(value=value, extracted=said, no_answer=not said, explanation=note)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """The average over the classes, the best and the worst, the share of right answers, and every class."""
+        groups = rates.by_meta([s for s in scored if s.score.value is not None], "class")
+        each = {name: _estimate(members) for name, members in groups.items()}
+        ranked = sorted(each, key=lambda name: (-each[name].value, f"class/{name}"))
+        best, worst = ranked[: self.extremes], ranked[-self.extremes :]
+        averages = {"average": ranked, f"top_{self.extremes}": best, f"bottom_{self.extremes}": worst}
+        return [
+            *(_average(name, [(each[c], len(groups[c])) for c in classes]) for name, classes in averages.items()),
+            rates.accuracy(scored),
+            *(rates.metric("accuracy", each[name], len(groups[name]), group=f"class/{name}") for name in each),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def _named(value: str, names: tuple[str, ...]) -> str:
@@ -70,31 +106,6 @@ def _named(value: str, names: tuple[str, ...]) -> str:
     if not said:
         raise MalformedError(f"'answer' {value!r} is the name of no class, or of several")
     return said
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The label, or the name of the class."""
-    return str(record.target)
-
-
-def credits_empty(record: Record, options: Options) -> bool:
-    """POPE's rule reads yes where nothing is said."""
-    return bool(options.rule == "yes_no" and record.target == "yes")
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Read a text by the rule and compare it with the target."""
-    if options.rule == "yes_no":
-        return yes_no.score(record, text, yes_no.Options())
-    names = record.meta.get("names")
-    if not names:
-        raise DataError(
-            f"record {shown(record.id)} has no class names: the rule class_name needs a reader that gives them"
-        )
-    said = read_class(text, tuple(names))
-    value = None if record.target is None else float(said == record.target)
-    note = "names no class, or several" if not said and text.strip() else ""
-    return Score(value=value, extracted=said, no_answer=not said, explanation=note)
 
 
 def read_class(text: str, names: tuple[str, ...]) -> str:
@@ -134,22 +145,6 @@ def _forms(name: str) -> list[str]:
 def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(_classes(names), key=lambda form: (-len(form), form))
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """The average over the classes, the best and the worst, the share of right answers, and every class."""
-    groups = rates.by_meta([s for s in scored if s.score.value is not None], "class")
-    each = {name: _estimate(members) for name, members in groups.items()}
-    ranked = sorted(each, key=lambda name: (-each[name].value, f"class/{name}"))
-    best, worst = ranked[: options.extremes], ranked[-options.extremes :]
-    averages = {"average": ranked, f"top_{options.extremes}": best, f"bottom_{options.extremes}": worst}
-    return [
-        *(_average(name, [(each[c], len(groups[c])) for c in classes]) for name, classes in averages.items()),
-        rates.accuracy(scored),
-        *(rates.metric("accuracy", each[name], len(groups[name]), group=f"class/{name}") for name in each),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
 
 
 def _estimate(scored: Sequence[Scored]) -> Estimate:

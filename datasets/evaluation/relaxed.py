@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 from ..types import DataError, Metric, Record, Score, Scored
 from . import exact_match
+from .base import Scorer
 from .parsing import numbers, targets
 from .statistics import rates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How far a number may be off.
+class RelaxedScorer(Scorer):
+    """Short answers in which a number may be off.
 
     Attributes:
         tolerance: share of the right number, both ways.
@@ -33,6 +34,48 @@ class Options:
         """Check the range."""
         if not 0 <= self.tolerance < 1:
             raise DataError(f"relaxed: tolerance must be from 0 to below 1, not {self.tolerance}")
+
+    def prepare(self, record: Record) -> Record:
+        """The record with one accepted answer, or a list of several, as its target.
+
+        Raises:
+            MalformedError: an answer is neither a text nor a number.
+        """
+        return targets.with_target(record, lambda value: exact_match.one_or_several(value, str.strip))
+
+    def own_reply(self, record: Record) -> str:
+        """The first accepted answer."""
+        return _targets(record)[0]
+
+    def score(self, record: Record, text: str) -> Score:
+        """Compare a text with every accepted answer; the best one counts."""
+        said = text.strip()
+        value = (
+            None if record.target is None else float(any(matches(said, t, self.tolerance) for t in _targets(record)))
+        )
+        return Score(value=value, extracted=said, no_answer=not said)
+
+    def _lenient(self, scored: Scored) -> float:
+        """Credit had the text been read as a reader would, periods at its end aside."""
+        said = scored.text.strip().rstrip(".").rstrip()
+        return float(any(lenient_matches(said, target, self.tolerance) for target in _targets(scored.record)))
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Mean over the groups, if there are several; accuracy over all and of each; under the robust reading."""
+        groups = rates.split_by(scored, lambda s: s.record.group)
+        several = len(groups) > 1
+        each = [rates.accuracy(members, group=name) for name, members in groups.items() if several]
+        credits = [[(s.score.value, rates.image(s)) for s in g if s.score.value is not None] for g in groups.values()]
+        known = [s for s in scored if s.score.value is not None]
+        lenient = [self._lenient(s) for s in known]
+        return [
+            *([rates.mean_of_groups("accuracy", credits)] if several else []),
+            rates.accuracy(scored),
+            *each,
+            rates.mean("lenient_accuracy", lenient, clusters=[rates.image(s) for s in known]),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def as_number(text: str) -> float | None:
@@ -51,26 +94,12 @@ def matches(text: str, target: str, tolerance: float) -> bool:
     Args:
         text: what was said.
         target: what is right.
-        tolerance: see `Options`.
+        tolerance: see `RelaxedScorer`.
     """
     right, said = as_number(target), as_number(text)
     if right and said is not None:
         return _near(said, right, tolerance)
     return text.lower() == target.lower()
-
-
-def prepare(record: Record, options: Options) -> Record:
-    """The record with one accepted answer, or a list of several, as its target.
-
-    Raises:
-        MalformedError: an answer is neither a text nor a number.
-    """
-    return targets.with_target(record, lambda value: exact_match.one_or_several(value, str.strip))
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The first accepted answer."""
-    return _targets(record)[0]
 
 
 def _near(said: float, right: float, tolerance: float) -> bool:
@@ -83,7 +112,7 @@ def lenient_matches(text: str, target: str, tolerance: float) -> bool:
     Args:
         text: what was said.
         target: what is right.
-        tolerance: see `Options`.
+        tolerance: see `RelaxedScorer`.
     """
     if matches(text, target, tolerance) or _words(text) == _words(target):
         return True
@@ -99,37 +128,6 @@ def _words(text: str) -> str:
     return " ".join(numbers.plain(text).casefold().strip().removesuffix(".").strip("\"'“”‘’ ").split())
 
 
-def score(record: Record, text: str, options: Options) -> Score:
-    """Compare a text with every accepted answer; the best one counts."""
-    said = text.strip()
-    value = None if record.target is None else float(any(matches(said, t, options.tolerance) for t in _targets(record)))
-    return Score(value=value, extracted=said, no_answer=not said)
-
-
 def _targets(record: Record) -> list[str]:
     accepted = [record.target] if isinstance(record.target, str) else list(record.target)
     return [str(target).strip() for target in accepted]
-
-
-def _lenient(scored: Scored, options: Options) -> float:
-    """Credit had the text been read as a reader would, periods at its end aside."""
-    said = scored.text.strip().rstrip(".").rstrip()
-    return float(any(lenient_matches(said, target, options.tolerance) for target in _targets(scored.record)))
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Mean over the groups, where there are several; accuracy over all and of each group; under the robust reading."""
-    groups = rates.split_by(scored, lambda s: s.record.group)
-    several = len(groups) > 1
-    each = [rates.accuracy(members, group=name) for name, members in groups.items() if several]
-    credits = [[(s.score.value, rates.image(s)) for s in g if s.score.value is not None] for g in groups.values()]
-    known = [s for s in scored if s.score.value is not None]
-    lenient = [_lenient(s, options) for s in known]
-    return [
-        *([rates.mean_of_groups("accuracy", credits)] if several else []),
-        rates.accuracy(scored),
-        *each,
-        rates.mean("lenient_accuracy", lenient, clusters=[rates.image(s) for s in known]),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]

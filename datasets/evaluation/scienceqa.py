@@ -14,13 +14,14 @@ from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
 from . import choice
+from .base import Scorer
 from .parsing import targets
 from .statistics import rates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Which reading of the text counts.
+class ScienceQaScorer(Scorer):
+    """ScienceQA's tables.
 
     Attributes:
         rule: the de-facto official script, or what the first CoLLaVO release did: strip the text first, skip unanswered
@@ -29,39 +30,34 @@ class Options:
 
     rule: Literal["scienceqa", "scienceqa_released"] = "scienceqa"
 
+    def grouped_by(self) -> tuple[str, ...]:
+        """Names in ``meta`` that accuracy is reported by."""
+        return ("subject", "context", "grade")
 
-def grouped_by(options: Options) -> tuple[str, ...]:
-    """Names in ``meta`` that accuracy is reported by."""
-    return ("subject", "context", "grade")
+    def prepare(self, record: Record) -> Record:
+        """The record with the letter of the right option as its target; see `targets.letter`."""
+        return targets.letter(record)
 
+    def own_reply(self, record: Record) -> str:
+        """The letter of the right option."""
+        return str(record.target)
 
-def prepare(record: Record, options: Options) -> Record:
-    """The record with the letter of the right option as its target; see `targets.letter`."""
-    return targets.letter(record)
+    def score(self, record: Record, text: str) -> Score:
+        """Read the letter and compare it."""
+        return choice.score_with(self.rule, record, text)
 
-
-def own_reply(record: Record, options: Options) -> str:
-    """The letter of the right option."""
-    return str(record.target)
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Read the letter and compare it."""
-    return choice.score_with(options.rule, record, text)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Total and image accuracy with counts, then the paper's table."""
-    missing = 0.0 if options.rule == "scienceqa" else None
-    image = [s for s in scored if s.record.image is not None]
-    return [
-        *_accuracy(scored, "", missing),
-        *_accuracy(image, "IMG", None),
-        *_table(scored, missing),
-        choice.lenient_accuracy(scored, missing=missing),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Total and image accuracy with counts, then the paper's table."""
+        missing = 0.0 if self.rule == "scienceqa" else None
+        image = [s for s in scored if s.record.image is not None]
+        return [
+            *_accuracy(scored, "", missing),
+            *_accuracy(image, "IMG", None),
+            *_table(scored, missing),
+            choice.lenient_accuracy(scored, missing=missing),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 def _accuracy(scored: Sequence[Scored], group: str, missing: float | None) -> list[Metric]:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..declaration import Benchmark
 from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
 from ..types import BadRecord, DataError, Record, Score
-from . import Evaluation, Judging, Scorer
+from . import Evaluation, Judging, benchmark_scorer
+from .base import JudgedScorer, Scorer
 from .judges.base import Request, Verdicts
 from .judging import judge_requests
+from .registry import scorer_of
 
 UNREAD = "…"
 """A reply in which no rule finds an answer, so that a judge is asked about it."""
@@ -61,23 +62,20 @@ def prepare_records(benchmark: Benchmark, records: Sequence[Record]) -> tuple[li
         UnscorableError: none of them can.
         DataError: unknown scorer or option.
     """
-    scorer = Scorer(benchmark)
-    module, options = scorer.module, scorer.options
-    if not hasattr(module, "prepare"):
-        return list(records), []
+    scorer = scorer_of(benchmark)
     good: list[Record] = []
     bad: list[BadRecord] = []
     for record in records:
         try:
-            good.append(module.prepare(record, options))
+            good.append(scorer.prepare(record))
         except MalformedError as error:
-            bad.append(BadRecord(where=place(record), reason=str(error)))
+            bad.append(BadRecord(where=place_of_record(record), reason=str(error)))
     if bad and not good:
         raise unscorable(benchmark, len(bad), bad[0])
     return good, bad
 
 
-def place(record: Record) -> str:
+def place_of_record(record: Record) -> str:
     """Where a record stands, for messages."""
     return record.where or f"record {record.id}"
 
@@ -104,10 +102,10 @@ def try_records(
     Raises:
         DataError: unknown scorer or option.
     """
-    scorer = Scorer(benchmark)
+    scorer = benchmark_scorer(benchmark)
     for record in records:
         try:
-            yield _try(scorer, record, judged, score or scorer.score)
+            yield _try(scorer.rule, record, judged, score or scorer.score)
         except (DataError, MalformedError) as error:
             yield Trial(fault=str(error))
         except Exception as error:  # noqa: BLE001 - a scorer that fails on a record is what is looked for
@@ -120,37 +118,27 @@ def gap(benchmark: Benchmark, records: Sequence[Record]) -> str:
     Raises:
         DataError: unknown scorer or option.
     """
-    module = Scorer(benchmark).module
-    return str(module.gap(records)) if hasattr(module, "gap") else ""
+    return scorer_of(benchmark).gap(records)
 
 
 def _try(scorer: Scorer, record: Record, judged: bool, score: Judging) -> Trial:
-    module, options = scorer.module, scorer.options
     empty = score(record, "", None).value or 0.0
-    reply = _own_reply(module, options, record)
+    # None where the target is withheld, or the scorer does not say how it is said
+    reply = None if cells.blank(record.target) else scorer.own_reply(record)
     if reply is None:
         return Trial(empty=empty)
     values = [score(record, reply, None).value]
     verdicts: dict[str, str] = {}
-    if judged:
-        requests = [*module.requests([(record, reply)], options), *module.requests([(record, UNREAD)], options)]
-        verdicts = _verdicts(module, options, record, requests)
+    if judged and isinstance(scorer, JudgedScorer):
+        requests = [*scorer.requests([(record, reply)]), *scorer.requests([(record, UNREAD)])]
+        verdicts = _verdicts(scorer, record, requests)
         values += [score(record, text, verdicts).value for text in (reply, UNREAD)] if verdicts else []
     own = max((value for value in values if value is not None), default=0.0)
-    fault = _fault(module, options, record, own, empty)
+    fault = _fault(scorer, record, own, empty)
     return Trial(own=own, empty=empty, reply=reply, verdicts=verdicts, fault=fault)
 
 
-def _own_reply(module: ModuleType, options: Any, record: Record) -> str | None:
-    """The reply that says the target; None where it is withheld, or the scorer does not say how it is said."""
-    if cells.blank(record.target):
-        return None
-    if hasattr(module, "own_reply"):
-        return str(module.own_reply(record, options))
-    return record.target if isinstance(record.target, str) else None
-
-
-def _verdicts(module: ModuleType, options: Any, record: Record, requests: Sequence[Request]) -> dict[str, str]:
+def _verdicts(scorer: JudgedScorer, record: Record, requests: Sequence[Request]) -> dict[str, str]:
     """A judge's verdicts as they are read from its replies.
 
     Raises:
@@ -158,7 +146,7 @@ def _verdicts(module: ModuleType, options: Any, record: Record, requests: Sequen
     """
     found: dict[str, str] = {}
     for request in requests:
-        said = module.own_verdict(record, request.part, options)
+        said = scorer.own_verdict(record, request.part)
         verdict = request.parse(said)
         if verdict is None:
             raise MalformedError(f"a judge's reply {said!r} would not be understood")
@@ -166,14 +154,13 @@ def _verdicts(module: ModuleType, options: Any, record: Record, requests: Sequen
     return found
 
 
-def _fault(module: ModuleType, options: Any, record: Record, own: float, empty: float) -> str:
-    highest = module.highest(record, options) if hasattr(module, "highest") else 1.0
+def _fault(scorer: Scorer, record: Record, own: float, empty: float) -> str:
+    highest = scorer.highest(record)
     if own < highest - _ROUNDING:
         return f"its own answer {record.target!r} gets {own:g} by the rule, where the most is {highest:g}"
     if own <= 0.0:
         return f"nothing that agrees with its answer {record.target!r} gets any credit by the rule"
-    credited = hasattr(module, "credits_empty") and module.credits_empty(record, options)
-    if empty >= own and not credited:
+    if empty >= own and not scorer.credits_empty(record):
         return f"an empty reply gets as much ({empty:g}) as its own answer {record.target!r}"
     return ""
 
@@ -239,7 +226,11 @@ def check_scoring(pipeline: Scores, records: Sequence[Record]) -> ScoringCheck:
     benchmark = pipeline.declaration
     judged = pipeline.needs_judge
     trials = list(zip(records, try_records(benchmark, records, judged=judged, score=pipeline.score), strict=True))
-    bad = {record.id: BadRecord(where=place(record), reason=trial.fault) for record, trial in trials if trial.fault}
+    bad = {
+        record.id: BadRecord(where=place_of_record(record), reason=trial.fault)
+        for record, trial in trials
+        if trial.fault
+    }
     good = [(record, trial) for record, trial in trials if not trial.fault]
     if bad and not good:
         raise unscorable(benchmark, len(bad), next(iter(bad.values())))
@@ -273,7 +264,9 @@ def _summable(
                 _sum_up(pipeline, [(record, trial)], judged)
                 whole.append((record, trial))
             except UnscorableError as error:
-                bad[record.id] = BadRecord(where=place(record), reason=f"its figures fail: {_told(error.__cause__)}")
+                bad[record.id] = BadRecord(
+                    where=place_of_record(record), reason=f"its figures fail: {_told(error.__cause__)}"
+                )
         if len(whole) in (0, len(good)):
             raise
         _sum_up(pipeline, whole, judged)

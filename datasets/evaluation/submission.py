@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import openpyxl
-from openpyxl.cell import WriteOnlyCell
-from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
-
-from ..types import DataError, Scored
+from ..types import Scored
 from ..writing import make_folder, write_bytes, writing
+from .base import Submission
 
 _LETTERS = "ABCD"
 _DIGITS = 15
 
 
-def write_submission(scorer: str, scored: Sequence[Scored], folder: Path) -> Path:
+def write_submission(submission: Submission, scored: Sequence[Scored], folder: Path) -> Path:
     """Write what a benchmark's server expects.
 
     Args:
-        scorer: the scorer of the declaration, which decides the form.
+        submission: the scorer's.
         scored: one entry per record, in the order of the data.
         folder: where the file goes; made if it is missing.
 
@@ -35,17 +32,14 @@ def write_submission(scorer: str, scored: Sequence[Scored], folder: Path) -> Pat
         the file.
 
     Raises:
-        DataError: there is no server format for this scorer.
         WriteError: the disk is full or gone.
     """
-    if scorer not in SUBMISSIONS:
-        raise DataError(f"no submission format for scorer '{scorer}'; there is one for: {', '.join(SUBMISSIONS)}")
-    name, make = SUBMISSIONS[scorer]
+    path = folder / submission.file
     make_folder(folder)
-    with writing(folder / name):  # the spreadsheet is put together in a temporary file
-        content = make(scored)
-    write_bytes(folder / name, content)
-    return folder / name
+    with writing(path):  # the spreadsheet is put together in a temporary file
+        content = submission.content(scored)
+    write_bytes(path, content)
+    return path
 
 
 def _gqa(scored: Sequence[Scored]) -> bytes:
@@ -65,6 +59,8 @@ def _encoded(text: str) -> bytes:
 
 
 def _mmbench(scored: Sequence[Scored]) -> bytes:
+    import openpyxl  # takes half a second, and a run of no other benchmark needs it
+
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("Sheet1")
     extra = ["answer"] if any(s.record.target is not None for s in scored) else []
@@ -85,6 +81,9 @@ def _mmbench(scored: Sequence[Scored]) -> bytes:
 
 def _text_cell(sheet: Any, text: str | None) -> Any:
     """A cell that stays text: no formula for "=1+1", no control characters, which the format forbids."""
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
     if not text:
         return None
     cell = WriteOnlyCell(sheet, value=ILLEGAL_CHARACTERS_RE.sub("", text))
@@ -113,10 +112,7 @@ def _panoptic(scored: Sequence[Scored]) -> bytes:
     return _encoded(json.dumps(content, ensure_ascii=False))
 
 
-SUBMISSIONS: dict[str, tuple[str, Callable[[Sequence[Scored]], bytes]]] = {
-    "gqa": ("gqa_predictions.json", _gqa),
-    "vqa_accuracy": ("textvqa_submission.json", _textvqa),
-    "circular": ("mmbench_submission.xlsx", _mmbench),
-    "panoptic_quality": ("panoptic.json", _panoptic),
-}
-"""Scorers whose benchmarks have a server: the file's name, and what makes its content."""
+GQA = Submission(file="gqa_predictions.json", content=_gqa)
+TEXTVQA = Submission(file="textvqa_submission.json", content=_textvqa)
+MMBENCH = Submission(file="mmbench_submission.xlsx", content=_mmbench)
+PANOPTIC = Submission(file="panoptic.json", content=_panoptic)

@@ -12,13 +12,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from configs.common.words import quoted, shown
 
 from ..registration.formats.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
+from .base import Scorer, Submission
 from .parsing import targets
 from .statistics import rates
+from .submission import TEXTVQA
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
@@ -51,14 +54,63 @@ _CONTRACTIONS["somebody'd"] = "somebodyd"  # the table has this one the wrong wa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to report.
+class VqaAccuracyScorer(Scorer):
+    """VQA accuracy, as TextVQA has it.
 
     Attributes:
         by: names in a record's ``meta`` to report separately by.
     """
 
+    submission: ClassVar[Submission | None] = TEXTVQA
+
     by: tuple[str, ...] = ()
+
+    def grouped_by(self) -> tuple[str, ...]:
+        """What ``by`` names."""
+        return self.by
+
+    def prepare(self, record: Record) -> Record:
+        """The record with a list of human answers as its target.
+
+        Raises:
+            MalformedError: there is one alone, which agrees with no other, or one is no text.
+        """
+        return targets.with_target(record, _humans)
+
+    def own_reply(self, record: Record) -> str:
+        """The human answer that most agree on."""
+        forms = [normalise(str(human)) for human in record.target]
+        return max(map(str, record.target), key=lambda human: agreement(normalise(human), forms))
+
+    def highest(self, record: Record) -> float:
+        """The credit of the answer that most agree on, which ten different answers keep below 1."""
+        forms = [normalise(str(human)) for human in record.target]
+        return max(agreement(form, forms) for form in forms)
+
+    def credits_empty(self, record: Record) -> bool:
+        """Whether an annotator's answer, such as "a", is nothing once normalised, and so equals an empty reply."""
+        return any(not normalise(str(human)) for human in record.target)
+
+    def score(self, record: Record, text: str) -> Score:
+        """Normalise the text and measure its agreement with the human answers."""
+        answer = normalise(text)
+        if record.target is None:
+            return Score(value=None, extracted=answer, no_answer=not answer)
+        if isinstance(record.target, str) or not record.target:
+            raise DataError(
+                f"record {shown(record.id)}: VQA accuracy needs a list of human answers, got {quoted(record.target)}"
+            )
+        value = agreement(answer, [normalise(str(human)) for human in record.target])
+        return Score(value=value, extracted=answer, no_answer=not answer)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Mean agreement over all answered questions, and by each declared key."""
+        return [
+            rates.accuracy(scored),
+            *rates.table(scored, self.by),
+            rates.no_answer(scored),
+            *rates.unscored(scored),
+        ]
 
 
 @functools.lru_cache(maxsize=65536)
@@ -87,15 +139,6 @@ def agreement(answer: str, answers: Sequence[str]) -> float:
     return sum(hit if other == answer else miss for other in answers) / num if matches else 0.0
 
 
-def prepare(record: Record, options: Options) -> Record:
-    """The record with a list of human answers as its target.
-
-    Raises:
-        MalformedError: there is one alone, which agrees with no other, or one is no text.
-    """
-    return targets.with_target(record, _humans)
-
-
 def _humans(value: object) -> list[str]:
     answers = targets.accepted(value)
     if len(answers) < _FEWEST:
@@ -104,43 +147,3 @@ def _humans(value: object) -> list[str]:
             "others, which one alone cannot give; for one answer there are exact_match and relaxed"
         )
     return answers
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The human answer that most agree on."""
-    forms = [normalise(str(human)) for human in record.target]
-    return max(map(str, record.target), key=lambda human: agreement(normalise(human), forms))
-
-
-def highest(record: Record, options: Options) -> float:
-    """The credit of the answer that most agree on, which ten different answers keep below 1."""
-    forms = [normalise(str(human)) for human in record.target]
-    return max(agreement(form, forms) for form in forms)
-
-
-def credits_empty(record: Record, options: Options) -> bool:
-    """Whether an annotator's answer, such as "a", is nothing once it is normalised; the rule then equals it to none."""
-    return any(not normalise(str(human)) for human in record.target)
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Normalise the text and measure its agreement with the human answers."""
-    answer = normalise(text)
-    if record.target is None:
-        return Score(value=None, extracted=answer, no_answer=not answer)
-    if isinstance(record.target, str) or not record.target:
-        raise DataError(
-            f"record {shown(record.id)}: VQA accuracy needs a list of human answers, got {quoted(record.target)}"
-        )
-    value = agreement(answer, [normalise(str(human)) for human in record.target])
-    return Score(value=value, extracted=answer, no_answer=not answer)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Mean agreement over all answered questions, and by each declared key."""
-    return [
-        rates.accuracy(scored),
-        *rates.table(scored, options.by),
-        rates.no_answer(scored),
-        *rates.unscored(scored),
-    ]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
+from .base import Scorer
 from .parsing import targets
 from .statistics import rates
 
@@ -29,14 +30,47 @@ _CHINESE_YES, _CHINESE_NO = re.compile("[是有对]"), re.compile("[不没否无
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to read and report.
+class YesNoScorer(Scorer):
+    """POPE's reading of yes and no.
 
     Attributes:
         rule: see the top of the file.
     """
 
     rule: Literal["pope", "pope_released"] = "pope"
+
+    def prepare(self, record: Record) -> Record:
+        """The record with ``yes`` or ``no`` as its target; see `targets.yes_no`."""
+        return targets.with_target(record, targets.yes_no)
+
+    def own_reply(self, record: Record) -> str:
+        """The label."""
+        return str(record.target)
+
+    def credits_empty(self, record: Record) -> bool:
+        """The official rule reads yes where nothing is said."""
+        return bool(record.target == "yes")
+
+    def score(self, record: Record, text: str) -> Score:
+        """Read a text by the official rule and compare it with the label."""
+        said = parse_pope(text.strip().lower() if self.rule == "pope_released" else text)
+        value = None if record.target is None else float(said == record.target)
+        silent = not states_an_answer(text)
+        note = f"holds neither yes nor no; the official rule reads {said}" if silent else ""
+        return Score(value=value, extracted=said, no_answer=silent, explanation=note)
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        """Accuracy, precision, recall, F1, yes ratio and confusion counts of every group, and the mean over groups.
+
+        A figure that the official script cannot compute (a division by zero) is None, and so is a mean over one.
+        """
+        groups = rates.split_by([s for s in scored if s.score.value is not None], lambda s: s.record.group)
+        rows = {name: _figures(name, members) for name, members in sorted(groups.items())}
+        return [
+            *_means(rows, list(groups.values())),
+            *(metric for metrics in rows.values() for metric in metrics),
+            *rates.unscored(scored),
+        ]
 
 
 def parse_pope(text: str) -> str:
@@ -50,44 +84,6 @@ def states_an_answer(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", text).lower()
     patterns = (_LATIN_YES, _LATIN_NO, _CHINESE_YES, _CHINESE_NO)
     return any(pattern.search(plain) for pattern in patterns)
-
-
-def prepare(record: Record, options: Options) -> Record:
-    """The record with ``yes`` or ``no`` as its target; see `targets.yes_no`."""
-    return targets.with_target(record, targets.yes_no)
-
-
-def own_reply(record: Record, options: Options) -> str:
-    """The label."""
-    return str(record.target)
-
-
-def credits_empty(record: Record, options: Options) -> bool:
-    """The official rule reads yes where nothing is said."""
-    return bool(record.target == "yes")
-
-
-def score(record: Record, text: str, options: Options) -> Score:
-    """Read a text by the official rule and compare it with the label."""
-    said = parse_pope(text.strip().lower() if options.rule == "pope_released" else text)
-    value = None if record.target is None else float(said == record.target)
-    silent = not states_an_answer(text)
-    note = f"holds neither yes nor no; the official rule reads {said}" if silent else ""
-    return Score(value=value, extracted=said, no_answer=silent, explanation=note)
-
-
-def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """Accuracy, precision, recall, F1, yes ratio and confusion counts of every group, and the mean over groups.
-
-    A figure that the official script cannot compute (a division by zero) is None, and so is a mean over one.
-    """
-    groups = rates.split_by([s for s in scored if s.score.value is not None], lambda s: s.record.group)
-    rows = {name: _figures(name, members) for name, members in sorted(groups.items())}
-    return [
-        *_means(rows, list(groups.values())),
-        *(metric for metrics in rows.values() for metric in metrics),
-        *rates.unscored(scored),
-    ]
 
 
 def _figures(group: str, scored: Sequence[Scored]) -> list[Metric]:

@@ -11,19 +11,20 @@ import string
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find, first
 from ..types import BadRecord, DataError, Record
+from .base import Reader
 from .formats.files import (
     MalformedError,
     brief,
     build_records,
     decode_text,
     expect,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -33,7 +34,7 @@ from .formats.files import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Ai2dReader(Reader):
     """Where AI2D lies.
 
     Attributes:
@@ -44,39 +45,57 @@ class Options:
         images: folders that may hold ``images`` and ``abc_images``, in ``root``; the first one found counts.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "options")
+
     root: str = "ai2d"
     file: str = "ai2d_test.json"
     questions: str = "questions"
     ids: str = "ai2d_test_ids.csv"
     images: tuple[str, ...] = ("ai2d_images", ".")
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(f"{self.root}/{self.file}", f"{self.root}/{self.questions}")]
 
-FIELDS = ("question", "options")
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        listed = first(roots, f"{self.root}/{self.file}")
+        released = first(roots, f"{self.root}/{self.questions}")
+        ids = [(f"{self.root}/{self.ids}",)] if released and not listed else []
+        return [*ids, tuple(f"{self.root}/{folder}/images" for folder in self.images)]
 
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the questions in the order of the list, or of the list of diagrams."""
+        plain, lettered = (
+            expected_path(roots, *(f"{self.root}/{folder}/{name}" for folder in self.images))
+            for name in ("images", "abc_images")
+        )
+        listed = next((path for root in roots if (path := root / self.root / self.file).is_file()), None)
+        items = _listed(listed) if listed else self._released(roots)
+        return build_records(items, lambda triple: _record(*triple, plain, lettered))
 
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [(f"{options.root}/{options.file}", f"{options.root}/{options.questions}")]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    listed = first(roots, f"{options.root}/{options.file}")
-    released = first(roots, f"{options.root}/{options.questions}")
-    ids = [(f"{options.root}/{options.ids}",)] if released and not listed else []
-    return [*ids, tuple(f"{options.root}/{folder}/images" for folder in options.images)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the questions in the order of the list, or of the list of diagrams."""
-    plain, lettered = (
-        place(roots, *(f"{options.root}/{folder}/{name}" for folder in options.images))
-        for name in ("images", "abc_images")
-    )
-    listed = next((path for root in roots if (path := root / options.root / options.file).is_file()), None)
-    items = _listed(listed) if listed else _released(roots, options)
-    return build_records(items, lambda triple: _record(*triple, plain, lettered))
+    def _released(self, roots: Sequence[Path]) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
+        """The same from one file per test diagram."""
+        places = f"{self.root}/{self.file}", f"{self.root}/{self.questions}"
+        folder = find(roots, *reversed(places))
+        ids = find(roots, f"{self.root}/{self.ids}")
+        try:
+            names = [whole_number(line.strip()) for line in decode_text(ids.read_bytes()).splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{ids}: cannot be read: {error}") from None
+        for name in names:
+            path = folder / f"{name}.png.json"
+            if not os.path.isfile(path):
+                yield f"{ids}, {brief(name)}", (None, None, f"there is no {path}")
+                continue
+            try:
+                content = expect(read_json(path), dict, path)
+                questions = expect(content.get("questions"), dict, path, "questions")
+            except DataError as error:  # one file of many
+                yield f"{ids}, {name}", (None, None, str(error))
+                continue
+            for question, rest in named_items(questions):
+                yield f"{path}, {brief(question)}", (content.get("imageName"), question, rest)
 
 
 def _listed(path: Path) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
@@ -84,30 +103,6 @@ def _listed(path: Path) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
     for number, item in enumerate(expect(read_json(path), list, path)):
         entry = item if isinstance(item, dict) else {}
         yield f"{path}, entry {number}", (entry.get("imageName"), entry.get("question"), entry.get("metadata"))
-
-
-def _released(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
-    """The same from one file per test diagram."""
-    places = f"{options.root}/{options.file}", f"{options.root}/{options.questions}"
-    folder = find(roots, *reversed(places))
-    ids = find(roots, f"{options.root}/{options.ids}")
-    try:
-        names = [whole_number(line.strip()) for line in decode_text(ids.read_bytes()).splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{ids}: cannot be read: {error}") from None
-    for name in names:
-        path = folder / f"{name}.png.json"
-        if not os.path.isfile(path):
-            yield f"{ids}, {brief(name)}", (None, None, f"there is no {path}")
-            continue
-        try:
-            content = expect(read_json(path), dict, path)
-            questions = expect(content.get("questions"), dict, path, "questions")
-        except DataError as error:  # one file of many
-            yield f"{ids}, {name}", (None, None, str(error))
-            continue
-        for question, rest in named_items(questions):
-            yield f"{path}, {brief(question)}", (content.get("imageName"), question, rest)
 
 
 def _record(image: Any, question: Any, rest: Any, plain: Path, lettered: Path) -> Record:

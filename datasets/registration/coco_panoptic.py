@@ -14,11 +14,22 @@ from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .formats.files import MalformedError, brief, build_records, expect, image_file, place, put_once, read_json, take
+from .base import Reader
+from .formats.files import (
+    MalformedError,
+    brief,
+    build_records,
+    expect,
+    expected_path,
+    image_file,
+    put_once,
+    read_json,
+    take,
+)
 
 _LONGEST_SIDE = 1_000_000
 """Pixels; what is said to be longer is no image."""
@@ -27,7 +38,7 @@ _SUFFIXES = ("-merged", "-other", "-stuff")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CocoPanopticReader(Reader):
     """Where the annotations lie, and what is asked.
 
     Attributes:
@@ -40,6 +51,8 @@ class Options:
         seed: of what is drawn.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "class", "box")
+
     task: Literal["class2binary", "box2class"]
     annotations: tuple[str, ...] = ("coco/annotations/panoptic_val2017.json",)
     images: str = "coco/val2017"
@@ -47,6 +60,70 @@ class Options:
     min_area: float = 0.0
     limit: int | None = None
     seed: int = 0
+
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [self.annotations]
+
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [(self.images,)]
+
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Make the questions, image by image."""
+        path = find(roots, *self.annotations)
+        images = expected_path(roots, self.images)
+        content = expect(read_json(path), dict, path)
+        bad: list[BadRecord] = []
+        classes = _classes(expect(content.get("categories"), list, path, "categories"), path, self.things_only, bad)
+        sizes = _sizes(expect(content.get("images"), list, path, "images"), path, bad)
+        annotated: list[_Annotated] = []
+        for number, item in enumerate(expect(content.get("annotations"), list, path, "annotations")):
+            where = f"{path}, annotations {number}"
+            try:
+                annotated.append(_annotated(where, item, classes, sizes, self.min_area))
+            except MalformedError as error:
+                bad.append(BadRecord(where=where, reason=str(error)))
+        yield from bad
+        names = sorted(set(classes.values()) - {""})
+        questions = self._binary(annotated, names) if self.task == "class2binary" else self._boxes(annotated)
+        yield from build_records(questions, lambda values: _record(images, names, **values))
+
+    def _binary(self, annotated: Sequence[_Annotated], names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every class where it is, and in as many images where it is not."""
+        chosen: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        for name in names:
+            order = sorted(range(len(annotated)), key=lambda i: (_chance(self.seed, name, annotated[i].image), i))
+            there = [i for i in order if any(segment.name == name for segment in annotated[i].segments)]
+            there = there[: self.limit]
+            absent = [i for i in order if name not in annotated[i].names][: len(there)]
+            for label, members in (("yes", there), ("no", absent)):
+                for i in members:
+                    chosen[i].append((name, label))
+        for i, one in enumerate(annotated):
+            for name, label in sorted(chosen[i]):
+                fields = {"question": f"Is there any {name} in this image?", "class": name}
+                values = {"id": f"{one.image}/{name}", "image": one.image, "fields": fields, "target": label}
+                yield one.where, {**values, "name": name}
+
+    def _boxes(self, annotated: Sequence[_Annotated]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every segment by its box; a box that two share is skipped, since it does not say which one is meant."""
+        asked: list[tuple[_Annotated, str, str]] = []
+        for one in annotated:
+            boxes = [(_written(segment.box), segment.name) for segment in one.segments]
+            written = [box for box, _ in boxes]
+            asked += [(one, box, name) for box, name in boxes if written.count(box) == 1]
+        kept = set(range(len(asked)))
+        if self.limit is not None:
+            by_class: dict[str, list[int]] = defaultdict(list)
+            for i in sorted(kept, key=lambda i: (_chance(self.seed, asked[i][0].image, asked[i][1]), i)):
+                by_class[asked[i][2]].append(i)
+            kept = {i for members in by_class.values() for i in members[: self.limit]}
+        for i in sorted(kept):
+            one, box, name = asked[i]
+            fields = {"question": f"Which object is in the specified bounding box {box}?", "box": box}
+            values = {"id": f"{one.image}/{box}", "image": one.image, "fields": fields, "target": name}
+            yield one.where, {**values, "name": name}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,41 +141,6 @@ class _Annotated:
     image: str
     segments: tuple[_Segment, ...]
     names: frozenset[str]
-
-
-FIELDS = ("question", "class", "box")
-"""What a prompt may name."""
-
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [options.annotations]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [(options.images,)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Make the questions, image by image."""
-    path = find(roots, *options.annotations)
-    images = place(roots, options.images)
-    content = expect(read_json(path), dict, path)
-    bad: list[BadRecord] = []
-    classes = _classes(expect(content.get("categories"), list, path, "categories"), path, options.things_only, bad)
-    sizes = _sizes(expect(content.get("images"), list, path, "images"), path, bad)
-    annotated: list[_Annotated] = []
-    for number, item in enumerate(expect(content.get("annotations"), list, path, "annotations")):
-        where = f"{path}, annotations {number}"
-        try:
-            annotated.append(_annotated(where, item, classes, sizes, options.min_area))
-        except MalformedError as error:
-            bad.append(BadRecord(where=where, reason=str(error)))
-    yield from bad
-    names = sorted(set(classes.values()) - {""})
-    questions = _binary(annotated, names, options) if options.task == "class2binary" else _boxes(annotated, options)
-    yield from build_records(questions, lambda values: _record(images, names, **values))
 
 
 def _classes(items: Sequence[Any], path: Path, things_only: bool, bad: list[BadRecord]) -> dict[int, str]:
@@ -173,46 +215,6 @@ def _number(value: Any, key: str) -> float:
 def _chance(seed: int, *parts: str) -> int:
     """A number that follows from names alone, to order what is drawn."""
     return zlib.crc32("\0".join((str(seed), *parts)).encode())
-
-
-def _binary(
-    annotated: Sequence[_Annotated], names: Sequence[str], options: Options
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every class where it is, and in as many images where it is not."""
-    chosen: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for name in names:
-        order = sorted(range(len(annotated)), key=lambda i: (_chance(options.seed, name, annotated[i].image), i))
-        there = [i for i in order if any(segment.name == name for segment in annotated[i].segments)]
-        there = there[: options.limit]
-        absent = [i for i in order if name not in annotated[i].names][: len(there)]
-        for label, members in (("yes", there), ("no", absent)):
-            for i in members:
-                chosen[i].append((name, label))
-    for i, one in enumerate(annotated):
-        for name, label in sorted(chosen[i]):
-            fields = {"question": f"Is there any {name} in this image?", "class": name}
-            values = {"id": f"{one.image}/{name}", "image": one.image, "fields": fields, "target": label}
-            yield one.where, {**values, "name": name}
-
-
-def _boxes(annotated: Sequence[_Annotated], options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every segment by its box; a box that two of them share is left out, since it does not say which one is meant."""
-    asked: list[tuple[_Annotated, str, str]] = []
-    for one in annotated:
-        boxes = [(_written(segment.box), segment.name) for segment in one.segments]
-        written = [box for box, _ in boxes]
-        asked += [(one, box, name) for box, name in boxes if written.count(box) == 1]
-    kept = set(range(len(asked)))
-    if options.limit is not None:
-        by_class: dict[str, list[int]] = defaultdict(list)
-        for i in sorted(kept, key=lambda i: (_chance(options.seed, asked[i][0].image, asked[i][1]), i)):
-            by_class[asked[i][2]].append(i)
-        kept = {i for members in by_class.values() for i in members[: options.limit]}
-    for i in sorted(kept):
-        one, box, name = asked[i]
-        fields = {"question": f"Which object is in the specified bounding box {box}?", "box": box}
-        values = {"id": f"{one.image}/{box}", "image": one.image, "fields": fields, "target": name}
-        yield one.where, {**values, "name": name}
 
 
 def _written(box: tuple[float, float, float, float]) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find
 from ..types import BadRecord, Record
+from .base import Reader
 from .formats.files import (
     build_records,
     expect,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -26,7 +27,7 @@ _NO_STEP = ("exist", "query: name", "choose name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class GqaReader(Reader):
     """Where GQA lies.
 
     Attributes:
@@ -35,36 +36,31 @@ class Options:
         images: folder of the images, in ``root``.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question",)
+
     root: str = "GQA"
     file: str = "testdev_balanced_questions.json"
     images: str = "images"
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(f"{self.root}/{self.file}", f"{self.root}/questions1.2/{self.file}")]
 
-FIELDS = ("question",)
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [(f"{self.root}/{self.images}",)]
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [(f"{options.root}/{options.file}", f"{options.root}/questions1.2/{options.file}")]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [(f"{options.root}/{options.images}",)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the balanced questions; the others only serve a consistency measure that cannot be computed on testdev."""
-    path = find(roots, f"{options.root}/{options.file}", f"{options.root}/questions1.2/{options.file}")
-    images = place(roots, f"{options.root}/{options.images}")
-    questions = expect(read_json(path), dict, path)
-    items = (
-        (f"{path}, question {key}", (key, item))
-        for key, item in named_items(questions)
-        if not isinstance(item, dict) or item.get("isBalanced") is not False
-    )
-    return build_records(items, lambda pair: _record(pair[0], pair[1], images))
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the balanced questions; the others only serve a measure of consistency that testdev lacks."""
+        path = find(roots, f"{self.root}/{self.file}", f"{self.root}/questions1.2/{self.file}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
+        questions = expect(read_json(path), dict, path)
+        items = (
+            (f"{path}, question {key}", (key, item))
+            for key, item in named_items(questions)
+            if not isinstance(item, dict) or item.get("isBalanced") is not False
+        )
+        return build_records(items, lambda pair: _record(pair[0], pair[1], images))
 
 
 def _record(key: str, item: Any, images: Path) -> Record:

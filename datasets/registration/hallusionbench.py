@@ -11,17 +11,18 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find
 from ..types import BadRecord, ImageFile, Record
+from .base import Reader
 from .formats.files import (
     MalformedError,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
-    place,
     read_json,
     take,
     take_id,
@@ -35,7 +36,7 @@ _ANSWERS = {"0": "no", "1": "yes"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class HallusionBenchReader(Reader):
     """Where HallusionBench lies.
 
     Attributes:
@@ -45,36 +46,31 @@ class Options:
         text_only: ask the questions without an image too, which the official figures need.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question",)
+
     root: str = "HallusionBench"
     file: str = "HallusionBench.json"
     images: tuple[str, ...] = ("hallusion_bench", ".")
     text_only: bool = True
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(f"{self.root}/{self.file}",)]
 
-FIELDS = ("question",)
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [tuple(f"{self.root}/{folder}" for folder in self.images)]
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [(f"{options.root}/{options.file}",)]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [tuple(f"{options.root}/{folder}" for folder in options.images)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the questions in the order of the file."""
-    path = find(roots, f"{options.root}/{options.file}")
-    images = place(roots, *(f"{options.root}/{folder}" for folder in options.images))
-    items = (
-        (f"{path}, entry {number}", item)
-        for number, item in enumerate(expect(read_json(path), list, path))
-        if options.text_only or not isinstance(item, dict) or item.get("filename") is not None
-    )
-    return build_records(items, lambda item: _record(item, images))
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the questions in the order of the file."""
+        path = find(roots, f"{self.root}/{self.file}")
+        images = expected_path(roots, *(f"{self.root}/{folder}" for folder in self.images))
+        items = (
+            (f"{path}, entry {number}", item)
+            for number, item in enumerate(expect(read_json(path), list, path))
+            if self.text_only or not isinstance(item, dict) or item.get("filename") is not None
+        )
+        return build_records(items, lambda item: _record(item, images))
 
 
 def _record(item: Any, images: Path) -> Record:

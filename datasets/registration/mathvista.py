@@ -11,10 +11,11 @@ import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find, first
 from ..types import BadRecord, ImageSource, Record
+from .base import Reader
 from .formats import parquet
 from .formats.files import (
     MalformedError,
@@ -22,9 +23,9 @@ from .formats.files import (
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -38,7 +39,7 @@ _METADATA = ("language", "source", "category", "task", "context", "grade")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class MathVistaReader(Reader):
     """Where MathVista lies.
 
     Attributes:
@@ -47,6 +48,8 @@ class Options:
         queries: names of the file of prompts for a table that lacks them.
         images: folder of ``images/<pid>.jpg``, in ``root``; the table's own images serve where a file is missing.
     """
+
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "query")
 
     root: str = "MathVista"
     files: tuple[str, ...] = (
@@ -58,40 +61,33 @@ class Options:
     queries: tuple[str, ...] = ("query.json", "data/query.json", "query_testmini.json")
     images: str = "."
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [tuple(f"{self.root}/{file}" for file in self.files)]
 
-FIELDS = ("question", "query")
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        table = first(roots, *(f"{self.root}/{file}" for file in self.files))
+        if table is None or table.suffix == ".parquet":  # it holds the images too
+            return []
+        return [(f"{self.root}/{self.images}/images",)]
 
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the problems in the order of the table."""
+        path = find(roots, *(f"{self.root}/{file}" for file in self.files))
+        folder = expected_path(roots, f"{self.root}/{self.images}/images").parent
+        if path.suffix == ".parquet":
+            return build_records(parquet.rows(path, [_IMAGES]), lambda row: _table_record(row, path, folder))
+        queries = self._queries(roots)
+        items = (
+            (f"{path}, problem {pid}", (pid, problem))
+            for pid, problem in named_items(expect(read_json(path), dict, path))
+        )
+        return build_records(items, lambda pair: _file_record(*pair, queries, folder))
 
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [tuple(f"{options.root}/{file}" for file in options.files)]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    table = first(roots, *(f"{options.root}/{file}" for file in options.files))
-    if table is None or table.suffix == ".parquet":  # it holds the images too
-        return []
-    return [(f"{options.root}/{options.images}/images",)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the problems in the order of the table."""
-    path = find(roots, *(f"{options.root}/{file}" for file in options.files))
-    folder = place(roots, f"{options.root}/{options.images}/images").parent
-    if path.suffix == ".parquet":
-        return build_records(parquet.rows(path, [_IMAGES]), lambda row: _table_record(row, path, folder))
-    queries = _queries(roots, options)
-    items = (
-        (f"{path}, problem {pid}", (pid, problem)) for pid, problem in named_items(expect(read_json(path), dict, path))
-    )
-    return build_records(items, lambda pair: _file_record(*pair, queries, folder))
-
-
-def _queries(roots: Sequence[Path], options: Options) -> Mapping[str, Any]:
-    path = next((p for name in options.queries for root in roots if (p := root / options.root / name).is_file()), None)
-    return expect(read_json(path), dict, path) if path else {}
+    def _queries(self, roots: Sequence[Path]) -> Mapping[str, Any]:
+        path = next((p for name in self.queries for root in roots if (p := root / self.root / name).is_file()), None)
+        return expect(read_json(path), dict, path) if path else {}
 
 
 def _file_record(pid: str, problem: Any, queries: Mapping[str, Any], folder: Path) -> Record:

@@ -11,18 +11,20 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
+from .base import Reader
 from .formats import tsv
-from .formats.files import MalformedError, brief, build_records, listed, shown, whole_number
+from .formats.files import MalformedError, brief, build_records, leading_options, listed, whole_number
 
 PASS_STRIDE = 1_000_000
 _KEPT = ("category", "l2-category", "split", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class MmBenchReader(Reader):
     """Where MMBench lies.
 
     Attributes:
@@ -30,33 +32,29 @@ class Options:
         files: names the table has had, the first one found is read.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "hint", "context", "options")
+
     root: str = "MMBench"
     files: tuple[str, ...] = ("mmbench_dev_20230712.tsv",)
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [tuple(f"{self.root}/{file}" for file in self.files)]
 
-FIELDS = ("question", "hint", "context", "options")
-"""What a prompt may name."""
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read every pass of every question, in the order of the table.
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [tuple(f"{options.root}/{file}" for file in options.files)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read every pass of every question, in the order of the table.
-
-    Raises:
-        DataError: the table is missing, or lacks ``index`` or ``question``.
-    """
-    path = find(roots, *(f"{options.root}/{file}" for file in options.files))
-    images = tsv.DecodedImages(path)
-    bad: list[BadRecord] = []
-    for item in build_records(_rows(path, bad), lambda row: _record(row, images)):
+        Raises:
+            DataError: the table is missing, or lacks ``index`` or ``question``.
+        """
+        path = find(roots, *(f"{self.root}/{file}" for file in self.files))
+        images = tsv.DecodedImages(path)
+        bad: list[BadRecord] = []
+        for item in build_records(_rows(path, bad), lambda row: _record(row, images)):
+            yield from bad
+            bad.clear()
+            yield item
         yield from bad
-        bad.clear()
-        yield item
-    yield from bad
 
 
 def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.Row]]:
@@ -91,7 +89,7 @@ def _record(row: tsv.Row, images: tsv.DecodedImages) -> Record:
             "question": cells["question"],
             "hint": hint,
             "context": f"{hint}\n" if hint else "",
-            "options": "\n".join(f"{letter}. {text}" for letter, text in shown(options).items()),
+            "options": "\n".join(f"{letter}. {text}" for letter, text in leading_options(options).items()),
         },
         target=answer,
         meta={

@@ -12,11 +12,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from ..evaluation.mme import COGNITION, PERCEPTION
 from ..roots import find
 from ..types import BadRecord, DataError, ImageFile, ImageSource, Record
+from .base import Reader
 from .formats.files import MalformedError, MissingImage, brief, build_records, check_text, decode_text, is_hidden
+
+PERCEPTION = (
+    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
+)  # fmt: skip
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+"""Subtasks of each half, as the release names them."""
 
 _REQUEST = "Please answer yes or no."
 _SUFFIXES = (".jpg", ".png", ".jpeg")
@@ -28,40 +35,36 @@ Line = tuple[str, ImageSource, int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class MmeReader(Reader):
     """Where MME lies.
 
     Attributes:
         root: its folder.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "release_question")
+
     root: str = "MME_Benchmark_release_version"
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(self.root,)]
 
-FIELDS = ("question", "release_question")
-"""What a prompt may name."""
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the 14 subtasks, perception first.
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [(options.root,)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the 14 subtasks, perception first.
-
-    Raises:
-        DataError: the folder is missing or holds no subtask.
-    """
-    root = find(roots, options.root)
-    # Some archives hold the folder once more inside itself.
-    root = root / options.root if (root / options.root).is_dir() else root
-    names = (*PERCEPTION, *COGNITION)
-    folders = any((root / name).is_dir() for name in names)
-    tasks = [root / name if folders else root / f"{name}.txt" for name in names]
-    if not any(task.exists() for task in tasks):
-        raise DataError(f"{root}: expected a folder for each of {', '.join(names)}; found none of them")
-    return _collect(tasks)
+        Raises:
+            DataError: the folder is missing or holds no subtask.
+        """
+        root = find(roots, self.root)
+        # Some archives hold the folder once more inside itself.
+        root = root / self.root if (root / self.root).is_dir() else root
+        names = (*PERCEPTION, *COGNITION)
+        folders = any((root / name).is_dir() for name in names)
+        tasks = [root / name if folders else root / f"{name}.txt" for name in names]
+        if not any(task.exists() for task in tasks):
+            raise DataError(f"{root}: expected a folder for each of {', '.join(names)}; found none of them")
+        return _collect(tasks)
 
 
 def _collect(tasks: Sequence[Path]) -> Iterator[Record | BadRecord]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
+from .base import Reader
 from .formats.files import (
     MalformedError,
     brief,
     build_records,
+    expected_path,
     image_file,
     named_items,
-    place,
     read_json,
     take,
     take_id,
@@ -27,7 +28,7 @@ from .formats.files import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class MmVetReader(Reader):
     """Where MM-Vet lies.
 
     Attributes:
@@ -36,37 +37,32 @@ class Options:
         images: folder of the images, in ``root``.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question",)
+
     root: str = "mm-vet"
     files: tuple[str, ...] = ("mm-vet.json", "llava-mm-vet.json")
     images: str = "images"
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [tuple(f"{self.root}/{file}" for file in self.files)]
 
-FIELDS = ("question",)
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [(f"{self.root}/{self.images}",)]
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [tuple(f"{options.root}/{file}" for file in options.files)]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [(f"{options.root}/{options.images}",)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the questions in the order of the file."""
-    path = find(roots, *(f"{options.root}/{file}" for file in options.files))
-    images = place(roots, f"{options.root}/{options.images}")
-    content = read_json(path)
-    if isinstance(content, dict):
-        graded = ((f"{path}, {key}", (key, item)) for key, item in named_items(content))
-        return build_records(graded, lambda pair: _record(*pair, images))
-    if isinstance(content, list):
-        plain = ((f"{path}, entry {number}", item) for number, item in enumerate(content))
-        return build_records(plain, lambda item: _plain_record(item, images))
-    raise DataError(f"{path}: expected an object or a list at the top, got {type(content).__name__}")
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the questions in the order of the file."""
+        path = find(roots, *(f"{self.root}/{file}" for file in self.files))
+        images = expected_path(roots, f"{self.root}/{self.images}")
+        content = read_json(path)
+        if isinstance(content, dict):
+            graded = ((f"{path}, {key}", (key, item)) for key, item in named_items(content))
+            return build_records(graded, lambda pair: _record(*pair, images))
+        if isinstance(content, list):
+            plain = ((f"{path}, entry {number}", item) for number, item in enumerate(content))
+            return build_records(plain, lambda item: _plain_record(item, images))
+        raise DataError(f"{path}: expected an object or a list at the top, got {type(content).__name__}")
 
 
 def _record(key: str, item: Any, images: Path) -> Record:

@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 
 from ..roots import find
 from ..types import BadRecord, Record
+from .base import Reader
 from .formats.files import (
     MalformedError,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     put_once,
     read_json,
     take,
@@ -32,7 +33,7 @@ Categories = dict[int, tuple[str, bool]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PanopticMapsReader(Reader):
     """Where the annotations lie.
 
     Attributes:
@@ -43,38 +44,33 @@ class Options:
     annotations: tuple[str, ...] = ("coco/annotations/panoptic_val2017.json",)
     images: str = "coco/val2017"
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [self.annotations]
 
-FIELDS = ()
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [tuple(name.removesuffix(".json") for name in self.annotations), (self.images,)]
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [options.annotations]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [tuple(name.removesuffix(".json") for name in options.annotations), (options.images,)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """A record for each annotation: ``target`` has its segments; ``meta`` its map, image id, and all classes."""
-    path = find(roots, *options.annotations)
-    folder = find([path.parent], path.stem)
-    images = place(roots, options.images)
-    content = expect(read_json(path), dict, path)
-    bad: list[BadRecord] = []
-    categories: Categories = {}
-    named: dict[int, str] = {}
-    _enter(categories, expect(content.get("categories"), list, path, "categories"), f"{path}, categories", _class, bad)
-    _enter(named, expect(content.get("images"), list, path, "images"), f"{path}, images", _file_name, bad)
-    yield from bad
-    items = enumerate(expect(content.get("annotations"), list, path, "annotations"))
-    yield from build_records(
-        ((f"{path}, annotations {number}", item) for number, item in items),
-        lambda item: _record(item, images, folder, named, categories),
-    )
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """A record for each annotation: ``target`` has its segments; ``meta`` its map, image id, and all classes."""
+        path = find(roots, *self.annotations)
+        folder = find([path.parent], path.stem)
+        images = expected_path(roots, self.images)
+        content = expect(read_json(path), dict, path)
+        bad: list[BadRecord] = []
+        categories: Categories = {}
+        named: dict[int, str] = {}
+        _enter(
+            categories, expect(content.get("categories"), list, path, "categories"), f"{path}, categories", _class, bad
+        )
+        _enter(named, expect(content.get("images"), list, path, "images"), f"{path}, images", _file_name, bad)
+        yield from bad
+        items = enumerate(expect(content.get("annotations"), list, path, "annotations"))
+        yield from build_records(
+            ((f"{path}, annotations {number}", item) for number, item in items),
+            lambda item: _record(item, images, folder, named, categories),
+        )
 
 
 def _class(item: Any) -> tuple[str, bool]:

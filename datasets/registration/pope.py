@@ -11,19 +11,20 @@ from collections import defaultdict, deque
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..roots import find
 from ..types import BadRecord, Record
+from .base import Reader
 from .formats import jsonl
 from .formats.files import (
     MalformedError,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     read_json,
     take,
     take_id,
@@ -35,7 +36,7 @@ _Labels = Mapping[tuple[str, str, str], deque[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PopeReader(Reader):
     """Where POPE lies.
 
     Attributes:
@@ -47,6 +48,8 @@ class Options:
         source: official lists, merged file, or whichever is there (auto prefers the lists).
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question",)
+
     folders: tuple[str, ...] = ("POPE", "POPE/output/coco", "POPE/coco")
     file: str = "coco_pope_{split}.json"
     merged: str = "new_pope_test.json"
@@ -54,57 +57,48 @@ class Options:
     images: str = "coco2014/val2014"
     source: Literal["auto", "official", "merged"] = "auto"
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        merged = [f"{folder}/{self.merged}" for folder in self.folders]
+        if self.source == "merged":
+            return [tuple(merged)]
+        instead = merged if self.source == "auto" else []
+        names = [self.file.format(split=split) for split in self.splits]
+        return [(*(f"{folder}/{name}" for folder in self.folders), *instead) for name in names]
 
-FIELDS = ("question",)
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [(self.images,)]
 
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the questions, list by list, in the order of the files.
 
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    merged = [f"{folder}/{options.merged}" for folder in options.folders]
-    if options.source == "merged":
-        return [tuple(merged)]
-    instead = merged if options.source == "auto" else []
-    names = [options.file.format(split=split) for split in options.splits]
-    return [(*(f"{folder}/{name}" for folder in options.folders), *instead) for name in names]
+        Raises:
+            DataError: neither all lists nor the merged file is there; the message names every place.
+        """
+        images = expected_path(roots, self.images)
+        merged = self._existing(roots, self.merged)
+        lists = {split: self._existing(roots, self.file.format(split=split)) for split in self.splits}
+        use_merged = self.source == "merged" or (self.source == "auto" and merged and not all(lists.values()))
+        if use_merged:
+            path = merged or find(roots, *(f"{folder}/{self.merged}" for folder in self.folders))
+            labels = _labels({split: lists[split] for split in self.splits})
+            items = _merged_items(path, self.splits)
+            return build_records(items, lambda item: _merged_record(item, images, labels))
+        return build_records(self._list_items(roots), lambda item: _record(*item, images))
 
+    def _existing(self, roots: Sequence[Path], name: str) -> Path | None:
+        return next((p for folder in self.folders for root in roots if (p := root / folder / name).is_file()), None)
 
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [(options.images,)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the questions, list by list, in the order of the files.
-
-    Raises:
-        DataError: neither all lists nor the merged file is there; the message names every place.
-    """
-    images = place(roots, options.images)
-    merged = _existing(roots, options, options.merged)
-    lists = {split: _existing(roots, options, options.file.format(split=split)) for split in options.splits}
-    use_merged = options.source == "merged" or (options.source == "auto" and merged and not all(lists.values()))
-    if use_merged:
-        path = merged or find(roots, *(f"{folder}/{options.merged}" for folder in options.folders))
-        labels = _labels({split: lists[split] for split in options.splits})
-        items = _merged_items(path, options.splits)
-        return build_records(items, lambda item: _merged_record(item, images, labels))
-    return build_records(_list_items(roots, options), lambda item: _record(*item, images))
-
-
-def _existing(roots: Sequence[Path], options: Options, name: str) -> Path | None:
-    return next((p for folder in options.folders for root in roots if (p := root / folder / name).is_file()), None)
-
-
-def _list_items(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tuple[str, Any] | MalformedError]]:
-    """Place, and split with value, of every line of every list; a missing list fails before anything is read."""
-    paths = [
-        find(roots, *(f"{folder}/{options.file.format(split=split)}" for folder in options.folders))
-        for split in options.splits
-    ]
-    for split, path in zip(options.splits, paths, strict=True):
-        for where, item in jsonl.values(path):
-            yield where, item if isinstance(item, MalformedError) else (split, item)
+    def _list_items(self, roots: Sequence[Path]) -> Iterator[tuple[str, tuple[str, Any] | MalformedError]]:
+        """Place, and split with value, of every line of every list; a missing list fails before anything is read."""
+        paths = [
+            find(roots, *(f"{folder}/{self.file.format(split=split)}" for folder in self.folders))
+            for split in self.splits
+        ]
+        for split, path in zip(self.splits, paths, strict=True):
+            for where, item in jsonl.values(path):
+                yield where, item if isinstance(item, MalformedError) else (split, item)
 
 
 def _record(split: str, item: Any, images: Path) -> Record:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from ..declaration import Benchmark, placeholders
-from ..options import build_options
 from ..roots import first, places
-from . import __name__ as package
-from . import __path__ as path
-from . import named_module
+from .registry import reader_of
 
 
 def missing_files(benchmark: Benchmark, roots: Sequence[Path]) -> list[str]:
@@ -25,8 +20,7 @@ def missing_files(benchmark: Benchmark, roots: Sequence[Path]) -> list[str]:
     Raises:
         DataError: unknown reader or option.
     """
-    reader, options = _reader(benchmark)
-    absent = _absent(reader.needed(options) if hasattr(reader, "needed") else [], roots)
+    absent = _absent(reader_of(benchmark).needed(), roots)
     return [f"not found; looked for {', '.join(map(str, choices))}" for choices in absent]
 
 
@@ -41,11 +35,11 @@ def missing_places(benchmark: Benchmark, roots: Sequence[Path]) -> list[list[Pat
     Raises:
         DataError: unknown reader or option.
     """
-    reader, options = _reader(benchmark)
-    besides = reader.besides(roots, options, placeholders(benchmark.prompt)) if hasattr(reader, "besides") else []
+    reader = reader_of(benchmark)
+    besides = reader.besides(roots, placeholders(benchmark.prompt))
     said: set[Path] = set()
     found = []
-    for choices in _absent([*reader.needed(options), *besides], roots):
+    for choices in _absent([*reader.needed(), *besides], roots):
         found.append([place for place in choices if place not in said] or choices)
         said.update(choices)
     return found
@@ -64,12 +58,5 @@ def unknown_placeholders(benchmark: Benchmark) -> tuple[list[str], Sequence[str]
     Raises:
         DataError: unknown reader or option.
     """
-    reader, _ = _reader(benchmark)
-    known: Sequence[str] = getattr(reader, "FIELDS", ())
+    known = reader_of(benchmark).prompt_fields
     return [name for name in placeholders(benchmark.prompt) if known and name not in known], known
-
-
-def _reader(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    where = f"benchmark {benchmark.name}, data"
-    reader = named_module(package, list(path), benchmark.reader, where, "read")
-    return reader, build_options(reader.Options, benchmark.data, where)

@@ -9,17 +9,18 @@ import string
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find
 from ..types import BadRecord, Record
+from .base import Reader
 from .formats.files import (
     MalformedError,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
-    place,
     read_json,
     take,
     take_optional,
@@ -30,7 +31,7 @@ _CONCERNS = ("distortion", "other", "in-context distortion", "in-context other")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class QBenchReader(Reader):
     """Where LLVisionQA lies.
 
     Attributes:
@@ -39,32 +40,27 @@ class Options:
         images: folder of the images, in ``root``.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "options")
+
     root: str = "LLVisionQA-QBench"
     file: str = "llvisionqa_dev.json"
     images: str = "images"
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(f"{self.root}/{self.file}",)]
 
-FIELDS = ("question", "options")
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [(f"{self.root}/{self.images}",)]
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [(f"{options.root}/{options.file}",)]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [(f"{options.root}/{options.images}",)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the questions in the order of the file."""
-    path = find(roots, f"{options.root}/{options.file}")
-    questions = expect(read_json(path), list, path)
-    images = place(roots, f"{options.root}/{options.images}")
-    items = ((f"{path}, entry {number}", (number, item)) for number, item in enumerate(questions))
-    return build_records(items, lambda pair: _record(*pair, images))
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the questions in the order of the file."""
+        path = find(roots, f"{self.root}/{self.file}")
+        questions = expect(read_json(path), list, path)
+        images = expected_path(roots, f"{self.root}/{self.images}")
+        items = ((f"{path}, entry {number}", (number, item)) for number, item in enumerate(questions))
+        return build_records(items, lambda pair: _record(*pair, images))
 
 
 def _record(number: int, item: Any, images: Path) -> Record:

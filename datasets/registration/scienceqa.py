@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
+from .base import Reader
 from .formats.files import (
     MalformedError,
     as_id,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     read_json,
     take,
     take_optional,
@@ -29,7 +30,7 @@ _LOWER_GRADES = frozenset(f"grade{number}" for number in range(1, 7))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ScienceQaReader(Reader):
     """Where ScienceQA lies and which questions count.
 
     Attributes:
@@ -41,6 +42,8 @@ class Options:
         image_only: leave out the questions without an image (SQA-IMG).
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "hint", "context", "options")
+
     root: str = "ScienceQA"
     problems: str = "problems.json"
     splits: str = "pid_splits.json"
@@ -48,43 +51,33 @@ class Options:
     images: str = "images"
     image_only: bool = True
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(f"{self.root}/{file}", f"{self.root}/data/scienceqa/{file}") for file in (self.problems, self.splits)]
 
-FIELDS = ("question", "hint", "context", "options")
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [(f"{self.root}/{self.images}",)]
 
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read one split in the order of its list.
 
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [
-        (f"{options.root}/{file}", f"{options.root}/data/scienceqa/{file}")
-        for file in (options.problems, options.splits)
-    ]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [(f"{options.root}/{options.images}",)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read one split in the order of its list.
-
-    Raises:
-        DataError: a file is missing or not JSON, or the split does not exist.
-    """
-    path = _find(roots, options.root, options.problems)
-    problems = expect(read_json(path), dict, path)
-    splits_path = _find(roots, options.root, options.splits)
-    splits = expect(read_json(splits_path), dict, splits_path)
-    if options.split not in splits:
-        raise DataError(f"{splits_path}: no split '{options.split}'; it has: {listed(splits)}")
-    images = place(roots, f"{options.root}/{options.images}")
-    items = (
-        (f"{path}, problem {brief(key)}", (str(key), problems.get(str(key))))
-        for key in map(_key, expect(splits[options.split], list, splits_path, options.split))
-        if not options.image_only or _has_image(problems.get(str(key)))
-    )
-    return build_records(items, lambda pair: _record(pair[0], pair[1], images))
+        Raises:
+            DataError: a file is missing or not JSON, or the split does not exist.
+        """
+        path = _find(roots, self.root, self.problems)
+        problems = expect(read_json(path), dict, path)
+        splits_path = _find(roots, self.root, self.splits)
+        splits = expect(read_json(splits_path), dict, splits_path)
+        if self.split not in splits:
+            raise DataError(f"{splits_path}: no split '{self.split}'; it has: {listed(splits)}")
+        images = expected_path(roots, f"{self.root}/{self.images}")
+        items = (
+            (f"{path}, problem {brief(key)}", (str(key), problems.get(str(key))))
+            for key in map(_key, expect(splits[self.split], list, splits_path, self.split))
+            if not self.image_only or _has_image(problems.get(str(key)))
+        )
+        return build_records(items, lambda pair: _record(pair[0], pair[1], images))
 
 
 def _find(roots: Sequence[Path], root: str, file: str) -> Path:

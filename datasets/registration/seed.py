@@ -10,18 +10,19 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find
 from ..types import BadRecord, ImageSource, Record
+from .base import Reader
 from .formats.files import (
     MalformedError,
     MissingImage,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
-    place,
     read_json,
     take,
     take_id,
@@ -32,7 +33,7 @@ _LETTERS = "ABCD"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SeedReader(Reader):
     """Where SEED-Bench lies and what is asked.
 
     Attributes:
@@ -42,42 +43,38 @@ class Options:
         data_types: ``image``, ``video``; videos can be scored, not shown to the model.
     """
 
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "options")
+
     root: str = "SEED-Bench"
     file: str = "SEED-Bench.json"
     images: str = "SEED-Bench-image"
     data_types: tuple[str, ...] = ("image",)
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(f"{self.root}/{self.file}",)]
 
-FIELDS = ("question", "options")
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        return [(f"{self.root}/{self.images}",)]
 
-
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [(f"{options.root}/{options.file}",)]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    return [(f"{options.root}/{options.images}",)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the questions of the asked types, in the order of the file."""
-    path = find(roots, f"{options.root}/{options.file}")
-    content = expect(read_json(path), dict, path)
-    questions = expect(content.get("questions"), list, path, "questions")
-    dimensions = {
-        str(number): name for name, number in expect(content.get("question_type"), dict, path, "question_type").items()
-    }
-    images = place(roots, f"{options.root}/{options.images}")
-    seen: Counter[str] = Counter()
-    items = (
-        (f"{path}, questions[{index}]", item)
-        for index, item in enumerate(questions)
-        if not isinstance(item, dict) or (item.get("data_type") or "image") in options.data_types
-    )
-    return build_records(items, lambda item: _record(item, images, dimensions, seen))
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the questions of the asked types, in the order of the file."""
+        path = find(roots, f"{self.root}/{self.file}")
+        content = expect(read_json(path), dict, path)
+        questions = expect(content.get("questions"), list, path, "questions")
+        dimensions = {
+            str(number): name
+            for name, number in expect(content.get("question_type"), dict, path, "question_type").items()
+        }
+        images = expected_path(roots, f"{self.root}/{self.images}")
+        seen: Counter[str] = Counter()
+        items = (
+            (f"{path}, questions[{index}]", item)
+            for index, item in enumerate(questions)
+            if not isinstance(item, dict) or (item.get("data_type") or "image") in self.data_types
+        )
+        return build_records(items, lambda item: _record(item, images, dimensions, seen))
 
 
 def _record(item: Any, images: Path, dimensions: dict[str, str], seen: Counter[str]) -> Record:

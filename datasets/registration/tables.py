@@ -1,8 +1,8 @@
 """Any benchmark whose questions stand in records with named columns: what a declaration says is all there is to it.
 
 Files are JSON, JSON lines, tables with tabs or commas, or parquet; VLMEvalKit's tables (``index``, ``question``,
-``hint``, ``A``, ``B``, ..., ``answer``, ``image``) need no word about their columns. ``Options`` says what can be
-declared.
+``hint``, ``A``, ``B``, ..., ``answer``, ``image``) need no word about their columns. `TableReader` says what can
+be declared.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from configs.common.words import did_you_mean
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
+from .base import Reader
 from .formats.cells import CHOICES, absent, as_text, options_of, target_of
-from .formats.files import MalformedError, build_records, listed, place, whole_number
+from .formats.files import MalformedError, build_records, expected_path, listed, whole_number
 from .formats.table_files import Entry, Item, check_format, entries
 from .formats.table_images import Gallery
 
@@ -32,7 +33,7 @@ _LONGEST_KEPT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TableReader(Reader):
     """What to read, and how.
 
     Attributes:
@@ -70,45 +71,62 @@ class Options:
                 hint = did_you_mean(name, _COLUMNS, n=1, otherwise=";")
                 raise DataError(f"data.columns: unknown '{name}'{hint} it takes {', '.join(_COLUMNS)}: ours: theirs")
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """Files that must be there, each with the places that are taken for it.
 
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it.
+        Raises:
+            DataError: nothing tells their format.
+        """
+        check_format(self.file, self.format)
+        return [(self.file.replace(_SPLIT, split),) for split in self.splits or ("",)]
 
-    Raises:
-        DataError: nothing tells their format.
-    """
-    check_format(options.file, options.format)
-    return [(options.file.replace(_SPLIT, split),) for split in options.splits or ("",)]
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        folders = (self.images.replace(_SPLIT, split) for split in self.splits or ("",)) if self.images else ()
+        return [(folder,) for folder in dict.fromkeys(folders)]
 
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read every record of every split, in order.
 
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    folders = (options.images.replace(_SPLIT, split) for split in options.splits or ("",)) if options.images else ()
-    return [(folder,) for folder in dict.fromkeys(folders)]
+        Raises:
+            DataError: a file is missing or of another format, or has no column that the declaration names.
+        """
+        tables = [_Table(split, roots, self) for split in self.splits or ("",)]
+        yield from build_records((item for table in tables for item in table.items()), lambda build: build())
+        self._check_columns(tables)
 
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read every record of every split, in order.
-
-    Raises:
-        DataError: a file is missing or of another format, or has no column that the declaration names.
-    """
-    tables = [_Table(split, roots, options) for split in options.splits or ("",)]
-    yield from build_records((item for table in tables for item in table.items()), lambda build: build())
-    _check_columns(tables, options)
+    def _check_columns(self, tables: Sequence[_Table]) -> None:
+        """Refuse a declaration that names a column which no record of no file has."""
+        paths, columns = ", ".join(str(table.path) for table in tables), [c for table in tables for c in table.columns]
+        if not columns:
+            faults = "".join(table.fault for table in tables)
+            raise DataError(f"{paths}: no records that can be read{faults}")
+        named = {f"data.columns.{name}": column for name, column in {"question": "question", **self.columns}.items()}
+        named.update({f"data.keep[{number}]": column for number, column in enumerate(self.keep)})
+        known = listed(dict.fromkeys(columns))
+        for key, column in named.items():
+            if column not in columns:
+                hint = did_you_mean(column, columns, n=1)
+                deeper = ". If records stand deeper in the file, data.records says where" if tables[0].is_json else ""
+                raise DataError(f"{key}: no record of {paths} has '{column}'{hint} There are: {known}{deeper}")
+        if self.answer in CHOICES and not any(table.has_options for table in tables):
+            raise DataError(
+                f"data.answer: '{self.answer}' is one of a question's options, but {paths} has none. Name their column "
+                f"in data.columns.options, or have them in columns A, B, C, ... There are: {known}"
+            )
 
 
 class _Table:
     """One file: builds its records and remembers what columns they have."""
 
-    def __init__(self, split: str, roots: Sequence[Path], options: Options) -> None:
-        self.path = find(roots, options.file.replace(_SPLIT, split))
-        self._format = check_format(self.path.name, options.format)
-        folder = place(roots, options.images.replace(_SPLIT, split)) if options.images else self.path.parent
-        columns = (options.columns["image"],) if "image" in options.columns else _IMAGES
-        self._gallery = Gallery(columns, folder, not options.images, self._entries)
-        self._split, self._options = split, options
-        self._id_column: str | None = options.columns.get("id")
+    def __init__(self, split: str, roots: Sequence[Path], reader: TableReader) -> None:
+        self.path = find(roots, reader.file.replace(_SPLIT, split))
+        self._format = check_format(self.path.name, reader.format)
+        folder = expected_path(roots, reader.images.replace(_SPLIT, split)) if reader.images else self.path.parent
+        columns = (reader.columns["image"],) if "image" in reader.columns else _IMAGES
+        self._gallery = Gallery(columns, folder, not reader.images, self._entries)
+        self._split, self._reader = split, reader
+        self._id_column: str | None = reader.columns.get("id")
         self.columns: dict[str, None] = {}
         self.has_options = False
         self.fault = ""
@@ -116,10 +134,10 @@ class _Table:
     @property
     def is_json(self) -> bool:
         """Whether records may stand deeper in the file."""
-        return self._format == "json" and not self._options.records
+        return self._format == "json" and not self._reader.records
 
     def _entries(self) -> Iterator[Item]:
-        return entries(self.path, self._format, self._options.records)
+        return entries(self.path, self._format, self._reader.records)
 
     def items(self) -> Iterator[tuple[str, Callable[[], Record]]]:
         """Place of every record and a function that builds it."""
@@ -138,10 +156,10 @@ class _Table:
     @property
     def _named(self) -> set[str]:
         """Columns that the declaration gives a use."""
-        return {*self._options.columns.values()}
+        return {*self._reader.columns.values()}
 
     def _column(self, name: str) -> str:
-        return self._options.columns.get(name, name)
+        return self._reader.columns.get(name, name)
 
     def _record(self, where: str, entry: Entry | MalformedError, position: int) -> Record:
         if isinstance(entry, MalformedError):
@@ -154,7 +172,7 @@ class _Table:
             id=f"{self._split}/{name}" if self._split else name,
             image=self._gallery.of(where, entry, self._index(cells)),
             fields=self._fields(cells, choices),
-            target=target_of(cells.get(answer), self._options.answer, choices, answer),
+            target=target_of(cells.get(answer), self._reader.answer, choices, answer),
             group=self._group(cells),
             meta={
                 **{column: cells[column] for column in self._kept(cells) if not absent(cells.get(column))},
@@ -164,8 +182,8 @@ class _Table:
 
     def _kept(self, cells: Mapping[str, Any]) -> Sequence[str]:
         """Columns for the scorer."""
-        if self._options.keep:
-            return self._options.keep
+        if self._reader.keep:
+            return self._reader.keep
         used = {self._column(name) for name in _COLUMNS} | {*_IDS, *_IMAGES, *string.ascii_uppercase}
         short = (str, int, float)
         return [c for c, v in cells.items() if c not in used and isinstance(v, short) and len(str(v)) <= _LONGEST_KEPT]
@@ -182,7 +200,7 @@ class _Table:
 
     def _group(self, cells: Mapping[str, Any]) -> str:
         """The declared column, else the split, else a column of that name."""
-        if self._split and "group" not in self._options.columns:
+        if self._split and "group" not in self._reader.columns:
             return self._split
         value = cells.get(column := self._column("group"))
         return "" if absent(value) else as_text(value, column)
@@ -212,24 +230,3 @@ def _needed(cells: Mapping[str, Any], column: str) -> str:
     if absent(cells[column]) or not (text := as_text(cells[column], column)).strip():
         raise MalformedError(f"'{column}' is empty")
     return text
-
-
-def _check_columns(tables: Sequence[_Table], options: Options) -> None:
-    """Refuse a declaration that names a column which no record of no file has."""
-    paths, columns = ", ".join(str(table.path) for table in tables), [c for table in tables for c in table.columns]
-    if not columns:
-        faults = "".join(table.fault for table in tables)
-        raise DataError(f"{paths}: no records that can be read{faults}")
-    named = {f"data.columns.{name}": column for name, column in {"question": "question", **options.columns}.items()}
-    named.update({f"data.keep[{number}]": column for number, column in enumerate(options.keep)})
-    known = listed(dict.fromkeys(columns))
-    for key, column in named.items():
-        if column not in columns:
-            hint = did_you_mean(column, columns, n=1)
-            deeper = ". If records stand deeper in the file, data.records says where" if tables[0].is_json else ""
-            raise DataError(f"{key}: no record of {paths} has '{column}'{hint} There are: {known}{deeper}")
-    if options.answer in CHOICES and not any(table.has_options for table in tables):
-        raise DataError(
-            f"data.answer: '{options.answer}' is one of a question's options, but {paths} has none. Name their column "
-            f"in data.columns.options, or have them in columns A, B, C, ... There are: {known}"
-        )

@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
+from .base import Reader
+from .formats import jsonl
 from .formats.files import (
     MalformedError,
     as_id,
     brief,
     build_records,
     expect,
+    expected_path,
     image_file,
     listed,
-    place,
     read_json,
-    read_json_lines,
     take,
     take_id,
     take_optional,
@@ -34,7 +35,7 @@ _NUM_ANSWERS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TextVqaReader(Reader):
     """Where TextVQA lies.
 
     Attributes:
@@ -43,6 +44,8 @@ class Options:
         ocr: files that may hold the OCR tokens, the first one found counts.
         images: folder of the images, in ``root``; those of val are among those of train.
     """
+
+    prompt_fields: ClassVar[tuple[str, ...]] = ("question", "ocr")
 
     root: str = "TextVQA"
     file: str = "TextVQA_0.5.1_val.json"
@@ -53,32 +56,41 @@ class Options:
     )
     images: str = "train_images"
 
+    def needed(self) -> list[tuple[str, ...]]:
+        """See `Reader.needed`."""
+        return [(f"{self.root}/{self.file}",)]
 
-FIELDS = ("question", "ocr")
-"""What a prompt may name."""
+    def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
+        """See `Reader.besides`."""
+        tokens = [tuple(f"{self.root}/{name}" for name in self.ocr)] if "ocr" in fields else []
+        return [*tokens, (f"{self.root}/{self.images}",)]
 
+    def read(self, roots: Sequence[Path]) -> Iterator[Record | BadRecord]:
+        """Read the questions in the order of the file."""
+        path = find(roots, f"{self.root}/{self.file}")
+        questions = expect(expect(read_json(path), dict, path).get("data"), list, path, "data")
+        images = expected_path(roots, f"{self.root}/{self.images}")
+        tokens = self._tokens(roots)
+        items = ((f"{path}, data[{index}]", item) for index, item in enumerate(questions))
+        places = " or ".join(f"{self.root}/{name}" for name in self.ocr)
+        absent = {} if tokens is not None else {"absent": {"ocr": f"comes from a file that is not there: {places}"}}
+        return build_records(items, lambda item: _record(item, images, tokens, absent))
 
-def needed(options: Options) -> list[tuple[str, ...]]:
-    """Files that must be there, each with the places that are taken for it."""
-    return [(f"{options.root}/{options.file}",)]
-
-
-def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
-    """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
-    tokens = [tuple(f"{options.root}/{name}" for name in options.ocr)] if "ocr" in fields else []
-    return [*tokens, (f"{options.root}/{options.images}",)]
-
-
-def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Read the questions in the order of the file."""
-    path = find(roots, f"{options.root}/{options.file}")
-    questions = expect(expect(read_json(path), dict, path).get("data"), list, path, "data")
-    images = place(roots, f"{options.root}/{options.images}")
-    tokens = _tokens(roots, options)
-    items = ((f"{path}, data[{index}]", item) for index, item in enumerate(questions))
-    places = " or ".join(f"{options.root}/{name}" for name in options.ocr)
-    absent = {} if tokens is not None else {"absent": {"ocr": f"comes from a file that is not there: {places}"}}
-    return build_records(items, lambda item: _record(item, images, tokens, absent))
+    def _tokens(self, roots: Sequence[Path]) -> _Tokens | None:
+        """The tokens of the first file that is there; None if none is."""
+        path = next((p for name in self.ocr for root in roots if (p := root / self.root / name).is_file()), None)
+        if path is None:
+            return None
+        if path.suffix == ".jsonl":
+            return _from_prompts(jsonl.values(path), path)
+        content = read_json(path)
+        if isinstance(content, list):
+            return _from_prompts(((f"{path}, entry {number}", item) for number, item in enumerate(content)), path)
+        by_image: dict[str, str] = {}
+        for item in expect(expect(content, dict, path).get("data"), list, path, "data"):
+            if isinstance(item, dict) and isinstance(item.get("ocr_tokens"), list):
+                by_image[as_id(item.get("image_id")) or ""] = ", ".join(map(str, item["ocr_tokens"]))
+        return _Tokens(by_image, {}, "")
 
 
 def _record(item: Any, images: Path, tokens: _Tokens | None, meta: Mapping[str, Any]) -> Record:
@@ -124,23 +136,6 @@ class _Tokens:
             also = f"; what cannot be read in it: {self._corrupt}" if self._corrupt else ""
             raise MalformedError(f"the file of OCR tokens has no image {listed([image])} with this question{also}")
         return found
-
-
-def _tokens(roots: Sequence[Path], options: Options) -> _Tokens | None:
-    """The tokens of the first file that is there; None if none is."""
-    path = next((p for name in options.ocr for root in roots if (p := root / options.root / name).is_file()), None)
-    if path is None:
-        return None
-    if path.suffix == ".jsonl":
-        return _from_prompts(read_json_lines(path), path)
-    content = read_json(path)
-    if isinstance(content, list):
-        return _from_prompts(((f"{path}, entry {number}", item) for number, item in enumerate(content)), path)
-    by_image: dict[str, str] = {}
-    for item in expect(expect(content, dict, path).get("data"), list, path, "data"):
-        if isinstance(item, dict) and isinstance(item.get("ocr_tokens"), list):
-            by_image[as_id(item.get("image_id")) or ""] = ", ".join(map(str, item["ocr_tokens"]))
-    return _Tokens(by_image, {}, "")
 
 
 def _from_prompts(prompts: Iterable[tuple[str, Any]], path: Path) -> _Tokens:

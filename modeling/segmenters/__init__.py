@@ -1,24 +1,20 @@
-"""Panoptic segmenters. A backend is a module here with a ``build`` function; ``SEGMENTER.NAME`` names it."""
+"""Panoptic segmenters. ``SEGMENTER.NAME`` names one of `registry.SEGMENTERS`."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any
 
-from configs.common.words import did_you_mean, shown
+from configs.common.words import no_such
 
 from .base import Segmenter
 from .errors import SegmenterError
-from .files import check_files
 from .options import SegmenterConfig
-
-_NO_BACKENDS = ("base", "blocks", "coco", "coco_format", "errors", "files", "options")
+from .registry import SEGMENTERS
 
 
 def backends() -> list[str]:
-    """Names of the backends; found by file name, none is imported."""
-    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name not in _NO_BACKENDS)
+    """Names of the segmenters; none is imported."""
+    return list(SEGMENTERS)
 
 
 def build_segmenter(config: SegmenterConfig, device: Any = "cpu") -> Segmenter:
@@ -32,8 +28,7 @@ def build_segmenter(config: SegmenterConfig, device: Any = "cpu") -> Segmenter:
         SegmenterError: unknown backend, or one that cannot be built with these settings.
     """
     config = _checked(config)
-    segmenter: Segmenter = importlib.import_module(f"{__name__}.{config.NAME}").build(config, device)
-    return segmenter
+    return SEGMENTERS[config.NAME].build(config, device)
 
 
 def check_segmenter(config: SegmenterConfig) -> None:
@@ -45,7 +40,8 @@ def check_segmenter(config: SegmenterConfig) -> None:
     Raises:
         SegmenterError: unknown backend, or one whose files are not there.
     """
-    check_files(_checked(config))
+    config = _checked(config)
+    SEGMENTERS[config.NAME].check_files(config)
 
 
 def _checked(config: SegmenterConfig) -> SegmenterConfig:
@@ -55,10 +51,9 @@ def _checked(config: SegmenterConfig) -> SegmenterConfig:
         SegmenterError: unknown backend, a path that is needed, or a batch without images.
     """
     config = config.resolved()
-    if config.NAME not in backends():
-        hint = did_you_mean(config.NAME, backends(), n=1)
-        raise SegmenterError(f"SEGMENTER.NAME: no '{shown(config.NAME)}'{hint} There are: {', '.join(backends())}")
-    if not config.PATH and config.NAME != "none":
+    if config.NAME not in SEGMENTERS:
+        raise SegmenterError(f"SEGMENTER.NAME: {no_such(config.NAME, SEGMENTERS)}")
+    if not config.PATH and SEGMENTERS[config.NAME].needs_path:
         raise SegmenterError(f"SEGMENTER.PATH: SEGMENTER.NAME {config.NAME} needs one; it is empty")
     if config.BATCH_SIZE < 1:
         raise SegmenterError(f"SEGMENTER.BATCH_SIZE: must be at least 1, got {config.BATCH_SIZE}")

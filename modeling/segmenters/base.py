@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .coco import Category
 from .errors import SegmenterError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -97,6 +98,14 @@ class Segmenter(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes whenever the maps could: backend, weights, thresholds. Part of a run's identity."""
+
+    @property
+    def categories(self) -> Mapping[int, Category]:
+        """What the class numbers of its maps stand for: `coco.COCO_BY_INDEX`, or classes of its own."""
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether its maps come from files, so that one of any size takes no more memory than itself."""
 
     def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """Segment images.

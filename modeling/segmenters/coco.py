@@ -5,6 +5,7 @@ Source: COCO panoptic 2017 (arXiv 1801.00868): 80 things and 53 stuff classes, e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _THINGS = """1 person|2 bicycle|3 car|4 motorcycle|5 airplane|6 bus|7 train|8 truck|9 boat|10 traffic light
@@ -48,6 +49,9 @@ def _parse(table: str, *, is_thing: bool) -> tuple[Category, ...]:
 
 COCO_PANOPTIC = _parse(_THINGS, is_thing=True) + _parse(_STUFF, is_thing=False)
 """All categories; the index of one is what `Segment.category_id` holds."""
+
+COCO_BY_INDEX: Mapping[int, Category] = dict(enumerate(COCO_PANOPTIC))
+"""The same by `Segment.category_id`."""
 
 NUM_CLASSES = len(COCO_PANOPTIC)
 INDEX_BY_COCO_ID = {category.id: index for index, category in enumerate(COCO_PANOPTIC)}

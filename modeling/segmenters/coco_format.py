@@ -18,18 +18,9 @@ from PIL import Image
 from scipy.ndimage import find_objects
 
 from .base import DecodedImage, PanopticMap, Segmenter
-from .coco import COCO_PANOPTIC, Category
 
 MOST_PIXELS = 2**22
 """Pixels of a map up to which a segmenter is asked for it at the image's own size."""
-
-COCO_BY_INDEX: Mapping[int, Category] = dict(enumerate(COCO_PANOPTIC))
-
-
-def categories_of(segmenter: Segmenter) -> Mapping[int, Category]:
-    """What the class numbers of a segmenter's maps stand for: its own classes where it has an open vocabulary."""
-    categories: Mapping[int, Category] = getattr(segmenter, "categories", COCO_BY_INDEX)
-    return categories
 
 
 def at_own_size(segmenter: Segmenter, images: Sequence[DecodedImage]) -> list[PanopticMap]:
@@ -45,7 +36,7 @@ def at_own_size(segmenter: Segmenter, images: Sequence[DecodedImage]) -> list[Pa
     maps: dict[int, PanopticMap] = {}
     for size in dict.fromkeys(sizes):
         members = [index for index, other in enumerate(sizes) if other == size]
-        asked = size if getattr(segmenter, "reads_maps", False) else _limited(size)
+        asked = size if segmenter.reads_maps else _limited(size)
         found = segmenter.segment([images[index] for index in members], asked)
         maps |= zip(members, (_enlarged(panoptic, size) for panoptic in found), strict=True)
     return [maps[index] for index in range(len(images))]

@@ -22,15 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.common.words import some_of
+
 from ..files import check_real
 from ..weight_files import load, load_described, named_tensors, read_archive
 from .base import DecodedImage, PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
-from .coco import coco_index
+from .coco import COCO_BY_INDEX, coco_index
 from .errors import SegmenterError
 from .options import SegmenterConfig
 from .precomputed import at_cell_centres, renumber
 
+_FEW = 4
+"""Names in a message."""
 ARCHITECTURE = "PanopticFPN"
 INSTANCES = "things"
 """What the zoo's stuff classes call all things together; such places are no segment."""
@@ -64,6 +68,9 @@ class Detectron2Segmenter:
         block: images in a forward pass; fewer are filled up.
         fingerprint: see `Segmenter.fingerprint`; the block is added.
     """
+
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(
         self,
@@ -123,7 +130,7 @@ class Detectron2Segmenter:
         return renumber(at_cell_centres(ids.cpu().numpy(), size), found, scores)
 
 
-def build(config: SegmenterConfig, device: Any = "cpu") -> Detectron2Segmenter:
+def build_detectron2(config: SegmenterConfig, device: Any) -> Detectron2Segmenter:
     """Build the zoo's model, and load its weights.
 
     Raises:
@@ -225,7 +232,7 @@ def class_numbers(library: Any, dataset: str, name: str) -> tuple[list[int | Non
     pairs = zip(kinds[0] + kinds[1], things + stuff, strict=True)
     unknown = [item for item, number in pairs if number is None and item != INSTANCES]
     if unknown or not things or not stuff:
-        which = ", ".join(map(repr, unknown[:4])) + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else "")
+        which = some_of([repr(item) for item in unknown], _FEW)
         raise SegmenterError(
             f"SEGMENTER.ZOO_CONFIG: {name} is for {dataset}, whose classes are not those of COCO panoptic: "
             f"{which or 'things or stuff'} {'unknown' if unknown else 'missing'}"
@@ -300,9 +307,6 @@ def load_weights(model: Any, weights: Mapping[str, Tensor], file: Path, name: st
     wrong = [f"{key} is missing" for key in missing if key not in made]
     wrong += [f"{key} is unknown" for key in unknown if key not in made]
     if wrong:
-        more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise SegmenterError(
-            f"SEGMENTER.PATH: {file} is not for SEGMENTER.ZOO_CONFIG {name}: {', '.join(wrong[:4])}{more}"
-        )
+        raise SegmenterError(f"SEGMENTER.PATH: {file} is not for SEGMENTER.ZOO_CONFIG {name}: {some_of(wrong, _FEW)}")
     if made:
         logger.info("%s: made from the configuration: %s", file, ", ".join(made))

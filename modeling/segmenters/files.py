@@ -11,30 +11,33 @@ from .errors import SegmenterError
 from .options import SegmenterConfig
 
 
-def check_files(config: SegmenterConfig) -> None:
-    """Look for what a backend needs; one of the hub that is not here is fetched.
+def check_xdecoder(config: SegmenterConfig) -> None:
+    """Look for an X-Decoder's checkpoint, and the tokenizer that its classes' names may need.
 
     Raises:
-        SegmenterError: something is not there; it is named, with what to do.
+        SegmenterError: something is missing; it is named, with what to do. So do the others here.
     """
     path = Path(config.PATH)
-    if config.NAME == "mask2former":
-        mask2former_folder(config)
-    elif config.NAME == "xdecoder":
-        _must_be(path / "model.safetensors" if is_folder(path) else path, "PATH", "a released .pt file, or a directory")
-        if config.TOKENIZER:
-            _must_be(Path(config.TOKENIZER), "TOKENIZER", "a directory with CLIP's tokenizer")
-    elif config.NAME == "detectron2":
-        _must_be(path, "PATH", "a file of its zoo's weights")
-        if importlib.util.find_spec("detectron2") is None:
-            raise SegmenterError(
-                "SEGMENTER.NAME detectron2: the library is not installed. No package index has it: install it from its "
-                "source repository (facebookresearch/detectron2), or choose SEGMENTER.NAME mask2former, xdecoder, "
-                "precomputed or none."
-            )
-    elif config.NAME == "precomputed":
-        _must_be(path, "PATH", "a JSON in COCO's panoptic format")
-        _must_be(Path(config.IMAGES or "."), "IMAGES", "the folder of its PNGs")
+    _must_be(path / "model.safetensors" if is_folder(path) else path, "PATH", "a released .pt file, or a directory")
+    if config.TOKENIZER:
+        _must_be(Path(config.TOKENIZER), "TOKENIZER", "a directory with CLIP's tokenizer")
+
+
+def check_detectron2(config: SegmenterConfig) -> None:
+    """Look for the weights, and for the library itself."""
+    _must_be(Path(config.PATH), "PATH", "a file of its zoo's weights")
+    if importlib.util.find_spec("detectron2") is None:
+        raise SegmenterError(
+            "SEGMENTER.NAME detectron2: the library is not installed. No package index has it: install it from its "
+            "source repository (facebookresearch/detectron2), or choose SEGMENTER.NAME mask2former, xdecoder, "
+            "precomputed or none."
+        )
+
+
+def check_precomputed(config: SegmenterConfig) -> None:
+    """Look for the JSON and the folder of PNGs."""
+    _must_be(Path(config.PATH), "PATH", "a JSON in COCO's panoptic format")
+    _must_be(Path(config.IMAGES or "."), "IMAGES", "the folder of its PNGs")
 
 
 def _must_be(path: Path, key: str, what: str) -> None:
@@ -43,7 +46,7 @@ def _must_be(path: Path, key: str, what: str) -> None:
 
 
 def mask2former_folder(config: SegmenterConfig) -> Path:
-    """The directory that holds a Mask2Former.
+    """The directory that holds a Mask2Former; one of the hub that is not here is fetched.
 
     Raises:
         SegmenterError: it is not on this machine, and cannot be fetched.

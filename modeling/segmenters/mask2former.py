@@ -24,7 +24,7 @@ from ..files import FileError, is_folder, read_object
 from ..weight_files import describe, out_of_range
 from .base import DecodedImage, PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
-from .coco import COCO_PANOPTIC
+from .coco import COCO_BY_INDEX, COCO_PANOPTIC
 from .errors import SegmenterError
 from .files import mask2former_folder, unusable
 from .options import SegmenterConfig
@@ -48,6 +48,9 @@ class Mask2FormerSegmenter:
     Raises:
         SegmenterError: its classes are not the 133 of COCO panoptic, in their order.
     """
+
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(
         self, model: Any, processor: Any, threshold: float, mask_threshold: float, identity: str, block: int = 1
@@ -120,7 +123,7 @@ def _map(item: dict[str, Any]) -> PanopticMap:
     return renumber(ids, [(int(s["id"]), int(s["label_id"])) for s in infos], [float(s["score"]) for s in infos])
 
 
-def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
+def build_mask2former(config: SegmenterConfig, device: Any) -> Mask2FormerSegmenter:
     """Load a checkpoint by hub name or directory.
 
     Raises:

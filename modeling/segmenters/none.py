@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from .base import DecodedImage, PanopticMap
-from .options import SegmenterConfig
+from .coco import COCO_BY_INDEX
 
 
 class NoSegmenter:
     """Finds nothing in any image."""
 
     fingerprint = "none"
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`."""
         return [PanopticMap(np.zeros(size, np.int32), ()) for _ in images]
-
-
-def build(config: SegmenterConfig, device: Any = "cpu") -> NoSegmenter:
-    """Build it; it has no settings."""
-    return NoSegmenter()

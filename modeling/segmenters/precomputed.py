@@ -19,7 +19,8 @@ from PIL import Image
 
 from ..files import FileError, member, stand_in
 from .base import DecodedImage, Int32Array, PanopticMap, Segment
-from .coco import INDEX_BY_COCO_ID, INDEX_BY_NAME
+from .coco import COCO_BY_INDEX, INDEX_BY_COCO_ID, INDEX_BY_NAME
+from .coco_format import ids_of
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
@@ -42,11 +43,9 @@ class PrecomputedSegmenter:
 
     Raises:
         SegmenterError: the file is missing, unreadable, or no COCO panoptic JSON.
-
-    Attributes:
-        reads_maps: its maps come from files, so that one of any size takes no more memory than itself.
     """
 
+    categories = COCO_BY_INDEX
     reads_maps = True
 
     def __init__(self, annotations: Path, folder: Path) -> None:
@@ -124,10 +123,9 @@ class PrecomputedSegmenter:
             raise SegmenterError(f"image {decoded.name}: {self._file}: its map: {error}") from error
         try:
             with Image.open(path) as opened:
-                colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
+                ids = ids_of(opened)
         except _UNREADABLE as error:
             raise SegmenterError(f"image {decoded.name}: panoptic map {path} cannot be read: {error}") from error
-        ids = colours @ np.array([1, 256, 65536])
         try:
             listed = [(int(s["id"]), int(s["category_id"])) for s in item["segments_info"]]
             self._check(item, ids, listed)
@@ -219,6 +217,6 @@ def renumber(ids: np.ndarray[Any, Any], found: list[tuple[int, int]], scores: li
     return PanopticMap(id_map, tuple(segments))
 
 
-def build(config: SegmenterConfig, device: Any = "cpu") -> PrecomputedSegmenter:
+def build_precomputed(config: SegmenterConfig) -> PrecomputedSegmenter:
     """Build it from ``PATH`` (the JSON) and ``IMAGES`` (the folder of PNGs)."""
     return PrecomputedSegmenter(Path(config.PATH), Path(config.IMAGES or "."))

@@ -30,7 +30,7 @@ from ..config import EvalConfig, read_configuration
 from ..models.choose import check_model, collavo_checkpoint
 from ..results.judging import VERDICTS
 from ..results.predictions_file import prediction_files
-from ..results.rescore import Source, rescore
+from ..results.rescore import ScoringInput, rescore
 from ..run.identity import check_settings
 from ..run.plan import INTERRUPTED, Plan, asks_model, evaluate, make_plan
 from ..runtime.console import say, tell, write_out
@@ -389,7 +389,7 @@ def _score_one(args: argparse.Namespace, file: Path) -> int:
         verdicts = verdicts / VERDICTS
     if verdicts is not None and not verdicts.is_file():
         raise ConfigError(f"--verdicts: {shown(str(verdicts))}: no such file")
-    source = Source(predictions=file, verdicts=verdicts, against=against[0] if against else None)
+    source = ScoringInput(predictions=file, verdicts=verdicts, against=against[0] if against else None)
     return rescore(config, catalog, source, args.dataset, args.out)
 
 

@@ -13,7 +13,7 @@ from datasets.types import DataError, ImageFile
 from datasets.writing import OLD
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.segmenters.coco import Category
-from modeling.segmenters.coco_format import at_own_size, categories_of, panoptic_png, segments_info, unique_stems
+from modeling.segmenters.coco_format import at_own_size, panoptic_png, segments_info, unique_stems
 from modeling.segmenters.errors import SegmenterError
 
 from ..models.map_cache import cached_segmenter
@@ -49,7 +49,7 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
     _check(files, stems, out)
     quiet_libraries()
     segmenter = cached_segmenter(config.SEGMENTER, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    categories = categories_of(segmenter)
+    categories = segmenter.categories
     names = _names(files)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from configs.common.words import and_more, some_of
 from configs.common.words import shown as inline
 from datasets.evaluation.scorable import UnscorableError, keep_scorable
 from datasets.image import decode
@@ -129,14 +130,9 @@ def _by_folder(images: dict[str, ImageSource], missing: dict[str, str], shown: i
             yield reason
     for folder, names in folders.items():
         if folder.is_dir():
-            yield f"{folder}: {_first(names, shown)}"
+            yield f"{folder}: {some_of(names, shown)}"
         else:
-            yield f"{folder} (no such folder): {_first(names, shown)}"
-
-
-def _first(names: Sequence[str], shown: int | None) -> str:
-    more = f" and {len(names) - shown} more" if shown is not None and len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+            yield f"{folder} (no such folder): {some_of(names, shown)}"
 
 
 def _damaged(dataset: str, images: Sequence[ImageSource]) -> list[str]:
@@ -174,10 +170,10 @@ def _prompts(pipeline: BenchmarkPipeline, records: Sequence[Record]) -> bool:
 
 def _list(title: str, items: Sequence[Any], shown: int | None, number: int | None = None) -> None:
     if items:
-        more = [f"and {len(items) - shown} more (--all names them)"] if shown and len(items) > shown else []
+        rest = and_more(len(items), shown)
         count = len(items) if number is None else number
         _say(f"{title}: {count}", *(f"    {inline(str(item), LONGEST)}" for item in items[:shown]))
-        _say(*(f"    {line}" for line in more))
+        _say(*([f"    {rest} (--all names them)"] if rest else []))
 
 
 def _say(*lines: str) -> None:

@@ -16,7 +16,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from configs.common.words import quoted, shown
@@ -32,6 +31,7 @@ from datasets.evaluation.judges.connection import (
     key_of,
     pause_before,
 )
+from datasets.evaluation.judges.options import Server
 from datasets.types import DataError, ImageSource
 
 from ..base import NoReply
@@ -63,16 +63,6 @@ _TOKENS_OF_IMAGE = 1000
 """Of an estimate before anything is known; servers count from 85 to several thousand."""
 _LETTERS_OF_TOKEN = 4
 _MILLION = 1e6
-
-
-@dataclass(frozen=True)
-class Server:
-    """See `datasets.evaluation.judges.connection.ServerOptions`."""
-
-    model: str
-    base_url: str | None
-    key_variable: str
-    timeout: float
 
 
 def server_of(model: ModelConfig) -> Server:

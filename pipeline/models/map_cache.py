@@ -28,7 +28,6 @@ from datasets.writing import OLD, PARTIAL, make_folder, write_bytes
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment, Segmenter
 from modeling.segmenters.coco import Category
-from modeling.segmenters.coco_format import categories_of
 from modeling.segmenters.options import SegmenterConfig
 
 from ..runtime.console import warn
@@ -297,7 +296,12 @@ class CachedSegmenter:
     @property
     def categories(self) -> Mapping[int, Category]:
         """What the numbers in `Segment.category_id` stand for."""
-        return categories_of(self.segmenter)
+        return self.segmenter.categories
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether maps are read from disk by name, rather than made."""
+        return self.segmenter.reads_maps
 
     def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`; equal pixels are segmented once.

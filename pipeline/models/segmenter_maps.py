@@ -22,7 +22,6 @@ from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.coco_format import (
     at_own_size,
-    categories_of,
     ids_of,
     panoptic_png,
     segments_info,
@@ -107,7 +106,7 @@ class MapAnswerer:
         from ..results.panoptic_matching import TrueSegment, compare
 
         record = self._records[image.name]
-        listed = class_ids(categories_of(self._segmenter), record.meta["categories"])
+        listed = class_ids(self._segmenter.categories, record.meta["categories"])
         kept = [segment for segment in panoptic.segments if segment.category_id in listed]
         if len(kept) < len(panoptic.segments):
             shown = np.isin(panoptic.id_map, [segment.id for segment in kept])

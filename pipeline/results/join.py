@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.common.nested import flattened
 from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
 from datasets.evaluation import Evaluation, counted_as_wrong
@@ -137,10 +138,7 @@ def nested(metrics: Iterable[Metric]) -> dict[str, dict[str, float | int | None]
 def flat(scores: Mapping[str, Mapping[str, float | int | None]], prefix: str) -> dict[str, float | int]:
     """Nested values as ``prefix/group/name``, for a tracker; undefined ones are left out."""
     return {
-        f"{prefix}/{group}/{name}": value
-        for group, values in scores.items()
-        for name, value in values.items()
-        if value is not None
+        name: value for name, value in flattened(scores, "/", f"{prefix}/").items() if isinstance(value, (int, float))
     }
 
 

@@ -14,13 +14,12 @@ from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
 from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, Verdict, Verdicts, collect
 from datasets.evaluation.judges.chat import ChatJudge
-from datasets.evaluation.judges.options import JudgeOptions, is_configured, judge_options
+from datasets.evaluation.judges.options import JudgeConfig, is_configured
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
 from datasets.evaluation.judging import judge_requests, method, recorded_field, uses_judge
 from datasets.types import DataError, Record
 
 from ..base import BenchmarkPipeline
-from ..config import JudgeConfig
 from ..runtime.console import say
 from .result_files.extractions import extractions
 
@@ -100,50 +99,34 @@ def needs_judge(benchmark: Benchmark) -> bool:
     return benchmark.rules != "released" and uses_judge(benchmark)
 
 
-def options_of(config: JudgeConfig, environ: Mapping[str, str]) -> JudgeOptions | None:
-    """The judge that a configuration asks for; None for none.
+def judge_of(config: JudgeConfig, environ: Mapping[str, str]) -> JudgeConfig | None:
+    """The judge that a configuration asks for, resolved; None for none.
 
     Raises:
-        JudgeError: one is asked for and nothing says whom, or a setting is out of range.
-        DataError: a setting is of another type.
+        JudgeError: one is asked for and nothing says whom, or a setting is no such value.
     """
     if config.USE == "never":
         return None
-    given = {
-        "model": config.MODEL,
-        "base_url": config.BASE_URL,
-        "key_variable": config.KEY_VARIABLE,
-        "temperature": config.TEMPERATURE,
-        "concurrency": config.CONCURRENCY,
-        "timeout": config.TIMEOUT,
-        "attempts": config.ATTEMPTS,
-        "backoff": config.BACKOFF,
-        "give_up_after": config.GIVE_UP_AFTER,
-        "max_tokens": config.MAX_TOKENS,
-        "price_input": config.PRICE_INPUT,
-        "price_output": config.PRICE_OUTPUT,
-        "cache": config.CACHE,
-    }
-    options = judge_options(given, environ)
-    if is_configured(options, environ):
-        return options
+    judge = config.resolved(environ)
+    if is_configured(judge, environ):
+        return judge
     if config.USE == "always":
         raise JudgeError(
             f"JUDGE.USE always: nobody is there to be asked; put a key into the environment variable "
-            f"{options.key_variable}, or set JUDGE.BASE_URL to a server that speaks the OpenAI chat protocol"
+            f"{judge.KEY_VARIABLE}, or set JUDGE.BASE_URL to a server that speaks the OpenAI chat protocol"
         )
     return None
 
 
-def make_judge(options: JudgeOptions, environ: Mapping[str, str]) -> Judge:
+def make_judge(config: JudgeConfig, environ: Mapping[str, str]) -> Judge:
     """Connect to a judge and let it prove that it answers.
 
     Raises:
         JudgeError: it cannot be used as configured.
     """
-    judge = ChatJudge(options, environ, progress=_Announcer())
+    judge = ChatJudge(config, environ, progress=_Announcer())
     answers_as = judge.probe()
-    kept = f"; its replies are kept in {options.cache}" if options.cache else ""
+    kept = f"; its replies are kept in {config.CACHE}" if config.CACHE else ""
     say(f"judge: {inline(judge.name)}, answering as {inline(answers_as)}{kept}")
     return judge
 

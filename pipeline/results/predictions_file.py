@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.common.safe_json import parse_json
+from configs.common.safe_json import parse_json, parse_json_lines
 from configs.common.words import did_you_mean, listed, shown
 from datasets.evaluation.predictions import join, unknown
 from datasets.types import DataError, Record
@@ -114,22 +114,16 @@ def _items(path: Path) -> Iterator[tuple[str, str, Any]]:
     except ValueError as error:
         if path.suffix == ".json" and "\n{" not in text.strip():
             raise DataError(f"{path}: not valid JSON: {error}") from None
-        yield from _of_list(_lines(path, text))
+        try:
+            yield from _of_list(parse_json_lines(text, path))
+        except ValueError as broken:
+            raise DataError(broken) from None
         return
     if isinstance(content, dict) and not (set(content) & set(IDS) and set(content) & set(NAMES)):
         yield from ((f"{path}, {key}", str(key), value) for key, value in content.items())
     else:
         items = content if isinstance(content, list) else [content]
         yield from _of_list((f"{path}, entry {n}", item) for n, item in enumerate(items, start=1))
-
-
-def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"{path}, line {number}", parse_json(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON: {error}") from None
 
 
 def _of_list(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,13 +31,13 @@ from ..runtime.lock import sole_use
 from ..runtime.provenance import git_commit, versions
 from .join import Answered, paired, summary
 from .judge_folders import RULES, decider_of, folder_of, in_words, set_aside
-from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
+from .judging import Held, decider, held_in, judge_of, make_judge, needs_judge, score, to_be_asked
 from .predictions_file import SCORES
 from .replies import read_answers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ScoringInput:
     """What is to be scored.
 
     Attributes:
@@ -52,13 +51,13 @@ class Source:
     against: Path | None = None
 
 
-def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str | None, out: Path | None) -> int:
+def rescore(config: EvalConfig, catalog: Catalog, source: ScoringInput, dataset: str | None, out: Path | None) -> int:
     """Score a file of answers, write the results and show them.
 
     Args:
         config: resolved; says how the benchmark is scored, where its files are, and who judges.
         catalog: of the declared benchmarks.
-        source: see `Source`.
+        source: see `ScoringInput`.
         dataset: name of the benchmark; None for what the configuration or the folder of the predictions says.
         out: folder of the results; None for one next to the predictions, and in it one for each judge.
 
@@ -75,8 +74,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     run = run_options(config)
     whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
     asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
-    options = options_of(config.JUDGE, os.environ) if asked else None
-    judge = None if options is None else make_judge(options, os.environ)
+    chosen = judge_of(config.JUDGE, os.environ) if asked else None
+    judge = None if chosen is None else make_judge(chosen, os.environ)
     held = _held(pipeline, source).path if judge is None else None
     with sole_use([out or source.predictions.parent / SCORES]):
         folder = _folder(source, out, decider(pipeline.declaration, judge, source.verdicts or held))
@@ -89,7 +88,7 @@ def _score_into(
     pipeline: BenchmarkPipeline,
     records: list[Record],
     bad: list[BadRecord],
-    source: Source,
+    source: ScoringInput,
     judge: Judge | None,
     whole: list[Record],
 ) -> int:
@@ -103,20 +102,26 @@ def _score_into(
         **about_part(run, len(records), len(whole)),
         **told_of(source.predictions.parent / "run.json"),
         "predictions": str(source.predictions),
-        "config_hash": hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        "config_hash": config.config_hash,
         "git_commit": git_commit(),
         "versions": versions(),
     }
     if source.against is not None:
         other, _ = score_file(
-            pipeline, records, bad, Source(predictions=source.against), judge, make_folder(folder / "against"), whole
+            pipeline,
+            records,
+            bad,
+            ScoringInput(predictions=source.against),
+            judge,
+            make_folder(folder / "against"),
+            whole,
         )
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
     return 0
 
 
-def _folder(source: Source, out: Path | None, by: str) -> Path:
+def _folder(source: ScoringInput, out: Path | None, by: str) -> Path:
     """Where the results go: what the rules decide next to the answers, what each judge does in a folder of its own.
 
     Raises:
@@ -140,7 +145,7 @@ def score_file(
     pipeline: BenchmarkPipeline,
     records: list[Record],
     bad: list[BadRecord],
-    source: Source,
+    source: ScoringInput,
     judge: Judge | None,
     folder: Path,
     whole: list[Record] | None = None,
@@ -151,7 +156,7 @@ def score_file(
         pipeline: of the benchmark.
         records: its records.
         bad: what could not be read of it.
-        source: see `Source`.
+        source: see `ScoringInput`.
         judge: to be asked where the benchmark needs one; None for none.
         folder: where its verdicts are kept.
         whole: all records of the benchmark, where only a part is scored.
@@ -172,12 +177,12 @@ def score_file(
     return answered, stray
 
 
-def _held(pipeline: BenchmarkPipeline, source: Source) -> Held:
+def _held(pipeline: BenchmarkPipeline, source: ScoringInput) -> Held:
     """Verdicts that stand next to the replies in their file; none where others are to be used."""
     return Held() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
 
 
-def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: Source) -> bool:
+def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: ScoringInput) -> bool:
     """Whether a file of replies leaves anything to a judge, or holds all verdicts next to them."""
     held = _held(pipeline, source)
     if not held.verdicts or source.against is not None:

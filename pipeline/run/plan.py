@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from collavo.checkpoint.published import has_published_sizes
+from configs.common.nested import flattened
 from configs.common.words import shown
 from configs.load import ConfigError
 from datasets.roots import data_roots
@@ -21,8 +21,7 @@ from datasets.roots import data_roots
 from ..base import EngineSource, LoadsAhead
 from ..benchmarks import select_pipeline
 from ..models.choose import make_source
-from ..results.judging import make_judge, needs_judge
-from ..results.judging import options_of as judge_options
+from ..results.judging import judge_of, make_judge, needs_judge
 from ..results.report import RESULTS
 from ..results.summary import show_summary
 from ..runtime.console import say, warn
@@ -35,13 +34,13 @@ from ..runtime.launch import (
     device_of,
     is_main,
     let_main_speak,
-    place,
+    place_of_process,
     sharding_asked,
     start_accelerator,
 )
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
-from ..runtime.session import USER_ERRORS, AgreedError, Options, Session, leave, report_failure
+from ..runtime.session import USER_ERRORS, AgreedError, RunOptions, Session, leave, report_failure
 from .task import Task, load_tasks, run_task
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from datasets.declaration import Benchmark
-    from datasets.evaluation.judges.options import JudgeOptions
+    from datasets.evaluation.judges.options import JudgeConfig
 
     from ..catalog import Catalog
     from ..config import EvalConfig
@@ -66,7 +65,7 @@ class Plan:
         name: for the tracker.
         tasks: one per benchmark, in order.
         roots: dataset folders.
-        options: see `Options`.
+        options: see `RunOptions`.
         save_dir: where the tracker writes.
         judge: whom to ask where a benchmark needs a judge; None for nobody.
         timeout_hours: how long a process waits for the others.
@@ -80,9 +79,9 @@ class Plan:
     name: str
     tasks: Sequence[Task]
     roots: Sequence[Path]
-    options: Options
+    options: RunOptions
     save_dir: Path
-    judge: JudgeOptions | None = None
+    judge: JudgeConfig | None = None
     timeout_hours: float
     wandb: bool
     config_yaml: str
@@ -149,20 +148,20 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         roots=data_roots(config.DATASETS.ROOT, os.environ),
         options=options_of(config),
         save_dir=save_dir,
-        judge=judge_options(config.JUDGE, os.environ) if judged else None,
+        judge=judge_of(config.JUDGE, os.environ) if judged else None,
         timeout_hours=config.EVAL.TIMEOUT_HOURS,
         wandb=config.WANDB,
         config_yaml=config.resolved_yaml,
         settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        config_hash=config.config_hash,
         model={"kind": config.MODEL.NAME, "name": config.MODEL.PATH, "profile": config.profile.name},
     )
 
 
-def options_of(config: EvalConfig) -> Options:
+def options_of(config: EvalConfig) -> RunOptions:
     """The ``EVAL`` section, and what can be said of the model."""
     run = config.EVAL
-    return Options(
+    return RunOptions(
         strict=run.STRICT,
         on_change=run.ON_CHANGE,
         limit=run.LIMIT,
@@ -345,7 +344,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
     """
     from accelerate.utils import gather_object
 
-    places = list(gather_object([place(accelerator)]))
+    places = list(gather_object([place_of_process(accelerator)]))
     about = {"config_hash": plan.config_hash, "git_commit": git_commit(), "model": dict(plan.model), **libraries()}
     if accelerator.process_index == 0:
         say(describe(places))
@@ -399,12 +398,10 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
         raise RunError(f"WANDB True: {error} (WANDB_MODE=offline needs no account)") from error
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+def flat(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Nested settings under dotted names, as every tracker takes them; what is no number becomes a text."""
-    found: dict[str, bool | int | float | str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return found
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in flattened(settings).items()
+        if value != {}
+    }

@@ -20,8 +20,9 @@ from typing import Any
 from configs.common.words import listed, quoted
 from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
+from datasets.evaluation.registry import scorer_of
 from datasets.evaluation.scorable import UnscorableError, check_scoring, without
-from datasets.evaluation.submission import SUBMISSIONS, write_submission
+from datasets.evaluation.submission import write_submission
 from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline, EngineSource, StreamingAnswerer
@@ -42,7 +43,7 @@ from ..results.report import (
 )
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
-from ..runtime.session import AgreedError, Options, Session
+from ..runtime.session import AgreedError, RunOptions, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
@@ -488,12 +489,12 @@ def _finish(
     return results
 
 
-def about_model(options: Options, dataset: str) -> dict[str, Any]:
-    """What results say of the model that answered, see `Options`."""
+def about_model(options: RunOptions, dataset: str) -> dict[str, Any]:
+    """What results say of the model that answered, see `RunOptions`."""
     return {"another_model": options.another_model, "untaught": dataset in options.untaught}
 
 
-def about_part(options: Options, asked: int, of: int) -> dict[str, Any]:
+def about_part(options: RunOptions, asked: int, of: int) -> dict[str, Any]:
     """What results say of a limited run; ``part`` is None where the limit left nothing out."""
     part = {"records": asked, "of": of, "seed": options.seed} if asked < of else None
     return {"limit": options.limit, "part": part}
@@ -513,8 +514,9 @@ def publish(
     """
     write_results(folder, predictions(answered), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
-    if benchmark.scorer in SUBMISSIONS and results.get("part") is None:  # a server takes whole ones
-        shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
+    submission = scorer_of(benchmark).submission
+    if submission is not None and results.get("part") is None:  # a server takes whole ones
+        shown.append(("submission", write_submission(submission, answered.evaluation.scored, folder)))
     for sentence in warnings(results, folder):
         warn(sentence)
     if brief:

@@ -207,7 +207,7 @@ def device_of(accelerator: Accelerator) -> torch.device:
     return torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
 
 
-def place(accelerator: Accelerator) -> Place:
+def place_of_process(accelerator: Accelerator) -> Place:
     """Where this process runs."""
     import torch
 

@@ -36,7 +36,7 @@ class AgreedError(RunError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RunOptions:
     """How a run goes; see the ``EVAL`` section of the configuration for each.
 
     Attributes:
@@ -66,7 +66,7 @@ class Session:
 
     Attributes:
         accelerator: joins the processes.
-        options: see `Options`.
+        options: see `RunOptions`.
         roots: dataset folders.
         devices: of all processes.
         about: copied into every result: configuration hash, commit, versions.
@@ -77,7 +77,7 @@ class Session:
     """
 
     accelerator: Accelerator
-    options: Options
+    options: RunOptions
     roots: Sequence[Path]
     devices: Sequence[str]
     about: Mapping[str, Any]

@@ -32,9 +32,11 @@ from torch import Tensor, nn
 from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters
 from collavo.config import CoLLaVOConfig
 from collavo.crayon import CrayonPrompt, crayon_prompt
-from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration, CrayonEmbedding
+from collavo.model import CoLLaVOForConditionalGeneration, CrayonEmbedding
 from collavo.processing import CoLLaVOProcessor
 from collavo.tokenizer import tiny_tokenizer
+from collavo.training_inputs import IGNORE_INDEX
+from datasets.instruct.mixture import SourcePart
 from datasets.instruct.order import adapter_of
 from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
@@ -148,7 +150,7 @@ def build(size: Size, device: torch.device) -> tuple[CoLLaVOForConditionalGenera
 
 
 class Records:
-    """Conversations with drawn images and maps; see `trainer.data.loader.Source`.
+    """Conversations with drawn images and maps; see `trainer.data.loader.SampleSource`.
 
     Args:
         samples: in any order.
@@ -157,6 +159,7 @@ class Records:
 
     def __init__(self, samples: Sequence[Sample], preparation: Preparation) -> None:
         self.samples, self._preparation = samples, preparation
+        self.parts = [SourcePart(name="drawn", size=len(samples))]
         self._grid = preparation.processor.grid
         self._prompts = [_prompt(self._grid, seed) for seed in range(8)]
         side = preparation.processor.image_size
@@ -168,7 +171,7 @@ class Records:
         return words + (self._grid**2 if sample.image is not None else 0)
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`."""
+        """See `SampleSource.example`."""
         sample = self.samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None)

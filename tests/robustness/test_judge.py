@@ -12,7 +12,7 @@ import pytest
 
 from datasets.evaluation.judges.base import JudgeError, Request, collect
 from datasets.evaluation.judges.chat import ChatJudge
-from datasets.evaluation.judges.options import JudgeOptions
+from datasets.evaluation.judges.options import JudgeConfig
 from tests.limits import LIMIT, wait_for
 from tests.robustness.judge_server import (
     Handler,
@@ -28,7 +28,7 @@ from tests.robustness.judge_server import (
     together,
 )
 
-IMPATIENT = {"timeout": 0.3}
+IMPATIENT = {"TIMEOUT": 0.3}
 """For servers that never reply."""
 
 
@@ -46,9 +46,18 @@ class Pauses(list[float]):
 
 
 def judge(server: Server, pauses: Pauses | None = None, **changes: Any) -> ChatJudge:
-    options = {"model": "judge", "base_url": server.url, "timeout": LIMIT, "concurrency": 1, "attempts": 3, **changes}
+    settings = {
+        "MODEL": "judge",
+        "BASE_URL": server.url,
+        "TIMEOUT": LIMIT,
+        "CONCURRENCY": 1,
+        "ATTEMPTS": 3,
+        "CACHE": "",
+    }
     return ChatJudge(
-        JudgeOptions(**options), {"OPENAI_API_KEY": "secret"}, pause=Pauses() if pauses is None else pauses
+        JudgeConfig(**{**settings, **changes}),
+        {"OPENAI_API_KEY": "secret"},
+        pause=Pauses() if pauses is None else pauses,
     )
 
 
@@ -87,7 +96,7 @@ TROUBLES: dict[str, tuple[Reaction, str]] = {
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_trouble_that_passes_costs_nothing_but_a_try(server: Server, trouble: str) -> None:
     server.reactions = [TROUBLES[trouble][0], says("0.5")]
-    asked = judge(server, **(IMPATIENT | {"attempts": 1000} if trouble == "hangs" else {}))
+    asked = judge(server, **(IMPATIENT | {"ATTEMPTS": 1000} if trouble == "hangs" else {}))
     assert collect(asked.ask([request()])) == {"q1": {"run1": "0.5"}}
     # on a busy machine a reply that does come can be too late for somebody impatient
     assert len(server.seen) == 2 or trouble == "hangs"
@@ -109,7 +118,7 @@ def test_trouble_that_stays_leaves_the_sample_without_a_verdict(server: Server, 
 def test_the_server_decides_how_long_to_wait_and_pauses_grow(server: Server) -> None:
     server.reactions = [raw(429, b"{}", retry_after="7"), raw(500, b""), raw(500, b""), says("1")]
     pauses = Pauses()
-    judge(server, pauses, attempts=5).ask([request()])
+    judge(server, pauses, ATTEMPTS=5).ask([request()])
     assert pauses[0] == 7.0
     assert 1.5 <= pauses[1] <= 2.5
     assert 3.0 <= pauses[2] <= 5.0
@@ -126,7 +135,7 @@ def test_an_unreadable_reply_is_asked_for_again_with_a_reminder_and_then_hotter(
 
 
 def test_settings_key_and_usage(server: Server) -> None:
-    asked = judge(server, price_input=10.0, price_output=50.0, temperature=0.2)
+    asked = judge(server, PRICE_INPUT=10.0, PRICE_OUTPUT=50.0, TEMPERATURE=0.2)
     assert asked.usage.describe().startswith("0 replies, 0 from the cache")
     asked.ask([request("q1"), request("q2", "Other?")])
     assert server.keys == ["Bearer secret"] * 2
@@ -145,31 +154,31 @@ def test_settings_key_and_usage(server: Server) -> None:
 def test_a_rerun_costs_nothing(server: Server, tmp_path: Path) -> None:
     questions = [request("q1"), request("q2", "Other?"), request("q1", part="run2")]
     server.reactions = [says("0.1"), says("0.2"), says("0.3")]
-    first = judge(server, cache=str(tmp_path / "replies")).ask(questions)
-    again = judge(server, cache=str(tmp_path / "replies"))
+    first = judge(server, CACHE=str(tmp_path / "replies")).ask(questions)
+    again = judge(server, CACHE=str(tmp_path / "replies"))
     assert again.ask(questions) == first
     assert [verdict.value for verdict in first] == ["0.1", "0.2", "0.3"]
     assert len(server.seen) == 3
     assert (again.usage.asked, again.usage.cached) == (0, 3)
 
 
-@pytest.mark.parametrize("change", [{"model": "other"}, {"temperature": 0.7}])
+@pytest.mark.parametrize("change", [{"MODEL": "other"}, {"TEMPERATURE": 0.7}])
 def test_another_judge_is_asked_anew(server: Server, tmp_path: Path, change: dict[str, Any]) -> None:
-    judge(server, cache=str(tmp_path)).ask([request()])
-    judge(server, cache=str(tmp_path), **change).ask([request()])
+    judge(server, CACHE=str(tmp_path)).ask([request()])
+    judge(server, CACHE=str(tmp_path), **change).ask([request()])
     assert len(server.seen) == 2
 
 
 def test_what_has_no_verdict_is_not_kept_and_damaged_files_are_asked_anew(server: Server, tmp_path: Path) -> None:
     server.reactions = [says("hm")]
-    assert judge(server, cache=str(tmp_path)).ask([request()])[0].value is None
+    assert judge(server, CACHE=str(tmp_path)).ask([request()])[0].value is None
     assert not list(tmp_path.rglob("*.json"))
     server.reactions = [says("0.5")]
-    judge(server, cache=str(tmp_path)).ask([request()])
+    judge(server, CACHE=str(tmp_path)).ask([request()])
     (kept,) = tmp_path.rglob("*.json")
     for damage in ("", "[]", '{"reply": 5}', kept.read_text()[:20]):
         kept.write_text(damage)
-        asked = judge(server, cache=str(tmp_path))
+        asked = judge(server, CACHE=str(tmp_path))
         assert asked.ask([request()])[0].value == "0.5"
         assert asked.usage.asked == 1
 
@@ -179,12 +188,12 @@ def test_a_killed_run_keeps_the_replies_that_came(server: Server, tmp_path: Path
         if done == 2:
             raise KeyboardInterrupt
 
-    options = JudgeOptions(model="judge", base_url=server.url, concurrency=1, cache=str(tmp_path))
+    options = JudgeConfig(MODEL="judge", BASE_URL=server.url, CONCURRENCY=1, CACHE=str(tmp_path))
     questions = [request(f"q{k}", f"Question {k}?") for k in range(50)]
     with pytest.raises(KeyboardInterrupt):
         ChatJudge(options, {}, progress=interrupt).ask(questions)
     assert 2 <= len(server.seen) < 50
-    asked = judge(server, cache=str(tmp_path))
+    asked = judge(server, CACHE=str(tmp_path))
     assert len(collect(asked.ask(questions))) == 50
     assert asked.usage.cached >= 2
     assert len(server.seen) <= 51
@@ -193,7 +202,7 @@ def test_a_killed_run_keeps_the_replies_that_came(server: Server, tmp_path: Path
 def test_equal_questions_are_sent_once_and_many_at_a_time(server: Server) -> None:
     server.reactions = [together(4)]
     questions = [request(f"q{k}", f"Question {k % 8}?") for k in range(16)]
-    asked = judge(server, concurrency=4)
+    asked = judge(server, CONCURRENCY=4)
     verdicts = asked.ask(questions)
     assert [verdict.record for verdict in verdicts] == [f"q{k}" for k in range(16)]
     assert {verdict.value for verdict in verdicts} == {"0.5"}
@@ -238,7 +247,7 @@ def test_odd_refusals(server: Server, param: Any) -> None:
 
 def test_many_failures_in_a_row_end_it(server: Server) -> None:
     server.reactions = [raw(500, b"")]
-    verdicts = judge(server, give_up_after=3).ask([request(f"q{k}", f"{k}?") for k in range(9)])
+    verdicts = judge(server, GIVE_UP_AFTER=3).ask([request(f"q{k}", f"{k}?") for k in range(9)])
     assert len(server.seen) == 9
     assert "not asked: the judge failed 3 times in a row" in verdicts[-1].failure
 
@@ -260,7 +269,7 @@ def test_nobody_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = JudgeOptions(base_url=f"http://127.0.0.1:{port}/v1")
+    options = JudgeConfig(BASE_URL=f"http://127.0.0.1:{port}/v1", CACHE="")
     with pytest.raises(JudgeError, match="no connection to the judge: .*refused"):
         ChatJudge(options, {}, pause=Pauses()).probe()
 
@@ -274,7 +283,7 @@ def test_models_that_dropped_settings(server: Server) -> None:
         says("1")(handler, body)
 
     server.reactions = [react]
-    asked = judge(server, attempts=1)
+    asked = judge(server, ATTEMPTS=1)
     assert [v.value for v in asked.ask([request("a"), request("b", "b?")])] == ["1", "1"]
     assert server.seen[-1]["max_completion_tokens"] == 16
     assert len(server.seen) == 4
@@ -285,7 +294,7 @@ def test_a_reasoning_model_needs_more_tokens(server: Server) -> None:
     server.reactions = [says("", finish="length")]
     assert "allow it more (max_tokens)" in judge(server).ask([request()])[0].failure
     assert len(server.seen) == 1
-    judge(server, max_tokens=4000).ask([request()])
+    judge(server, MAX_TOKENS=4000).ask([request()])
     assert server.seen[-1]["max_tokens"] == 4000
 
 
@@ -300,4 +309,4 @@ def test_a_proxy_of_the_environment_does_not_hide_a_server_on_this_machine(
 def test_replies_that_cannot_be_kept_stop_the_run(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JudgeError, match="folder for replies cannot be made"):
-        judge(server, cache=str(tmp_path / "file"))
+        judge(server, CACHE=str(tmp_path / "file"))

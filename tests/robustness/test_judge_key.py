@@ -13,7 +13,7 @@ import pytest
 
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.chat import ChatJudge
-from datasets.evaluation.judges.options import JudgeOptions
+from datasets.evaluation.judges.options import JudgeConfig
 from pipeline.commands.cli import main
 from tests.robustness.judge_server import Handler, Reaction, Server, completion, serving
 
@@ -167,14 +167,14 @@ def test_a_key_in_replies_that_were_kept_is_taken_out_when_they_are_read(
 @pytest.mark.parametrize("key", ["sk-schlüssel-0123", "sk-01234\x0056789", "sk-0123\n456789", "sk-\u202e0123456789"])
 def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(server: Server, key: str) -> None:
     with pytest.raises(JudgeError, match="OPENAI_API_KEY holds characters") as refused:
-        ChatJudge(JudgeOptions(base_url=server.url), {"OPENAI_API_KEY": key})
+        ChatJudge(JudgeConfig(BASE_URL=server.url, CACHE=""), {"OPENAI_API_KEY": key})
     assert key not in str(refused.value)
     assert not server.seen
 
 
 def test_a_deeply_nested_reply_is_a_failure_like_others(server: Server) -> None:
     server.reactions = [lambda handler, body: handler.send(200, b"[" * 100_000)]
-    judge = ChatJudge(JudgeOptions(base_url=server.url, attempts=1), {"OPENAI_API_KEY": KEY})
+    judge = ChatJudge(JudgeConfig(BASE_URL=server.url, ATTEMPTS=1, CACHE=""), {"OPENAI_API_KEY": KEY})
     with pytest.raises(JudgeError, match="cannot be used: "):
         judge.probe()
 

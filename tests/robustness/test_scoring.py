@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datasets.evaluation.judges.options import JudgeOptions
+from datasets.evaluation.judges.options import JudgeConfig
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog
 from pipeline.commands.cli import main
@@ -200,7 +200,7 @@ def test_a_judge_that_refuses_the_key_stops_before_anything_is_scored(
     assert not Path("score").exists()
 
 
-def plan_of(here: Path, save: Path, judge: JudgeOptions | None) -> Any:
+def plan_of(here: Path, save: Path, judge: JudgeConfig | None) -> Any:
     pipeline = BenchmarkPipeline(load_catalog().benchmarks["mm-vet"])
     task = Task(pipeline=pipeline, batch_size_total=2, folder=save / "mm-vet")
     return replace(make_plan(here / "data", save), tasks=[task], judge=judge)
@@ -209,14 +209,14 @@ def plan_of(here: Path, save: Path, judge: JudgeOptions | None) -> Any:
 def test_a_run_reaches_its_judge_before_it_asks_the_model(here: Path, server: Server) -> None:
     server.reactions = [refusal(401)]
     source = ToySource(ToyEngine())
-    options = JudgeOptions(base_url=server.url, cache=str(here / "cache"))
+    options = JudgeConfig(BASE_URL=server.url, CACHE=str(here / "cache"))
     assert run_plan(plan_of(here, here / "run", options), lambda _: source) == 1
     assert source.loads == 0
 
 
 def test_a_run_is_judged_and_can_be_judged_later(here: Path, server: Server) -> None:
     server.reactions = [says("ready"), says("0.5")]
-    options = JudgeOptions(base_url=server.url, cache=str(here / "cache"))
+    options = JudgeConfig(BASE_URL=server.url, CACHE=str(here / "cache"))
     assert run_plan(plan_of(here, here / "run", options), lambda _: ToySource(ToyEngine())) == 0
     judged = results(here / "run" / "mm-vet")
     assert judged["scores"]["all"]["total"] == pytest.approx(50.0)
@@ -328,7 +328,7 @@ def test_a_run_again_without_its_judge_keeps_what_the_judge_decided(
     here: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.reactions = [says("ready"), says("0.5")]
-    options = JudgeOptions(base_url=server.url, cache=str(here / "cache"))
+    options = JudgeConfig(BASE_URL=server.url, CACHE=str(here / "cache"))
     for judge in (options, None, options):
         assert run_plan(plan_of(here, here / "run", judge), lambda _: ToySource(ToyEngine())) == 0
         if judge is None:

@@ -17,7 +17,7 @@ from pipeline.catalog import parse
 from pipeline.commands.cli import main
 from pipeline.run.plan import run_plan
 from pipeline.run.task import Task, _Found, load_tasks
-from pipeline.runtime.session import Options
+from pipeline.runtime.session import RunOptions
 from tests.robustness.toy import ToyEngine, ToySource, make_plan
 
 
@@ -152,7 +152,7 @@ def test_what_the_main_process_cannot_score_is_left_out_everywhere(here: Path) -
             shares.append(own)
             return [shares[0], own if rank else _Found({}, {})]
 
-        session = SimpleNamespace(agree=agree, is_main=rank == 0, roots=[here / "data"], options=Options())
+        session = SimpleNamespace(agree=agree, is_main=rank == 0, roots=[here / "data"], options=RunOptions())
         (loaded,), missing = load_tasks([task], session)  # type: ignore[arg-type]
         assert ([record.id for record in loaded.records], missing) == (["0"], {})
         assert [item.reason for item in loaded.bad] == ["its own answer 'F' gets 0 by the rule, where the most is 1"]

@@ -33,7 +33,7 @@ from pipeline.run import task
 from pipeline.run.plan import Plan, run_plan
 from pipeline.run.task import Task
 from pipeline.runtime import lock
-from pipeline.runtime.session import Options
+from pipeline.runtime.session import RunOptions
 from tests.limits import LIMIT, wait_for
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class ToySource:
 
 
 def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:
-    """A plan with the toy as its one task; ``options`` are those of `Options`, and ``wandb``.
+    """A plan with the toy as its one task; ``options`` are those of `RunOptions`, and ``wandb``.
 
     Batches are all alike, of ``batch_size_total`` questions over all processes.
     """
@@ -192,7 +192,7 @@ def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str 
         name="toy",
         tasks=[Task(pipeline=pipeline, batch_size_total=batch_size_total, folder=save / "toy_test")],
         roots=[data],
-        options=Options(**options),
+        options=RunOptions(**options),
         save_dir=save,
         timeout_hours=2 * LIMIT / 3600,  # what waits for it fails the test
         wandb=wandb,

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from collavo.crayon import CrayonPrompt
-from collavo.model import IGNORE_INDEX
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import IMAGE_TAG
+from collavo.training_inputs import IGNORE_INDEX
 from modeling.precision import at_least_float32
 
 from ..loop import Tally, Totals

@@ -19,11 +19,10 @@ import numpy.typing as npt
 from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
 from collavo.instructions import Kind
-from collavo.model import IGNORE_INDEX
 from collavo.options import CrayonConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT, IMAGE_TAG
-from collavo.training_inputs import ConversationError, training_inputs
+from collavo.training_inputs import IGNORE_INDEX, ConversationError, training_inputs
 from configs.load import ConfigError
 from datasets.image import decode
 from datasets.instruct.mixture import Mixture, SourcePart
@@ -144,7 +143,7 @@ class Preparation:
         )
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Samples of one kind."""
 
     @property
@@ -186,7 +185,7 @@ class Conversations:
         self.lengths = np.array([_length(sample, tokens) for sample in samples], np.int64)
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`."""
+        """See `SampleSource.example`."""
         sample = self._samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None)
@@ -222,7 +221,7 @@ class CrayonInstructions:
         self.parts: Sequence[SourcePart] = [SourcePart(name=PANOPTIC, size=len(images))]
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`. The answer tells the truth, also where the map that the model sees is corrupted."""
+        """See `SampleSource.example`. The answer is right, also where the map that the model sees is corrupted."""
         listed = self._images[index]
         image = self._preparation.load_image(listed.image, self._segmenter, step, index, classes=self._things)
         seed, num = (self._preparation.seed, step, index), self._preparation.questions
@@ -276,7 +275,7 @@ class Batches:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, SampleSource],
         preparation: Preparation,
         *,
         batch_size_total: int,

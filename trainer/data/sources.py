@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from collavo.instructions import KINDS, Kind
+from configs.common.words import and_more
 from configs.load import ConfigError
 from datasets.instruct.mixture import SourcePart, drawn, is_held_out
 from datasets.instruct.panoptic import PanopticImage, classes_of
@@ -20,7 +21,7 @@ from pipeline.runtime.console import say, warn
 from pipeline.runtime.launch import is_main
 
 from ..config import ConversationSource, TrainConfig
-from .loader import Conversations, CrayonInstructions, Preparation, Source
+from .loader import Conversations, CrayonInstructions, Preparation, SampleSource
 from .paths import located
 from .reading import gather_source, held_out_file, read_images, source_names
 
@@ -45,11 +46,11 @@ class StageData:
         held_out: the same for the held-out loss; {} where none is computed.
     """
 
-    training: Mapping[str, Source]
-    held_out: Mapping[str, Source] = field(default_factory=dict)
+    training: Mapping[str, SampleSource]
+    held_out: Mapping[str, SampleSource] = field(default_factory=dict)
 
 
-Split = tuple[Source, Source | None]
+Split = tuple[SampleSource, SampleSource | None]
 """Samples to train on, and held-out ones, if there are any."""
 
 
@@ -186,5 +187,5 @@ def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
         say(f"{name}: {summary}")
         for item in bad[:SHOWN]:
             warn(f"{item.where}: {item.reason}")
-        if len(bad) > SHOWN:
-            warn(f"and {len(bad) - SHOWN} more like these")
+        if rest := and_more(len(bad), SHOWN):
+            warn(f"{rest} like these")

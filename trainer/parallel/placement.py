@@ -259,7 +259,7 @@ def laid_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements)
 
 
-def place(
+def place_model(
     accelerator: Accelerator,
     model: nn.Module,
     adapters: Branches,

@@ -30,6 +30,6 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     return joined(found)
 
 
-def load(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
     """See `trainer.run.load_job`."""
     return load_tuning(config, device, adapters(config), sources, alike=alike)

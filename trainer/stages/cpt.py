@@ -26,6 +26,6 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     return joined({CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)})
 
 
-def load(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+def load_cpt(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
     """See `trainer.run.load_job`."""
     return load_tuning(config, device, adapters(config), sources, alike=alike)

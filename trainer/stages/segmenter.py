@@ -11,6 +11,6 @@ from ..config import TrainConfig
 from .segmenter_job import SegmenterJob, load_segmenter
 
 
-def load(config: TrainConfig, device: torch.device, *, alike: bool) -> SegmenterJob:
+def load_segmenter_stage(config: TrainConfig, device: torch.device, *, alike: bool) -> SegmenterJob:
     """See `trainer.run.load_job`; the whole model is on every process, so microbatches need not be alike."""
     return load_segmenter(config, device)

@@ -40,7 +40,6 @@ from modeling.segmenters.xdecoder.checkpoint import (
 )
 from modeling.segmenters.xdecoder.classes import class_list
 from modeling.segmenters.xdecoder.config import FOCAL_T, XDecoderConfig
-from modeling.segmenters.xdecoder.criterion import CriterionConfig
 from modeling.segmenters.xdecoder.model import XDecoder
 from modeling.segmenters.xdecoder.prompts import (
     COCO_TABLE,
@@ -53,11 +52,11 @@ from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
 
 from ..config import SEGMENTER_STATE as STATE
 from ..config import TrainConfig
-from ..config import XDecoderConfig as Settings
 from ..data.paths import located
 from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
 from ..data.sources import report
-from ..loop import LoopSettings, Update
+from ..held_out import HeldOutData
+from ..loop import LoopSettings, TrainingData, Update
 from ..optimizer import FACTOR
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, num_weights
@@ -110,8 +109,8 @@ class SegmenterJob:
     """
 
     labels = "masks"
-    held_out = None
-    image_tokens = 0
+    held_out: HeldOutData | None = None
+    image_tokens: int = 0
 
     def __init__(
         self,
@@ -124,10 +123,9 @@ class SegmenterJob:
     ) -> None:
         self._config, self._start, self._classes, self._ids = config, start, classes, ids
         settings = config.XDECODER
-        self.model: nn.Module = XDecoderInTraining(
-            start.network, _criterion(settings), text_trains=settings.TRAIN_TEXT
-        ).to(device)
-        self.data = data
+        self.model: nn.Module = XDecoderInTraining(start.network, settings, text_trains=settings.TRAIN_TEXT).to(device)
+        self.data: TrainingData = data
+        self._num_images = data.num_samples
         self.adapters: Mapping[str, Sequence[Parameters]] = {ADAPTER: _groups(self.model, settings.TRAIN_TEXT)}
         self.settings = LoopSettings(
             steps=_steps(config, data.num_samples),
@@ -202,7 +200,7 @@ class SegmenterJob:
         number, total = num_weights(moving.values()), num_weights(self.model.parameters())
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained on {len(self._classes[0])} "
-            f"classes; {self.data.num_samples} images"
+            f"classes; {self._num_images} images"
         )
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
@@ -280,7 +278,7 @@ def _start(config: TrainConfig, wanted: Sequence[str]) -> Start:
     try:
         sizes = XDecoderConfig.from_dict(_plain(settings.SIZES)) if settings.SIZES else FOCAL_T
     except SegmenterError as error:
-        raise ConfigError(f"XDECODER.SIZES.{error}") from error
+        raise ConfigError(f"XDECODER.SIZES: {error}") from error
     table, own = PromptTable.load().first(settings.TEMPLATES), settings.VOCABULARY == "classes"
     if own:
         table = table.renumbered(wanted)
@@ -319,19 +317,6 @@ def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[S
     if not found:
         raise DataError(f"{file}: none of its images is in {images}")
     return found
-
-
-def _criterion(settings: Settings) -> CriterionConfig:
-    return CriterionConfig(
-        class_weight=settings.CLASS_WEIGHT,
-        mask_weight=settings.MASK_WEIGHT,
-        dice_weight=settings.DICE_WEIGHT,
-        no_object=settings.NO_OBJECT,
-        focal_gamma=settings.FOCAL_GAMMA,
-        num_points=settings.POINTS,
-        oversample=settings.OVERSAMPLE,
-        importance=settings.IMPORTANCE,
-    )
 
 
 def _groups(model: nn.Module, text_trains: bool) -> list[Parameters]:

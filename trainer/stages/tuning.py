@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from collavo.adapters import Adapters, base_parameters, crayon_parameters
 from collavo.checkpoint.examine import Examined, examine
@@ -31,10 +32,11 @@ from pipeline.runtime.launch import is_main
 from ..checkpoint import write_tuned
 from ..config import TrainConfig, base_parts, lora_record, rows_are_masked
 from ..cost import TrainingCost
-from ..data.loader import Batches, HeldOut, Preparation, Schedule, Source
+from ..data.loader import Batches, HeldOut, Preparation, SampleSource, Schedule
 from ..data.sources import StageData
+from ..held_out import HeldOutData
 from ..log import ANSWER_TOKENS
-from ..loop import LoopSettings, Update
+from ..loop import LoopSettings, TrainingData, Update
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, groups, num_weights, trained
@@ -49,7 +51,7 @@ _CONTINUED = (
 """Settings of TRAIN that a continuation must share with what it continues."""
 
 
-Sources = Callable[[TrainConfig, Preparation, torch.device], StageData]
+SampleSources = Callable[[TrainConfig, Preparation, torch.device], StageData]
 """What each adapter of a stage learns from."""
 
 
@@ -90,7 +92,9 @@ class Tuning:
 
     def __init__(self, config: TrainConfig, parts: Parts) -> None:
         self._config, self._parts = config, parts
-        self.model, self.data, self.held_out = parts.model, parts.schedule, parts.held_out
+        self.model: nn.Module = parts.model
+        self.data: TrainingData = parts.schedule
+        self.held_out: HeldOutData | None = parts.held_out
         self.adapters: Mapping[str, Sequence[Parameters]] = groups(
             parts.model, parts.adapters, config.TRAIN.CRAYON, config.TRAIN.PARTS
         )
@@ -223,7 +227,7 @@ class _LiveEngine:
 
 
 def load_tuning(
-    config: TrainConfig, device: torch.device, names: tuple[str, ...], sources: Sources, *, alike: bool
+    config: TrainConfig, device: torch.device, names: tuple[str, ...], sources: SampleSources, *, alike: bool
 ) -> Tuning:
     """Load the model and the data of a stage.
 
@@ -292,7 +296,9 @@ def load_tuning(
     return Tuning(config, parts)
 
 
-def _batches(config: TrainConfig, sources: Mapping[str, Source], preparation: Preparation, *, alike: bool) -> Batches:
+def _batches(
+    config: TrainConfig, sources: Mapping[str, SampleSource], preparation: Preparation, *, alike: bool
+) -> Batches:
     train = config.TRAIN
     return Batches(
         sources,

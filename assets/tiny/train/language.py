@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration
+from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.training_inputs import IGNORE_INDEX
 
 from .boxes import LOOKS, box_loss, boxes_in, gather_numbers, number_ids, overhear
 from .rows import Packer, Row, choose

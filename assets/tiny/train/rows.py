@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from collavo.model import IGNORE_INDEX
 from collavo.template import CHAT, IMAGE_TAG, STOP_TAG
+from collavo.training_inputs import IGNORE_INDEX
 from trainer.data.batches import positions_within, seen_within
 
 from ..world.lessons import Lesson

@@ -6,13 +6,13 @@ benchmarks go by, for the segmenter that reads maps from disk; images of one sce
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from modeling.segmenters.coco_format import panoptic_png
 
 from .release import Release
 from .scenes import STUFF, THINGS, Scene, Shape
@@ -69,13 +69,10 @@ def write_panoptic(release: Release, path: str, named: Mapping[str, Scene]) -> N
 
 def segments_file(release: Release, path: str, scene: Scene) -> list[dict[str, Any]]:
     """Write a scene's PNG; returns its entries of ``segments_info``."""
-    ids = np.zeros(scene.image.shape[:2], np.int64)
+    ids = np.zeros(scene.image.shape[:2], np.int32)
     for number, shape in enumerate(scene.shapes, start=1):
         ids[shape.pixels] = number
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, "PNG")
-    release.file(path, buffer.getvalue())
+    release.file(path, panoptic_png(ids))
     return [_segment_info(number, shape) for number, shape in enumerate(scene.shapes, start=1)]
 
 

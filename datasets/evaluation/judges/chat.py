@@ -19,7 +19,7 @@ from configs.common.words import quoted
 from .base import JudgeError, Request, Usage, Verdict
 from .cache import ReplyCache, reply_key
 from .connection import Connection, JudgeLostError, RefusedError, TemporaryError, pause_before
-from .options import JudgeOptions
+from .options import JudgeConfig, settled
 
 _LONGEST_PAUSE = 60.0
 _PROBES = 3  # tries of the probe
@@ -49,7 +49,7 @@ class ChatJudge:
     """See `base.Judge`.
 
     Args:
-        options: which judge.
+        judge: which one.
         environ: the process environment, for the key.
         progress: called with how many requests have a verdict, how many are settled (some in vain), and how many there
             are.
@@ -61,16 +61,16 @@ class ChatJudge:
 
     def __init__(
         self,
-        options: JudgeOptions,
+        judge: JudgeConfig,
         environ: Mapping[str, str],
         progress: Callable[[int, int, int], None] | None = None,
         pause: Callable[[float], object] | None = None,
     ) -> None:
-        self._options, self._progress = options, progress
+        self._judge, self._progress = judge.resolved(environ), progress
         self._stopped = threading.Event()
         self._wait = self._stopped.wait if pause is None else pause
-        self._connection = Connection(options, environ)
-        self._cache = ReplyCache(Path(options.cache).expanduser() if options.cache else None)
+        self._connection = Connection(self._judge.server, environ)
+        self._cache = ReplyCache(Path(self._judge.CACHE).expanduser() if self._judge.CACHE else None)
         self._lock = threading.Lock()
         self._asked = self._cached = self._failed = self._input = self._output = 0
         self._in_a_row = 0
@@ -90,7 +90,7 @@ class ChatJudge:
     @property
     def usage(self) -> Usage:
         """What was spent so far."""
-        prices = self._options.price_input, self._options.price_output
+        prices = self._judge.PRICE_INPUT, self._judge.PRICE_OUTPUT
         cost = None
         if prices[0] is not None and prices[1] is not None:
             cost = (self._input * prices[0] + self._output * prices[1]) / 1_000_000
@@ -113,7 +113,7 @@ class ChatJudge:
             reminder="",
             max_tokens=16,
         )
-        verdict = self._try(request, min(_PROBES, self._options.attempts))
+        verdict = self._try(request, min(_PROBES, settled(self._judge.ATTEMPTS)))
         if verdict.value is None:
             raise JudgeError(f"the judge {self.name} cannot be used: {verdict.failure}")
         return self._connection.answered_as
@@ -149,7 +149,7 @@ class ChatJudge:
 
     def _all(self, waiting: Mapping[str, Request]) -> Generator[tuple[str, Verdict], None, None]:
         """Settle requests side by side; an interruption drops those that have not begun."""
-        pool = ThreadPoolExecutor(max_workers=self._options.concurrency, thread_name_prefix="judge")
+        pool = ThreadPoolExecutor(max_workers=settled(self._judge.CONCURRENCY), thread_name_prefix="judge")
         futures: dict[Future[Verdict], str] = {}
         try:
             futures.update((pool.submit(self._settle, key, request), key) for key, request in waiting.items())
@@ -163,8 +163,8 @@ class ChatJudge:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _key(self, request: Request) -> str:
-        options = self._options
-        return reply_key(self._connection.place, options.model, str(options.temperature), request.part, request.prompt)
+        connection, temperature = self._connection, str(self._judge.TEMPERATURE)
+        return reply_key(connection.place, connection.model, temperature, request.part, request.prompt)
 
     def _recall(self, key: str, request: Request) -> Verdict | None:
         kept = self._cache.get(key)
@@ -175,7 +175,7 @@ class ChatJudge:
         return Verdict(record=request.record, part=request.part, value=value, reply=reply)
 
     def _settle(self, key: str, request: Request) -> Verdict:
-        verdict = self._try(request, self._options.attempts)
+        verdict = self._try(request, settled(self._judge.ATTEMPTS))
         if verdict.value is not None:
             about = {"judge": self.name, "part": request.part, "prompt": request.prompt}
             self._cache.put(key, verdict.reply, about)
@@ -212,10 +212,11 @@ class ChatJudge:
 
     def _send(self, request: Request, unreadable: int) -> str:
         """One request over the wire; after an unreadable reply with a reminder, and hotter from the second one on."""
+        temperature = settled(self._judge.TEMPERATURE)
         answer = self._connection.send(
             f"{request.prompt}\n\n{request.reminder}" if unreadable else request.prompt,
-            min(max(1.0, self._options.temperature), self._options.temperature + _HOTTER * max(0, unreadable - 1)),
-            self._options.max_tokens or request.max_tokens,
+            min(max(1.0, temperature), temperature + _HOTTER * max(0, unreadable - 1)),
+            self._judge.MAX_TOKENS or request.max_tokens,
         )
         with self._lock:
             self._asked += 1
@@ -225,10 +226,10 @@ class ChatJudge:
 
     def _pause(self, attempt: int, wanted: float) -> None:
         """Wait before the next try: doubled each time and scattered, and at least as long as the server wants."""
-        self._wait(pause_before(attempt, self._options.backoff, wanted, _LONGEST_PAUSE))
+        self._wait(pause_before(attempt, settled(self._judge.BACKOFF), wanted, _LONGEST_PAUSE))
 
     def _count_failure(self, failure: str) -> None:
         with self._lock:
             self._in_a_row += 1
-            if self._in_a_row >= self._options.give_up_after and not self._lost:
+            if self._in_a_row >= settled(self._judge.GIVE_UP_AFTER) and not self._lost:
                 self._lost = f"the judge failed {self._in_a_row} times in a row, the last time: {failure}"

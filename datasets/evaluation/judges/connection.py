@@ -13,12 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from configs.common.words import shown
 
 from .base import JudgeError
+from .options import Server
 from .redaction import Redactor
 
 if TYPE_CHECKING:
@@ -56,26 +57,6 @@ class TemporaryError(Exception):
     def __init__(self, message: str, wait: float = 0.0, *, crowded: bool = False) -> None:
         super().__init__(message)
         self.wait, self.crowded = wait, crowded
-
-
-class ServerOptions(Protocol):
-    """What a connection needs to know of a server."""
-
-    @property
-    def model(self) -> str:
-        """Its model's name."""
-
-    @property
-    def base_url(self) -> str | None:
-        """Its address; None for OpenAI's own."""
-
-    @property
-    def key_variable(self) -> str:
-        """Environment variable that holds the key."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds to wait for it to go on."""
 
 
 class RefusedError(Exception):
@@ -133,7 +114,7 @@ class Connection:
         redact: takes the key out of a text.
 
     Args:
-        options: which.
+        server: which.
         environ: the process environment, for the key.
         who: what messages call it.
 
@@ -141,24 +122,24 @@ class Connection:
         JudgeError: the client library is missing, or the key is none that can be sent.
     """
 
-    def __init__(self, options: ServerOptions, environ: Mapping[str, str], who: str = "the judge") -> None:
+    def __init__(self, server: Server, environ: Mapping[str, str], who: str = "the judge") -> None:
         try:
             import openai
         except ImportError:
             raise JudgeError(f"{who} needs the package openai: pip install openai") from None
         self._errors, self._who = openai, who
-        key = key_of(options, environ)
+        key = key_of(server, environ)
         self.redact = Redactor(key)
-        self._address = (options.base_url or OPENAI_URL).rstrip("/")
+        self._address = (server.base_url or OPENAI_URL).rstrip("/")
         self.place = self.redact(self._address)
-        self.model = options.model
+        self.model = server.model
         self.answered_as = self._said(self.model)
         self._unsupported: set[str] = set()
         local = urlsplit(self._address).hostname in _LOOPBACK
         self._client = openai.OpenAI(
             api_key=key or "none",
             base_url=self._address,
-            timeout=options.timeout,
+            timeout=server.timeout,
             max_retries=0,
             # A proxy of the environment cannot reach a server on this machine.
             http_client=openai.DefaultHttpxClient(trust_env=False) if local else None,
@@ -251,16 +232,17 @@ class Connection:
         )
 
 
-def key_of(options: ServerOptions, environ: Mapping[str, str]) -> str:
+def key_of(server: Server, environ: Mapping[str, str]) -> str:
     """The key that the environment holds, without spaces and line ends around it; "" if there is none.
 
     Raises:
         JudgeError: it holds characters that no HTTP header can carry; the message does not show it.
     """
-    key = environ.get(options.key_variable, "").strip()
+    variable = server.key_variable
+    key = environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise JudgeError(
-            f"judge: the key in the environment variable {options.key_variable} holds characters other than printable "
+            f"judge: the key in the environment variable {variable} holds characters other than printable "
             "ASCII; is it copied whole?"
         )
     return key

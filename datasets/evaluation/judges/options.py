@@ -6,21 +6,22 @@ the environment, since configurations are saved next to results. ``OPENAI_BASE_U
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from configs.common.paths import path_text
 from configs.common.words import quoted
 
-from ...options import build_options
 from .base import JudgeError
 from .redaction import Redactor
 
+T = TypeVar("T")
 PREFIX = "COLLAVO_JUDGE_"
 _SURELY_A_KEY = 12
 """Characters from which a key is no placeholder that may stand in a setting by chance."""
@@ -29,53 +30,165 @@ _LIKE_A_KEY = re.compile(r"sk[-_].*|(?=.*[a-z])(?=.*[0-9]).{20,}", re.DOTALL)
 """Names of variables are short, or in capitals."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JudgeOptions:
-    """A judge.
+MOST_AT_ONCE = 1024
+
+
+def _address(url: str) -> str:
+    """An address of a server, checked; messages do not show it, since it may hold a password.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if fault := address_fault(url):
+        raise ValueError(fault)
+    return url
+
+
+def _key_variable(name: str) -> str:
+    """Check the name of the variable that holds a key.
+
+    Raises:
+        ValueError: it is none, or perhaps the key itself.
+    """
+    if fault := key_variable_fault(name):
+        raise ValueError(fault)
+    return name
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of the OpenAI chat protocol.
 
     Attributes:
-        model: its name on the server; MM-Vet and MathVista were defined with gpt-4-0613.
-        base_url: of a server that speaks the OpenAI chat protocol, ending in ``/v1``; None for OpenAI's own.
-        key_variable: environment variable that holds the key; a server of one's own may need none.
-        temperature: of the first try; it rises when a reply cannot be read.
-        concurrency: requests that are under way at a time.
-        timeout: seconds to wait for the server to go on.
-        attempts: how often a request is tried before its sample stays unscored.
-        backoff: seconds before the second try; doubled each time, up to a minute.
-        give_up_after: requests that fail in a row before the rest is not even tried.
-        max_tokens: longest reply in tokens, instead of what each request allows; reasoning models need thousands.
-        price_input: US dollars per million tokens sent, to report the cost.
-        price_output: US dollars per million tokens received.
-        cache: folder of replies; a rerun that finds them there costs nothing.
+        model: its model's name.
+        base_url: its address, ending in /v1; None for OpenAI's own.
+        key_variable: environment variable that holds the key.
+        timeout: seconds to wait for it to go on.
     """
 
-    model: str = "gpt-4-0613"
-    base_url: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
-    temperature: float = 0.0
-    concurrency: int = 8
-    timeout: float = 60.0
-    attempts: int = 6
-    backoff: float = 1.0
-    give_up_after: int = 20
-    max_tokens: int | None = None
-    price_input: float | None = None
-    price_output: float | None = None
-    cache: str | None = None
+    model: str
+    base_url: str | None
+    key_variable: str
+    timeout: float
+
+
+_FromOne = Annotated[int, Field(ge=1)]
+_FromZero = Annotated[float, Field(ge=0)]
+
+
+@dataclass(kw_only=True)
+class JudgeConfig:
+    """The language model that helps to score MM-Vet, MathVista and the like, over the OpenAI chat protocol.
+
+    What is None comes from the environment (``COLLAVO_JUDGE_MODEL``, ...), else it is the default; see `resolved`. The
+    key itself is only ever taken from the environment.
+
+    Attributes:
+        USE: auto: where a key or a BASE_URL is set; always: nothing starts without; never: by the offline rules.
+        MODEL: its name on the server; MM-Vet and MathVista were defined with gpt-4-0613, the default.
+        BASE_URL: of the server, ending in /v1; None for OpenAI's own.
+        KEY_VARIABLE: environment variable that holds the key; a server of one's own may need none.
+        TEMPERATURE: of the first try; it rises when a reply cannot be read.
+        CONCURRENCY: requests that are under way at a time.
+        TIMEOUT: seconds to wait for the server to go on.
+        ATTEMPTS: how often a request is tried before its sample stays unscored.
+        BACKOFF: seconds before the second try; doubled each time, up to a minute.
+        GIVE_UP_AFTER: requests that fail in a row before the rest is not tried.
+        MAX_TOKENS: longest reply in tokens, instead of what each request allows; reasoning models need thousands.
+        PRICE_INPUT: US dollars per million tokens sent, to report the cost.
+        PRICE_OUTPUT: US dollars per million tokens received.
+        CACHE: folder of replies; what is found there is not asked again. Empty: none are kept.
+
+    Raises:
+        JudgeError: the address holds a secret, or KEY_VARIABLE may be the key itself.
+    """
+
+    USE: Literal["auto", "always", "never"] = "auto"
+    MODEL: str | None = None
+    BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
+    KEY_VARIABLE: Annotated[str, AfterValidator(_key_variable)] | None = None
+    TEMPERATURE: _FromZero | None = None
+    CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None = None
+    TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
+    ATTEMPTS: _FromOne | None = None
+    BACKOFF: Annotated[float, Field(ge=0, le=86400)] | None = None
+    GIVE_UP_AFTER: _FromOne | None = None
+    MAX_TOKENS: _FromOne | None = None
+    PRICE_INPUT: _FromZero | None = None
+    PRICE_OUTPUT: _FromZero | None = None
+    CACHE: Annotated[str, AfterValidator(path_text)] = "outputs/judge_cache"
 
     def __post_init__(self) -> None:
-        """Check the ranges and the address."""
-        if self.base_url is not None and (fault := address_fault(self.base_url)):
-            raise JudgeError(f"judge: base_url {fault}")
-        if fault := key_variable_fault(self.key_variable):
-            raise JudgeError(f"judge: key_variable {fault}")
-        for name, least in (("concurrency", 1), ("attempts", 1), ("give_up_after", 1), ("timeout", 0.001)):
-            if getattr(self, name) < least:
-                raise JudgeError(f"judge: {name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("temperature", "backoff", "price_input", "price_output", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise JudgeError(f"judge: {name} must not be negative, but is {value}")
+        """Refuse secrets in wrong places."""
+        if self.BASE_URL is not None and (fault := address_fault(self.BASE_URL)):
+            raise JudgeError(f"JUDGE.BASE_URL: {fault}")
+        if self.KEY_VARIABLE is not None and (fault := key_variable_fault(self.KEY_VARIABLE)):
+            raise JudgeError(f"JUDGE.KEY_VARIABLE: {fault}")
+
+    @property
+    def server(self) -> Server:
+        """Where the judge is asked; of a resolved configuration."""
+        return Server(settled(self.MODEL), self.BASE_URL, settled(self.KEY_VARIABLE), settled(self.TIMEOUT))
+
+    def resolved(self, environ: Mapping[str, str]) -> JudgeConfig:
+        """The same with what is None from the environment or by default; see `settled`.
+
+        Args:
+            environ: the process environment.
+
+        Raises:
+            JudgeError: a setting or a variable is no such value, or out of range; it is named.
+        """
+        found: dict[str, Any] = {}
+        for name, hint in typing.get_type_hints(JudgeConfig, include_extras=True).items():
+            value, where = getattr(self, name), f"JUDGE.{name}"
+            for variable in (PREFIX + name, *(["OPENAI_BASE_URL"] if name == "BASE_URL" else [])):
+                if value is None and environ.get(variable):
+                    value, where = environ[variable], f"environment variable {variable}"
+            found[name] = _DEFAULTS.get(name) if value is None else _checked(value, hint, where)
+        return JudgeConfig(**found)
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    "MODEL": "gpt-4-0613",
+    "KEY_VARIABLE": "OPENAI_API_KEY",
+    "TEMPERATURE": 0.0,
+    "CONCURRENCY": 8,
+    "TIMEOUT": 60.0,
+    "ATTEMPTS": 6,
+    "BACKOFF": 1.0,
+    "GIVE_UP_AFTER": 20,
+}
+
+
+def settled(value: T | None) -> T:
+    """A setting of a resolved judge that has a default, so that it is never None.
+
+    Raises:
+        ValueError: it is, because nobody resolved the judge.
+    """
+    if value is None:
+        raise ValueError("the settings of a judge are to be resolved first, see JudgeConfig.resolved")
+    return value
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """A value or text as a setting's type.
+
+    Raises:
+        JudgeError: it is none, or out of range.
+    """
+    try:
+        return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "value_error":
+            raise JudgeError(f"{where}: {first['ctx']['error']}") from None
+        if "greater" in first["type"] or "less" in first["type"]:
+            said = first["msg"].removeprefix("Input should be ")
+            raise JudgeError(f"{where}: must be {said}, got {quoted(value)}") from None
+        kind = "a text" if first["type"].startswith("string") else "a number"
+        raise JudgeError(f"{where}: expected {kind}, got {quoted(value)}") from None
 
 
 def address_fault(url: str) -> str:
@@ -121,7 +234,7 @@ def check_no_key(values: Any, variable: str | None, environ: Mapping[str, str]) 
     Raises:
         JudgeError: one does; the message names it without its value.
     """
-    variable = variable or environ.get(f"{PREFIX}KEY_VARIABLE") or JudgeOptions.key_variable
+    variable = variable or environ.get(f"{PREFIX}KEY_VARIABLE") or _DEFAULTS["KEY_VARIABLE"]
     key = environ.get(variable, "").strip()
     if len(key) >= _SURELY_A_KEY and (setting := _setting_with(key, values)):
         raise JudgeError(
@@ -137,7 +250,7 @@ def without_key(text: str, environ: Mapping[str, str]) -> str:
         text: the message.
         environ: the process environment.
     """
-    key = environ.get(environ.get(f"{PREFIX}KEY_VARIABLE") or JudgeOptions.key_variable, "").strip()
+    key = environ.get(environ.get(f"{PREFIX}KEY_VARIABLE") or _DEFAULTS["KEY_VARIABLE"], "").strip()
     return Redactor(key)(text) if len(key) >= _SURELY_A_KEY else text
 
 
@@ -155,45 +268,11 @@ def _setting_with(key: str, values: Any, name: str = "") -> str:
     return next((found for part, value in items if (found := _setting_with(key, value, part))), "")
 
 
-def judge_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> JudgeOptions:
-    """Put the settings of a judge together.
+def is_configured(judge: JudgeConfig, environ: Mapping[str, str]) -> bool:
+    """Whether there is anybody to ask: a key, or a server of one's own.
 
     Args:
-        values: setting -> value, in either case; None leaves it to the environment.
+        judge: resolved.
         environ: the process environment.
-
-    Raises:
-        DataError: an unknown setting, or a value that is not of its type.
     """
-    chosen = {name.lower(): value for name, value in values.items() if value is not None}
-    kinds = typing.get_type_hints(JudgeOptions)
-    for field in dataclasses.fields(JudgeOptions):
-        variable = PREFIX + field.name.upper()
-        if field.name not in chosen and environ.get(variable):
-            chosen[field.name] = _typed(environ[variable], kinds[field.name], variable)
-    if "base_url" not in chosen and environ.get("OPENAI_BASE_URL"):
-        chosen["base_url"] = environ["OPENAI_BASE_URL"]
-    return build_options(JudgeOptions, chosen, "judge")
-
-
-def is_configured(options: JudgeOptions, environ: Mapping[str, str]) -> bool:
-    """Whether there is anybody to ask: a key, or a server of one's own."""
-    return bool(environ.get(options.key_variable) or options.base_url)
-
-
-def _typed(text: str, kind: Any, variable: str) -> str | int | float:
-    """The text of a variable as a number where a number is wanted.
-
-    Raises:
-        JudgeError: it is none.
-    """
-    wanted = {kind, *typing.get_args(kind)} & {int, float}
-    if not wanted:
-        return text
-    try:
-        number = int(text) if int in wanted else float(text)
-        if math.isfinite(number):
-            return number
-        raise ValueError
-    except (ValueError, OverflowError):
-        raise JudgeError(f"environment variable {variable}: expected a number, got {quoted(text)}") from None
+    return bool(environ.get(settled(judge.KEY_VARIABLE)) or judge.BASE_URL)

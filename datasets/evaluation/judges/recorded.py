@@ -8,11 +8,11 @@ and to MathVista's problems with an ``extraction``.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.common.safe_json import parse_json
+from configs.common.safe_json import parse_json, parse_json_lines
 from configs.common.words import quoted, shown
 
 from ...types import DataError
@@ -53,26 +53,22 @@ def read_verdicts(path: Path) -> dict[str, dict[str, str]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".jsonl":
-            return _lines(path, text)
-        content = parse_json(text)
+        content = None if path.suffix == ".jsonl" else parse_json(text)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as verdicts: {error}") from None
+    if path.suffix == ".jsonl":
+        try:
+            return _of_lines(parse_json_lines(text, path))
+        except ValueError as error:
+            raise DataError(error) from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object from ids to verdicts, got {type(content).__name__}")
     return {str(key): _parts(value, f"{path}, {key}") for key, value in content.items()}
 
 
-def _lines(path: Path, text: str) -> dict[str, dict[str, str]]:
+def _of_lines(items: Iterable[tuple[str, Any]]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            item = parse_json(line)
-        except ValueError as error:
-            raise DataError(f"{where}: not JSON: {error}") from None
+    for where, item in items:
         if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not isinstance(item.get("part"), str):
             raise DataError(f"{where}: expected an object with the texts 'id' and 'part'")
         parts = found.setdefault(item["id"], {})

@@ -14,8 +14,8 @@ import string
 import unicodedata
 from collections.abc import Callable, Mapping
 
-Options = Mapping[str, str]
-Rule = Callable[[str, Options], str]
+Choices = Mapping[str, str]
+Rule = Callable[[str, Choices], str]
 
 UNSURE = "Z"
 """What VLMEvalKit calls a refusal: an answer, but to none of the options."""
@@ -35,7 +35,7 @@ _OPENING = re.compile(r"(?:\(|option |the answer is )(.)")
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def scienceqa(text: str, options: Options) -> str:
+def scienceqa(text: str, options: Choices) -> str:
     """The letter alone; or "B. ..."; or "The answer is B" with one more character, said exactly once.
 
     The letter may lie beyond the options; it is then simply not the right one.
@@ -48,47 +48,47 @@ def scienceqa(text: str, options: Options) -> str:
     return str(said[0]) if len(said) == 1 else ""
 
 
-def scienceqa_released(text: str, options: Options) -> str:
+def scienceqa_released(text: str, options: Choices) -> str:
     """As `scienceqa`, on the stripped text."""
     return scienceqa(text.strip(), options)
 
 
-def seed(text: str, options: Options) -> str:
+def seed(text: str, options: Choices) -> str:
     """The text is the letter and nothing else."""
     return text if text in options else ""
 
 
-def seed_released(text: str, options: Options) -> str:
+def seed_released(text: str, options: Choices) -> str:
     """The stripped text is the letter and nothing else."""
     return seed(text.strip(), options)
 
 
-def first_letter(text: str, options: Options) -> str:
+def first_letter(text: str, options: Choices) -> str:
     """The first character of the stripped text, in either case (lmms-eval's rule for SEED-Bench)."""
     letter = text.strip()[:1].upper()
     return letter if letter in options else ""
 
 
-def ai2d(text: str, options: Options) -> str:
+def ai2d(text: str, options: Choices) -> str:
     """The text is the letter, in either case and with any ASCII punctuation, or begins with "B." (lmms-eval's rule)."""
     leading = _LEADING_CAPITAL.match(text)
     said = leading[1] if leading else text.translate(_ASCII_PUNCTUATION)
     return said.upper() if len(said) == 1 and said.upper() in options else ""
 
 
-def ai2d_released(text: str, options: Options) -> str:
+def ai2d_released(text: str, options: Choices) -> str:
     """The first ASCII capital anywhere, "T" in "The answer is C"; where there is none, the release stopped."""
     capital = re.search("[A-Z]", text)
     return capital[0] if capital and capital[0] in options else ""
 
 
-def ai2d_released_offline(text: str, options: Options) -> str:
+def ai2d_released_offline(text: str, options: Choices) -> str:
     """Where the stripped text stands in "ABCDE": nothing at all is A, "BC" is B."""
     place = "ABCDE".find(text.strip())
     return list(options)[place] if 0 <= place < len(options) else ""
 
 
-def mmbench(text: str, options: Options) -> str:
+def mmbench(text: str, options: Choices) -> str:
     """One option letter among the last words; else "answer is B"; else the only option whose text is contained.
 
     A refusal, or "Z" in place of a letter, gives `UNSURE`.
@@ -111,7 +111,7 @@ def mmbench(text: str, options: Options) -> str:
     return quoted[0] if len(quoted) == 1 else ""
 
 
-def mmstar(text: str, options: Options) -> str:
+def mmstar(text: str, options: Choices) -> str:
     """The first character, or that after "(", "option " or "the answer is ", whatever the case; nothing further on."""
     said = text.lower().strip().replace("\n", " ")
     opening = _OPENING.match(said)
@@ -136,7 +136,7 @@ _STANDALONE = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])")
 _BEFORE_NOUN = re.compile(r"\s+(?!(?:because|since|as|is|was|and|or|for|due)\b)[a-z]")
 
 
-def lenient(text: str, options: Options) -> str:
+def lenient(text: str, options: Choices) -> str:
     """The letter a human reader would have understood: "(b)", "B. cat", "The answer is **B**.", "cat", "Ｂ", "答案是B".
 
     Several letters without a verdict between them ("A or B"), and a letter that is denied ("not B"), give nothing.
@@ -175,7 +175,7 @@ def _is_article(letter: str, rest: str) -> bool:
     return letter in "aA" and _BEFORE_NOUN.match(rest) is not None
 
 
-def _cued(text: str, options: Options) -> str:
+def _cued(text: str, options: Choices) -> str:
     """The last letter that follows "answer is", "option", "答案" and the like."""
     verdict = ""
     for match in _CUE.finditer(text):
@@ -191,7 +191,7 @@ def _cued(text: str, options: Options) -> str:
     return verdict
 
 
-def _contained(text: str, options: Options) -> str:
+def _contained(text: str, options: Choices) -> str:
     """The only option whose text stands in the answer, where one option's text may be part of another's."""
     said = f" {_words(text)} "
     worded = {letter: _words(option) for letter, option in options.items()}

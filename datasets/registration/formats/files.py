@@ -71,23 +71,6 @@ def read_json(path: Path) -> Any:
     return _parse(_read_text(path), str(path))
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Parse a file of one JSON value per line, as pairs of place and value; blank lines are skipped.
-
-    Yields:
-        a place, with its value or with the `MalformedError` that says why there is none.
-
-    Raises:
-        DataError: the file is unreadable.
-    """
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"{path}, line {number}", parse_json(line)
-            except ValueError as error:
-                yield f"{path}, line {number}", MalformedError(f"not valid JSON: {error}")
-
-
 def _read_text(path: Path) -> str:
     try:
         return decode_text(path.read_bytes())
@@ -404,12 +387,12 @@ def put_once(table: dict[K, T], key: K, value: T, what: str) -> None:
     table[key] = value
 
 
-def place(roots: Sequence[Path], *candidates: str) -> Path:
-    """First existing candidate under a root, else the first of all: a folder of images is only needed later."""
+def expected_path(roots: Sequence[Path], *candidates: str) -> Path:
+    """The first candidate that exists under a root, else the first of all: a folder of images is only needed later."""
     return first(roots, *candidates) or places(roots, *candidates)[0]
 
 
-def shown(options: Mapping[str, str]) -> dict[str, str]:
+def leading_options(options: Mapping[str, str]) -> dict[str, str]:
     """The options that a prompt lists: up to the first letter that is missing."""
     present = itertools.takewhile(lambda letter: letter in options, string.ascii_uppercase)
     return {letter: options[letter] for letter in present}

@@ -21,7 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...files import FileError, check_real, read_object, shown
+from configs.common.words import quoted, some_of
+
+from ...files import FileError, check_real, read_object
 from ...weight_files import check_range, load, save
 from ..errors import SegmenterError
 from .checkpoint_names import UNUSED_NAMES, our_name
@@ -240,7 +242,7 @@ def _check_depth(config: XDecoderConfig, weights: Mapping[str, Tensor], file: Pa
     layers += config.pixel_decoder.num_layers + config.decoder.num_layers
     layers += 0 if without_text else config.text.num_layers
     if layers > len(weights):
-        raise SegmenterError(f"SEGMENTER.PATH: {file}: {shown(layers)} layers, but {len(weights)} tensors")
+        raise SegmenterError(f"SEGMENTER.PATH: {file}: {quoted(layers)} layers, but {len(weights)} tensors")
 
 
 def read_kept(file: Path, digest: str | None, width: int) -> KeptEmbeddings | None:
@@ -287,7 +289,7 @@ def _names(text: str) -> tuple[str, ...]:
     """
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{shown(text)} is no list of names")
+        raise ValueError(f"{quoted(text)} is no list of names")
     return tuple(names)
 
 
@@ -310,6 +312,4 @@ def _digest(file: Path, config: XDecoderConfig) -> str:
 
 def _few(keys: Collection[str]) -> str:
     """Some of many keys, in words that end before the verb's complement."""
-    shown = ", ".join(list(keys)[:4])
-    more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
-    return f"{shown}{more} {'is' if len(keys) == 1 else 'are'}"
+    return f"{some_of(list(keys), 4)} {'is' if len(keys) == 1 else 'are'}"

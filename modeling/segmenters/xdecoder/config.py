@@ -7,12 +7,11 @@ file loads no torch.
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from configs.common.words import did_you_mean
+from configs.common.checked import checked
 
 from ..errors import SegmenterError
 
@@ -194,8 +193,8 @@ class XDecoderConfig:
         Raises:
             SegmenterError: an unknown or missing key, or a value of another type; the message names it.
         """
-        config: XDecoderConfig = _read(cls, values, "")
-        return config
+        _check_numbers(values)
+        return checked(cls, values, "", SegmenterError)
 
 
 FOCAL_T = XDecoderConfig(
@@ -217,33 +216,17 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read(kind: type[Any], values: Any, where: str) -> Any:
-    """Build a dataclass from a dictionary; ``where`` is the path to it, with a dot at its end."""
-    if not isinstance(values, Mapping):
-        raise SegmenterError(f"{where or 'configuration'}: a dictionary is needed, not {values!r}")
-    hints = get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            hint = did_you_mean(key, hints, n=1, otherwise=f"; there are {', '.join(hints)}")
-            raise SegmenterError(f"{where}{key}: no such key{hint}")
-    needed = [name for name, item in kind.__dataclass_fields__.items() if item.default is dataclasses.MISSING]
-    for name in needed:
-        if name not in values:
-            raise SegmenterError(f"{where}{name}: missing")
-    return kind(**{key: _value(hints[key], value, where + key) for key, value in values.items()})
+def _check_numbers(values: Any, where: str = "") -> None:
+    """Refuse numbers that are too large to be sizes of anything.
 
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """A value of a field's type: a nested dataclass, a tuple of numbers, or a number or truth value."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _read(kind, value, where + ".")
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise SegmenterError(f"{where}: a list is needed, not {value!r}")
-        return tuple(_value(get_args(kind)[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    accepted: types.UnionType | type = int | float if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool) is not (kind is bool):
-        raise SegmenterError(f"{where}: {kind.__name__} is needed, not {value!r}")
-    if isinstance(value, (int, float)) and not -LARGEST < value < LARGEST:
+    Raises:
+        SegmenterError: with the place of the first.
+    """
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _check_numbers(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(values, (list, tuple)):
+        for index, value in enumerate(values):
+            _check_numbers(value, f"{where}[{index}]")
+    elif isinstance(values, (int, float)) and not -LARGEST < values < LARGEST:
         raise SegmenterError(f"{where}: out of range")
-    return kind(value)

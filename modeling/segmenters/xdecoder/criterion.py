@@ -28,41 +28,7 @@ from .decoder import Prediction
 from .matching import costs, match
 from .model import XDecoderOutput
 from .points import at_points, draw, labels_at_points, least_certain
-
-
-@dataclass(frozen=True, kw_only=True)
-class CriterionConfig:
-    """Weights and points.
-
-    Attributes:
-        class_weight: of the class's cost and loss.
-        mask_weight: of the mask's cross-entropy.
-        dice_weight: of the dice loss.
-        no_object: weight of a query without a segment in the class loss.
-        focal_gamma: exponent that plays down what is already certain in the class loss; 0 for plain cross-entropy.
-        num_points: of a mask (P).
-        oversample: candidates per point, of which the least certain are taken.
-        importance: share of the points that are taken so; the rest is drawn evenly.
-    """
-
-    class_weight: float = 2.0
-    mask_weight: float = 5.0
-    dice_weight: float = 5.0
-    no_object: float = 0.1
-    focal_gamma: float = 0.0
-    num_points: int = 12544
-    oversample: float = 3.0
-    importance: float = 0.75
-
-    @property
-    def num_candidates(self) -> int:
-        """Candidates of a mask."""
-        return int(self.num_points * self.oversample)
-
-    @property
-    def num_uncertain(self) -> int:
-        """Points taken among them."""
-        return int(self.num_points * self.importance)
+from .training_options import XDecoderTrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,9 +64,9 @@ class Losses:
     mask: Tensor
     dice: Tensor
 
-    def total(self, config: CriterionConfig) -> Tensor:
+    def total(self, config: XDecoderTrainingConfig) -> Tensor:
         """Their weighted sum."""
-        return config.class_weight * self.named + config.mask_weight * self.mask + config.dice_weight * self.dice
+        return config.CLASS_WEIGHT * self.named + config.MASK_WEIGHT * self.mask + config.DICE_WEIGHT * self.dice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +86,7 @@ class Criterion:
         config: see there.
     """
 
-    def __init__(self, config: CriterionConfig) -> None:
+    def __init__(self, config: XDecoderTrainingConfig) -> None:
         self.config = config
 
     def __call__(self, output: XDecoderOutput, targets: Sequence[Target], *, num_images: int, num_masks: int) -> Losses:
@@ -137,7 +103,7 @@ class Criterion:
         masks = torch.stack([one.masks[:, :-1] for one in final])  # (L + 1, B, Q, h, w)
         generators = [torch.Generator().manual_seed(target.seed) for target in targets]
         matched = self._match(logits, masks, targets, generators)
-        every = num_masks + self.config.no_object * (num_images * logits.shape[2] - num_masks)
+        every = num_masks + self.config.NO_OBJECT * (num_images * logits.shape[2] - num_masks)
         mask, dice = self._mask_losses(masks, matched, targets, generators, max(1, num_masks))
         return Losses(named=self._class_loss(logits, matched, targets) / every, mask=mask, dice=dice)
 
@@ -146,8 +112,8 @@ class Criterion:
         self, logits: Tensor, masks: Tensor, targets: Sequence[Target], generators: Sequence[torch.Generator]
     ) -> _Matched:
         config = self.config
-        weights = (config.class_weight, config.mask_weight, config.dice_weight)
-        points = torch.stack([draw(generator, config.num_points) for generator in generators]).to(masks.device)
+        weights = (config.CLASS_WEIGHT, config.MASK_WEIGHT, config.DICE_WEIGHT)
+        points = torch.stack([draw(generator, config.POINTS) for generator in generators]).to(masks.device)
         by_image = masks.transpose(0, 1).flatten(1, 2)  # (B, (L + 1) * Q, h, w)
         sampled = at_points(by_image, points).reshape(len(targets), len(masks), -1, points.shape[1])  # (B, L + 1, Q, P)
         found: list[Tensor] = []
@@ -171,7 +137,7 @@ class Criterion:
         place = (matched.prediction, matched.image, matched.query)
         labels[place] = every[offsets[matched.image] + matched.segment]
         config = self.config
-        return classification(logits, labels, no_object=config.no_object, gamma=config.focal_gamma)
+        return classification(logits, labels, no_object=config.NO_OBJECT, gamma=config.FOCAL_GAMMA)
 
     def _mask_losses(
         self,
@@ -187,7 +153,7 @@ class Criterion:
             return none, none
         config = self.config
         chosen = masks[matched.prediction, matched.image, matched.query]  # (M, h, w), image by image
-        num_even = config.num_points - config.num_uncertain
+        num_even = config.POINTS - config.num_uncertain
         pairs = torch.bincount(matched.image, minlength=len(targets)).tolist()
         drawn = [draw(g, num, config.num_candidates + num_even) for g, num in zip(generators, pairs, strict=True)]
         candidates, even = torch.split(torch.cat(drawn).to(masks.device), [config.num_candidates, num_even], dim=1)

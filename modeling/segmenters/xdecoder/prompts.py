@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...files import FileError, read_object, shown
+from configs.common.words import quoted
+
+from ...files import FileError, read_object
 from ..coco import display_name
 from ..errors import SegmenterError
 from .text import TextEncoder
@@ -273,5 +275,5 @@ def _ids(values: Any) -> tuple[int, ...]:
         ValueError: they are none.
     """
     if not isinstance(values, list) or not all(type(value) is int and 0 <= value < _MOST_TOKENS for value in values):
-        raise ValueError(f"{shown(values)} are no token ids")
+        raise ValueError(f"{quoted(values)} are no token ids")
     return tuple(values)

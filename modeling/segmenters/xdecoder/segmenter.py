@@ -60,6 +60,8 @@ class XDecoderSegmenter:
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         self.fingerprint = f"xdecoder-{digest}{block_name(block)}"
 
+    reads_maps = False
+
     @property
     def categories(self) -> Mapping[int, Category]:
         """What the numbers in `Segment.category_id` stand for."""
@@ -113,7 +115,7 @@ class XDecoderSegmenter:
         return PanopticMap(panoptic.id_map, tuple(segments))
 
 
-def build(config: SegmenterConfig, device: Any = "cpu") -> XDecoderSegmenter:
+def build_xdecoder(config: SegmenterConfig, device: Any) -> XDecoderSegmenter:
     """Load a checkpoint, embed the classes once, and let the text encoder go.
 
     Raises:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from .config import XDecoderConfig
-from .criterion import Criterion, CriterionConfig, Target
+from .criterion import Criterion, Target
 from .model import XDecoder
 from .prompts import class_embeddings
+from .training_options import XDecoderTrainingConfig
 
 
 class XDecoderInTraining(nn.Module):
@@ -26,7 +27,7 @@ class XDecoderInTraining(nn.Module):
         text_trains: whether gradients reach the text encoder.
     """
 
-    def __init__(self, network: XDecoder, config: CriterionConfig, *, text_trains: bool) -> None:
+    def __init__(self, network: XDecoder, config: XDecoderTrainingConfig, *, text_trains: bool) -> None:
         super().__init__()
         self.network, self._criterion, self._text_trains = network, Criterion(config), text_trains
 

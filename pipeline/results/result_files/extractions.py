@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from configs.common.safe_json import parse_json, parse_json_lines
 
 IDS = ("pid", "question_id", "id")
 """Names under which a list's entries give their ids, in the order in which they are looked for."""
@@ -30,13 +31,14 @@ def _items(path: Path) -> Iterator[tuple[str, Any]]:
     """Id and entry, of an object of entries, a list of them, or JSON lines; what cannot be read is said elsewhere."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text)
-    except (OSError, UnicodeDecodeError, RecursionError):
+    except (OSError, UnicodeDecodeError):
         return
+    try:
+        content = parse_json(text)
     except ValueError:
         try:
-            content = [json.loads(line) for line in text.split("\n") if line.strip()]
-        except (ValueError, RecursionError):
+            content = [value for _, value in parse_json_lines(text, path)]
+        except ValueError:
             return
     if isinstance(content, dict):
         yield from ((str(key), item) for key, item in content.items())

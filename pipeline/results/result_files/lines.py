@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,7 @@ def begins_with(path: Path, needed: Collection[str], some_of: Collection[str] = 
     """
     if not path.is_file():
         return False
-    first = next(jsonl.lines(path), None)
-    try:
-        item = None if first is None else json.loads(first.content)
-    except (ValueError, RecursionError):
-        return False
+    _, item = next(jsonl.values(path), ("", None))
     return isinstance(item, dict) and set(needed) <= item.keys() and (not some_of or bool(set(some_of) & item.keys()))
 
 
@@ -36,11 +31,9 @@ def objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         DataError: a line is no JSON object.
     """
-    for line in jsonl.lines(path):
-        try:
-            item = jsonl.parse(line.content)
-        except MalformedError as error:
-            raise DataError(f"{line.where}: {error}") from None
+    for where, item in jsonl.values(path):
+        if isinstance(item, MalformedError):
+            raise DataError(f"{where}: {item}")
         if not isinstance(item, dict):
-            raise DataError(f"{line.where}: expected an object, got {type(item).__name__}")
-        yield line.where, item
+            raise DataError(f"{where}: expected an object, got {type(item).__name__}")
+        yield where, item

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.evaluation.mme import COGNITION, PERCEPTION
+from datasets.registration.mme import COGNITION, PERCEPTION
 from datasets.types import DataError
 
 from .row import ResultFile, Row

@@ -13,7 +13,7 @@ from typing import Any
 from datasets.types import Metric, Scored
 from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
-from pipeline.results.rescore import Source, score_file
+from pipeline.results.rescore import ScoringInput, score_file
 
 EXACT = 1e-9
 """Tolerance of rates; counts, answers and verdicts are compared exactly."""
@@ -164,7 +164,9 @@ class Case:
         if answered_only:
             records = [record for record in records if record.id in texts]
         with tempfile.TemporaryDirectory() as scratch:
-            source = Source(predictions=_written(texts, Path(scratch, "p.json")), verdicts=_file(verdicts, scratch))
+            source = ScoringInput(
+                predictions=_written(texts, Path(scratch, "p.json")), verdicts=_file(verdicts, scratch)
+            )
             answered, _ = score_file(pipeline, records, bad, source, None, Path(scratch))
         evaluation = answered.evaluation
         return Outcome(

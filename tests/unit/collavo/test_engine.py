@@ -19,6 +19,7 @@ from collavo.load_collavo import load_engine, memory_needed, resolve_attention
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.segmenters.coco import COCO_BY_INDEX
 from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import SharedPrefixCache
 from tests.processor import RIGHT_INT8
@@ -35,6 +36,8 @@ class HalfSegmenter:
     """Finds a person in the left half of every image and a sky in the right one; counts its calls."""
 
     fingerprint = "half"
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(self) -> None:
         self.seen: list[str] = []

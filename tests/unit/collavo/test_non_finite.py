@@ -15,6 +15,7 @@ from collavo.errors import NonFiniteError
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
 from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.segmenters.coco import COCO_BY_INDEX
 
 SEARCHES = (Generation(num_beams=1, max_new_tokens=6), Generation(num_beams=3, max_new_tokens=5))
 QUESTION = "Is there a dog in the image?"
@@ -25,6 +26,8 @@ class Blind:
     """Finds nothing in any image."""
 
     fingerprint = "blind"
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         return [PanopticMap(np.zeros(size, np.int32), ()) for _ in images]

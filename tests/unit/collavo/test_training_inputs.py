@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT, DEMO, IMAGE_TAG, START_TAG, STOP_TAG
 from collavo.tokenizer import load_tokenizer, tiny_tokenizer
-from collavo.training_inputs import IGNORE, ConversationError, TrainingInputs, training_inputs
+from collavo.training_inputs import IGNORE_INDEX, ConversationError, TrainingInputs, training_inputs
 from datasets.instruct.types import Sample, Turn
 from datasets.types import ImageFile
 from tests.unit.collavo.test_tokenizer import NORMAL, TAGS, train, with_pieces, write
@@ -50,7 +50,7 @@ def learned(found: TrainingInputs) -> list[list[int]]:
     """Runs of labelled ids."""
     runs: list[list[int]] = [[]]
     for label in found.labels:
-        if label != IGNORE:
+        if label != IGNORE_INDEX:
             runs[-1].append(label)
         elif runs[-1]:
             runs.append([])
@@ -68,7 +68,7 @@ def test_labels_of_a_single_turn_stand_exactly_on_the_answer() -> None:
     answer = words("Yes", ",", "Ġit", "Ġis", STOP_TAG)
     assert found.input_ids[-len(tail) - len(answer) :] == tail + answer
     before = len(found.input_ids) - len(answer)
-    assert found.labels == [IGNORE] * before + answer
+    assert found.labels == [IGNORE_INDEX] * before + answer
     assert found.input_ids[0] == TINY.bos_token_id
 
 
@@ -80,7 +80,7 @@ def test_labels_of_several_turns_stand_exactly_on_the_answers() -> None:
     first = len(PROCESSOR.encode([CHAT.prompt(OBJECTS, "Is there a dog?")])[0])
     between = TINY(f"\n{START_TAG}user\nWhich?{STOP_TAG}\n{START_TAG}assistant\n", add_special_tokens=False).input_ids
     second = first + 2 + len(between)
-    assert found.labels[:second] == [IGNORE] * first + answers[0] + [IGNORE] * len(between)
+    assert found.labels[:second] == [IGNORE_INDEX] * first + answers[0] + [IGNORE_INDEX] * len(between)
     assert found.input_ids[first : second + 1] == [*answers[0], *between, learned(found)[1][0]]
     assert (found.input_ids[-1], found.labels[-1]) == (STOP, STOP)
     assert found.input_ids.count(STOP) == found.input_ids.count(START) == 6
@@ -100,11 +100,11 @@ def test_learned_ids_are_the_answers_and_the_prompt_is_evaluations(
     prompt = CHAT.prompt(objects if with_image else None, spoken[0], with_objects=with_objects)
     ids = PROCESSOR.encode([prompt])[0]
     assert found.input_ids[: len(ids)] == ids
-    assert found.labels[: len(ids)] == [IGNORE] * len(ids)
-    assert found.labels[len(ids)] != IGNORE
+    assert found.labels[: len(ids)] == [IGNORE_INDEX] * len(ids)
+    assert found.labels[len(ids)] != IGNORE_INDEX
     assert found.input_ids.count(IMAGE) == with_image
     assert found.length == len(found.input_ids) + 3 * with_image
-    assert all(label in (IGNORE, index) for index, label in zip(found.input_ids, found.labels, strict=True))
+    assert all(label in (IGNORE_INDEX, index) for index, label in zip(found.input_ids, found.labels, strict=True))
     whole = prompt + spoken[1] + STOP_TAG
     for question, answer in zip(spoken[2::2], spoken[3::2], strict=True):
         whole += f"\n{START_TAG}user\n{question}{STOP_TAG}\n{START_TAG}assistant\n{answer}{STOP_TAG}"
@@ -133,7 +133,7 @@ def test_other_tokenizers_give_the_same(prefix: bool, tags: str, tmp_path: Path)
     assert runs == [f"Yes, it is{STOP_TAG}", f"AI a dog\nthe end{STOP_TAG}"]
     ids = tokenizer(CHAT.prompt(OBJECTS, "Is there a dog in the image?")).input_ids
     assert found.input_ids[: len(ids)] == ids
-    assert found.labels[: len(ids) + 1] == [IGNORE] * len(ids) + [learned(found)[0][0]]
+    assert found.labels[: len(ids) + 1] == [IGNORE_INDEX] * len(ids) + [learned(found)[0][0]]
 
 
 def test_an_answer_that_merges_with_the_prompt_is_taken_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from datasets.evaluation.grounding import Options, own_reply, resized, score
+from datasets.evaluation.grounding import GroundingScorer, resized
 from datasets.types import Record
 from tests.limits import examples
 
@@ -35,20 +35,20 @@ def record(box: tuple[float, ...], width: int = 640, height: int = 480) -> Recor
     ],
 )
 def test_forms_of_other_models(options: dict[str, Any], reply: str) -> None:
-    found = score(record((160, 120, 320, 360)), reply, Options(**options))
+    found = GroundingScorer(**options).score(record((160, 120, 320, 360)), reply)
     assert found.iou == pytest.approx(1.0, abs=1e-9)
     assert found.value == 1.0
 
 
 def test_the_wrong_scale_is_wrong() -> None:
     reply = "(250,250),(500,750)"
-    assert score(record((160, 120, 320, 360)), reply, Options(scale=1000)).value == 1.0
-    assert score(record((160, 120, 320, 360)), reply, Options(scale=0)).value == 0.0
+    assert GroundingScorer(scale=1000).score(record((160, 120, 320, 360)), reply).value == 1.0
+    assert GroundingScorer(scale=0).score(record((160, 120, 320, 360)), reply).value == 0.0
 
 
 def test_tags_are_read_only_where_the_profile_says_so() -> None:
     reply = "<loc_250><loc_250><loc_500><loc_750>"
-    assert score(record((160, 120, 320, 360)), reply, Options(scale=1000)).no_answer
+    assert GroundingScorer(scale=1000).score(record((160, 120, 320, 360)), reply).no_answer
 
 
 @settings(max_examples=examples(100))
@@ -66,9 +66,9 @@ def test_a_models_own_form_of_the_target_is_right(
     x1, x2, y1, y2 = *sorted((corners[0] * width, corners[1] * width)), *sorted((corners[2], corners[3]))
     box = (x1, y1 * height, x2, y2 * height)
     assume(x2 - x1 > 2 and box[3] - box[1] > 2)
-    options = Options(scale=scale, frame=frame, order=order)
+    options = GroundingScorer(scale=scale, frame=frame, order=order)
     asked = record(box, width, height)
-    found = score(asked, own_reply(asked, options), options)
+    found = options.score(asked, options.own_reply(asked))
     assert found.iou is not None and found.iou > 0.99
 
 
@@ -76,7 +76,7 @@ def test_a_models_own_form_of_the_target_is_right(
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([14, 28, 32]), st.sampled_from([1, 4, 1280, 16384]))
 def test_resized_as_the_library_does(width: int, height: int, factor: int, most: int) -> None:
     assume(max(width, height) / min(width, height) <= 200)
-    options = Options(factor=factor, min_pixels=factor**2, max_pixels=most * factor**2)
+    options = GroundingScorer(factor=factor, min_pixels=factor**2, max_pixels=most * factor**2)
     theirs = smart_resize(height, width, factor, options.min_pixels, options.max_pixels)
     assert resized(width, height, options) == (theirs[1], theirs[0])
 
@@ -90,5 +90,5 @@ def test_padded_as_an_image_is(size: tuple[int, int]) -> None:
     square.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
     left, top, right, bottom = square.getbbox() or (0, 0, 0, 0)
     asked = record((0, 0, *size), *size)
-    found = score(asked, f"[{left}, {top}, {right}, {bottom}]", Options(scale=0, frame="padded"))
+    found = GroundingScorer(scale=0, frame="padded").score(asked, f"[{left}, {top}, {right}, {bottom}]")
     assert found.iou == pytest.approx(1.0)

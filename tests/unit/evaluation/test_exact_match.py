@@ -9,18 +9,18 @@ from datasets.evaluation import exact_match
 from datasets.types import Record, Scored
 from pipeline.results.report import plain_table
 
-OPTIONS = exact_match.Options(by=("kind",), chance=True)
+OPTIONS = exact_match.ExactMatchScorer(by=("kind",), chance=True)
 
 
 def scored(kind: str, target: str, text: str, number: int) -> Scored:
     record = Record(id=str(number), image=None, fields={}, target=target, meta={"kind": kind})
-    return Scored(record=record, text=text, score=exact_match.score(record, text, OPTIONS))
+    return Scored(record=record, text=text, score=OPTIONS.score(record, text))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["Yes", "no", "3"]), st.sampled_from(["yes.", "No"]))))
 def test_chance_is_the_share_of_the_commonest_answer(items: list[tuple[str, str, str]]) -> None:
     every = [scored(kind, target, text, i) for i, (kind, target, text) in enumerate(items)]
-    rows = {(m.group, m.name): m.value for m in exact_match.summarize(every, OPTIONS)}
+    rows = {(m.group, m.name): m.value for m in OPTIONS.summarize(every)}
     for group, members in (("", items), *((f"kind/{k}", [i for i in items if i[0] == k]) for k in "ab")):
         if not members:
             assert rows.get((group, "chance")) is None
@@ -32,7 +32,7 @@ def test_chance_is_the_share_of_the_commonest_answer(items: list[tuple[str, str,
 
 
 def test_without_being_asked_there_is_no_chance() -> None:
-    names = {m.name for m in exact_match.summarize([scored("a", "yes", "yes", 0)], exact_match.Options())}
+    names = {m.name for m in exact_match.ExactMatchScorer().summarize([scored("a", "yes", "yes", 0)])}
     assert "chance" not in names
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.grounding import Box, Options, overlap, read_box, score, summarize
+from datasets.evaluation.grounding import Box, GroundingScorer, overlap, read_box
 from datasets.types import DataError, Record, Scored
 
 
@@ -68,15 +68,15 @@ def test_overlap_counts_pixels(a: tuple[int, ...], b: tuple[int, ...]) -> None:
 
 def test_half_is_right_and_less_is_not() -> None:
     target = [0, 0, 100, 100]
-    assert score(record(target), "[0.0, 0.0, 0.5, 1.0]", Options()).value == 1.0
-    half = score(record(target), "[0.0, 0.0, 0.5, 0.5]", Options())
+    assert GroundingScorer().score(record(target), "[0.0, 0.0, 0.5, 1.0]").value == 1.0
+    half = GroundingScorer().score(record(target), "[0.0, 0.0, 0.5, 0.5]")
     assert (half.value, half.iou) == (1.0, 0.5)
-    assert score(record(target), "[0.0, 0.0, 0.5, 0.499]", Options()).value == 0.0
-    assert score(record(target), "[0.0, 0.0, 0.5, 1.0]", Options(threshold=1.0)).value == 1.0
-    assert score(record(target), "[0, 0, 100, 100]", Options(scale=0)).iou == 1.0
-    assert score(record(target), "[0, 0, 500, 1000]", Options(scale=1000)).iou == 1.0
-    assert score(record([50, 0, 50, 100]), "[0.25, 0, 0.5, 1]", Options(box="xywh")).iou == 1.0
-    assert score(record(target), "[-3, -3, 0.5, 9]", Options()).iou == 1.0  # cut at the image's edges
+    assert GroundingScorer().score(record(target), "[0.0, 0.0, 0.5, 0.499]").value == 0.0
+    assert GroundingScorer(threshold=1.0).score(record(target), "[0.0, 0.0, 0.5, 1.0]").value == 1.0
+    assert GroundingScorer(scale=0).score(record(target), "[0, 0, 100, 100]").iou == 1.0
+    assert GroundingScorer(scale=1000).score(record(target), "[0, 0, 500, 1000]").iou == 1.0
+    assert GroundingScorer(box="xywh").score(record([50, 0, 50, 100]), "[0.25, 0, 0.5, 1]").iou == 1.0
+    assert GroundingScorer().score(record(target), "[-3, -3, 0.5, 9]").iou == 1.0  # cut at the image's edges
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 4000))
@@ -84,7 +84,7 @@ def test_half_of_any_box_is_right(left: int, top: int, size: int) -> None:
     """Rounding in floating point takes no half away."""
     x, y = left * size / 100, top * size / 100
     said = f"[{left / 100}, {top / 100}, 1, 1]"
-    half = score(record([x, y, x + (size - x) / 2, size], size, size), said, Options())
+    half = GroundingScorer().score(record([x, y, x + (size - x) / 2, size], size, size), said)
     assert half.iou == pytest.approx(0.5)
     assert half.value == 1.0
 
@@ -92,17 +92,17 @@ def test_half_of_any_box_is_right(left: int, top: int, size: int) -> None:
 def test_a_threshold_that_everything_reaches_is_refused() -> None:
     for threshold in (0.0, 1.5):
         with pytest.raises(DataError, match="from above 0 to 1"):
-            Options(threshold=threshold)
+            GroundingScorer(threshold=threshold)
 
 
 def test_no_box_is_counted_apart() -> None:
-    silent = score(record([0, 0, 1, 1]), "on the left", Options())
+    silent = GroundingScorer().score(record([0, 0, 1, 1]), "on the left")
     assert (silent.value, silent.no_answer) == (0.0, True)
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_judged(text: str) -> None:
-    assert score(record([0, 0, 50, 50]), text, Options()).value in (0.0, 1.0)
+    assert GroundingScorer().score(record([0, 0, 50, 50]), text).value in (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_any_text_is_judged(text: str) -> None:
 )
 def test_records_that_cannot_be_judged_are_explained(bad: Record, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        score(bad, "[0, 0, 1, 1]", Options())
+        GroundingScorer().score(bad, "[0, 0, 1, 1]")
 
 
 def test_figures_by_split() -> None:
@@ -123,8 +123,8 @@ def test_figures_by_split() -> None:
     scored = []
     for number, (group, text) in enumerate(texts):
         item = record([0, 0, 200, 100], group=group, name=str(number))
-        scored.append(Scored(record=item, text=text, score=score(item, text, Options())))
-    rows = {f"{m.group}/{m.name}".removeprefix("/"): m.value for m in summarize(scored, Options())}
+        scored.append(Scored(record=item, text=text, score=GroundingScorer().score(item, text)))
+    rows = {f"{m.group}/{m.name}".removeprefix("/"): m.value for m in GroundingScorer().summarize(scored)}
     assert rows["accuracy"] == pytest.approx(2 / 3)
     assert rows["mean_iou"] == pytest.approx(1.75 / 3)
     assert (rows["val/accuracy"], rows["testA/accuracy"], rows["testA/mean_iou"]) == (0.5, 1.0, 0.75)

@@ -150,9 +150,9 @@ def test_grades_stay_between_0_and_100(given_grades: list[int]) -> None:
     answers = []
     for number, tenths in enumerate(given_grades):
         item = Record(id=str(number), image=None, fields={}, target="x", meta={"capability": ["ocr"]})
-        verdict = graded.judged(item, "x", {"run1": str(tenths / 10)}, graded.Options())
+        verdict = graded.GradedScorer().judged(item, "x", {"run1": str(tenths / 10)})
         answers.append(Scored(record=item, text="x", score=verdict))
-    for metric in graded.summarize(answers, graded.Options()):
+    for metric in graded.GradedScorer().summarize(answers):
         if metric.name in ("total", "score") and not metric.group.startswith("run/"):
             low, high = ends(metric)
             assert low >= 0.0 and high <= 100.0 + 1e-9
@@ -165,7 +165,7 @@ def test_a_subtask_of_mme_stays_between_0_and_200(pairs: list[tuple[bool, bool]]
         for image, pair in enumerate(pairs)
         for item in (scored(2 * image + n, image, float(right), pair=image) for n, right in enumerate(pair))
     ]
-    rows = {m.name: m for m in mme.summarize(answers, mme.Options()) if m.group == "color"}
+    rows = {m.name: m for m in mme.MmeScorer().summarize(answers) if m.group == "color"}
     low, high = ends(rows["score"])
     assert low >= -1e-9 and high <= 200.0 + 1e-9
     per_image = [(a + b) / 2 + (a and b) for a, b in pairs]
@@ -175,7 +175,7 @@ def test_a_subtask_of_mme_stays_between_0_and_200(pairs: list[tuple[bool, bool]]
 
 def test_questions_about_one_image_belong_together_whatever_class_they_are_of() -> None:
     answers = [scored(n, n // 2, float(n % 4 < 2), **{"class": "ab"[n % 2]}) for n in range(40)]
-    rows = per_class.summarize(answers, per_class.Options(rule="yes_no"))
+    rows = per_class.PerClassScorer(rule="yes_no").summarize(answers)
     average = next(m for m in rows if m.name == "average")
     assert average.stderr == pytest.approx(rates.accuracy(answers).stderr)
     ends(average)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.evaluation import choice, circular, graded, hallusion, mathvista, qbench
+from datasets.evaluation.base import JudgedScorer
 from datasets.evaluation.predictions import unanswered
 from datasets.types import DataError, ImageFile, Metric, Record, Score, Scored
 
@@ -79,30 +79,30 @@ def test_choices_by_letter_or_by_likeness(said: str, chosen: str) -> None:
 
 
 def test_mathvista_asks_a_judge_only_where_the_rules_end() -> None:
-    options = mathvista.Options()
+    options = mathvista.MathVistaScorer()
     texts = {"": "", " 12 ": "12", "12.0": None, "about 12": None}
     number = problem("integer", "12")
     assert {text: mathvista.extract(number, text, quick=False) for text in texts} == texts
-    asked = list(mathvista.requests([(number, text) for text in texts], options))
+    asked = list(options.requests([(number, text) for text in texts]))
     assert ["Answer: 12.0" in r.prompt or "Answer: about 12" in r.prompt for r in asked] == [True, True]
     assert mathvista.extract(number, 'The answer is "12".', quick=True) == "12"
 
 
 def test_mathvista_scores_with_and_without_verdict() -> None:
-    options, record, text = mathvista.Options(), problem("integer", "12"), "It is about 12."
-    alone = mathvista.score(record, text, options)
+    options, record, text = mathvista.MathVistaScorer(), problem("integer", "12"), "It is about 12."
+    alone = options.score(record, text)
     assert (alone.value, alone.no_answer) == (0.0, True)
     assert "no judge was asked" in alone.explanation
-    assert mathvista.judged(record, text, {"verdict": "12"}, options).value == 1.0
-    assert mathvista.judged(record, text, {}, options).value is None
-    assert mathvista.judged(record, "12", {}, options).value == 1.0
-    silent = mathvista.judged(record, text, {"verdict": ""}, options)
+    assert options.judged(record, text, {"verdict": "12"}).value == 1.0
+    assert options.judged(record, text, {}).value is None
+    assert options.judged(record, "12", {}).value == 1.0
+    silent = options.judged(record, text, {"verdict": ""})
     assert (silent.value, silent.no_answer) == (0.0, True)
 
 
 def test_mathvista_counts_a_lucky_empty_answer_apart() -> None:
     record = problem("text", "one", ("one", "two", "three"))
-    metrics = figures(mathvista, mathvista.Options(), [(record, "")])
+    metrics = figures(mathvista.MathVistaScorer(), [(record, "")])
     assert (metrics["accuracy"].value, metrics["accuracy_ignoring_empty"].value) == (1.0, 0.0)
     assert metrics["no_answer"].value == 1
     assert metrics["skills/arithmetic/accuracy"].num == 1
@@ -126,14 +126,13 @@ def test_mathvista_as_a_reader_understands(record: Record, text: str, answer: st
 @given(st.text(), st.sampled_from(["integer", "float", "list", "text"]), st.none() | st.integers(0, 3))
 def test_mathvista_takes_any_text(text: str, kind: str, precision: int | None) -> None:
     record = problem(kind, "1", ("a", "b") if kind == "text" else (), precision)
-    assert mathvista.score(record, text, mathvista.Options()).value in (0.0, 1.0)
-    assert mathvista.judged(record, "?", {"verdict": text}, mathvista.Options()).value in (0.0, 1.0)
+    assert mathvista.MathVistaScorer().score(record, text).value in (0.0, 1.0)
+    assert mathvista.MathVistaScorer().judged(record, "?", {"verdict": text}).value in (0.0, 1.0)
     mathvista.lenient(record, text)
 
 
 def figures(
-    module: ModuleType,
-    options: Any,
+    scorer: JudgedScorer,
     answers: Sequence[tuple[Record, str | None]],
     verdicts: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Metric]:
@@ -141,9 +140,7 @@ def figures(
 
     def one(record: Record, text: str) -> Score:
         score: Score = (
-            module.score(record, text, options)
-            if verdicts is None
-            else module.judged(record, text, verdicts.get(record.id, {}), options)
+            scorer.score(record, text) if verdicts is None else scorer.judged(record, text, verdicts.get(record.id, {}))
         )
         return score
 
@@ -151,7 +148,7 @@ def figures(
         unanswered(record) if text is None else Scored(record=record, text=text, score=one(record, text))
         for record, text in answers
     ]
-    return {f"{m.group}/{m.name}".removeprefix("/"): m for m in module.summarize(scored, options)}
+    return {f"{m.group}/{m.name}".removeprefix("/"): m for m in scorer.summarize(scored)}
 
 
 def vet(name: str, *capabilities: str, answer: str | None = "yes") -> Record:
@@ -167,7 +164,7 @@ def test_mmvet_averages_over_gradings() -> None:
         "b": {"run1": "0", "run2": "0.1"},
         "c": {"run1": "0.4", "run2": "0.4"},
     }
-    metrics = figures(graded, graded.Options(runs=2), answers, verdicts)
+    metrics = figures(graded.GradedScorer(runs=2), answers, verdicts)
     assert metrics["total"].value == pytest.approx(40.0)
     assert metrics["total"].num == 3
     assert metrics["run/1/total"].value == pytest.approx(140 / 3)
@@ -180,19 +177,19 @@ def test_mmvet_averages_over_gradings() -> None:
 
 def test_mmvet_asks_once_per_grading_and_not_without_a_reference() -> None:
     answers = [(vet("a"), "x"), (vet("b", answer=None), "y")]
-    asked = list(graded.requests(answers, graded.Options(runs=3)))
+    asked = list(graded.GradedScorer(runs=3).requests(answers))
     assert [(r.record, r.part) for r in asked] == [("a", "run1"), ("a", "run2"), ("a", "run3")]
-    lacking = graded.judged(vet("b", answer=None), "y", {}, graded.Options())
+    lacking = graded.GradedScorer().judged(vet("b", answer=None), "y", {})
     assert (lacking.value, lacking.explanation) == (None, "no reference answer")
-    assert graded.judged(vet("a"), "x", {"run1": "1"}, graded.Options(runs=2)).explanation == "1 of 2 grades"
+    assert graded.GradedScorer(runs=2).judged(vet("a"), "x", {"run1": "1"}).explanation == "1 of 2 grades"
 
 
 @pytest.mark.parametrize("grade", ["1.1", "-0.1", "nan", "good"])
 def test_mmvet_rejects_recorded_grades_that_are_none(grade: str) -> None:
     with pytest.raises(DataError, match="record a: a grade is a number from 0 to 1"):
-        graded.judged(vet("a"), "x", {"run1": grade}, graded.Options())
+        graded.GradedScorer().judged(vet("a"), "x", {"run1": grade})
     with pytest.raises(DataError, match="runs must be at least 1"):
-        graded.Options(runs=0)
+        graded.GradedScorer(runs=0)
 
 
 @pytest.mark.parametrize(
@@ -211,28 +208,27 @@ def test_mmvet_rejects_recorded_grades_that_are_none(grade: str) -> None:
     ],
 )
 def test_qbench_rules(rule: Any, text: str, value: float, silent: bool) -> None:
-    score = qbench.score(question("1"), text, qbench.Options(rule=rule))
+    score = qbench.QBenchScorer(rule=rule).score(question("1"), text)
     assert (score.value, score.no_answer) == (value, silent)
 
 
-@pytest.mark.parametrize("module", [choice, qbench])
-def test_a_judge_matches_what_the_rule_cannot_read(module: Any) -> None:
-    options = module.Options(rule="seed") if module is choice else module.Options()
+@pytest.mark.parametrize("scorer", [choice.ChoiceScorer(rule="seed"), qbench.QBenchScorer()])
+def test_a_judge_matches_what_the_rule_cannot_read(scorer: JudgedScorer) -> None:
     answers = [(question("1"), "B"), (question("2"), "it purrs"), (question("3"), ""), (question("4"), "who knows")]
     answers += [(question("5"), "unknown to the judge")]
-    assert [r.record for r in module.requests(answers, options)] == ["2", "4", "5"]
-    metrics = figures(module, options, answers, {"2": {"verdict": "B"}, "4": {"verdict": "Z"}})
+    assert [r.record for r in scorer.requests(answers)] == ["2", "4", "5"]
+    metrics = figures(scorer, answers, {"2": {"verdict": "B"}, "4": {"verdict": "Z"}})
     assert (metrics["accuracy"].value, metrics["accuracy"].num) == (0.5, 4)
     assert metrics["unscored"].value == 1
 
 
 def test_a_question_that_a_judge_cannot_settle_is_left_out_of_circular_accuracy() -> None:
     passes = [(question("1", question=1, **{"pass": 0}), "B"), (question("1000001", question=1, **{"pass": 1}), "meow")]
-    metrics = figures(circular, circular.Options(), passes, {"1000001": {"verdict": "B"}})
+    metrics = figures(circular.CircularScorer(), passes, {"1000001": {"verdict": "B"}})
     assert (metrics["circular_accuracy"].value, metrics["circular_accuracy"].num) == (1.0, 1)
-    metrics = figures(circular, circular.Options(), passes, {})
+    metrics = figures(circular.CircularScorer(), passes, {})
     assert (metrics["circular_accuracy"].value, metrics["circular_accuracy"].num) == (None, 0)
-    assert [r.record for r in circular.requests(passes, circular.Options())] == ["1000001"]
+    assert [r.record for r in circular.CircularScorer().requests(passes)] == ["1000001"]
 
 
 def figure(
@@ -273,10 +269,10 @@ def test_hallusion_released_reads_letters() -> None:
 
 
 def test_not_knowing_is_right_where_there_is_nothing_to_know_it_from() -> None:
-    options = hallusion.Options()
+    options = hallusion.HallusionScorer()
     blind, seen = figure("VS", "0", visual="0"), figure("VS", "1")
-    assert [hallusion.score(r, "I do not know", options).value for r in (blind, seen)] == [1.0, 0.0]
-    assert [hallusion.judged(r, "?", {"correctness": "2"}, options).value for r in (blind, seen)] == [1.0, 0.0]
+    assert [options.score(r, "I do not know").value for r in (blind, seen)] == [1.0, 0.0]
+    assert [options.judged(r, "?", {"correctness": "2"}).value for r in (blind, seen)] == [1.0, 0.0]
 
 
 def test_hallusion_figures_by_hand() -> None:
@@ -287,7 +283,7 @@ def test_hallusion_figures_by_hand() -> None:
         (figure("VD", "1", "1", "yes", visual="2"), "Yes"),
         (figure("VS", "0", "0", "yes", visual="0"), "Maybe"),
     ]
-    metrics = figures(hallusion, hallusion.Options(), answers)
+    metrics = figures(hallusion.HallusionScorer(), answers)
     names = ("aAcc", "qAcc", "fAcc", "easy_aAcc", "hard_aAcc")
     assert [metrics[name].num for name in names] == [5, 3, 2, 3, 2]
     assert [metrics[name].value for name in names] == pytest.approx([0.8, 2 / 3, 0.5, 1.0, 0.5])
@@ -306,7 +302,7 @@ def test_hallusion_keeps_the_two_categories_of_a_subcategory_apart() -> None:
         (figure("VS", "1", "0", "yes"), "No"),
         (figure("VS", "0", "0", "yes", visual="0"), "Yes"),  # without an image: not asked by VLMEvalKit
     ]
-    metrics = figures(hallusion, hallusion.Options(rule="hallusion_vlmevalkit"), answers)
+    metrics = figures(hallusion.HallusionScorer(rule="hallusion_vlmevalkit"), answers)
     assert [(metrics[name].value, metrics[name].num) for name in ("aAcc", "fAcc", "qAcc")] == [
         (pytest.approx(2 / 3), 3),
         (pytest.approx(2 / 3), 3),
@@ -315,37 +311,37 @@ def test_hallusion_keeps_the_two_categories_of_a_subcategory_apart() -> None:
     assert metrics["average"].value == pytest.approx((2 / 3 + 2 / 3 + 1 / 2) / 3)
     assert [metrics[f"{group}/qAcc"].value for group in ("VD_ocr", "VS_ocr", "VD", "VS")] == [1.0, 0.0, 1.0, 0.0]
     assert "ocr/aAcc" not in metrics
-    official = figures(hallusion, hallusion.Options(), answers)
+    official = figures(hallusion.HallusionScorer(), answers)
     wanted = sum(official[name].value or 0.0 for name in ("aAcc", "fAcc", "qAcc")) / 3
     assert official["average"].value == pytest.approx(wanted)
-    assert "average" not in figures(hallusion, hallusion.Options(rule="hallusion_released"), answers)
+    assert "average" not in figures(hallusion.HallusionScorer(rule="hallusion_released"), answers)
 
 
 def test_hallusion_leaves_groups_with_an_unscored_answer_out() -> None:
     answers = [(figure("VD", "0", "0"), "x"), (figure("VD", "0", "1"), "x"), (figure("VD", "0", "0", set_id="1"), "x")]
     verdicts = {answers[0][0].id: {"correctness": "1"}, answers[2][0].id: {"correctness": "1"}}
-    metrics = figures(hallusion, hallusion.Options(), answers, verdicts)
+    metrics = figures(hallusion.HallusionScorer(), answers, verdicts)
     assert (metrics["aAcc"].num, metrics["qAcc"].num, metrics["fAcc"].num) == (2, 2, 1)
     assert metrics["unscored"].value == 1
 
 
 def test_hallusion_asks_about_agreement_only_when_told() -> None:
     answers = [(figure("VD", "0"), "Yes"), (figure("VD", "1", visual="2"), "No"), (figure("VD", "1", "7"), "No")]
-    asked = list(hallusion.requests(answers, hallusion.Options()))
+    asked = list(hallusion.HallusionScorer().requests(answers))
     assert [r.part for r in asked] == ["correctness"] * 3
-    more = list(hallusion.requests(answers, hallusion.Options(attribution=True)))[3:]
+    more = list(hallusion.HallusionScorer(attribution=True).requests(answers))[3:]
     assert [(r.record, r.part) for r in more] == [(answers[1][0].id, "same")]  # question 7 has no figure 0
     assert "First answer: No\nSecond answer: Yes" in more[0].prompt
-    assert not list(hallusion.requests(answers, hallusion.Options(rule="hallusion_released")))
+    assert not list(hallusion.HallusionScorer(rule="hallusion_released").requests(answers))
 
 
 @pytest.mark.parametrize("verdicts", [{"correctness": "3"}, {"correctness": "1", "same": "yes"}])
 def test_hallusion_rejects_odd_verdicts(verdicts: dict[str, str]) -> None:
     with pytest.raises(DataError, match="'correctness' is 0, 1 or 2, 'same' is 0 or 1"):
-        hallusion.judged(figure("VD", "0"), "Yes", verdicts, hallusion.Options())
+        hallusion.HallusionScorer().judged(figure("VD", "0"), "Yes", verdicts)
 
 
 def test_a_judge_needs_a_question_to_be_told() -> None:
     bare = Record(id="7", image=None, fields={}, target="B", meta={"options": {"A": "a dog", "B": "cat"}})
     with pytest.raises(DataError, match="record 7 has no field 'question'"):
-        list(choice.requests([(bare, "it purrs")], choice.Options()))
+        list(choice.ChoiceScorer().requests([(bare, "it purrs")]))

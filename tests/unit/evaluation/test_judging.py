@@ -13,7 +13,7 @@ import pytest
 
 from datasets.declaration import Benchmark
 from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, Verdict, collect
-from datasets.evaluation.judges.options import JudgeOptions, is_configured, judge_options
+from datasets.evaluation.judges.options import JudgeConfig, is_configured
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
 from datasets.evaluation.judging import evaluate_judged, judge_requests, method, uses_judge
 from datasets.types import DataError, Record
@@ -158,34 +158,58 @@ def test_settings_come_from_the_configuration_then_the_environment() -> None:
         "COLLAVO_JUDGE_PRICE_INPUT": "2",
         "OPENAI_BASE_URL": "http://localhost:8000/v1",
     }
-    options = judge_options({"MODEL": "mine", "CONCURRENCY": None, "temperature": 1}, environ)
-    assert (options.model, options.concurrency, options.temperature) == ("mine", 3, 1.0)
-    assert (options.price_input, options.base_url) == (2.0, "http://localhost:8000/v1")
-    assert judge_options({}, {}) == JudgeOptions()
+    judge = JudgeConfig(MODEL="mine", TEMPERATURE=1).resolved(environ)
+    assert (judge.MODEL, judge.CONCURRENCY, judge.TEMPERATURE) == ("mine", 3, 1.0)
+    assert (judge.PRICE_INPUT, judge.BASE_URL, judge.TIMEOUT) == (2.0, "http://localhost:8000/v1", 60.0)
+    assert judge.resolved({"COLLAVO_JUDGE_MODEL": "other"}) == judge  # nothing is left open
+    assert JudgeConfig().resolved({}) == JudgeConfig(
+        MODEL="gpt-4-0613",
+        KEY_VARIABLE="OPENAI_API_KEY",
+        TEMPERATURE=0.0,
+        CONCURRENCY=8,
+        TIMEOUT=60.0,
+        ATTEMPTS=6,
+        BACKOFF=1.0,
+        GIVE_UP_AFTER=20,
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "environ", "message"),
     [
-        ({"modle": "x"}, {}, "unknown key 'modle'; did you mean model"),
-        ({"CONCURRENCY": "many"}, {}, "judge.concurrency: expected int"),
-        ({"concurrency": 0}, {}, "concurrency must be at least 1"),
-        ({"temperature": -1.0}, {}, "temperature must not be negative"),
-        ({"base_url": "localhost:8000"}, {}, "base_url is no address of a server, which must begin with http"),
+        ({"CONCURRENCY": "many"}, {}, "JUDGE.CONCURRENCY: expected a number, got 'many'"),
+        ({"CONCURRENCY": 0}, {}, "JUDGE.CONCURRENCY: must be greater than or equal to 1, got 0"),
+        ({"TEMPERATURE": -1.0}, {}, "JUDGE.TEMPERATURE: must be greater than or equal to 0, got -1.0"),
+        ({"BASE_URL": "localhost:8000"}, {}, "JUDGE.BASE_URL: is no address of a server, which must begin with http"),
+        ({"MODEL": 3}, {}, "JUDGE.MODEL: expected a text, got 3"),
         ({}, {"COLLAVO_JUDGE_TIMEOUT": "soon"}, "COLLAVO_JUDGE_TIMEOUT: expected a number, got 'soon'"),
+        ({}, {"COLLAVO_JUDGE_TIMEOUT": "nan"}, "environment variable COLLAVO_JUDGE_TIMEOUT: "),
+        ({}, {"COLLAVO_JUDGE_ATTEMPTS": "0"}, "COLLAVO_JUDGE_ATTEMPTS: must be greater than or equal to 1, got '0'"),
+        ({}, {"OPENAI_BASE_URL": "localhost"}, "environment variable OPENAI_BASE_URL: is no address of a server"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, Any], environ: dict[str, str], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        judge_options(values, environ)
+    with pytest.raises(JudgeError, match=message):
+        JudgeConfig(**values).resolved(environ)
+
+
+@pytest.mark.parametrize("variable", ["COLLAVO_JUDGE_BASE_URL", "OPENAI_BASE_URL", "COLLAVO_JUDGE_KEY_VARIABLE"])
+def test_a_secret_in_a_variable_is_refused_without_showing_it(variable: str) -> None:
+    value = "sk-hunter22" if variable.endswith("KEY_VARIABLE") else "http://user:hunter22@host/v1"
+    with pytest.raises(JudgeError, match=f"environment variable {variable}: ") as refused:
+        JudgeConfig().resolved({variable: value})
+    assert "hunter22" not in str(refused.value)
 
 
 def test_there_is_a_judge_with_a_key_or_an_address() -> None:
-    assert not is_configured(JudgeOptions(), {})
-    assert is_configured(JudgeOptions(), {"OPENAI_API_KEY": "x"})
-    assert not is_configured(JudgeOptions(key_variable="MY_KEY"), {"OPENAI_API_KEY": "x"})
-    assert is_configured(JudgeOptions(base_url="http://localhost:8000/v1"), {})
+    judge = JudgeConfig().resolved({})
+    assert not is_configured(judge, {})
+    assert is_configured(judge, {"OPENAI_API_KEY": "x"})
+    assert not is_configured(JudgeConfig(KEY_VARIABLE="MY_KEY").resolved({}), {"OPENAI_API_KEY": "x"})
+    assert is_configured(JudgeConfig(BASE_URL="http://localhost:8000/v1").resolved({}), {})
     assert issubclass(JudgeError, DataError)
+    with pytest.raises(ValueError, match="resolved first"):
+        is_configured(JudgeConfig(), {})
 
 
 def test_scoring_does_not_load_the_client_library() -> None:

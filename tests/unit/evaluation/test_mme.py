@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from datasets.evaluation.mme import (
     COGNITION,
     PERCEPTION,
-    Options,
+    MmeScorer,
     first_four,
-    score,
-    summarize,
 )
 from datasets.evaluation.predictions import unanswered
 from datasets.types import Metric, Record, Scored
@@ -46,12 +44,12 @@ def task(name: str, *pairs: tuple[str, str]) -> list[Scored]:
         for line, (truth, text) in enumerate(zip(("yes", "no"), texts, strict=True)):
             pair = f"{name}/{number}.jpg"
             record = Record(id=f"{pair}/{line}", image=None, fields={}, target=truth, group=name, meta={"pair": pair})
-            scored.append(Scored(record=record, text=text, score=score(record, text, Options())))
+            scored.append(Scored(record=record, text=text, score=MmeScorer().score(record, text)))
     return scored
 
 
 def by_name(scored: list[Scored]) -> dict[str, Metric]:
-    return {f"{m.group}/{m.name}": m for m in summarize(scored, Options())}
+    return {f"{m.group}/{m.name}": m for m in MmeScorer().summarize(scored)}
 
 
 def test_score_is_accuracy_plus_pairs() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.per_class import Options, read_class, score, summarize
+from datasets.evaluation.per_class import PerClassScorer, read_class
 from datasets.types import DataError, Record, Scored
 from modeling.segmenters.coco import COCO_PANOPTIC
 
@@ -50,12 +50,12 @@ def record(number: int, name: str, target: str) -> Record:
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES[:9]), st.booleans()), min_size=1, max_size=60), st.integers(1, 5))
 def test_averages_over_classes(answers: list[tuple[str, bool]], extremes: int) -> None:
-    options = Options(rule="class_name", extremes=extremes)
+    options = PerClassScorer(rule="class_name", extremes=extremes)
     scored = []
     for number, (name, right) in enumerate(answers):
         item, text = record(number, name, name), name if right else "nothing"
-        scored.append(Scored(record=item, text=text, score=score(item, text, options)))
-    rows = {f"{m.group}/{m.name}".removeprefix("/"): m for m in summarize(scored, options)}
+        scored.append(Scored(record=item, text=text, score=options.score(item, text)))
+    rows = {f"{m.group}/{m.name}".removeprefix("/"): m for m in options.summarize(scored)}
     by_class = {n: np.mean([right for name, right in answers if name == n]) for n in {name for name, _ in answers}}
     ranked = sorted(by_class.values(), reverse=True)
     assert rows["average"].value == pytest.approx(np.mean(ranked))
@@ -67,14 +67,14 @@ def test_averages_over_classes(answers: list[tuple[str, bool]], extremes: int) -
 
 
 def test_yes_no_reads_as_pope_does() -> None:
-    options = Options(rule="yes_no")
-    assert score(record(1, "dog", "no"), "No, there is none", options).value == 1.0
-    assert score(record(1, "dog", "yes"), "", options).no_answer
+    options = PerClassScorer(rule="yes_no")
+    assert options.score(record(1, "dog", "no"), "No, there is none").value == 1.0
+    assert options.score(record(1, "dog", "yes"), "").no_answer
 
 
 def test_mistakes_in_declarations() -> None:
     with pytest.raises(DataError, match="extremes must be at least 1"):
-        Options(rule="yes_no", extremes=0)
+        PerClassScorer(rule="yes_no", extremes=0)
     bare = Record(id="1", image=None, fields={}, target="dog")
     with pytest.raises(DataError, match="has no class names"):
-        score(bare, "dog", Options(rule="class_name"))
+        PerClassScorer(rule="class_name").score(bare, "dog")

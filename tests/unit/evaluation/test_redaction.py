@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.evaluation.judges.base import JudgeError
-from datasets.evaluation.judges.options import JudgeOptions, address_fault, check_no_key, key_variable_fault
+from datasets.evaluation.judges.options import JudgeConfig, address_fault, check_no_key, key_variable_fault
 from datasets.evaluation.judges.redaction import REDACTED, Redactor
 from tests.limits import examples
 
@@ -84,7 +84,7 @@ def test_other_texts_stay_as_they_are(text: str) -> None:
 )
 def test_an_address_with_a_secret_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(JudgeError) as refused:
-        JudgeOptions(base_url=url)
+        JudgeConfig(BASE_URL=url)
     assert "hunter22" not in str(refused.value)
 
 

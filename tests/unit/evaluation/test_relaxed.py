@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.relaxed import Options, lenient_matches, matches, score, summarize
+from datasets.evaluation.relaxed import RelaxedScorer, lenient_matches, matches
 from datasets.types import DataError, Record, Scored
 
-OPTIONS = Options()
+OPTIONS = RelaxedScorer()
 
 
 def record(target: object, name: str = "1", group: str = "") -> Record:
@@ -40,19 +40,19 @@ def record(target: object, name: str = "1", group: str = "") -> Record:
     ],
 )
 def test_the_official_rule(text: str, target: object, value: float) -> None:
-    assert score(record(target), text, OPTIONS).value == value
+    assert OPTIONS.score(record(target), text).value == value
 
 
 @given(st.floats(-1e6, 1e6).filter(lambda x: abs(x) > 1e-3), st.floats(-0.2, 0.2))
 def test_numbers_may_be_off_by_the_tolerance(target: float, off: float) -> None:
     if abs(abs(off) - 0.05) > 1e-6:
-        said = score(record(repr(target)), repr(target * (1 + off)), OPTIONS).value
+        said = OPTIONS.score(record(repr(target)), repr(target * (1 + off))).value
         assert said == float(abs(off) < 0.05)
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_any_text_is_judged(text: str, target: str) -> None:
-    assert score(record(target), text, OPTIONS).value in (0.0, 1.0)
+    assert OPTIONS.score(record(target), text).value in (0.0, 1.0)
 
 
 def test_figures_by_split_their_mean_and_the_robust_reading() -> None:
@@ -66,8 +66,8 @@ def test_figures_by_split_their_mean_and_the_robust_reading() -> None:
     scored = []
     for number, (group, text, target) in enumerate(answers):
         item = record(target, str(number), group)
-        scored.append(Scored(record=item, text=text, score=score(item, text, OPTIONS)))
-    rows = {f"{m.group}/{m.name}".removeprefix("/"): m.value for m in summarize(scored, OPTIONS)}
+        scored.append(Scored(record=item, text=text, score=OPTIONS.score(item, text)))
+    rows = {f"{m.group}/{m.name}".removeprefix("/"): m.value for m in OPTIONS.summarize(scored)}
     assert rows["human/accuracy"] == 1 / 2
     assert rows["augmented/accuracy"] == pytest.approx(1 / 3)
     assert rows["mean/accuracy"] == pytest.approx(5 / 12)
@@ -106,7 +106,7 @@ def test_figures_by_split_their_mean_and_the_robust_reading() -> None:
 def test_the_robust_reading_takes_both_sides_for_quantities(text: str, target: str, right: bool) -> None:
     assert lenient_matches(text, target, OPTIONS.tolerance) == right
     item = record(target)
-    rows = summarize([Scored(record=item, text=text, score=score(item, text, OPTIONS))], OPTIONS)
+    rows = OPTIONS.summarize([Scored(record=item, text=text, score=OPTIONS.score(item, text))])
     assert {m.name: m.value for m in rows}["lenient_accuracy"] == float(right)
 
 
@@ -125,7 +125,7 @@ def test_thousands_separators_change_nothing(number: int, before: str, after: st
 
 def test_tolerance_is_checked() -> None:
     with pytest.raises(DataError, match="tolerance must be"):
-        Options(tolerance=2.0)
+        RelaxedScorer(tolerance=2.0)
 
 
 @pytest.mark.parametrize(("text", "target"), [("2", "two"), ("There are 2.", "Two"), ("two", "2"), ("2.0", "two")])

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import datasets.evaluation as evaluation
 from assets.tiny.world import write_world
 from datasets.declaration import Benchmark
-from datasets.evaluation import Scorer, exact_match, score
+from datasets.evaluation import score
+from datasets.evaluation.base import JudgedScorer, Scorer
+from datasets.evaluation.exact_match import ExactMatchScorer
+from datasets.evaluation.judges.base import Request
+from datasets.evaluation.registry import SCORERS
 from datasets.evaluation.scorable import UnscorableError, check_scoring, prepare_records, try_records
 from datasets.registration import load_records
-from datasets.types import Record
+from datasets.types import Metric, Record, Score, Scored
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog, parse
 from pipeline.run.identity import digest
@@ -71,11 +74,16 @@ def test_own_targets_of_the_golden_records(name: str, released: bool) -> None:
 
 
 def test_every_scorer_says_which_targets_it_understands() -> None:
-    for benchmark in CATALOG.values():
-        module = Scorer(benchmark).module
-        assert hasattr(module, "own_reply"), benchmark.name
-        assert hasattr(module, "prepare") or benchmark.measures_maps
-        assert hasattr(module, "own_verdict") == hasattr(module, "requests")
+    for name, scorer in SCORERS.items():
+        assert scorer.own_reply is not Scorer.own_reply, name
+        assert scorer.prepare is not Scorer.prepare or name == "panoptic_quality"
+        assert dataclasses.is_dataclass(scorer) and scorer.__dataclass_params__.frozen, name
+
+
+def test_declarations_use_every_scorer_but_those_of_sets_without_one() -> None:
+    used = {benchmark.scorer for benchmark in CATALOG.values()}
+    assert used <= set(SCORERS)
+    assert set(SCORERS) - used == {"exact_match"}
 
 
 def declared(scorer: Any) -> Benchmark:
@@ -108,36 +116,44 @@ def test_rules_that_cannot_give_a_target_its_credit_are_found() -> None:
     assert [trial.fault for trial in trials] == ["", "its own answer 'F' gets 0 by the rule, where the most is 1"]
 
 
-ONE, ZERO = SimpleNamespace(value=1.0), SimpleNamespace(value=0.0)
-FAULTS = [
-    ({"score": lambda r, t, o: ONE}, "an empty reply gets as much (1) as its own answer 'a'"),
-    ({"score": lambda r, t, o: ZERO}, "its own answer 'a' gets 0 by the rule, where the most is 1"),
-    ({"highest": lambda r, o: 0.0, "score": lambda r, t, o: ZERO}, "gets any credit by the rule"),
-    ({"score": lambda r, t, o: r.meta["gone"]}, "the scorer 'mine' fails on it: KeyError: 'gone'"),
-    ({"own_verdict": lambda r, p, o: "no idea"}, "a judge's reply 'no idea' would not be understood"),
+ONE, ZERO = Score(value=1.0, extracted=""), Score(value=0.0, extracted="")
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"score": lambda self, r, t: ONE}, "an empty reply gets as much (1) as its own answer 'a'"),
+    ({"score": lambda self, r, t: ZERO}, "its own answer 'a' gets 0 by the rule, where the most is 1"),
+    ({"highest": lambda self, r: 0.0, "score": lambda self, r, t: ZERO}, "gets any credit by the rule"),
+    ({"score": lambda self, r, t: r.meta["gone"]}, "the scorer 'mine' fails on it: KeyError: 'gone'"),
+    ({"own_verdict": lambda self, r, p: "no idea"}, "a judge's reply 'no idea' would not be understood"),
 ]
+
+
+class _Mine(JudgedScorer):
+    """The text must be the target, or a judge says ``right``."""
+
+    def score(self, record: Record, text: str) -> Score:
+        return ONE if text == record.target else ZERO
+
+    def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
+        return []
+
+    def requests(self, answers: Iterable[tuple[Record, str]]) -> list[Request]:
+        read = {"right": "right"}.get
+        return [Request(record=r.id, part="verdict", prompt="", parse=read, reminder="") for r, _ in answers]
+
+    def own_verdict(self, record: Record, part: str) -> str:
+        return "right"
+
+    def judged(self, record: Record, text: str, verdicts: Mapping[str, str]) -> Score:
+        return ONE if verdicts["verdict"] == "right" else ZERO
 
 
 @pytest.mark.parametrize(("functions", "fault"), FAULTS)
 def test_scorers_at_fault(functions: dict[str, Any], fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = SimpleNamespace(part="verdict", parse=lambda reply: reply if reply == "right" else None)
-    module = SimpleNamespace(
-        **{
-            "Options": exact_match.Options,
-            "score": lambda r, t, o: SimpleNamespace(value=float(t == "a")),
-            "own_reply": lambda r, o: r.target,
-            "requests": lambda answers, o: [request for _ in answers],
-            "own_verdict": lambda r, p, o: "right",
-            "judged": lambda r, t, verdicts, o: SimpleNamespace(value=float(verdicts["verdict"] == "right")),
-            **functions,
-        }
-    )
-    monkeypatch.setattr(evaluation, "named_module", lambda *args: module)
+    monkeypatch.setitem(SCORERS, "mine", dataclass(frozen=True)(type("Faulty", (_Mine,), functions)))
     benchmark = replace(declared("exact_match"), scorer="mine")
     (trial,) = try_records(benchmark, records("a"), judged="own_verdict" in functions)
     assert fault in trial.fault
     if "own_verdict" in functions:
-        monkeypatch.setattr(module, "own_verdict", lambda r, p, o: "right")
+        monkeypatch.setitem(SCORERS, "mine", dataclass(frozen=True)(_Mine))
         (trial,) = try_records(benchmark, records("a"), judged=True)
         assert (trial.fault, trial.own, dict(trial.verdicts)) == ("", 1.0, {"verdict": "right"})
 
@@ -200,15 +216,15 @@ def test_passes_that_count_from_one_are_refused() -> None:
 
 
 def test_one_record_that_spoils_the_figures_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
-    summarize = exact_match.summarize
+    summarize = ExactMatchScorer.summarize
 
-    def fragile(scored: Any, options: Any) -> Any:
+    def fragile(self: ExactMatchScorer, scored: Sequence[Scored]) -> list[Metric]:
         for item in scored:
             if "spoilt" in item.record.meta:
                 raise ValueError("odd")
-        return summarize(scored, options)
+        return summarize(self, scored)
 
-    monkeypatch.setattr(exact_match, "summarize", fragile)
+    monkeypatch.setattr(ExactMatchScorer, "summarize", fragile)
     rows = [*records("a", "b"), replace(records("c", spoilt=1)[0], id="c")]
     found = check_scoring(BenchmarkPipeline(declared("exact_match")), rows)
     reasons = {key: bad.reason for key, bad in found.bad.items()}

@@ -6,7 +6,6 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,6 +30,7 @@ from datasets.evaluation import (
     vqa_accuracy,
     yes_no,
 )
+from datasets.evaluation.base import Scorer
 from datasets.evaluation.parsing import targets
 from datasets.registration.formats.files import MalformedError
 from datasets.types import ImageFile, Record
@@ -48,21 +48,20 @@ def record(target: Any, /, **meta: Any) -> Record:
     return Record(id="7", image=None, fields={"question": "?"}, target=target, meta=meta)
 
 
-def prepared(module: ModuleType, target: Any, rule: Any = None, /, **meta: Any) -> Record:
-    found: Record = module.prepare(record(target, **meta), rule or module.Options())
-    return found
+def prepared(scorer: Scorer, target: Any, /, **meta: Any) -> Record:
+    return scorer.prepare(record(target, **meta))
 
 
-YES_NO: list[tuple[ModuleType, Any, dict[str, Any]]] = [
-    (yes_no, None, {}),
-    (mme, None, {"pair": "a"}),
-    (per_class, per_class.Options(rule="yes_no"), {"class": "dog"}),
-    (hallusion, None, PLACE),
+YES_NO: list[tuple[Scorer, dict[str, Any]]] = [
+    (yes_no.YesNoScorer(), {}),
+    (mme.MmeScorer(), {"pair": "a"}),
+    (per_class.PerClassScorer(rule="yes_no"), {"class": "dog"}),
+    (hallusion.HallusionScorer(), PLACE),
 ]
 
 
-@pytest.mark.parametrize(("module", "options", "meta"), YES_NO, ids=[m.__name__ for m, _, _ in YES_NO])
-def test_yes_and_no_in_every_usual_form(module: ModuleType, options: Any, meta: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("scorer", "meta"), YES_NO, ids=[type(s).__name__ for s, _ in YES_NO])
+def test_yes_and_no_in_every_usual_form(scorer: Scorer, meta: dict[str, Any]) -> None:
     for said in (
         "yes",
         "Yes",
@@ -80,30 +79,30 @@ def test_yes_and_no_in_every_usual_form(module: ModuleType, options: Any, meta: 
         ["Yes"],
         "['yes']",
     ):
-        assert prepared(module, said, options, **meta).target == "yes", said
+        assert prepared(scorer, said, **meta).target == "yes", said
     for said in ("no", "No", "NO", "N", "False", False, 0, 0.0, "0", "否", ("no",), ["no", "no"]):
-        assert prepared(module, said, options, **meta).target == "no", said
+        assert prepared(scorer, said, **meta).target == "no", said
     for said in ABSENT:
-        assert prepared(module, said, options, **meta).target is None, said
+        assert prepared(scorer, said, **meta).target is None, said
     for said in ("maybe", 2, -1, "yes or no", "yes, it is", ["yes", "no"], {"answer": "yes"}, "A"):
         with pytest.raises(MalformedError, match="'answer' should be"):
-            prepared(module, said, options, **meta)
+            prepared(scorer, said, **meta)
 
 
-LETTERS: list[tuple[ModuleType, dict[str, Any]]] = [
-    (choice, {}),
-    (scienceqa, {}),
-    (qbench, {}),
-    (circular, {"question": 4, "pass": "0"}),
+LETTERS: list[tuple[Scorer, dict[str, Any]]] = [
+    (choice.ChoiceScorer(), {}),
+    (scienceqa.ScienceQaScorer(), {}),
+    (qbench.QBenchScorer(), {}),
+    (circular.CircularScorer(), {"question": 4, "pass": "0"}),
 ]
 
 
-@pytest.mark.parametrize(("module", "meta"), LETTERS, ids=[m.__name__ for m, _ in LETTERS])
-def test_letters_in_every_usual_form(module: ModuleType, meta: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("scorer", "meta"), LETTERS, ids=[type(s).__name__ for s, _ in LETTERS])
+def test_letters_in_every_usual_form(scorer: Scorer, meta: dict[str, Any]) -> None:
     for said in ("B", "b", "B.", "(B)", "(b) ", "[B]", "B:", "dog", "Dog", "B. dog", "(b) Dog", ["B"], "['dog']"):
-        assert prepared(module, said, **meta, **CHOICES).target == "B", said
+        assert prepared(scorer, said, **meta, **CHOICES).target == "B", said
     for said in ABSENT:
-        assert prepared(module, said, **meta, **CHOICES).target is None, said
+        assert prepared(scorer, said, **meta, **CHOICES).target is None, said
     for said, why in (
         ("C", "none of the options"),
         ("F", "none of the options"),
@@ -116,10 +115,10 @@ def test_letters_in_every_usual_form(module: ModuleType, meta: dict[str, Any]) -
         (["A", "B"], "should be one of the options"),
     ):
         with pytest.raises(MalformedError, match=why):
-            prepared(module, said, **meta, **CHOICES)
+            prepared(scorer, said, **meta, **CHOICES)
     for options in ({}, None, "", "A"):
         with pytest.raises(MalformedError, match="has no options"):
-            prepared(module, "B", **meta, **{**CHOICES, "options": options})
+            prepared(scorer, "B", **meta, **{**CHOICES, "options": options})
 
 
 CHOICES: dict[str, Any] = {"options": OPTIONS}
@@ -164,82 +163,112 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize("module", [exact_match, relaxed])
+@pytest.mark.parametrize("scorer", [exact_match.ExactMatchScorer(), relaxed.RelaxedScorer()])
 @pytest.mark.parametrize(("said", "target"), ACCEPTED)
-def test_accepted_answers_alone_and_in_lists(module: ModuleType, said: Any, target: Any) -> None:
-    found = prepared(module, said)
+def test_accepted_answers_alone_and_in_lists(scorer: Scorer, said: Any, target: Any) -> None:
+    found = prepared(scorer, said)
     assert found.target == target
     for answer in [target] if isinstance(target, str) else target:
-        assert module.score(found, answer, module.Options()).value == 1.0
-    assert module.score(found, "", module.Options()).value == 0.0
+        assert scorer.score(found, answer).value == 1.0
+    assert scorer.score(found, "").value == 0.0
 
 
-@pytest.mark.parametrize("module", [exact_match, relaxed, graded])
-def test_withheld_answers_stay_withheld(module: ModuleType) -> None:
+@pytest.mark.parametrize("scorer", [exact_match.ExactMatchScorer(), relaxed.RelaxedScorer(), graded.GradedScorer()])
+def test_withheld_answers_stay_withheld(scorer: Scorer) -> None:
     for said in ABSENT:
-        assert prepared(module, said).target is None
+        assert prepared(scorer, said).target is None
 
 
 def test_answers_that_an_empty_reply_would_equal_are_refused() -> None:
     with pytest.raises(MalformedError, match="is nothing when it is normalised"):
-        prepared(exact_match, ".")
-    assert prepared(exact_match, ".", exact_match.Options(normalise="none")).target == "."
-    assert prepared(exact_match, ["a", "letter a"], exact_match.Options(normalise="vqa")).target == "letter a"
+        prepared(exact_match.ExactMatchScorer(), ".")
+    assert prepared(exact_match.ExactMatchScorer(normalise="none"), ".").target == "."
+    assert prepared(exact_match.ExactMatchScorer(normalise="vqa"), ["a", "letter a"]).target == "letter a"
     with pytest.raises(MalformedError, match="is nothing once it is converted"):
-        prepared(gqa, "...", structural="query")
+        prepared(gqa.GqaScorer(), "...", structural="query")
     with pytest.raises(MalformedError, match="should be a text or a number, got None"):
-        prepared(exact_match, ["a", None])
+        prepared(exact_match.ExactMatchScorer(), ["a", None])
 
 
 def test_human_answers() -> None:
-    assert prepared(vqa_accuracy, str(["2", "two"] * 5)).target == ["2", "two"] * 5
-    assert prepared(vqa_accuracy, [1, 1.0, "one"]).target == ["1", "1", "one"]
+    assert prepared(vqa_accuracy.VqaAccuracyScorer(), str(["2", "two"] * 5)).target == ["2", "two"] * 5
+    assert prepared(vqa_accuracy.VqaAccuracyScorer(), [1, 1.0, "one"]).target == ["1", "1", "one"]
     for said in ("two", ["two"], "['two']", 2):
         with pytest.raises(MalformedError, match="list of several people's answers"):
-            prepared(vqa_accuracy, said)
-    different = prepared(vqa_accuracy, list("bcdefghijk"))
-    assert vqa_accuracy.highest(different, vqa_accuracy.Options()) == pytest.approx(0.3)
+            prepared(vqa_accuracy.VqaAccuracyScorer(), said)
+    different = prepared(vqa_accuracy.VqaAccuracyScorer(), list("bcdefghijk"))
+    assert vqa_accuracy.VqaAccuracyScorer().highest(different) == pytest.approx(0.3)
 
 
 def test_gqa_converts_targets_as_it_converts_replies() -> None:
-    found = prepared(gqa, "Yes.", structural="verify")
-    assert (found.target, gqa.score(found, "Yes", gqa.Options()).value) == ("yes", 1.0)
-    assert prepared(gqa, " Tall Cup ", gqa.Options(conversion="none"), structural="query").target == "Tall Cup"
+    found = prepared(gqa.GqaScorer(), "Yes.", structural="verify")
+    assert (found.target, gqa.GqaScorer().score(found, "Yes").value) == ("yes", 1.0)
+    assert prepared(gqa.GqaScorer(conversion="none"), " Tall Cup ", structural="query").target == "Tall Cup"
     with pytest.raises(MalformedError, match="lacks structural, which the scorer 'gqa' needs; data.keep"):
-        prepared(gqa, "yes")
-    assert prepared(gqa, None).target is None  # of a test split, which has no types either
+        prepared(gqa.GqaScorer(), "yes")
+    assert prepared(gqa.GqaScorer(), None).target is None  # of a test split, which has no types either
     with pytest.raises(MalformedError, match="should be one value"):
-        prepared(gqa, ["yes", "yeah"], structural="verify")
+        prepared(gqa.GqaScorer(), ["yes", "yeah"], structural="verify")
 
 
 @pytest.mark.parametrize(
-    ("module", "target", "meta", "lacking"),
+    ("scorer", "target", "meta", "lacking"),
     [
-        (mme, "yes", {}, "lacks pair"),
-        (circular, "B", {"options": OPTIONS}, "lacks question, pass"),
-        (circular, "B", {"options": OPTIONS, "question": 1}, "lacks pass"),
-        (circular, "B", {"options": OPTIONS, "question": 1, "pass": "first"}, "'pass' should be a whole number"),
+        (mme.MmeScorer(), "yes", {}, "lacks pair"),
+        (circular.CircularScorer(), "B", {"options": OPTIONS}, "lacks question, pass"),
+        (circular.CircularScorer(), "B", {"options": OPTIONS, "question": 1}, "lacks pass"),
         (
-            hallusion,
+            circular.CircularScorer(),
+            "B",
+            {"options": OPTIONS, "question": 1, "pass": "first"},
+            "'pass' should be a whole number",
+        ),
+        (
+            hallusion.HallusionScorer(),
             "yes",
             {"category": "VD", "set_id": "1"},
             "lacks subcategory, figure_id, question_id, visual_input",
         ),
-        (mathvista, "3", {}, "lacks question_type, answer_type"),
-        (mathvista, "3", {**FREE, "answer_type": "number"}, "'answer_type' should be text or integer or float or list"),
-        (mathvista, "3", {**MULTI, "choices": None}, "'choices' should be a list"),
-        (mathvista, "many", {**FREE, "answer_type": "integer"}, "'answer' should be of the kind integer"),
-        (mathvista, "2.5", {**FREE, "answer_type": "integer"}, "'answer' should be of the kind integer"),
-        (mathvista, "3.1", {**FREE, "answer_type": "float", "precision": "x"}, "'precision' should be a whole number"),
-        (mathvista, "green", MULTI, "none of the options"),
-        (per_class, "dog", {"names": ["dog"]}, "lacks class"),
-        (per_class, "dog", {"class": "dog"}, "lacks names"),
-        (per_class, "horse", {"class": "dog", "names": ["dog"]}, "is the name of no class"),
+        (mathvista.MathVistaScorer(), "3", {}, "lacks question_type, answer_type"),
+        (
+            mathvista.MathVistaScorer(),
+            "3",
+            {**FREE, "answer_type": "number"},
+            "'answer_type' should be text or integer or float or list",
+        ),
+        (mathvista.MathVistaScorer(), "3", {**MULTI, "choices": None}, "'choices' should be a list"),
+        (
+            mathvista.MathVistaScorer(),
+            "many",
+            {**FREE, "answer_type": "integer"},
+            "'answer' should be of the kind integer",
+        ),
+        (
+            mathvista.MathVistaScorer(),
+            "2.5",
+            {**FREE, "answer_type": "integer"},
+            "'answer' should be of the kind integer",
+        ),
+        (
+            mathvista.MathVistaScorer(),
+            "3.1",
+            {**FREE, "answer_type": "float", "precision": "x"},
+            "'precision' should be a whole number",
+        ),
+        (mathvista.MathVistaScorer(), "green", MULTI, "none of the options"),
+        (per_class.PerClassScorer(rule="class_name"), "dog", {"names": ["dog"]}, "lacks class"),
+        (per_class.PerClassScorer(rule="class_name"), "dog", {"class": "dog"}, "lacks names"),
+        (
+            per_class.PerClassScorer(rule="class_name"),
+            "horse",
+            {"class": "dog", "names": ["dog"]},
+            "is the name of no class",
+        ),
     ],
 )
-def test_what_a_scorer_cannot_do_without(module: ModuleType, target: Any, meta: dict[str, Any], lacking: str) -> None:
+def test_what_a_scorer_cannot_do_without(scorer: Scorer, target: Any, meta: dict[str, Any], lacking: str) -> None:
     with pytest.raises(MalformedError, match=lacking):
-        prepared(module, target, per_class.Options(rule="class_name") if module is per_class else None, **meta)
+        prepared(scorer, target, **meta)
 
 
 @pytest.mark.parametrize(
@@ -259,27 +288,29 @@ def test_what_a_scorer_cannot_do_without(module: ModuleType, target: Any, meta: 
     ],
 )
 def test_mathvista_answers(target: Any, meta: dict[str, Any], form: str, precision: int | None) -> None:
-    found = prepared(mathvista, target, **meta)
+    found = prepared(mathvista.MathVistaScorer(), target, **meta)
     assert (found.target, found.meta["precision"]) == (form, precision)
-    said = mathvista.own_verdict(found, "verdict", mathvista.Options())
-    assert mathvista.judged(found, "long text", {"verdict": said}, mathvista.Options()).value == 1.0
+    said = mathvista.MathVistaScorer().own_verdict(found, "verdict")
+    assert mathvista.MathVistaScorer().judged(found, "long text", {"verdict": said}).value == 1.0
 
 
 def test_hallusionbench_places_are_texts() -> None:
-    found = prepared(hallusion, 1, **{**PLACE, "category": "VS"})
+    found = prepared(hallusion.HallusionScorer(), 1, **{**PLACE, "category": "VS"})
     assert (found.meta["figure_id"], found.meta["question_id"], found.meta["reference"]) == ("0", "1", "yes")
-    assert hallusion.score(found, "I cannot tell", hallusion.Options()).value == 1.0  # there is no image to tell from
+    assert hallusion.HallusionScorer().score(found, "I cannot tell").value == 1.0  # there is no image to tell from
 
 
 def test_capabilities_in_a_cell() -> None:
-    assert prepared(graded, "a", capability="ocr, math").meta["capability"] == ["ocr", "math"]
-    assert prepared(graded, "a", capability="['ocr']").meta["capability"] == ["ocr"]
-    assert prepared(graded, ["a", 2]).target == "a<OR>2"
+    assert prepared(graded.GradedScorer(), "a", capability="ocr, math").meta["capability"] == ["ocr", "math"]
+    assert prepared(graded.GradedScorer(), "a", capability="['ocr']").meta["capability"] == ["ocr"]
+    assert prepared(graded.GradedScorer(), ["a", 2]).target == "a<OR>2"
 
 
 def test_classes_by_their_names() -> None:
     found = prepared(
-        per_class, "Dogs", per_class.Options(rule="class_name"), **{"class": "dog", "names": "['cat', 'dog']"}
+        per_class.PerClassScorer(rule="class_name"),
+        "Dogs",
+        **{"class": "dog", "names": "['cat', 'dog']"},
     )
     assert (found.target, found.meta["names"]) == ("dog", ["cat", "dog"])
 
@@ -309,10 +340,10 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
 def test_an_image_knows_its_size(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
     (tmp_path / "x.jpg").write_bytes(jpeg(40, 20, orientation))
     for image in (Encoded(jpeg(40, 20, orientation)), ImageFile(tmp_path / "x.jpg", "x.jpg")):
-        found = grounding.prepare(Record(id="1", image=image, fields={}, target="[1, 2, 11, 12]"), grounding.Options())
+        found = grounding.GroundingScorer().prepare(Record(id="1", image=image, fields={}, target="[1, 2, 11, 12]"))
         assert (found.meta["width"], found.meta["height"]) == size
-        reply = grounding.own_reply(found, grounding.Options())
-        assert grounding.score(found, reply, grounding.Options()).iou == pytest.approx(1.0, abs=1e-3)
+        reply = grounding.GroundingScorer().own_reply(found)
+        assert grounding.GroundingScorer().score(found, reply).iou == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +359,7 @@ def test_an_image_knows_its_size(tmp_path: Path, orientation: int, size: tuple[i
 )
 def test_boxes_that_cannot_be_found(target: Any, why: str) -> None:
     with pytest.raises(MalformedError, match=why):
-        prepared(grounding, target, width="100", height=50)
+        prepared(grounding.GroundingScorer(), target, width="100", height=50)
 
 
 BOXES = [[10, 20, 30, 40], "10 20 30 40", "[10, 20, 30, 40]", [0.1, 0.4, 0.3, 0.8], (10, 20, 30, 40)]
@@ -336,17 +367,17 @@ BOXES = [[10, 20, 30, 40], "10 20 30 40", "[10, 20, 30, 40]", [0.1, 0.4, 0.3, 0.
 
 @pytest.mark.parametrize("target", BOXES)
 def test_boxes_in_every_usual_form(target: Any) -> None:
-    found = prepared(grounding, target, width="100", height="50")
+    found = prepared(grounding.GroundingScorer(), target, width="100", height="50")
     assert found.target == pytest.approx([10, 20, 30, 40])
     assert (found.meta["width"], found.meta["height"]) == (100.0, 50.0)
 
 
 def test_an_image_without_a_size(tmp_path: Path) -> None:
     with pytest.raises(MalformedError, match="has neither width and height"):
-        prepared(grounding, [1, 2, 3, 4])
+        prepared(grounding.GroundingScorer(), [1, 2, 3, 4])
     for image, why in ((Encoded(b"none"), "cannot be read"), (ImageFile(tmp_path / "no.jpg", "no.jpg"), r"no\.jpg")):
         with pytest.raises(MalformedError, match=f"has no width and height .*{why}"):
-            grounding.prepare(Record(id="1", image=image, fields={}, target=[1, 2, 3, 4]), grounding.Options())
+            grounding.GroundingScorer().prepare(Record(id="1", image=image, fields={}, target=[1, 2, 3, 4]))
 
 
 BOX = st.tuples(*[st.integers(0, 400)] * 4).filter(lambda b: b[2] > 0 and b[3] > 0)
@@ -356,15 +387,15 @@ BOX = st.tuples(*[st.integers(0, 400)] * 4).filter(lambda b: b[2] > 0 and b[3] >
 def test_a_box_is_refused_or_gets_full_credit(
     box: tuple[int, int, int, int], width: int, height: int, scale: float, xywh: bool
 ) -> None:
-    options = grounding.Options(scale=scale, box="xywh" if xywh else "xyxy")
+    options = grounding.GroundingScorer(scale=scale, box="xywh" if xywh else "xyxy")
     try:
-        found = grounding.prepare(record(list(box), width=width, height=height), options)
+        found = options.prepare(record(list(box), width=width, height=height))
     except MalformedError as error:
         assert "encloses nothing" in str(error) or "outside its image" in str(error)
         return
-    x1, y1, x2, y2 = grounding._target(found, options)
+    x1, y1, x2, y2 = options._target(found)
     inside = max(0, min(x2, width) - x1) * max(0, min(y2, height) - y1)
-    credit = grounding.score(found, grounding.own_reply(found, options), options)
+    credit = options.score(found, options.own_reply(found))
     assert (credit.value == 1.0) == (inside > 0.5 * (x2 - x1) * (y2 - y1)) or abs((credit.iou or 0) - 0.5) < 1e-3
 
 
@@ -375,34 +406,34 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=2),
     max_leaves=4,
 )
-SCORERS: list[tuple[ModuleType, Any, dict[str, Any]]] = [
+SCORERS: list[tuple[Scorer, dict[str, Any]]] = [
     *YES_NO,
-    *((module, None, {**meta, **CHOICES}) for module, meta in LETTERS),
-    (exact_match, None, {}),
-    (exact_match, exact_match.Options(normalise="vqa"), {}),
-    (relaxed, None, {}),
-    (vqa_accuracy, None, {}),
-    (gqa, None, {"structural": "query"}),
-    (graded, None, {}),
-    (mathvista, None, {**FREE, "answer_type": "float"}),
-    (mathvista, None, MULTI),
-    (grounding, None, {"width": 40, "height": 30}),
-    (per_class, per_class.Options(rule="class_name"), {"class": "dog", "names": ["dog", "cat"]}),
+    *((scorer, {**meta, **CHOICES}) for scorer, meta in LETTERS),
+    (exact_match.ExactMatchScorer(), {}),
+    (exact_match.ExactMatchScorer(normalise="vqa"), {}),
+    (relaxed.RelaxedScorer(), {}),
+    (vqa_accuracy.VqaAccuracyScorer(), {}),
+    (gqa.GqaScorer(), {"structural": "query"}),
+    (graded.GradedScorer(), {}),
+    (mathvista.MathVistaScorer(), {**FREE, "answer_type": "float"}),
+    (mathvista.MathVistaScorer(), MULTI),
+    (grounding.GroundingScorer(), {"width": 40, "height": 30}),
+    (per_class.PerClassScorer(rule="class_name"), {"class": "dog", "names": ["dog", "cat"]}),
 ]
 
 
 @settings(max_examples=examples(300))
 @given(st.sampled_from(range(len(SCORERS))), ANYTHING | ANYTHING.map(json.dumps) | ANYTHING.map(repr))
 def test_any_target_is_refused_withheld_or_understood_once_for_all(number: int, target: Any) -> None:
-    module, options, meta = SCORERS[number]
+    scorer, meta = SCORERS[number]
     try:
-        found = prepared(module, target, options, **meta)
+        found = prepared(scorer, target, **meta)
     except MalformedError as error:
         assert str(error)
         return
-    again: Record = module.prepare(found, options or module.Options())
-    assert again.target == found.target
-    if found.target is not None and module is not graded:
-        said = module.own_reply(found, options or module.Options())
-        value = module.score(found, said, options or module.Options()).value
+    assert scorer.prepare(found).target == found.target
+    if found.target is not None and not isinstance(scorer, graded.GradedScorer):
+        said = scorer.own_reply(found)
+        assert said is not None
+        value = scorer.score(found, said).value
         assert value is not None and 0.0 <= value <= 1.0

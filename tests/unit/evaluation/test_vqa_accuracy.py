@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.evaluation.vqa_accuracy import (
-    Options,
+    VqaAccuracyScorer,
     agreement,
     normalise,
-    score,
-    summarize,
 )
 from datasets.types import DataError, Record, Scored
 
@@ -55,16 +53,17 @@ def test_normalise_never_fails_and_leaves_no_outer_space(text: str) -> None:
 
 def test_withheld_answers_have_no_score_and_a_bad_target_is_named() -> None:
     record = Record(id="7", image=None, fields={}, target=None)
-    assert score(record, "A Two", Options()).value is None
-    assert score(record, "A Two", Options()).extracted == "2"
+    assert VqaAccuracyScorer().score(record, "A Two").value is None
+    assert VqaAccuracyScorer().score(record, "A Two").extracted == "2"
     with pytest.raises(DataError, match="record 7.*list of human answers"):
-        score(Record(id="7", image=None, fields={}, target="two"), "two", Options())
+        VqaAccuracyScorer().score(Record(id="7", image=None, fields={}, target="two"), "two")
 
 
 def test_summary_counts_empty_texts_apart() -> None:
     records = [Record(id=str(n), image=None, fields={}, target=["a b"] * 10) for n in range(2)]
     scored = [
-        Scored(record=r, text=t, score=score(r, t, Options())) for r, t in zip(records, ("b", "the"), strict=True)
+        Scored(record=r, text=t, score=VqaAccuracyScorer().score(r, t))
+        for r, t in zip(records, ("b", "the"), strict=True)
     ]
-    metrics = {m.name: m for m in summarize(scored, Options())}
+    metrics = {m.name: m for m in VqaAccuracyScorer().summarize(scored)}
     assert (metrics["accuracy"].value, metrics["no_answer"].value) == (0.5, 1)

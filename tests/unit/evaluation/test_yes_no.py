@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.yes_no import Options, parse_pope, score, states_an_answer, summarize
+from datasets.evaluation.yes_no import YesNoScorer, parse_pope, states_an_answer
 from datasets.types import Record, Scored
 
 
@@ -34,13 +34,13 @@ from datasets.types import Record, Scored
 def test_official_reading_and_presence(text: str, official: str, answered: bool) -> None:
     assert parse_pope(text) == official
     assert states_an_answer(text) is answered
-    verdict = score(record("1", "yes"), text, Options())
+    verdict = YesNoScorer().score(record("1", "yes"), text)
     assert (verdict.value, verdict.no_answer) == (float(official == "yes"), not answered)
 
 
 def test_the_released_rule_lowers_first() -> None:
-    assert score(record("1", "no"), " NO ", Options(rule="pope_released")).value == 1.0
-    assert score(record("1", "no"), " NO ", Options()).value == 0.0
+    assert YesNoScorer(rule="pope_released").score(record("1", "no"), " NO ").value == 1.0
+    assert YesNoScorer().score(record("1", "no"), " NO ").value == 0.0
 
 
 def record(name: str, label: str, group: str = "random") -> Record:
@@ -51,8 +51,8 @@ def figures(answers: list[tuple[str, str, str]]) -> dict[tuple[str, str], float 
     scored = []
     for index, (group, label, text) in enumerate(answers):
         item = record(str(index), label, group)
-        scored.append(Scored(record=item, text=text, score=score(item, text, Options())))
-    return {(metric.group, metric.name): metric.value for metric in summarize(scored, Options())}
+        scored.append(Scored(record=item, text=text, score=YesNoScorer().score(item, text)))
+    return {(metric.group, metric.name): metric.value for metric in YesNoScorer().summarize(scored)}
 
 
 def test_degenerate_answers_give_none_where_the_script_divides_by_zero() -> None:

@@ -58,8 +58,8 @@ def test_an_own_score_counts_with_a_judges_verdicts() -> None:
 
 def test_a_scorer_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lookups: list[str] = []
-    look_up = evaluation.named_module
-    monkeypatch.setattr(evaluation, "named_module", lambda *given: lookups.append(given[2]) or look_up(*given))
+    look_up = evaluation.scorer_of
+    monkeypatch.setattr(evaluation, "scorer_of", lambda given: lookups.append(given.scorer) or look_up(given))
     pipeline = BenchmarkPipeline(DECLARATION)
     for _ in range(3):
         values(pipeline)

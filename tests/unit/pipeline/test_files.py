@@ -20,7 +20,7 @@ from PIL import Image
 from datasets.evaluation.judges.base import JudgeError, Verdict
 from datasets.evaluation.judges.cache import ReplyCache
 from datasets.evaluation.judges.recorded import write_verdicts
-from datasets.evaluation.submission import write_submission
+from datasets.evaluation.submission import GQA, TEXTVQA, write_submission
 from datasets.types import Record, Score, Scored
 from datasets.writing import (
     PARTIAL,
@@ -185,8 +185,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "log": log,
     "image": image,
     "results": lambda folder: write_json(folder / "results.json", ["x" * 9000]),
-    "gqa": lambda folder: write_submission("gqa", SCORED, folder),
-    "textvqa": lambda folder: write_submission("vqa_accuracy", SCORED, folder),
+    "gqa": lambda folder: write_submission(GQA, SCORED, folder),
+    "textvqa": lambda folder: write_submission(TEXTVQA, SCORED, folder),
     "verdicts": lambda folder: write_verdicts(
         folder / "verdicts.jsonl", [Verdict(record="1", part="p", value="v", reply="r" * 9000)], "judge"
     ),

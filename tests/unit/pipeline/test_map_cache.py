@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from datasets.writing import OLD, PARTIAL
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
-from modeling.segmenters.coco import COCO_PANOPTIC, Category
+from modeling.segmenters.coco import COCO_BY_INDEX, COCO_PANOPTIC, Category
 from modeling.segmenters.options import SegmenterConfig
 from pipeline.models.map_cache import (
     CachedSegmenter,
@@ -42,6 +42,9 @@ KEY = "ab" * 32
 
 class Counting:
     """A segmenter whose maps follow from the pixels alone; notes what it was asked for."""
+
+    categories: Mapping[int, Category] = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(self, fingerprint: str = "counting-1", delay: float = 0.0) -> None:
         self.fingerprint, self.delay, self.seen = fingerprint, delay, list[str]()
@@ -292,7 +295,7 @@ def test_an_open_vocabulary_keeps_its_classes() -> None:
     counting = Counting()
     assert CachedSegmenter(counting, None).categories[0] == COCO_PANOPTIC[0]
     own = {0: Category(id=900, name="unicorn", is_thing=True)}
-    counting.categories = own  # type: ignore[attr-defined]
+    counting.categories = own
     assert CachedSegmenter(counting, None).categories == own
     assert CachedSegmenter(counting, None).fingerprint == counting.fingerprint
 

@@ -26,7 +26,7 @@ from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
 from pipeline.run.plan import Plan, run_plan
 from pipeline.run.task import Task
-from pipeline.runtime.session import Options
+from pipeline.runtime.session import RunOptions
 from tests.robustness.toy import ToyEngine, ToySource
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,7 +119,7 @@ def plan(tmp_path: Path) -> Plan:
         name="one question",
         tasks=[Task(pipeline=select_pipeline(None, benchmark), batch_size_total=2, folder=tmp_path / "run")],
         roots=[tmp_path],
-        options=Options(),
+        options=RunOptions(),
         save_dir=tmp_path,
         timeout_hours=1.0,
         wandb=False,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from modeling.segmenters import backends
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
-from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME, Category
-from modeling.segmenters.coco_format import COCO_BY_INDEX, MOST_PIXELS, at_own_size, unique_stems
+from modeling.segmenters.coco import COCO_BY_INDEX, COCO_PANOPTIC, INDEX_BY_NAME, Category
+from modeling.segmenters.coco_format import MOST_PIXELS, at_own_size, unique_stems
 from pipeline.commands.cli import main
 from pipeline.commands.drawing import SMALLEST, class_colour, overlay, placed
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
@@ -206,6 +206,8 @@ class _Huge:
     """Remembers the sizes it is asked for."""
 
     fingerprint = "huge"
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []

@@ -40,7 +40,7 @@ def read(folder: Path, values: Any, **options: Any) -> tuple[list[Record], list[
     path = folder / "coco" / "annotations" / "panoptic_val2017.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values))
-    items = list(coco_panoptic.read([folder], build_options(coco_panoptic.Options, options, "probe")))
+    items = list(build_options(coco_panoptic.CocoPanopticReader, options, "probe").read([folder]))
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, BadRecord)]
 
 

@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,22 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.registration import gqa, scienceqa, seed, textvqa
+from datasets.registration.base import Reader
 from datasets.types import BadRecord, DataError, Record
 from tests.limits import examples
 
 from .test_questions_in_json import PROMPT, ROSETTA, gqa_question, problem, seed_question, text_question
 
-FILES: dict[ModuleType, dict[str, Any]] = {
-    gqa: {"GQA/testdev_balanced_questions.json": {"1": gqa_question(), "2": gqa_question(groups=None)}},
-    scienceqa: {
+FILES: dict[type[Reader], dict[str, Any]] = {
+    gqa.GqaReader: {"GQA/testdev_balanced_questions.json": {"1": gqa_question(), "2": gqa_question(groups=None)}},
+    scienceqa.ScienceQaReader: {
         "ScienceQA/problems.json": {"1": problem(), "2": problem()},
         "ScienceQA/pid_splits.json": {"test": ["1", "2"]},
     },
-    textvqa: {
+    textvqa.TextVqaReader: {
         "TextVQA/TextVQA_0.5.1_val.json": {"data": [text_question()]},
         "TextVQA/TextVQA_Rosetta_OCR_v0.2_val.json": ROSETTA,
     },
-    seed: {
+    seed.SeedReader: {
         "SEED-Bench/SEED-Bench.json": {
             "questions": [seed_question("1"), seed_question("2")],
             "question_type": {"Instances Counting": 5},
@@ -58,10 +58,10 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return result
 
 
-@pytest.mark.parametrize("reader", FILES, ids=lambda r: r.__name__.rsplit(".", 1)[1])
+@pytest.mark.parametrize("reader", FILES, ids=lambda r: r.__name__)
 @settings(max_examples=examples(150))
 @given(data=st.data())
-def test_one_replaced_value(reader: Any, data: st.DataObject, tmp_path: Path) -> None:
+def test_one_replaced_value(reader: type[Reader], data: st.DataObject, tmp_path: Path) -> None:
     damaged = data.draw(st.sampled_from(sorted(FILES[reader])))
     content = FILES[reader][damaged]
     content = replaced(content, data.draw(st.sampled_from(list(places(content)))), data.draw(VALUES))
@@ -70,7 +70,7 @@ def test_one_replaced_value(reader: Any, data: st.DataObject, tmp_path: Path) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content if name == damaged else original), encoding="utf-8")
     try:
-        items = list(reader.read([tmp_path], reader.Options()))
+        items = list(reader().read([tmp_path]))
     except DataError as error:
         assert str(tmp_path) in str(error)
         return
@@ -87,6 +87,6 @@ def test_one_replaced_value_in_the_list_of_prompts(data: st.DataObject, tmp_path
     ):
         (tmp_path / "TextVQA" / name).write_text(json.dumps(content), encoding="utf-8")
     try:
-        assert len(list(textvqa.read([tmp_path], textvqa.Options()))) == 1
+        assert len(list(textvqa.TextVqaReader().read([tmp_path]))) == 1
     except DataError as error:
         assert "llava_textvqa" in str(error)

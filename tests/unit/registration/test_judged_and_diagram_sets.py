@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.registration import ai2d, hallusionbench, load_records, mathvista, mmvet, qbench
+from datasets.registration.base import Reader
 from datasets.types import BadRecord, DataError, ImageFile, Record
 from pipeline.catalog import load_catalog
 from pipeline.config import read_configuration
@@ -86,7 +86,7 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 def test_mmvet(tmp_path: Path) -> None:
     write(tmp_path, "mm-vet/mm-vet.json", {"v1_0": vet(), "v1_1": vet(answer="")})
-    (first, second), bad = split(mmvet.read([tmp_path], mmvet.Options()))
+    (first, second), bad = split(mmvet.MmVetReader().read([tmp_path]))
     assert bad == []
     assert (first.id, first.target, second.target) == ("v1_0", "1<AND>2", None)
     assert first.image == ImageFile(tmp_path / "mm-vet/images/v1_0.png", "v1_0.png")
@@ -96,7 +96,7 @@ def test_mmvet(tmp_path: Path) -> None:
 def test_mmvet_from_the_list_of_questions_has_no_answers(tmp_path: Path) -> None:
     item = {"image": "v1_5.png", "text": "What is y?", "category": "conv", "question_id": 6}
     write(tmp_path, "mm-vet/llava-mm-vet.json", [item, {"image": "v1_5.png"}])
-    (record,), (bad,) = split(mmvet.read([tmp_path], mmvet.Options()))
+    (record,), (bad,) = split(mmvet.MmVetReader().read([tmp_path]))
     assert (record.id, record.target, record.fields["question"]) == ("v1_6", None, "What is y?")
     assert "lacks 'question_id'" in bad.reason
 
@@ -106,7 +106,7 @@ def test_qbench(tmp_path: Path) -> None:
     hidden = {key: value for key, value in candidate().items() if key != "correct_ans"}
     wrong = [candidate(correct_ans="Awful"), candidate(candidates=["Good"]), candidate(type=3), candidate(concern="x")]
     write(tmp_path, "LLVisionQA-QBench/llvisionqa_dev.json", [candidate(), twice, hidden, *wrong])
-    records, bad = split(qbench.read([tmp_path], qbench.Options()))
+    records, bad = split(qbench.QBenchReader().read([tmp_path]))
     assert [(r.id, r.target) for r in records] == [("0", "B"), ("1", "A"), ("2", None)]
     assert records[0].fields["options"] == "A. Good\nB. Bad\nC. Medium\n"
     assert records[0].meta["type"] == "how"
@@ -125,7 +125,7 @@ def test_mathvista_from_files(tmp_path: Path) -> None:
     free = problem(question_type="free_form", answer_type="float", choices=None, precision=1, answer="1.2", pid="8")
     write(tmp_path, "MathVista/data/testmini.json", {"7": problem(), "8": free, "9": problem()})
     write(tmp_path, "MathVista/data/query.json", {"7": "Hint: ...", "8": "Hint: a number"})
-    (first, second), (bad,) = split(mathvista.read([tmp_path], mathvista.Options()))
+    (first, second), (bad,) = split(mathvista.MathVistaReader().read([tmp_path]))
     assert (first.id, first.target, first.fields["query"]) == ("7", "8/11", "Hint: ...")
     assert first.meta["choices"] == ["3/11", "8/11"]
     assert first.meta["skills"] == ["arithmetic", "logic"]
@@ -157,7 +157,7 @@ def parquet(root: Path) -> Path:
 def test_mathvista_from_the_hub(tmp_path: Path) -> None:
     parquet(tmp_path)
     write(tmp_path, "MathVista/images/3.jpg", "a file")
-    records, bad = split(mathvista.read([tmp_path], mathvista.Options()))
+    records, bad = split(mathvista.MathVistaReader().read([tmp_path]))
     assert bad == []
     assert [(r.id, r.fields["query"]) for r in records] == [(str(n), f"Hint {n}") for n in range(5)]
     assert [r.meta["precision"] for r in records] == [None, 1, 1, 1, 1]
@@ -170,12 +170,12 @@ def test_a_cut_off_table_is_named(tmp_path: Path) -> None:
     path = parquet(tmp_path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="not a readable parquet table.*cut short"):
-        list(mathvista.read([tmp_path], mathvista.Options()))
+        list(mathvista.MathVistaReader().read([tmp_path]))
 
 
 def test_a_table_that_is_lost_between_reading_and_asking(tmp_path: Path) -> None:
     path = parquet(tmp_path)
-    (first, *_), _ = split(mathvista.read([tmp_path], mathvista.Options()))
+    (first, *_), _ = split(mathvista.MathVistaReader().read([tmp_path]))
     path.write_bytes(b"gone")
     assert first.image is not None
     with pytest.raises(OSError, match="images/0.jpg cannot be read"):
@@ -191,7 +191,7 @@ def ai2d_files(root: Path) -> None:
 
 def test_ai2d_from_the_release(tmp_path: Path) -> None:
     ai2d_files(tmp_path)
-    (first, second), (bad,) = split(ai2d.read([tmp_path], ai2d.Options()))
+    (first, second), (bad,) = split(ai2d.Ai2dReader().read([tmp_path]))
     assert (first.id, first.target, first.fields["options"]) == ("5.png-0", "C", "A. ear\nB. eye\nC. nose\nD. fin\n")
     assert [r.image.name for r in (first, second) if r.image] == ["abc_images/5.png", "images/5.png"]
     assert "there is no" in bad.reason
@@ -204,7 +204,7 @@ def test_ai2d_from_the_list_and_where_its_images_lie(tmp_path: Path, folder: str
     write(tmp_path, "ai2d/ai2d_test.json", [item, {**item, "imageName": 5}, {**item, "metadata": None}, "?"])
     for name in ("images", "abc_images"):
         write(tmp_path, f"{folder}/{name}/5.png", name)
-    (record,), bad = split(ai2d.read([tmp_path], ai2d.Options()))
+    (record,), bad = split(ai2d.Ai2dReader().read([tmp_path]))
     assert record.image is not None
     assert record.image.read() == b"abc_images"
     assert len(bad) == 3
@@ -212,14 +212,14 @@ def test_ai2d_from_the_list_and_where_its_images_lie(tmp_path: Path, folder: str
 
 def test_ai2d_nowhere(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)ai2d/questions.*ai2d/ai2d_test\.json"):
-        list(ai2d.read([tmp_path], ai2d.Options()))
+        list(ai2d.Ai2dReader().read([tmp_path]))
 
 
 def test_hallusionbench(tmp_path: Path) -> None:
     blind = entry(category="VS", visual_input="0", figure_id="0", filename=None, gt_answer="0")
     write(tmp_path, "HallusionBench/HallusionBench.json", [entry(), blind, entry(), entry(gt_answer="2")])
     write(tmp_path, "HallusionBench/hallusion_bench/VD/video/19_2.PNG", "image")
-    (first, second), bad = split(hallusionbench.read([tmp_path], hallusionbench.Options()))
+    (first, second), bad = split(hallusionbench.HallusionBenchReader().read([tmp_path]))
     assert (first.id, first.target, first.group) == ("VD_video_19_2_0", "yes", "VD")
     assert (second.id, second.target, second.image) == ("VS_video_19_0_0", "no", None)
     assert first.image is not None
@@ -227,7 +227,7 @@ def test_hallusionbench(tmp_path: Path) -> None:
     assert first.meta["reference"] == "It is."
     assert "repeats id VD_video_19_2_0" in bad[0].reason
     assert "'gt_answer' should be 0 or 1, got '2'" in bad[1].reason
-    records, _ = split(hallusionbench.read([tmp_path], hallusionbench.Options(text_only=False)))
+    records, _ = split(hallusionbench.HallusionBenchReader(text_only=False).read([tmp_path]))
     assert [r.id for r in records] == ["VD_video_19_2_0"]
 
 
@@ -235,8 +235,8 @@ def test_hallusionbench(tmp_path: Path) -> None:
 def test_images_stay_in_their_folder(tmp_path: Path, name: str) -> None:
     write(tmp_path, "HallusionBench/HallusionBench.json", [entry(filename=name)])
     write(tmp_path, "mm-vet/mm-vet.json", {"v1_0": vet(imagename=name)})
-    for reader in (hallusionbench, mmvet):
-        _, (bad,) = split(reader.read([tmp_path], reader.Options()))
+    for reader in (hallusionbench.HallusionBenchReader, mmvet.MmVetReader):
+        _, (bad,) = split(reader().read([tmp_path]))
         assert "expected the name of an image below" in bad.reason
 
 
@@ -263,15 +263,15 @@ def test_declared_prompts(dataset: str, tmp_path: Path) -> None:
     assert (declared.num_beams, declared.max_new_tokens) == (3, 128)
 
 
-FILES: dict[ModuleType, dict[str, Any]] = {
-    mmvet: {"mm-vet/mm-vet.json": {"v1_0": vet()}},
-    qbench: {"LLVisionQA-QBench/llvisionqa_dev.json": [candidate()]},
-    mathvista: {"MathVista/testmini.json": {"7": problem()}, "MathVista/query.json": {"7": "Hint"}},
-    ai2d: {
+FILES: dict[type[Reader], dict[str, Any]] = {
+    mmvet.MmVetReader: {"mm-vet/mm-vet.json": {"v1_0": vet()}},
+    qbench.QBenchReader: {"LLVisionQA-QBench/llvisionqa_dev.json": [candidate()]},
+    mathvista.MathVistaReader: {"MathVista/testmini.json": {"7": problem()}, "MathVista/query.json": {"7": "Hint"}},
+    ai2d.Ai2dReader: {
         "ai2d/questions/5.png.json": {"imageName": "5.png", "questions": {"What?": diagram(questionId="5.png-0")}},
         "ai2d/ai2d_test_ids.csv": "5\n",
     },
-    hallusionbench: {"HallusionBench/HallusionBench.json": [entry()]},
+    hallusionbench.HallusionBenchReader: {"HallusionBench/HallusionBench.json": [entry()]},
 }
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.just([]), st.just({}), st.just([[1]])
@@ -295,10 +295,10 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return result
 
 
-@pytest.mark.parametrize("reader", FILES, ids=lambda r: r.__name__.rsplit(".", 1)[1])
+@pytest.mark.parametrize("reader", FILES, ids=lambda r: r.__name__)
 @settings(max_examples=examples(150))
 @given(data=st.data())
-def test_one_replaced_value(reader: Any, data: st.DataObject, tmp_path: Path) -> None:
+def test_one_replaced_value(reader: type[Reader], data: st.DataObject, tmp_path: Path) -> None:
     """Records and named faults, or one message, whatever stands in a file."""
     damaged = data.draw(st.sampled_from(sorted(FILES[reader])))
     content = FILES[reader][damaged]
@@ -306,7 +306,7 @@ def test_one_replaced_value(reader: Any, data: st.DataObject, tmp_path: Path) ->
     for name, original in FILES[reader].items():
         write(tmp_path, name, content if name == damaged else original)
     try:
-        items = list(reader.read([tmp_path], reader.Options()))
+        items = list(reader().read([tmp_path]))
     except DataError as error:
         assert str(tmp_path) in str(error)
         return

@@ -28,7 +28,7 @@ def release(root: Path) -> Path:
 
 
 def read(root: Path) -> tuple[list[Record], list[BadRecord]]:
-    items = list(mme.read([root], mme.Options()))
+    items = list(mme.MmeReader().read([root]))
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, BadRecord)]
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import read_panoptic
 from datasets.instruct.segments import read_classes, read_segments
 from datasets.registration import ai2d, coco_panoptic, gqa, mathvista, mmbench, mme, mmvet, pope, scienceqa, textvqa
+from datasets.registration.base import Reader
 from datasets.registration.formats import tsv
 from datasets.registration.formats.files import is_hidden, parse_json
 from datasets.types import BadRecord, DataError, Record
@@ -37,8 +37,8 @@ def split(items: Any) -> tuple[list[Record], list[BadRecord]]:
     return [i for i in found if isinstance(i, Record)], [i for i in found if isinstance(i, BadRecord)]
 
 
-def read(reader: ModuleType, root: Path) -> tuple[list[Record], list[BadRecord]]:
-    return split(reader.read([root], reader.Options()))
+def read(reader: type[Reader], root: Path) -> tuple[list[Record], list[BadRecord]]:
+    return split(reader().read([root]))
 
 
 def write(root: Path, name: str, content: Any) -> Path:
@@ -53,11 +53,11 @@ def write(root: Path, name: str, content: Any) -> Path:
 
 def test_files_that_systems_leave_are_no_questions(tmp_path: Path) -> None:
     folder = release(tmp_path)
-    whole, _ = read(mme, tmp_path)
+    whole, _ = read(mme.MmeReader, tmp_path)
     for place in (folder, folder / "count", folder / "posters/images", folder / "posters/questions_answers_YN"):
         for name in ("._0001.txt", "._0001.jpg", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden.txt"):
             (place / name).write_bytes(b"\x00\x05\x16\x07\x00\xff" * 20)
-    assert read(mme, tmp_path) == (whole, [])
+    assert read(mme.MmeReader, tmp_path) == (whole, [])
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_files_that_systems_leave_are_no_questions(tmp_path: Path) -> None:
 )
 def test_one_damaged_file_of_mme(tmp_path: Path, content: bytes, reason: str) -> None:
     folder = release(tmp_path)
-    whole, _ = read(mme, tmp_path)
+    whole, _ = read(mme.MmeReader, tmp_path)
     (folder / "count/0001.txt").write_bytes(content)
-    records, bad = read(mme, tmp_path)
+    records, bad = read(mme.MmeReader, tmp_path)
     assert [r for r in whole if r.group != "count"] == [r for r in records if r.group != "count"]
     assert bad and all("count/0001.txt" in item.where for item in bad)
     assert reason in bad[0].reason
@@ -84,16 +84,16 @@ def test_one_damaged_file_of_mme(tmp_path: Path, content: bytes, reason: str) ->
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_marks_and_line_ends_of_mme(tmp_path: Path, encoding: str, end: str) -> None:
     folder = release(tmp_path)
-    whole = read(mme, tmp_path)
+    whole = read(mme.MmeReader, tmp_path)
     (folder / "count/0001.txt").write_bytes(TEXT.replace("\n", end).encode(encoding))
-    assert read(mme, tmp_path) == whole
+    assert read(mme.MmeReader, tmp_path) == whole
 
 
 def test_a_file_of_mme_that_is_a_folder(tmp_path: Path) -> None:
     folder = release(tmp_path)
     (folder / "count/0001.txt").unlink()
     (folder / "count/0001.txt").mkdir()
-    records, bad = read(mme, tmp_path)
+    records, bad = read(mme.MmeReader, tmp_path)
     assert (len(records), len(bad)) == (26, 1) and "cannot be read" in bad[0].reason
 
 
@@ -101,26 +101,26 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
     folder = release(tmp_path)
     (folder / "count/0001.txt").unlink()
     os.mkfifo(folder / "count/0001.txt")
-    records, bad = read(mme, tmp_path)
+    records, bad = read(mme.MmeReader, tmp_path)
     assert (len(records), len(bad)) == (26, 1) and "a device or a pipe" in bad[0].reason
     (tmp_path / "MMBench").mkdir()
     os.mkfifo(tmp_path / "MMBench/mmbench_dev_20230712.tsv")
     with pytest.raises(DataError, match="mmbench_dev_20230712.tsv: is neither a file nor a folder"):
-        read(mmbench, tmp_path)
+        read(mmbench.MmBenchReader, tmp_path)
 
 
 def test_labels_of_mme_in_any_case(tmp_path: Path) -> None:
     folder = release(tmp_path)
-    whole = read(mme, tmp_path)
+    whole = read(mme.MmeReader, tmp_path)
     (folder / "count/0001.txt").write_text(TEXT.replace("\tYes", "\tYES ").replace("\tNo", "\tno"))
-    assert read(mme, tmp_path) == whole
+    assert read(mme.MmeReader, tmp_path) == whole
 
 
 def test_a_bad_line_in_a_list_of_the_evaluation_tool(tmp_path: Path) -> None:
     (tmp_path / ROOT).mkdir()
     lines = [b"0.jpg\tIs it a?\tYes", b"0.jpg\tIs it caf\xe9?\tNo", b"1.jpg\tIs it b?\tYes", b"1.jpg\tIs it c?\tNo"]
     (tmp_path / ROOT / "count.txt").write_bytes(b"\n".join(lines))
-    records, bad = read(mme, tmp_path)
+    records, bad = read(mme.MmeReader, tmp_path)
     assert [r.id for r in records] == ["count/0.jpg/0", "count/1.jpg/0", "count/1.jpg/1"]
     assert [b.where.rsplit("/", 1)[1] for b in bad if "missing" not in b.reason] == ["count.txt, line 2"]
 
@@ -140,7 +140,7 @@ GOOD = [f"{n}\tQuestion {n}?\tone\ttwo\tA" for n in range(6)]
 def mmbench_table(root: Path, lines: list[str | bytes], end: bytes = b"\n") -> tuple[list[Record], list[BadRecord]]:
     content = end.join(line if isinstance(line, bytes) else line.encode() for line in [COLUMNS, *lines])
     write(root, "MMBench/mmbench_dev_20230712.tsv", content + end)
-    return read(mmbench, root)
+    return read(mmbench.MmBenchReader, root)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -213,7 +213,7 @@ def test_indices_that_pandas_wrote_as_floats(tmp_path: Path) -> None:
     image = "iVBOR" * 30
     table += f"241.0\tq\tone\ttwo\tA\t{image}\n1000241.0\tq\ttwo\tone\tB\t241.0\n3.00\tq\ttwo\tone\tB\t241\n"
     write(tmp_path, "MMBench/mmbench_dev_20230712.tsv", table.encode())
-    records, bad = read(mmbench, tmp_path)
+    records, bad = read(mmbench.MmBenchReader, tmp_path)
     assert bad == []
     assert [(r.id, r.meta["question"], r.meta["pass"]) for r in records] == [
         ("241", 241, 0),
@@ -282,7 +282,7 @@ RAW_VALUES = [
 def test_one_bad_value_of_gqa(tmp_path: Path, raw: bytes, reason: str) -> None:
     content = {"1": gqa_question(), "2": gqa_question(question="RAW"), "3": gqa_question()}
     write(tmp_path, "GQA/testdev_balanced_questions.json", with_raw(content, raw))
-    records, bad = read(gqa, tmp_path)
+    records, bad = read(gqa.GqaReader, tmp_path)
     assert [r.id for r in records] == ["1", "3"]
     assert len(bad) == 1 and bad[0].where.endswith("question 2") and reason in bad[0].reason
 
@@ -291,29 +291,29 @@ def test_one_bad_value_of_gqa(tmp_path: Path, raw: bytes, reason: str) -> None:
 def test_a_bad_value_that_nobody_needs_costs_nothing(tmp_path: Path, raw: bytes) -> None:
     content = {"1": gqa_question(), "2": {**gqa_question(), "fullAnswer": "RAW", "more": ["RAW"]}}
     write(tmp_path, "GQA/testdev_balanced_questions.json", with_raw(content, raw))
-    records, bad = read(gqa, tmp_path)
+    records, bad = read(gqa.GqaReader, tmp_path)
     assert ([r.id for r in records], bad) == (["1", "2"], [])
 
 
 def test_an_id_that_stands_twice_in_an_object_is_named(tmp_path: Path) -> None:
     one = json.dumps(gqa_question())
     write(tmp_path, "GQA/testdev_balanced_questions.json", f'{{"1": {one}, "2": {one}, "1": {one}}}'.encode())
-    records, bad = read(gqa, tmp_path)
+    records, bad = read(gqa.GqaReader, tmp_path)
     assert [r.id for r in records] == ["1", "2"] and "repeats id 1" in bad[0].reason
     graded = json.dumps({"imagename": "a.jpg", "question": "q", "answer": "a", "capability": []})
     write(tmp_path, "mm-vet/mm-vet.json", f'{{"v1_0": {graded}, "v1_0": {graded}}}'.encode())
-    records, bad = read(mmvet, tmp_path)
+    records, bad = read(mmvet.MmVetReader, tmp_path)
     assert (len(records), len(bad)) == (1, 1)
 
 
 def test_numbers_that_tables_made_floats(tmp_path: Path) -> None:
     write(tmp_path, "ScienceQA/problems.json", {"7": problem(answer=1.0), "8": problem(answer=0.5)})
     write(tmp_path, "ScienceQA/pid_splits.json", {"test": [7.0, 8]})
-    records, bad = read(scienceqa, tmp_path)
+    records, bad = read(scienceqa.ScienceQaReader, tmp_path)
     assert [(r.id, r.target) for r in records] == [("7", "B")]
     assert "'answer' should be a whole number, got 0.5" in bad[0].reason
     write(tmp_path, "TextVQA/TextVQA_0.5.1_val.json", {"data": [{**text_question(), "question_id": 34602.0}]})
-    (record,), _ = read(textvqa, tmp_path)
+    (record,), _ = read(textvqa.TextVqaReader, tmp_path)
     assert record.id == "34602"
 
 
@@ -323,9 +323,9 @@ def test_a_spoilt_entry_of_the_ocr_file_costs_its_question(tmp_path: Path) -> No
     prompt = {"question_id": first["image_id"], "text": f"{first['question']}\nReference OCR token: x, y\nAnswer"}
     lines = [json.dumps(prompt).encode(), b"{broken", b'{"question_id": "b", "text": "nothing"}', DEEP]
     write(tmp_path, "TextVQA/llava_textvqa_val_v051_ocr.jsonl", b"\n".join(lines))
-    (record,), bad = read(textvqa, tmp_path)
+    (record,), bad = read(textvqa.TextVqaReader, tmp_path)
     assert record.fields["ocr"] == "x, y"
-    assert len(bad) == 1 and "has no image b" in bad[0].reason and "line 2: not valid JSON" in bad[0].reason
+    assert len(bad) == 1 and "has no image b" in bad[0].reason and "line 2: not a JSON object" in bad[0].reason
 
 
 def test_one_unreadable_file_of_ai2d(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_one_unreadable_file_of_ai2d(tmp_path: Path) -> None:
         write(tmp_path, f"ai2d/questions/{name}.png.json", content)
     write(tmp_path, "ai2d/questions/2.png.json", b'{"imageName": "2.p')
     write(tmp_path, "ai2d/ai2d_test_ids.csv", b"1\r\n2.0\r\n\r\ncaf\xe9\r\n3\r\n")
-    records, bad = read(ai2d, tmp_path)
+    records, bad = read(ai2d.Ai2dReader, tmp_path)
     assert [r.id for r in records] == ["1-0", "3-0"]
     assert "2.png.json: not valid JSON" in bad[0].reason and "there is no" in bad[1].reason
 
@@ -351,7 +351,7 @@ def test_one_bad_line_of_pope(tmp_path: Path, bad_line: bytes) -> None:
             f"POPE/coco_pope_{kind}.json",
             b"\r\n".join([lines[0], bad_line, lines[1], b"", b"\xef\xbb\xbf" + lines[2]]),
         )
-    records, bad = read(pope, tmp_path)
+    records, bad = read(pope.PopeReader, tmp_path)
     assert (len(records), len(bad)) == (9, 3) and all(item.where.endswith("line 2") for item in bad)
 
 
@@ -367,7 +367,7 @@ def test_one_bad_line_of_pope(tmp_path: Path, bad_line: bytes) -> None:
 def test_what_is_no_json_is_named_as_what_it_is(tmp_path: Path, content: bytes, message: str) -> None:
     write(tmp_path, "GQA/testdev_balanced_questions.json", content)
     with pytest.raises(DataError, match=message):
-        read(gqa, tmp_path)
+        read(gqa.GqaReader, tmp_path)
 
 
 JSONS = st.recursive(
@@ -409,10 +409,10 @@ def test_a_cell_of_parquet_that_is_no_utf8(tmp_path: Path) -> None:
     table = pa.Table.from_pylist(rows)
     spoilt = pa.array([b"fine", b"caf\xe9", b"fine", b"fine"], pa.binary()).view(pa.string())
     table = table.set_column(table.schema.get_field_index("question"), "question", spoilt)
-    path = tmp_path / "MathVista" / mathvista.Options().files[0]
+    path = tmp_path / "MathVista" / mathvista.MathVistaReader().files[0]
     path.parent.mkdir()
     pq.write_table(table, path)
-    records, bad = read(mathvista, tmp_path)
+    records, bad = read(mathvista.MathVistaReader, tmp_path)
     assert [r.id for r in records] == ["0", "2", "3"]
     assert bad[0].where.endswith("row 1") and "'question' cannot be read" in bad[0].reason
     with pytest.raises(OSError, match="decoded_image"):
@@ -451,12 +451,12 @@ def test_numbers_of_coco_beyond_all_bounds(tmp_path: Path, raw: bytes) -> None:
         ],
     }
     write(tmp_path, "coco/annotations/panoptic_val2017.json", with_raw(content, raw))
-    records, bad = split(coco_panoptic.read([tmp_path], coco_panoptic.Options(task="box2class")))
+    records, bad = split(coco_panoptic.CocoPanopticReader(task="box2class").read([tmp_path]))
     assert [r.id for r in records] == ["1.jpg/[0.00, 0.00, 0.50, 0.50]"]
     assert [item.where.rsplit(", ", 1)[1] for item in bad] == ["annotations 1", "annotations 2"]
     content["images"] = [*content["images"], {"id": 9, "file_name": "9.jpg", "width": "RAW", "height": 4}]
     write(tmp_path, "coco/annotations/panoptic_val2017.json", with_raw(content, raw))
-    assert len(split(coco_panoptic.read([tmp_path], coco_panoptic.Options(task="class2binary")))[1]) == 3
+    assert len(split(coco_panoptic.CocoPanopticReader(task="class2binary").read([tmp_path]))[1]) == 3
 
 
 @pytest.mark.parametrize(("raw", "reason"), RAW_VALUES)

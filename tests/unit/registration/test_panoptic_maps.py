@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datasets.evaluation.panoptic_quality import Measured, Options, score, summarize
+from datasets.evaluation.panoptic_quality import Measured, PanopticQualityScorer
 from datasets.evaluation.predictions import unanswered
 from datasets.registration import load_records
 from datasets.types import DataError, Record, Scored
@@ -79,14 +79,14 @@ def scored(name: str, quality: dict[str, list[float]], **more: Any) -> Scored:
     categories = {18: ("dog", True), 3: ("car", True), 187: ("sky-other-merged", False)}
     record = Record(id=name, image=None, fields={}, target=[], meta={"categories": categories})
     text = json.dumps({"quality": quality, **more})
-    return Scored(record=record, text=text, score=score(record, text, Options()))
+    return Scored(record=record, text=text, score=PanopticQualityScorer().score(record, text))
 
 
 def test_figures_are_averages_over_the_classes_that_occur() -> None:
     first = scored("a", {"18": [1.5, 2, 1, 0], "187": [0.9, 1, 0, 0], "3": [0.0, 0, 0, 0]})
     second = scored("b", {"18": [0.6, 1, 0, 3]}, unlisted=2)
     left_out = unanswered(Record(id="c", image=None, fields={}, target=[], meta={"categories": {}}))
-    metrics = summarize([first, second, left_out], Options())
+    metrics = PanopticQualityScorer().summarize([first, second, left_out])
     values = {f"{m.group}/{m.name}": m.value for m in metrics}
     dog = 2.1 / (3 + 0.5 + 1.5)
     assert values["class/dog/PQ"] == values["things/PQ"] == pytest.approx(dog)
@@ -101,10 +101,15 @@ def test_figures_are_averages_over_the_classes_that_occur() -> None:
 
 
 def test_nothing_at_all_is_undefined_and_strange_texts_are_no_answer() -> None:
-    assert {m.name: m.value for m in summarize([], Options())} == {"PQ": None, "SQ": None, "RQ": None, "classes": 0}
+    assert {m.name: m.value for m in PanopticQualityScorer().summarize([])} == {
+        "PQ": None,
+        "SQ": None,
+        "RQ": None,
+        "classes": 0,
+    }
     record = Record(id="a", image=None, fields={}, target=[])
     for text in ("", "a dog", "[]", "{}", '{"quality": {"18": [1, 2]}}', '{"quality": {"x": [1, 2, 3, 4]}}'):
-        verdict = score(record, text, Options())
+        verdict = PanopticQualityScorer().score(record, text)
         assert isinstance(verdict, Measured)
         assert (verdict.value, verdict.no_answer, verdict.tallies) == (None, True, None)
-    assert score(record, '{"quality": {}}', Options()).value == 1.0
+    assert PanopticQualityScorer().score(record, '{"quality": {}}').value == 1.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datasets.registration.pope import Options, read
+from datasets.registration.pope import PopeReader
 from datasets.types import BadRecord, DataError, Record
 
 LINE = {"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "yes"}
@@ -21,7 +21,7 @@ def write(root: Path, split: str, lines: list[Any], folder: str = "POPE") -> Pat
 
 
 def load(root: Path, **options: Any) -> tuple[list[Record], list[BadRecord]]:
-    items = list(read([root], Options(**({"splits": ("random",)} | options))))
+    items = list(PopeReader(**({"splits": ("random",)} | options)).read([root]))
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, BadRecord)]
 
 

@@ -44,7 +44,7 @@ def gqa_question(**changes: Any) -> dict[str, Any]:
 def test_gqa_record(tmp_path: Path) -> None:
     questions = {"11": gqa_question(), "12": gqa_question(isBalanced=False), "13": gqa_question(groups=None)}
     write(tmp_path, "GQA/testdev_balanced_questions.json", questions)
-    (first, second), bad = split(gqa.read([tmp_path], gqa.Options()))
+    (first, second), bad = split(gqa.GqaReader().read([tmp_path]))
     assert bad == []
     assert (first.id, second.id, first.target) == ("11", "13", "red")
     assert first.image == ImageFile(tmp_path / "GQA/images/n1.jpg", "n1.jpg")
@@ -54,14 +54,14 @@ def test_gqa_record(tmp_path: Path) -> None:
 
 def test_gqa_test_questions_have_no_answer(tmp_path: Path) -> None:
     write(tmp_path, "GQA/q.json", {"1": {"question": "Why?", "imageId": "n1", "isBalanced": True}})
-    (record,), bad = split(gqa.read([tmp_path], gqa.Options(file="q.json")))
+    (record,), bad = split(gqa.GqaReader(file="q.json").read([tmp_path]))
     assert (record.target, bad) == (None, [])
 
 
 def test_gqa_faults_are_named(tmp_path: Path) -> None:
     lacking = {key: value for key, value in gqa_question().items() if key != "imageId"}
     write(tmp_path, "GQA/q.json", {"1": lacking, "2": gqa_question(types={}), "3": "?", "4": gqa_question(answer=3)})
-    records, bad = split(gqa.read([tmp_path], gqa.Options(file="q.json")))
+    records, bad = split(gqa.GqaReader(file="q.json").read([tmp_path]))
     assert records == []
     assert [item.where.rsplit(" ", 1)[1] for item in bad] == ["1", "2", "3", "4"]
     assert "lacks 'imageId'" in bad[0].reason
@@ -77,13 +77,13 @@ def test_gqa_faults_are_named(tmp_path: Path) -> None:
 def test_broken_files_are_named(tmp_path: Path, content: str, message: str) -> None:
     write(tmp_path, "GQA/testdev_balanced_questions.json", content)
     with pytest.raises(DataError, match=message) as error:
-        list(gqa.read([tmp_path], gqa.Options()))
+        list(gqa.GqaReader().read([tmp_path]))
     assert "testdev_balanced_questions.json" in str(error.value)
 
 
 def test_a_missing_file_lists_the_places(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
-        list(gqa.read([tmp_path / "one", tmp_path / "two"], gqa.Options()))
+        list(gqa.GqaReader().read([tmp_path / "one", tmp_path / "two"]))
     for root in ("one", "two"):
         assert str(tmp_path / root / "GQA/testdev_balanced_questions.json") in str(error.value)
 
@@ -110,7 +110,7 @@ def scienceqa_files(root: Path, problems: dict[str, Any], ids: list[str], folder
 @pytest.mark.parametrize("folder", ["ScienceQA", "ScienceQA/data/scienceqa"])
 def test_scienceqa_record(tmp_path: Path, folder: str) -> None:
     scienceqa_files(tmp_path, {"5": problem(), "6": problem(image=None, hint="")}, ["6", "5"], folder)
-    (record,), bad = split(scienceqa.read([tmp_path], scienceqa.Options()))
+    (record,), bad = split(scienceqa.ScienceQaReader().read([tmp_path]))
     assert bad == []
     assert (record.id, record.target) == ("5", "B")
     assert record.image == ImageFile(tmp_path / "ScienceQA/images/test/5/image.png", "test/5/image.png")
@@ -122,7 +122,7 @@ def test_scienceqa_record(tmp_path: Path, folder: str) -> None:
         "context": ["TXT", "IMG"],
         "grade": ["G7-12"],
     }
-    every, _ = split(scienceqa.read([tmp_path], scienceqa.Options(image_only=False)))
+    every, _ = split(scienceqa.ScienceQaReader(image_only=False).read([tmp_path]))
     assert [r.id for r in every] == ["6", "5"]
     assert (every[0].image, every[0].fields["context"], every[0].meta["context"]) == (None, "", ["NO"])
 
@@ -130,7 +130,7 @@ def test_scienceqa_record(tmp_path: Path, folder: str) -> None:
 def test_scienceqa_faults_are_named(tmp_path: Path) -> None:
     problems = {"1": problem(answer=2), "2": problem(choices=["one"]), "4": problem()}
     scienceqa_files(tmp_path, problems, ["1", "2", "3", "4", "4"])
-    records, bad = split(scienceqa.read([tmp_path], scienceqa.Options()))
+    records, bad = split(scienceqa.ScienceQaReader().read([tmp_path]))
     assert [r.id for r in records] == ["4"]
     assert [item.reason.split(",")[0] for item in bad] == [
         "'answer' should be an index into 2 choices",
@@ -139,7 +139,7 @@ def test_scienceqa_faults_are_named(tmp_path: Path) -> None:
         f"repeats id 4 of {tmp_path}/ScienceQA/problems.json",
     ]
     with pytest.raises(DataError, match="no split 'dev'; it has: test, val"):
-        list(scienceqa.read([tmp_path], scienceqa.Options(split="dev")))
+        list(scienceqa.ScienceQaReader(split="dev").read([tmp_path]))
 
 
 def text_question(**changes: Any) -> dict[str, Any]:
@@ -161,7 +161,7 @@ PROMPT = {"question_id": "ab", "text": "What is NASA?\nReference OCR token: NASA
 def test_textvqa_tokens_from_either_file(tmp_path: Path, name: str, content: Any) -> None:
     write(tmp_path, "TextVQA/TextVQA_0.5.1_val.json", {"data": [text_question()]})
     write(tmp_path, f"TextVQA/{name}", content)
-    (record,), bad = split(textvqa.read([tmp_path], textvqa.Options()))
+    (record,), bad = split(textvqa.TextVqaReader().read([tmp_path]))
     assert bad == []
     assert record.fields == {"question": "What is NASA?", "ocr": "NASA, 1,5"}
     assert (record.id, record.target) == ("34602", ["x"] * 10)
@@ -171,11 +171,11 @@ def test_textvqa_tokens_from_either_file(tmp_path: Path, name: str, content: Any
 def test_textvqa_scores_without_tokens_and_names_faults(tmp_path: Path) -> None:
     questions = [text_question(), text_question(question_id=2, answers=["x"]), text_question(question_id=True), 7]
     write(tmp_path, "TextVQA/TextVQA_0.5.1_val.json", {"data": questions})
-    (record,), bad = split(textvqa.read([tmp_path], textvqa.Options()))
+    (record,), bad = split(textvqa.TextVqaReader().read([tmp_path]))
     assert "ocr" not in record.fields
     assert ["expected 10 answers" in bad[0].reason, "'question_id'" in bad[1].reason] == [True, True]
     write(tmp_path, "TextVQA/TextVQA_Rosetta_OCR_v0.2_val.json", {"data": []})
-    records, bad = split(textvqa.read([tmp_path], textvqa.Options()))
+    records, bad = split(textvqa.TextVqaReader().read([tmp_path]))
     assert records == []
     assert "no image ab" in bad[0].reason
 
@@ -200,7 +200,7 @@ def seed_file(root: Path, *questions: Any) -> None:
 def test_seed_keeps_both_questions_of_one_id(tmp_path: Path) -> None:
     video = seed_question("v1", data_type="video")
     seed_file(tmp_path, seed_question("49914"), video, seed_question("49914", answer="B"))
-    records, bad = split(seed.read([tmp_path], seed.Options()))
+    records, bad = split(seed.SeedReader().read([tmp_path]))
     assert bad == []
     assert [(r.id, r.target, r.meta["release_id"]) for r in records] == [
         ("49914", "A", "49914"),
@@ -209,7 +209,7 @@ def test_seed_keeps_both_questions_of_one_id(tmp_path: Path) -> None:
     assert records[0].fields == {"question": "How many?", "options": "A. aa B. bb C. cc D. dd"}
     assert records[0].group == "Instances Counting"
     assert records[0].image == ImageFile(tmp_path / "SEED-Bench/SEED-Bench-image/49914_1", "49914_1")
-    with_video, _ = split(seed.read([tmp_path], seed.Options(data_types=("image", "video"))))
+    with_video, _ = split(seed.SeedReader(data_types=("image", "video")).read([tmp_path]))
     assert [r.id for r in with_video] == ["49914", "v1", "49914#2"]
     with pytest.raises(OSError, match="not shown to the model"):
         with_video[1].image.read()  # type: ignore[union-attr]
@@ -222,7 +222,7 @@ def test_seed_faults_are_named(tmp_path: Path) -> None:
         seed_question("2", question_type_id=99),
         seed_question("3", question=None),
     )
-    records, bad = split(seed.read([tmp_path], seed.Options()))
+    records, bad = split(seed.SeedReader().read([tmp_path]))
     assert records == []
     assert "answer 'E' is none of the choices A, B, C, D" in bad[0].reason
     assert "99 is not in 'question_type'" in bad[1].reason
@@ -232,6 +232,6 @@ def test_seed_faults_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("image", ["", "../../secret", "/etc/passwd", "a//../b"])
 def test_a_image_outside_its_folder_is_a_fault(tmp_path: Path, image: str) -> None:
     seed_file(tmp_path, seed_question("1", data_id=image))
-    records, bad = split(seed.read([tmp_path], seed.Options()))
+    records, bad = split(seed.SeedReader().read([tmp_path]))
     assert records == []
     assert "expected the name of an image below" in bad[0].reason

@@ -38,7 +38,7 @@ def table(root: Path, *rows: dict[str, str], end: str = "\n") -> Path:
 
 
 def read(root: Path) -> tuple[list[Record], list[BadRecord]]:
-    items = list(mmbench.read([root], mmbench.Options()))
+    items = list(mmbench.MmBenchReader().read([root]))
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, BadRecord)]
 
 

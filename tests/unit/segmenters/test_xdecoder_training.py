@@ -24,7 +24,6 @@ from modeling.segmenters.xdecoder.config import (
 )
 from modeling.segmenters.xdecoder.criterion import (
     Criterion,
-    CriterionConfig,
     Target,
     classification,
     cross_entropy,
@@ -38,6 +37,7 @@ from modeling.segmenters.xdecoder.points import at_points, draw, labels_at_point
 from modeling.segmenters.xdecoder.postprocess import Rules, Sizes, panoptic_map
 from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names
 from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
+from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
 from tests.limits import examples
 
 
@@ -122,7 +122,7 @@ def test_the_least_certain_candidates_are_taken() -> None:
         assert float(farthest) == pytest.approx(float(distance[9]), abs=1e-6)
 
 
-CONFIG = CriterionConfig(num_points=64)
+CONFIG = XDecoderTrainingConfig(POINTS=64)
 
 
 def predictions(num: int, generator: torch.Generator) -> XDecoderOutput:
@@ -236,7 +236,7 @@ def test_four_images_are_learned_by_heart() -> None:
     config = XDecoderConfig(
         backbone=SIZES.backbone, pixel_decoder=SIZES.pixel_decoder, decoder=SIZES.decoder, text=text
     )
-    model = XDecoderInTraining(fresh(config, 0, 2.66), CriterionConfig(num_points=128), text_trains=True)
+    model = XDecoderInTraining(fresh(config, 0, 2.66), XDecoderTrainingConfig(POINTS=128), text_trains=True)
     pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 60 - 2
     truth, labels = torch.zeros(4, 64, 64, dtype=torch.int32), []
     for scene, ids_of in zip(scenes, truth, strict=True):

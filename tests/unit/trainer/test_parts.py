@@ -19,13 +19,13 @@ from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
 from configs.load import REPOSITORY
 from modeling.segmenters.base import PanopticMap, Segment
+from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
 from trainer.config import (
     ConversationSource,
     DataConfig,
     LoopConfig,
     LoRAConfig,
     PanopticSource,
-    XDecoderConfig,
     with_cache,
 )
 from trainer.data.maps import corrupt_map
@@ -75,12 +75,12 @@ def test_the_loss_is_the_sum_over_labelled_tokens_by_a_given_number(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "cls", [LoopConfig, DataConfig, LoRAConfig, PanopticSource, ConversationSource, XDecoderConfig]
+    "cls", [LoopConfig, DataConfig, LoRAConfig, PanopticSource, ConversationSource, XDecoderTrainingConfig]
 )
 def test_every_key_is_documented_and_read(cls: type) -> None:
-    code = "".join(
-        file.read_text(encoding="utf-8") for file in (REPOSITORY / "trainer").rglob("*.py") if file.name != "config.py"
-    ) + inspect.getsource(with_cache)
+    readers = [*(REPOSITORY / "trainer").rglob("*.py"), *(REPOSITORY / "modeling" / "segmenters").rglob("*.py")]
+    files = [file for file in readers if file != REPOSITORY / "trainer" / "config.py"]
+    code = "".join(file.read_text(encoding="utf-8") for file in files) + inspect.getsource(with_cache)
     for field in fields(cls):
         assert f"{field.name}:" in (cls.__doc__ or ""), field.name
         assert f".{field.name}" in code or f'"{field.name}"' in code, field.name

@@ -18,6 +18,7 @@ from datasets.image import decode
 from datasets.instruct.types import Sample, Turn
 from datasets.types import ImageFile
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.segmenters.coco import COCO_BY_INDEX
 from pipeline.models.map_cache import CachedSegmenter, PanopticMapCache
 from trainer.config import read_training
 from trainer.data.loader import Conversations, Preparation
@@ -27,6 +28,8 @@ class Counting:
     """Finds a dog in the upper half of every image; counts the images."""
 
     fingerprint = "upper-half"
+    categories = COCO_BY_INDEX
+    reads_maps = False
 
     def __init__(self) -> None:
         self.count = 0
