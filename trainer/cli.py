@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from configs.common.words import quoted
 from pipeline.commands.cli import Command, note, path_argument
 from pipeline.runtime.console import write_out
 
 from .check import check, check_merge
 from .config import read_training
+
+MOST_TOKENS = 1_000_000
+"""Of a prompt that ``describe`` counts."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,44 @@ def _merge(args: argparse.Namespace) -> int:
     return 0
 
 
+def _describe_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("meta", "cpu"),
+        default="meta",
+        help="meta stores and computes nothing; cpu runs the passes with random weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--text-tokens", type=_count, default=64, metavar="N", help="of the prompt (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crayon-vectors",
+        type=_count,
+        default=8,
+        metavar="N",
+        help="distinct ones of the image (default: %(default)s)",
+    )
+
+
+def _count(text: str) -> int:
+    """A whole number from 1, as `argparse` takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_TOKENS:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number from 1 to {MOST_TOKENS}")
+    return int(text)
+
+
+def _describe(args: argparse.Namespace) -> int:
+    config, _ = read_training(args.conf_files, args.overrides)
+    note(config.notes)
+    from .describe import show_description  # loads torch
+
+    return show_description(config, args)
+
+
 TRAIN = Command(
     name="train", help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter", options=_options, run=_train
 )
@@ -55,4 +97,10 @@ MERGE = Command(
     run=_merge,
     configured=False,
 )
-COMMANDS = (TRAIN, MERGE)
+DESCRIBE = Command(
+    name="describe",
+    help="parameters and FLOPs of the model, part by part; needs no weights",
+    options=_describe_options,
+    run=_describe,
+)
+COMMANDS = (TRAIN, MERGE, DESCRIBE)

@@ -27,6 +27,7 @@ from ..weight_files import load, load_described, named_tensors, read_archive
 from .base import PanopticMap, Picture, check_finite, check_pixels
 from .coco import coco_index
 from .errors import SegmenterError
+from .files import HOW_TO_BUILD
 from .options import SegmenterConfig
 from .precomputed import at_cell_centres, renumber
 
@@ -181,9 +182,8 @@ def _library() -> Any:
         from detectron2.modeling import build_model
     except ImportError as error:
         raise SegmenterError(
-            f"SEGMENTER.NAME detectron2: the library cannot be imported ({error}). No package index has it: install it "
-            "from its source repository (facebookresearch/detectron2), which compiles it for the torch that is "
-            "installed, or choose SEGMENTER.NAME mask2former, xdecoder, precomputed or none."
+            f"SEGMENTER.NAME detectron2: the library cannot be imported ({error}). {HOW_TO_BUILD}, or choose "
+            "SEGMENTER.NAME mask2former, xdecoder, precomputed or none."
         ) from error
     library.__dict__.update(
         model_zoo=model_zoo,
