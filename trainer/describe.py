@@ -45,7 +45,7 @@ def show_description(config: TrainConfig, args: argparse.Namespace) -> int:
     Returns: the exit code.
 
     Raises:
-        CheckpointError: the configuration is unreadable, or does not fit weights that lie beside it.
+        CheckpointError: the configuration is unreadable, or does not fit weights that lie next to it.
     """
     folder = locate(config.RESUME_FROM) if config.RESUME_FROM else None
     sizes, state = read_sizes(folder)
