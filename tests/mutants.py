@@ -3,8 +3,8 @@
     python -m tests.mutants [--only TEXT] [--slice 2/5] [--list]
 
 The tree is copied, without what git ignores; a mutation is made in the copy, its tests run there, and the file is put
-back. A mutation is *killed* where a test fails, and *survives* where all pass or are skipped: then a test is missing. The
-exit code is 1 where one survives, where a text is gone, or where its tests fail without any mutation.
+back. A mutation is *killed* where a test fails, and *survives* where all pass or are skipped: then a test is missing.
+The exit code is 1 where one survives, where a text is gone, or where its tests fail without any mutation.
 
 Tests run in forked processes, so that torch and its kin are imported once. A limit of CPU time, not of the clock, ends
 what a mutation made endless.

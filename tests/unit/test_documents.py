@@ -1,4 +1,4 @@
-"""What the pages for contributors say: paths that exist, commands that the Makefile has, hooks that are the same checks."""
+"""What the pages for contributors say: paths that exist, commands of the Makefile, hooks that are the same checks."""
 
 from __future__ import annotations
 

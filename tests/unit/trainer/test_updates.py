@@ -22,13 +22,12 @@ from configs.load import REPOSITORY
 from pipeline.run.plan import make_session
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.session import AgreedError
-from tests.tiny_training import STEP, settings, tiny
+from tests.tiny_training import STEP, settings
 from trainer.check import evaluation_plan
 from trainer.config import TrainConfig, read_training
 from trainer.run import load_job, run_stage
 from trainer.stages.base import Job
 
-__all__ = ["tiny"]
 CPU = torch.device("cpu")
 Run = Callable[..., tuple[Path, Job, dict[str, Tensor]]]
 
