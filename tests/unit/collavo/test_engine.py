@@ -249,3 +249,61 @@ def test_the_object_list_can_stay_out_and_maps_can_be_finer(checkpoint: Path) ->
     )
     assert told.fingerprint != untold.fingerprint
     assert segmenter.sizes == [(8, 8), (24, 24)]
+
+
+FEW = Generation(num_beams=2, max_new_tokens=3)
+
+
+def test_a_prefix_that_is_tokenised_otherwise_within_the_prompt_is_cut_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some tokenizers read a text's end in another way when more follows; the prompt's own ids count then."""
+    asked, real = queries(2), engine.processor.encode
+    expected = engine.answer(asked, FEW)
+    engine.forget()
+
+    def alone_otherwise(texts: Sequence[str]) -> list[list[int]]:
+        whole = [any(query.question in text for query in asked) for text in texts]
+        rows = zip(real(texts), whole, strict=True)
+        return [row if known else [*row[:-2], row[-2] - 1, row[-1]] for row, known in rows]
+
+    monkeypatch.setattr(engine.processor, "encode", alone_otherwise)
+    for query, reply in zip(asked, expected, strict=True):
+        prompt = engine._prompt(0, query)
+        assert [*prompt.stem, *prompt.suffix] == real([reply.prompt])[0]
+    assert engine.answer(asked, FEW) == expected
+
+
+def test_questions_of_an_image_whose_prefixes_differ_keep_their_own(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, real = images(1)[0], engine.processor.encode
+    asked = [Query(image, question) for question in QUESTIONS]
+    cut = len(engine._prompt(0, asked[0]).stem) - 1
+
+    def first_merges(texts: Sequence[str]) -> list[list[int]]:
+        """The first question's prompt has another id where the prefix ends, as if a token reached over its end."""
+        rows = zip(real(texts), texts, strict=True)
+        return [[*row[:cut], row[cut] - 1, *row[cut + 1 :]] if QUESTIONS[0] in text else row for row, text in rows]
+
+    monkeypatch.setattr(engine.processor, "encode", first_merges)
+    stems = {engine._prompt(0, query).stem for query in asked}
+    assert len(stems) == 2
+    alone = []
+    for query in asked:
+        engine.forget()
+        alone += engine.answer([query], FEW)
+    engine.forget()
+    assert engine.answer(asked, FEW) == alone
+
+
+def test_prefixes_and_crayon_prompts_are_kept_within_bounds(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [Query(image, question) for image in images(5) for question in QUESTIONS[:2]]
+    expected = engine.answer(asked, FEW)
+    engine.forget()
+    monkeypatch.setattr("collavo.engine.CRAYONS_KEPT", 2)
+    monkeypatch.setattr("collavo.engine.PREFIX_BYTES", 2 * engine._prefix_bytes(engine._prompt(0, asked[0]).stem))
+    windows = [{prompt.held for prompt in window} for window in engine._windows(asked)]
+    assert [len(held) for held in windows] == [2, 2, 1]
+    assert engine.answer(asked, FEW) == expected
+    assert len(engine._crayons) == 2
