@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from assets.tiny.train.ablation import COLUMNS, tables
+from assets.tiny.train.ablation import tables
+from assets.tiny.train.scores import COLUMNS
 from configs.load import REPOSITORY
 from tests.warm import run_warm
 

@@ -28,7 +28,7 @@ from tests.robustness.judge_server import (
     together,
 )
 
-IMPATIENT = {"timeout": 0.3}
+IMPATIENT: dict[str, Any] = {"timeout": 0.3}
 """For servers that never reply."""
 
 

@@ -48,7 +48,8 @@ class OperatorCounter(TorchDispatchMode):
 def fake_elsewhere(model: torch.nn.Module) -> None:
     """Give every parameter and buffer fake storage on a device that is not there."""
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for store in stores:
             for name, tensor in store.items():
                 if tensor is not None:
                     fake = torch.empty(tensor.shape, dtype=torch.bfloat16, device=ELSEWHERE)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,8 +101,8 @@ def test_replies_equal_plain_generate(engine: Engine, generation: Generation) ->
 @pytest.mark.parametrize("beams", [1, 3])
 def test_numbers_do_not_depend_on_company_or_order(checkpoint: Path, dtype: str, beams: int) -> None:
     """Replies, and the smallest gap of each search to the last bit, for any batch size and order."""
-    bits = 32 if dtype == "fp32" else 16
-    engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
+    settings: dict[str, Any] = {"BITS": 32 if dtype == "fp32" else 16, "DTYPE": dtype}
+    engine = load_engine(LLMConfig(**settings), str(checkpoint), HalfSegmenter())
     generation = Generation(num_beams=beams, max_new_tokens=4)
     asked = queries(6)
     asked += [Query(asked[0].image, f"Is there a {'very ' * (n % 5)}large dog?") for n in range(14)]
@@ -132,7 +133,12 @@ def test_prompts_hold_the_objects(engine: Engine) -> None:
 def test_a_image_is_segmented_and_encoded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
     encode = engine.model.encode_images
-    monkeypatch.setattr(engine.model, "encode_images", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
+
+    def noted(pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(engine.model, "encode_images", noted)
     for _ in range(3):
         engine.answer(
             [Query(images(1)[0], question) for question in QUESTIONS], Generation(num_beams=3, max_new_tokens=2)
@@ -192,7 +198,7 @@ def test_memory_is_counted_from_the_checkpoint(checkpoint: Path, engine: Engine)
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(4, "fp32"), pytest.param(8, "fp32", marks=RIGHT_INT8), (16, "bf16")])
-def test_other_types_answer(checkpoint: Path, bits: int, dtype: str) -> None:
+def test_other_types_answer(checkpoint: Path, bits: Any, dtype: Any) -> None:
     engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
     replies = engine.answer(queries(2), Generation(num_beams=3, max_new_tokens=3))
     assert len(replies) == 10

@@ -95,7 +95,7 @@ def test_scienceqa_table_follows_the_paper() -> None:
 
 def passes(number: int, *texts: str | None, **meta: Any) -> list[tuple[Record, str | None]]:
     return [
-        (question(str(number + step * 1_000_000), question=number, **{"pass": step}, **meta), text)
+        (question(str(number + step * 1_000_000), **{"question": number, "pass": step, **meta}), text)
         for step, text in enumerate(texts)
     ]
 

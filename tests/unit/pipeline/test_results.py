@@ -12,7 +12,7 @@ from pipeline.models.configured_engine import in_words
 from pipeline.results.join import compare, flat, join, nested
 from pipeline.results.report import csv_table, plain_table
 from pipeline.run.journal import Entry
-from pipeline.run.questions import distinct_questions
+from pipeline.run.questions import QuestionKey, distinct_questions
 from pipeline.runtime.errors import RunError
 
 IMAGE = ImageFile(Path("/1.png"), "1.png")
@@ -25,7 +25,7 @@ def entry(question: str, text: str) -> Entry:
 
 
 def test_answers_reach_every_record_of_their_question() -> None:
-    answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
+    answers: dict[QuestionKey, Entry] = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
     joined = join(RECORDS, QUESTIONS, answers)
     assert {name: found.text for name, found in joined.items()} == {
         str(n): "odd" if n % 2 else "even" for n in range(14)
@@ -40,7 +40,7 @@ def test_missing_answers_are_named_and_nothing_is_scored() -> None:
 def test_a_repeated_id_is_an_error() -> None:
     records = [*RECORDS[:2], RECORDS[0]]
     questions = distinct_questions((record, record.fields["question"]) for record in records)
-    answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
+    answers: dict[QuestionKey, Entry] = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
     with pytest.raises(RunError, match="3 records carry 2 distinct ids"):
         join(records, questions, answers)
 

@@ -30,7 +30,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def results(save: Path) -> dict[str, Any]:
-    return json.loads((save / "toy_test" / "results.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((save / "toy_test" / "results.json").read_text())
 
 
 def test_predictions_are_the_engines_replies_in_data_order(data: Path, tmp_path: Path) -> None:

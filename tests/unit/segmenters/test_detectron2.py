@@ -152,7 +152,7 @@ def test_weights_of_every_kind_are_read_and_run_nothing(weights: Path, models: l
     tensors = {"scale": torch.tensor([2.0, 3.0])}
     torch.save({"model": tensors, "iteration": 5}, tmp_path / "model_final.pth")
     save_file(tensors, tmp_path / "model.safetensors")
-    (tmp_path / "new.pkl").write_bytes(pickle.dumps({"model": {"scale": np.float32([2, 3])}}))
+    (tmp_path / "new.pkl").write_bytes(pickle.dumps({"model": {"scale": np.array([2, 3], np.float32)}}))
     for name in ("model_final.pth", "model.safetensors", "new.pkl"):
         built(tmp_path / name)
         assert models[-1].scale.tolist() == [2, 3]
