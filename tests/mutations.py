@@ -243,7 +243,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_of(
         "trainer/parallel/trainable.py",
-        "tests/unit/trainer/test_updates.py tests/unit/trainer/test_parts.py",
+        "tests/unit/trainer/test_loop.py tests/unit/trainer/test_updates.py",
         (
             "            parameter.requires_grad_(id(parameter) in wanted)\n",
             "            parameter.requires_grad_(True)\n",
@@ -253,19 +253,19 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_of(
         "trainer/optimizer.py",
-        "tests/unit/trainer/test_updates.py tests/unit/trainer/test_parts.py tests/unit/trainer/test_sharding.py",
+        "tests/unit/trainer/test_loop.py",
         ("[group for group in everything if not group[FROZEN]]", "list(everything)"),
     ),
     *_of(
         "trainer/parallel/placement.py",
-        "tests/unit/trainer/test_updates.py tests/unit/trainer/test_parts.py",
+        "tests/unit/trainer/test_loop.py",
         ("not among or (not images and id(group) in shared)", "not among"),
         ("nn.utils.clip_grad_norm_(moving, clip or math.inf)", "nn.utils.clip_grad_norm_(moving, math.inf)"),
         ("        if math.isfinite(norm):\n", "        if True:\n"),
     ),
     *_of(
         "trainer/loop.py",
-        "tests/unit/trainer/test_updates.py",
+        "tests/unit/trainer/test_loop.py",
         ("total += loss.detach().double()", "total = loss.detach().double()[None]"),
         ("        if not math.isfinite(loss):\n", "        if False:\n"),
         ('group["lr"] = rate * group[FACTOR]', 'group["lr"] = rate'),
