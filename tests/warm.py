@@ -107,6 +107,8 @@ def _run(request: Mapping[str, Any]) -> int:
             sys.argv = words
             runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            sys.stderr.write(f"{end.code}\n")
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - as the interpreter: a traceback and exit code 1
         traceback.print_exc()

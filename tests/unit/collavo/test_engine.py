@@ -97,7 +97,7 @@ def test_replies_equal_plain_generate(engine: Engine, generation: Generation) ->
     assert len({reply.text for reply in replies}) > 4, "replies that hardly differ prove little"
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["fp32", *(pytest.param(d, marks=pytest.mark.slow) for d in ("bf16", "fp16"))])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_numbers_do_not_depend_on_company_or_order(checkpoint: Path, dtype: str, beams: int) -> None:
     """Replies, and the smallest gap of each search to the last bit, for any batch size and order."""

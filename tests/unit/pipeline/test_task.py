@@ -377,6 +377,7 @@ def test_the_run_says_what_it_is_about_to_do(data: Path, tmp_path: Path, capsys:
     assert "predictions.jsonl" in shown.out and "even" in shown.out
 
 
+@pytest.mark.slow
 def test_offline_tracker(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
