@@ -243,7 +243,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_of(
         "trainer/parallel/trainable.py",
-        "tests/unit/trainer/test_loop.py tests/unit/trainer/test_updates.py",
+        "tests/unit/trainer/test_loop.py",
         (
             "            parameter.requires_grad_(id(parameter) in wanted)\n",
             "            parameter.requires_grad_(True)\n",
@@ -272,13 +272,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_of(
         "trainer/schedule.py",
-        "tests/unit/trainer/test_parts.py tests/unit/trainer/test_updates.py",
+        "tests/unit/trainer/test_parts.py",
         ("return highest * (step + 1) / rise", "return highest * step / rise"),
         ("max(1, steps - 1 - rise)", "max(1, steps - rise)"),
     ),
     *_of(
         "trainer/data/batches.py",
-        "tests/unit/trainer/test_side_by_side.py tests/unit/trainer/test_updates.py",
+        "tests/unit/trainer/test_side_by_side.py",
         (
             "seen = (of_column == of_row) | ((of_column == 0) & (of_row > 0))",
             "seen = (of_column == of_row) | (of_row > 0)",
@@ -288,7 +288,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_of(
         "collavo/model.py",
-        "tests/unit/collavo/test_model.py tests/unit/collavo/test_training_inputs.py tests/unit/trainer/test_updates.py",
+        "tests/unit/collavo/test_model.py tests/unit/trainer/test_parts.py",
         (
             "loss: Tensor | None = _summed_loss(logits, labels) / num_items_in_batch",
             "loss: Tensor | None = _summed_loss(logits, labels)",

@@ -97,6 +97,7 @@ def test_a_step_takes_at_most_900_operators_at_32_layers() -> None:
     assert counter.counts["linear.default"] == 5 * LAYERS + 1, "every linear once, for all rows of the block"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crayon", [True, False])
 def test_nothing_is_left_on_the_cpu(crayon: bool) -> None:
     """Prefix, prompt's end and step on a pretended GPU: an operator that mixed devices, or read back, would raise."""

@@ -131,6 +131,7 @@ def test_what_is_missing_is_named(settings: dict[str, Any], message: str, cache:
         check_segmenter(SegmenterConfig(**named))
 
 
+@pytest.mark.slow
 def test_checking_loads_no_torch_and_the_build_says_nothing_of_torchvision(saved: Path) -> None:
     program = (
         "import sys\n"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainer.loop import Loop, LoopSettings, NonFiniteError, Totals, Update
 from trainer.optimizer import FACTOR, FROZEN, FrozenAwareAdamW
 from trainer.parallel.placement import Whole
-from trainer.parallel.trainable import only
+from trainer.parallel.trainable import SHARED, groups, only
 
 CPU = torch.device("cpu")
 
@@ -174,3 +174,25 @@ def test_a_step_trains_what_is_named_and_nothing_else() -> None:
     only([{"other.weight": model.other.weight}], model)
     assert [parameter.requires_grad for parameter in model.parameters()] == [False, True]
     assert model.crayon.weight.grad is None and model.other.weight.grad is not None
+
+
+@dataclass(frozen=True)
+class Named:
+    """Adapters by name, a parameter each."""
+
+    names: tuple[str, ...]
+
+    def parameters(self, name: str) -> dict[str, nn.Parameter]:
+        return {f"other.lora_A.{name}.weight": nn.Parameter(torch.ones(1))}
+
+
+@pytest.mark.parametrize("names", [("image_cit", "vl_cit"), ("vl_cit",), (SHARED,)])
+def test_each_adapter_is_trained_with_the_crayon_prompt_unless_that_is_off(names: tuple[str, ...]) -> None:
+    model, adapters = cast(Any, Two()), cast(Any, Named(names))
+    for crayon in ("both", "semantic", "none"):
+        found = groups(model, adapters, crayon)
+        assert set(found) == ({"image_cit", "vl_cit"} if names == (SHARED,) else set(names))
+        for name, parts in found.items():
+            trained = {key for part in parts for key in part}
+            own = f"other.lora_A.{SHARED if names == (SHARED,) else name}.weight"
+            assert trained == {own} | (set() if crayon == "none" else {"crayon.weight"})
