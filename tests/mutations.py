@@ -175,7 +175,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("int(columns[-1]) + 1, int(rows[-1]) + 1", "int(columns[-1]), int(rows[-1])"),
         (
             "return left / width, top / height, right / width, bottom / height",
-            "return left / height, top / width, right / width, bottom / height",
+            "return top / height, left / width, bottom / height, right / width",
         ),
         (".max(-1) >= LEAST_SHARE * step * step", ".max(-1) > LEAST_SHARE * step * step"),
         ("if segment.id in seen or segment.id < 1:", "if segment.id < 1:"),

@@ -43,6 +43,7 @@ def test_columns_add_up_and_stages_train_what_they_train(capsys: pytest.CaptureF
         assert "operators that are not counted: none" in text and "segmenter none: has no network" in text
 
 
+@pytest.mark.slow
 def test_an_xdecoder_is_described_and_its_settings_count(capsys: pytest.CaptureFixture[str]) -> None:
     segmenter = ("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", str(REPOSITORY / "assets/tiny/segmenter"))
     _, small, _ = table(capsys, "RESUME_FROM", BASE, *segmenter, "SEGMENTER.SHORT_SIDE", "64")

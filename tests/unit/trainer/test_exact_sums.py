@@ -19,6 +19,8 @@ from trainer.parallel.trainable import only
 from trainer.run import load_job
 from trainer.stages.base import Job
 
+pytestmark = pytest.mark.slow  # whole training runs
+
 CPU = torch.device("cpu")
 CUTS = [(1, 1), (1, 2), (2, 2), (7, 1)]
 """Processes, and samples at a time; seven processes have more than a batch of five has samples."""

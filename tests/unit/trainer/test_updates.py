@@ -28,6 +28,8 @@ from trainer.config import TrainConfig, read_training
 from trainer.run import load_job, run_stage
 from trainer.stages.base import Job
 
+pytestmark = pytest.mark.slow  # whole training runs
+
 CPU = torch.device("cpu")
 Run = Callable[..., tuple[Path, Job, dict[str, Tensor]]]
 
