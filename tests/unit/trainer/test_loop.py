@@ -92,7 +92,7 @@ class Data:
 
 
 def placed(model: Two, **settings: Any) -> Whole:
-    groups = [{"crayon.weight": model.crayon.weight}, {"other.weight": model.other.weight}]
+    groups = [{name: parameter} for name, parameter in model.named_parameters()]
     accelerator = cast(Accelerator, Alone())
     return Whole(accelerator, model, {"both": groups, "one": groups[1:]}, lr=0.1, weight_decay=0.0, **settings)
 
@@ -171,7 +171,7 @@ def test_a_step_trains_what_is_named_and_nothing_else() -> None:
     model = Two()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    only([{"other.weight": model.other.weight}], model)
+    only([{"other.weight": model.other.get_parameter("weight")}], model)
     assert [parameter.requires_grad for parameter in model.parameters()] == [False, True]
     assert model.crayon.weight.grad is None and model.other.weight.grad is not None
 
