@@ -223,7 +223,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("        self._running_scores[:, 0] = 0  # the beams begin as one\n", "        self._running_scores[:] = 0\n"),
         ("torch.topk(best + ends * IMPOSSIBLE, beams)", "torch.topk(best, beams)"),
         ("ended = ends & self._ranked_within[: ends.shape[1]]", "ended = ends"),
-        ("        scores = scores + ~self._improvable * IMPOSSIBLE\n", ""),
         ("(possible > worst).any(-1, keepdim=True)", "(possible < worst).any(-1, keepdim=True)"),
         ("torch.where(total - probabilities < self._top_p", "torch.where(total < self._top_p"),
         ("self.finite &= ~open_ | _finite(logits)", "self.finite &= open_ | _finite(logits)"),
