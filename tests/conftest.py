@@ -9,7 +9,9 @@ them, and a case that it finds becomes a test of its own.
 
 import os
 import tempfile
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
@@ -31,3 +33,13 @@ settings.register_profile("quick", _NO_CLOCK, max_examples=examples(100))
 _DRAWN = DirectoryBasedExampleDatabase(".hypothesis/examples")
 settings.register_profile("random", _NO_CLOCK, derandomize=False, database=_DRAWN, print_blob=True)
 settings.load_profile(PROFILE)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a world and a tiny checkpoint, see `tests.tiny_training`; nothing in it may be changed."""
+    from tests.tiny_training import make_world_and_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny")
+    make_world_and_checkpoint(folder)
+    return folder

@@ -5,23 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from assets.tiny.random_checkpoint import make_tiny
 from assets.tiny.world import write_world
 
 STEP = "checkpoints/step-{:08d}"
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a world and a checkpoint without dropout, whose draws would differ from process to process."""
-    folder = tmp_path_factory.mktemp("tiny")
+def make_world_and_checkpoint(folder: Path) -> None:
+    """A world, and a checkpoint without dropout, whose draws would differ from process to process."""
     write_world(folder / "data", seed=0, scenes=12, size=112)
     make_tiny(folder / "checkpoint", seed=0)
     config = folder / "checkpoint" / "config.json"
     config.write_text(re.sub(r'"plora_dropout": [\d.]+', '"plora_dropout": 0.0', config.read_text()))
-    return folder
 
 
 def settings(tiny: Path, save: Path, *more: object) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from collavo.checkpoint.finetuned_checkpoint import use_base
 from collavo.checkpoint.location import take_base
+from configs.common.words import quoted
 from configs.load import ConfigError
 from datasets.types import DataError, ImageSource
 from pipeline.commands.cli import FAILED, Command, note, path_argument
@@ -21,6 +22,9 @@ from .data.paths import missing
 if TYPE_CHECKING:
     from pipeline.catalog import Catalog
     from pipeline.commands.fill_maps import ImageSet
+
+MOST_TOKENS = 1_000_000
+"""Of a prompt that ``describe`` counts."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +101,44 @@ def _merge(args: argparse.Namespace) -> int:
     return 0
 
 
+def _describe_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("meta", "cpu"),
+        default="meta",
+        help="meta stores and computes nothing; cpu runs the passes with random weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--text-tokens", type=_count, default=64, metavar="N", help="of the prompt (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crayon-vectors",
+        type=_count,
+        default=8,
+        metavar="N",
+        help="distinct ones of the image (default: %(default)s)",
+    )
+
+
+def _count(text: str) -> int:
+    """A whole number from 1, as `argparse` takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_TOKENS:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number from 1 to {MOST_TOKENS}")
+    return int(text)
+
+
+def _describe(args: argparse.Namespace) -> int:
+    config, _ = read_training(args.conf_files, args.overrides)
+    note(config.notes)
+    from .describe import show_description  # loads torch
+
+    return show_description(config, args)
+
+
 TRAIN = Command(
     name="train",
     help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter",
@@ -112,4 +154,10 @@ MERGE = Command(
     run=_merge,
     configured=False,
 )
-COMMANDS = (TRAIN, MERGE)
+DESCRIBE = Command(
+    name="describe",
+    help="parameters and FLOPs of the model, part by part; needs no weights",
+    options=_describe_options,
+    run=_describe,
+)
+COMMANDS = (TRAIN, MERGE, DESCRIBE)

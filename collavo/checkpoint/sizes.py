@@ -152,11 +152,7 @@ def read_sizes(values: Mapping[str, Any], tensors: Mapping[str, Shaped], *, rele
         CheckpointError: a size is missing, malformed, or not that of the tensors; or sizes do not go together.
     """
     sizes = _of_released(values, tensors, where) if released else validated(Sizes, values, f"{where}/config.json")
-    for part in (sizes.text_config, sizes.vision_config):
-        if part.hidden_size % part.num_attention_heads:
-            raise CheckpointError(
-                f"{where}: {part.num_attention_heads} attention heads do not divide the width {part.hidden_size}"
-            )
+    _check_heads(sizes, where)
     _check_layers(sizes, tensors, where)
     for name, shape in _decisive(sizes).items():
         found = _shape(tensors, name, len(shape), where)
@@ -217,6 +213,45 @@ def _of_released(values: Mapping[str, Any], tensors: Mapping[str, Shaped], where
         "image_size": said.image_size,
     }
     return validated(Sizes, sizes, file)
+
+
+def sizes_of_config(values: Mapping[str, Any], *, released: bool, where: object) -> Sizes:
+    """The sizes that a ``config.json`` says, where no weights can be compared with it.
+
+    Args:
+        values: of its ``config.json``.
+        released: whether it is of the released layout, which leaves much to the shapes of its tensors; what it does not
+            say is as in CoLLaVO-7B.
+        where: the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: a size is malformed, or sizes do not go together.
+    """
+    file = f"{where}/config.json"
+    sizes = validated(Sizes, values, file)
+    if released:
+        said = validated(_Released, values, file).model_dump(exclude_none=True)
+        text = {name: said[name] for name in TextSizes.model_fields if name in said}
+        text.setdefault("num_key_value_heads", text["num_attention_heads"])
+        if text.get("pad_token_id", 0) < 0:
+            del text["pad_token_id"]
+        if "vocab_size" in text:
+            text["embedding_rows"] = text["vocab_size"] + 1
+        heads = said.get("vision_num_attention_heads")
+        vision = {} if heads is None else {"num_attention_heads": heads}
+        whole = {"text_config": text, "vision_config": vision, "image_size": said["image_size"]}
+        sizes = validated(Sizes, whole, file)
+    _check_heads(sizes, where)
+    _check_together(sizes, where)
+    return sizes
+
+
+def _check_heads(sizes: Sizes, where: object) -> None:
+    for part in (sizes.text_config, sizes.vision_config):
+        if part.hidden_size % part.num_attention_heads:
+            raise CheckpointError(
+                f"{where}: {part.num_attention_heads} attention heads do not divide the width {part.hidden_size}"
+            )
 
 
 def _shape(tensors: Mapping[str, Shaped], name: str, dimensions: int, where: object) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ from .base import DecodedImage, PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
 from .coco import COCO_BY_INDEX, coco_index
 from .errors import SegmenterError
+from .files import HOW_TO_BUILD
 from .options import SegmenterConfig
 from .precomputed import at_cell_centres, renumber
 
@@ -180,9 +181,8 @@ def _library() -> Any:
         from detectron2.modeling import build_model
     except ImportError as error:
         raise SegmenterError(
-            f"SEGMENTER.NAME detectron2: the library cannot be imported ({error}). No package index has it: install it "
-            "from its source repository (facebookresearch/detectron2), which compiles it for the torch that is "
-            "installed, or choose SEGMENTER.NAME mask2former, xdecoder, precomputed or none."
+            f"SEGMENTER.NAME detectron2: the library cannot be imported ({error}). {HOW_TO_BUILD}, or choose "
+            "SEGMENTER.NAME mask2former, xdecoder, precomputed or none."
         ) from error
     library.__dict__.update(
         model_zoo=model_zoo,

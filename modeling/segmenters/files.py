@@ -10,6 +10,13 @@ from ..hub import NotHereError, locate
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
+HOW_TO_BUILD = (
+    "No package index has it: install setuptools below 80 and the torchvision that belongs to the installed torch (the "
+    "same build, CPU or CUDA), then install it from its source repository (facebookresearch/detectron2) with pip's "
+    "--no-build-isolation, which compiles it for that torch"
+)
+"""How detectron2 gets onto a machine: newer setuptools cannot run its setup, and its models import torchvision."""
+
 
 def check_xdecoder(config: SegmenterConfig) -> None:
     """Look for an X-Decoder's checkpoint, and the tokenizer that its classes' names may need.
@@ -28,9 +35,8 @@ def check_detectron2(config: SegmenterConfig) -> None:
     _must_be(Path(config.PATH), "PATH", "a file of its zoo's weights")
     if importlib.util.find_spec("detectron2") is None:
         raise SegmenterError(
-            "SEGMENTER.NAME detectron2: the library is not installed. No package index has it: install it from its "
-            "source repository (facebookresearch/detectron2), or choose SEGMENTER.NAME mask2former, xdecoder, "
-            "precomputed or none."
+            f"SEGMENTER.NAME detectron2: the library is not installed. {HOW_TO_BUILD}, or choose SEGMENTER.NAME "
+            "mask2former, xdecoder, precomputed or none."
         )
 
 

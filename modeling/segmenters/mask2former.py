@@ -130,22 +130,27 @@ def build_mask2former(config: SegmenterConfig, device: Any) -> Mask2FormerSegmen
         SegmenterError: it is not on this machine and cannot be fetched, cannot be loaded, or has other classes.
     """
     config = config.resolved()
-    # without torchvision the plain processor's name, only looked up, warns and falls back to the one for Pillow
-    pillow, plain = "Mask2FormerImageProcessorPil", "Mask2FormerImageProcessor"
-    kind = getattr(transformers, pillow if hasattr(transformers, pillow) else plain)
     folder = mask2former_folder(config)
     try:
         check_directory(folder)
         model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
             folder, output_loading_info=True, local_files_only=True
         )
-        processor = kind.from_pretrained(folder, local_files_only=True)
+        processor = image_processor(folder)
         check_loaded(model, report, processor)
         model = model.eval().to(device)
     except Exception as error:  # changed files make the library fail in any way
         raise unusable(config, str(error).strip().split("\n")[0]) from error
     block = block_size(config.BATCH_SIZE, device)
     return Mask2FormerSegmenter(model, processor, *config.thresholds(0.5, 0.95), identity_of(model, processor), block)
+
+
+def image_processor(folder: Path) -> Any:
+    """The image processor of a checkpoint's directory; the one that resizes with Pillow, where the library has two."""
+    # without torchvision the plain processor's name, only looked up, warns and falls back to the one for Pillow
+    pillow, plain = "Mask2FormerImageProcessorPil", "Mask2FormerImageProcessor"
+    kind = getattr(transformers, pillow if hasattr(transformers, pillow) else plain)
+    return kind.from_pretrained(folder, local_files_only=True)
 
 
 def check_directory(path: Path) -> None:

@@ -260,7 +260,8 @@ def _fill(model: nn.Module) -> None:
             module.state = _quant_state(module.weight)
             packed = torch.empty((-(-module.weight.numel() // 2), 1), dtype=torch.uint8)
             module.weight = nn.Parameter(packed, requires_grad=False)
-        for held in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in stores:
             for name, tensor in held.items():
                 if tensor is not None and tensor.is_meta and not isinstance(tensor, FakeTensor):
                     new = torch.empty(tensor.shape, dtype=tensor.dtype)

@@ -284,7 +284,7 @@ def padded_right(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Ba
 
 def sources(work: Work, preparation: Preparation, share: int) -> dict[str, Records]:
     """The records of both adapters: those of one epoch, where an image has one question."""
-    steps = Counter(adapter_of(preparation.seed, step, SHARE) for step in range(work.updates + 1))
+    steps: Counter[str] = Counter(adapter_of(preparation.seed, step, SHARE) for step in range(work.updates + 1))
     found = {}
     for kind, per_image in ((VL_CIT, 1), (IMAGE_CIT, work.questions)):
         num = work.batch * max(1, steps[kind]) * per_image
@@ -349,10 +349,10 @@ def plain(size: Size, work: Work) -> Result:
 
     result = Result()
     update(*chosen[0])
-    for kind, indices in chosen[1:]:
+    for adapter, indices in chosen[1:]:
         start = _clock(work.device)
-        update(kind, indices)
-        result.add(data[kind], kind, indices, _clock(work.device) - start)
+        update(adapter, indices)
+        result.add(data[adapter], adapter, indices, _clock(work.device) - start)
     dearest = max(chosen[1:], key=lambda one: max(data[one[0]].lengths[one[1]]))
     result.peak = peak(held, work.device, lambda: update(*dearest))
     return result

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,9 +121,10 @@ def test_new_benchmarks_need_yaml_alone(tiny: Path, tmp_path: Path) -> None:
     zoo = json.loads((tmp_path / "out" / "zoo" / "results.json").read_text())
     assert set(zoo["scores"]) == {"mean", "day", "night"}
     assert zoo["counts"]["answered"] == 6
-    rows = [json.loads(line) for line in (tmp_path / "out" / "zoo" / "predictions.jsonl").read_text().splitlines()]
-    assert rows[0]["id"] == "day/0"
-    assert "Is animal 0 here? Say yes or no." in rows[0]["prompt"]
+    lines = (tmp_path / "out" / "zoo" / "predictions.jsonl").read_text().splitlines()
+    asked: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    assert asked[0]["id"] == "day/0"
+    assert "Is animal 0 here? Say yes or no." in asked[0]["prompt"]
     kit = json.loads((tmp_path / "out" / "kit" / "results.json").read_text())
     assert set(kit["scores"]) == {"all", "category/people", "category/pets"}
     assert (tmp_path / "out" / "summary.csv").read_text().startswith(",zoo,Kit\n")

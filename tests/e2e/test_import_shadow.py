@@ -44,8 +44,8 @@ def test_accelerate_prepares_a_loader_for_two_processes_with_the_library_install
     script = ROOT / "outputs" / f"shadow_{tmp_path.name}.py"
     script.parent.mkdir(exist_ok=True)
     script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n" + PREPARE)
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1")
-    launcher += (f"--master_port={free_port()}",)
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
+    launcher += [f"--master_port={free_port()}"]
     try:
         done = run(*launcher, str(script), str(ROOT), str(stand_in))
     finally:

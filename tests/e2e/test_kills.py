@@ -11,9 +11,8 @@ from pathlib import Path
 from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import losses
 from tests.limits import LIMIT
-from tests.tiny_training import STEP, settings, tiny
+from tests.tiny_training import STEP, settings
 
-__all__ = ["tiny"]
 STEPS = 16
 
 

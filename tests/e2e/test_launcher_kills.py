@@ -14,9 +14,7 @@ import pytest
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port, wait_for
 from tests.robustness.test_loop import finish
-from tests.tiny_training import settings, tiny
-
-__all__ = ["tiny"]
+from tests.tiny_training import settings
 
 
 def launch(*command: str) -> subprocess.Popen[str]:

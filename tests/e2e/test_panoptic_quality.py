@@ -141,7 +141,7 @@ def test_one_and_two_processes_give_the_official_figures(world: Path, tmp_path: 
 
 def test_a_segmenter_of_all_classes_is_measured_on_the_annotated_ones(world: Path, tmp_path: Path) -> None:
     folder = save_tiny_xdecoder(tmp_path / "xdecoder")
-    more = ("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", folder, "SEGMENTER.THRESHOLD", 0.02)
+    more: tuple[object, ...] = ("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", folder, "SEGMENTER.THRESHOLD", 0.02)
     more += ("SEGMENTER.MASK_THRESHOLD", 0.02, "SEGMENTER.SHORT_SIDE", 32)
     assert main(settings(world, tmp_path / "out", None, *more)) == 0
     found = results(tmp_path / "out")

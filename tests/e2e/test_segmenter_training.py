@@ -25,6 +25,7 @@ from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import losses
 from tests.limits import LIMIT, free_port
 from tests.tiny_training import STEP
+from tests.warm import run_warm
 
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
 
@@ -41,33 +42,36 @@ ENTRY = ("lbk_entry.py", "train", "--conf_files", CONFIG, "--overrides")
 IN_FLOAT64 = ("-m", "tests.e2e.float64", CONFIG)
 
 
-def start(num: int, scenes: Path, save: Path, *more: object, entry: tuple[str, ...] = ENTRY) -> subprocess.Popen[str]:
+def run(
+    num: int, scenes: Path, save: Path, *more: object, entry: tuple[str, ...] = ENTRY
+) -> subprocess.CompletedProcess[str]:
+    """Train; on one process without a launcher."""
     values: tuple[object, ...] = (
         *("DATASETS.ROOT", scenes, "SAVE_DIR", save, "TRAIN.LOG_EVERY", 1, "TRAIN.SAVE_EVERY", 2, "TRAIN.KEEP", 9),
         *("TRAIN.STEPS", 4, "TRAIN.BATCH_SIZE_TOTAL", 4, "XDECODER.SIDE", 64, "XDECODER.TEMPLATES", 3),
     )
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
-    launcher += ["--num_processes", str(num), "--main_process_port", str(free_port())]
     words = [*entry, *(str(word) for word in (*values, *more))]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
+    if num == 1:
+        return run_warm(words, env)
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
+    launcher += ["--num_processes", str(num), "--main_process_port", str(free_port())]
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    whole = [sys.executable, *(launcher if num > 1 else []), *words]
-    return subprocess.Popen(whole, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1)
+    whole = [sys.executable, *launcher, *words]
+    return subprocess.run(whole, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def train(num: int, scenes: Path, save: Path, *more: object, entry: tuple[str, ...] = ENTRY) -> str:
-    process = start(num, scenes, save, *more, entry=entry)
-    out, err = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0, err[-3000:]
-    return out + err
+    done = run(num, scenes, save, *more, entry=entry)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 def refused(scenes: Path, save: Path, *more: object) -> str:
-    process = start(1, scenes, save, *more)
-    err = process.communicate(timeout=LIMIT)[1]
-    assert process.returncode != 0
-    assert "Traceback" not in err
-    return err
+    done = run(1, scenes, save, *more)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 @pytest.fixture(scope="module")

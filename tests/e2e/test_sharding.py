@@ -6,11 +6,13 @@ ZeRO runs here on the CPU (see sharded.py).
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,8 @@ from tests.e2e.build_deepspeed import lacking
 from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import adapters, losses, train
 from tests.limits import LIMIT, free_port
-from tests.tiny_training import STEP, settings, tiny
+from tests.tiny_training import STEP, settings
 
-__all__ = ["tiny"]
 ZERO = pytest.mark.skipif(bool(lacking()), reason=f"ZeRO needs DeepSpeed and a compiler: {lacking()}")
 KINDS = ["fsdp2", pytest.param("zero2", marks=ZERO), pytest.param("zero3", marks=ZERO)]
 STEPS = 8
@@ -136,15 +137,33 @@ def test_one_process_goes_on_from_shards_and_shards_from_one(
     assert losses(again) == pytest.approx(losses(one), abs=1e-4)
 
 
+Quantised = Callable[[int], Path]
+
+
+@pytest.fixture(scope="module")
+def quantised(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantised:
+    """A short training run on one process by the bits of its weights, each made once."""
+
+    @functools.cache
+    def made(bits: int) -> Path:
+        save = tmp_path_factory.mktemp(f"bits-{bits}")
+        train(1, tiny, save, *of_bits(tiny, bits))
+        return save
+
+    return made
+
+
+def of_bits(tiny: Path, bits: int) -> tuple[object, ...]:
+    return (*words(tiny), "LLM.BITS", bits, "LLM.DTYPE", "bf16", "TRAIN.STEPS", 3)
+
+
 @pytest.mark.parametrize(
     ("kind", "bits"), [("fsdp2", 4), pytest.param("zero2", 4, marks=ZERO), pytest.param("zero3", 16, marks=ZERO)]
 )
-def test_4_bit_and_bf16_weights(kind: str, bits: int, tiny: Path, tmp_path: Path) -> None:
+def test_4_bit_and_bf16_weights(kind: str, bits: int, quantised: Quantised, tiny: Path, tmp_path: Path) -> None:
     """bf16 rounds at 4e-3 of a loss of about 8; adding microbatches up in another order shows at that size."""
-    more = (*words(tiny), "LLM.BITS", bits, "LLM.DTYPE", "bf16", "TRAIN.STEPS", 3)
-    train(1, tiny, tmp_path / "one", *more)
-    sharded(kind, tiny, tmp_path / kind, *more)
-    assert losses(tmp_path / kind) == pytest.approx(losses(tmp_path / "one"), abs=2e-2)
+    sharded(kind, tiny, tmp_path / kind, *of_bits(tiny, bits))
+    assert losses(tmp_path / kind) == pytest.approx(losses(quantised(bits)), abs=2e-2)
 
 
 @pytest.mark.gpu

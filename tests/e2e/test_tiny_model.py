@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from assets.tiny.train.ablation import COLUMNS, tables
+from assets.tiny.train.ablation import tables
+from assets.tiny.train.scores import COLUMNS
 from configs.load import REPOSITORY
-from tests.limits import LIMIT
+from tests.warm import run_warm
 
 SHIPPED = REPOSITORY / "assets" / "tiny"
 FEW = ["--scenes", "64", "--lessons", "24", "--vision-steps", "2"]
@@ -22,11 +21,7 @@ STEPS = ["--step1", "2", "--step2", "2"]
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
-    )
+    return run_warm(words)
 
 
 def evaluation(checkpoint: Path, world: Path, save: Path, names: str, maps: str = "panoptic_val") -> list[str]:

@@ -18,10 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
-from tests.tiny_training import STEP, settings, tiny
-
-__all__ = ["tiny"]
-
+from tests.tiny_training import STEP, settings
+from tests.warm import run_warm
 
 CONFIG = "configs/collavo_tiny_train.yaml"
 GIVEN = ("--conf_files", CONFIG, "--overrides")
@@ -58,6 +56,12 @@ def start(
 
 
 def train(num: int, tiny: Path, save: Path, *more: object, float64: bool = False) -> str:
+    """Train, on one process without a launcher; what was written."""
+    if num == 1:
+        entry = ["-m", "tests.e2e.float64", CONFIG] if float64 else ["lbk_entry.py", "train", *GIVEN]
+        done = run_warm([*entry, *settings(tiny, save, *more)])
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + done.stderr
     process = start(num, tiny, save, *more, float64=float64)
     out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err[-3000:]
@@ -162,11 +166,11 @@ def test_step_two_starts_from_step_one_and_evaluates_on_the_way(tiny: Path, tmp_
     process = start(1, tiny, tmp_path / "eval", "RESUME_FROM", two, *evaluated, command="eval")
     # the files of training serve evaluation too, but on the command line its keys are none of evaluation's
     assert "unknown key" in process.communicate(timeout=LIMIT)[1]
-    words = [sys.executable, "lbk_entry.py", "eval", *GIVEN]
+    words = ["lbk_entry.py", "eval", *GIVEN]
     given = settings(tiny, tmp_path / "eval", "RESUME_FROM", two, *evaluated)
     kept = [w for k, v in zip(given[::2], given[1::2], strict=True) if k.split(".")[0] not in ("DATA", "LORA", "TRAIN")
             for w in (k, v)]  # fmt: skip
-    done = subprocess.run([*words, *kept], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = run_warm([*words, *kept])
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "eval" / "pope_test" / "predictions.jsonl").read_bytes() == hooked.read_bytes()
 

@@ -79,7 +79,7 @@ def load_tiny(directory: Path) -> tuple[CoLLaVOForConditionalGeneration, dict[st
     tensors = {from_released(key): tensor for key, tensor in load_file(directory / "model.safetensors").items()}
     tensors.pop(None, None)
     model = CoLLaVOForConditionalGeneration(config)
-    model.load_state_dict(tensors)  # type: ignore[arg-type]
+    model.load_state_dict(tensors)
     return model.eval(), settings
 
 

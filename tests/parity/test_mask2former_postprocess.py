@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from safetensors.torch import load_file
 
 import modeling.segmenters.mask2former as mask2former
@@ -15,7 +16,6 @@ from tests.fixtures import fixture_dir
 
 def segmenter(threshold: float, mask_threshold: float) -> mask2former.Mask2FormerSegmenter:
     """Our class around the library's processor; no network is needed to post-process."""
-    transformers = mask2former.transformers
     pillow, plain = "Mask2FormerImageProcessorPil", "Mask2FormerImageProcessor"
     kind = getattr(transformers, pillow if hasattr(transformers, pillow) else plain)
     labels = {index: category.name for index, category in enumerate(COCO_PANOPTIC)}

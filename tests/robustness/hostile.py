@@ -81,7 +81,8 @@ def _missing(file: Path, rng: random.Random) -> str:
 
 def _anywhere(content: Any, rng: random.Random) -> tuple[Any, Any]:
     """A place in a JSON value: its container and key; (None, "all of it") for the value itself."""
-    container, key = None, "all of it"
+    container: Any = None
+    key: Any = "all of it"
     while isinstance(content, (dict, list)) and content and (container is None or rng.random() < 0.6):
         if container is None and rng.random() < 0.03:
             break

@@ -82,6 +82,7 @@ def lines(world: Path) -> list[list[str]]:
         ["validate", "pope_test", "--overrides", *place[:2]],
         ["score", "pope_test", "--predictions", "answers.json", "--out", "scores", "--overrides", *place[:2]],
         ["list"],
+        ["describe", "--text-tokens", "5", "--overrides", "TRAIN.STAGE", "cit"],
         ["merge", "nowhere", "--out", "merged"],
     ]
 
@@ -110,6 +111,7 @@ def stopped(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name, function in (
         ("trainer.run", "train"),
+        ("trainer.describe", "show_description"),
         ("pipeline.commands.show", "show"),
         ("pipeline.commands.segment", "segment"),
     ):

@@ -60,9 +60,9 @@ def released(ours: Path) -> Path:
     state = {to_released(key): value.clone() for key, value in model.state_dict().items()}
     names = sorted(state)
     shards = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
-    for file, keys in shards.items():
-        torch.save({key: state[key] for key in keys}, folder / file)
-    weight_map = {key: file for file, keys in shards.items() for key in keys}
+    for name, keys in shards.items():
+        torch.save({key: state[key] for key in keys}, folder / name)
+    weight_map = {key: name for name, keys in shards.items() for key in keys}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     CoLLaVOProcessor.from_pretrained(ours).save_pretrained(folder)
     return folder

@@ -28,7 +28,7 @@ from tests.robustness.judge_server import (
     together,
 )
 
-IMPATIENT = {"TIMEOUT": 0.3}
+IMPATIENT: dict[str, Any] = {"TIMEOUT": 0.3}
 """For servers that never reply."""
 
 

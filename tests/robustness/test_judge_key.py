@@ -129,7 +129,7 @@ def verdicts(here: Path) -> str:
 
 
 def assert_secret(here: Path, shown: str) -> None:
-    files = {path: path.read_text() for path in here.rglob("*") if path.is_file()}
+    files = {str(path): path.read_text() for path in here.rglob("*") if path.is_file()}
     for where, text in {"terminal": shown, **files}.items():
         for form in FORMS:
             assert form.lower() not in text.lower(), (where, form)

@@ -101,7 +101,9 @@ def test_only_rules_that_ask_a_judge_demand_one(here: Path, capsys: pytest.Captu
         assert "ask no judge" in capsys.readouterr().err
 
 
-PROBLEM = {"question": "How many?", "image": "images/1.jpg", "choices": None, "unit": None, "precision": None}
+PROBLEM: dict[str, Any] = {
+    **{"question": "How many?", "image": "images/1.jpg", "choices": None, "unit": None, "precision": None}
+}
 PROBLEM |= {"question_type": "free_form", "answer_type": "integer", "answer": "4", "metadata": {}}
 REPLIES = {
     "1": {"response": "There are four of them, so 4.", "extraction": "4", "prediction": "9"},
@@ -295,7 +297,7 @@ def test_two_runs_are_compared_question_by_question(here: Path, capsys: pytest.C
 
 def test_results_are_kept_by_judge(here: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["score", "mm-vet", "--predictions", "answers.json"]
-    totals = {}
+    totals: dict[str, Any] = {}
     for model, grade in (("first", "1.0"), ("second/one", "0.5")):
         server.reactions = [says("ready"), says(grade)]
         assert main([*words, *asking(server, "JUDGE.MODEL", model)]) == 0

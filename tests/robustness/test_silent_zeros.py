@@ -107,13 +107,11 @@ def test_what_cannot_be_scored_is_not_asked_and_keeps_nothing_else_from_it(
     assert why in (shown := capsys.readouterr().err) and "Traceback" not in shown
 
     code, engine = run(here, bad, good)
-    shown = capsys.readouterr()
+    both = capsys.readouterr()
     assert (code, engine.batches) == (1, [["Is it?"]])
-    assert (
-        "bad is left out: benchmark bad cannot be scored" in shown.err and "left out, as said above: bad" in shown.err
-    )
+    assert "bad is left out: benchmark bad cannot be scored" in both.err and "left out, as said above: bad" in both.err
     assert json.loads((here / "out/good/results.json").read_text())["counts"]["answered"] == 1
-    assert "left out, for reasons said above: bad" in shown.out
+    assert "left out, for reasons said above: bad" in both.out
     assert why.split(",")[0] in (here / "out/summary.md").read_text()
     assert run(here, good, bad, optional=True)[0] == 0  # named by `all`
 

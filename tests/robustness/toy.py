@@ -28,6 +28,7 @@ from datasets.evaluation import Evaluation
 from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.predictions import unanswered
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
+from modeling.segmenters.none import NoSegmenter
 from pipeline.base import BenchmarkPipeline
 from pipeline.run import task
 from pipeline.run.plan import Plan, run_plan
@@ -178,6 +179,10 @@ class ToySource:
         """The engine."""
         self.loads += 1
         return self._engine
+
+    def segmenter(self) -> NoSegmenter:
+        """One that finds nothing."""
+        return NoSegmenter()
 
 
 def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:

@@ -105,14 +105,16 @@ def test_a_missing_file_names_both_places() -> None:
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_files_load_against_the_declared_sections(file: Path) -> None:
-    config = load_config([file], [], load_catalog(added=split_files([file])[0]).sections)
+    config = load_config([file], [], load_catalog(added=split_files([file])[0]).sections, EvalConfig)
     assert read_yaml(file).get("NAME", "collavo") == config.NAME
 
 
 def keys(cls: type, prefix: str = "") -> list[str]:
     found: list[str] = []
     for name, hint in get_type_hints(cls).items():
-        found += keys(hint, f"{prefix}{name}.") if is_dataclass(hint) else [f"{prefix}{name}"]
+        found += (
+            keys(hint, f"{prefix}{name}.") if isinstance(hint, type) and is_dataclass(hint) else [f"{prefix}{name}"]
+        )
     return found
 
 

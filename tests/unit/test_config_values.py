@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.load import ConfigError, read_yaml
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 from tests.limits import examples
 from trainer.config import read_training
 
@@ -56,7 +56,9 @@ def test_plain_words_of_a_file_are_texts_where_a_text_is_wanted(text: str, tmp_p
 
 @pytest.mark.parametrize("text", ["null", "None", "~"])
 def test_none_is_for_keys_that_may_have_none(text: str) -> None:
-    config = read_configuration([], ["DATASETS.ROOT", text, "POPE.TEST.PROMPT", text, "EVAL.LIMIT", text])[0]
+    config = read_configuration([], ["DATASETS.ROOT", text, "POPE.TEST.PROMPT", text, "EVAL.LIMIT", text], EvalConfig)[
+        0
+    ]
     assert [config.DATASETS.ROOT, config.sections["POPE"].TEST.PROMPT, config.EVAL.LIMIT] == [None, None, None]
     with pytest.raises(ConfigError, match="LLM.BITS: expected a whole number, got"):
         read_configuration([], ["LLM.BITS", text])
@@ -162,7 +164,7 @@ def test_merge_keys_and_aliases_are_written_out(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(
         "POPE: &p {TEST: &t {BATCH_SIZE_TOTAL: 3}}\nMME: {<<: *p}\nGQA: {TEST: {<<: *t, NUM_BEAMS: 2}}\n"
     )
-    sections = read_configuration([tmp_path / "x.yaml"], [])[0].sections
+    sections = read_configuration([tmp_path / "x.yaml"], [], EvalConfig)[0].sections
     tests = [sections[name].TEST for name in ("POPE", "MME", "GQA")]
     assert [(test.BATCH_SIZE_TOTAL, test.NUM_BEAMS) for test in tests] == [(3, None), (3, None), (3, 2)]
 
@@ -218,8 +220,8 @@ def test_what_is_printed_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
 
 def test_a_declaration_is_printed_and_read_back_with_its_section(tmp_path: Path) -> None:
     (tmp_path / "zoo.yaml").write_text("data: {file: zoo.jsonl}\nprompt: '{question}'\nscorer: yes_no\n")
-    config, catalog = read_configuration([tmp_path / "zoo.yaml"], ["ZOO.TEST.NUM_BEAMS", "2"])
+    config, catalog = read_configuration([tmp_path / "zoo.yaml"], ["ZOO.TEST.NUM_BEAMS", "2"], EvalConfig)
     (tmp_path / "printed.yaml").write_text(config.resolved_yaml)
-    again, same = read_configuration([tmp_path / "printed.yaml"], [])
+    again, same = read_configuration([tmp_path / "printed.yaml"], [], EvalConfig)
     assert (again.sections["ZOO"].TEST.NUM_BEAMS, again) == (2, config)
     assert same.benchmarks["zoo"].data == catalog.benchmarks["zoo"].data

@@ -17,7 +17,7 @@ from configs.load import REPOSITORY, ConfigError
 from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
 from pipeline.commands.cli import main
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 from pipeline.runtime.errors import RunError
 from trainer.cli import COMMANDS
 from trainer.config import read_training
@@ -72,13 +72,13 @@ SIZED = ("MME", "SCIENCEQA", "POPE", "MMBENCH", "MMVET", "AI2D", "HALLUSIONBENCH
 def released(tmp_path: Path) -> Path:
     file = tmp_path / "collavo_eval.yaml"
     dumper = yaml.SafeDumper
-    dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign, assignment]
+    dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
     file.write_text(yaml.dump(FILE, Dumper=dumper, sort_keys=False), encoding="utf-8")
     return file
 
 
 def test_its_file_is_read_and_one_line_names_what_does_nothing(released: Path) -> None:
-    config, catalog = read_configuration([released], [])
+    config, catalog = read_configuration([released], [], EvalConfig)
     (note,) = config.notes
     assert "\n" not in note
     for name in (
@@ -127,7 +127,7 @@ def test_unknown_keys_are_listed_at_once_with_lines_and_near_names(tmp_path: Pat
     "word", ["OPTIMIZER.LR", "MODEL.DECODER.TEST.PANOPTIC_ON", "GQA.TEST.TEMPERATURE", "VERBOSE", "FP16"]
 )
 def test_overrides_of_dead_keys_are_named(word: str) -> None:
-    (note,) = read_configuration([], [word, "1"])[0].notes
+    (note,) = read_configuration([], [word, "1"], EvalConfig)[0].notes
     assert note.startswith("--overrides: ")
     assert word.split(".")[-1] in note
 
@@ -196,7 +196,7 @@ def test_the_script_runs_as_it_is(
     words = words_of(command(dataset, pipeline, end, indent))
     assert (len(words) % 2 == 1) is not joined  # the option's name, and pairs
     file = REPOSITORY / "configs" / "collavo_eval.yaml" if own else released
-    config, catalog = read_configuration([file], words[1:])
+    config, catalog = read_configuration([file], words[1:], EvalConfig)
     assert [dataset, pipeline, True, "."] == [config.DATASETS.TEST, config.PIPELINE, config.WEIGHT, config.RESUME_FROM]
     assert {config.sections[name].TEST.BATCH_SIZE_TOTAL for name in SIZED} == {6}
     assert type(select_pipeline(config.PIPELINE, catalog.select(dataset)[0])).__name__.endswith(pipeline)

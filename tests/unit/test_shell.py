@@ -54,6 +54,7 @@ def test_unknown_options_and_extras_are_refused() -> None:
     assert (done.returncode, "no extra 'flashattn'" in done.stderr) == (2, True)
     done = bash(str(ROOT / "install"), "--extras", "detectron2")
     assert (done.returncode, "on no package index" in done.stderr) == (2, True)
+    assert "setuptools below 80" in done.stderr and "torchvision that belongs to the installed torch" in done.stderr
 
 
 @pytest.fixture

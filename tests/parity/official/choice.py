@@ -91,7 +91,7 @@ def seed(case: Case) -> Iterator[Row]:
 
 def _as_release(letters: Mapping[str, str], folder: Path) -> Path:
     """Right letters in the form of the release, with empty choices."""
-    records = []
+    records: list[dict[str, object]] = []
     for key, letter in letters.items():
         kind = "video" if key.startswith("v") else "image"
         records.append({"question_id": key, "data_id": key, "data_type": kind, "question": "?", "answer": letter})

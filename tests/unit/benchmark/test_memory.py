@@ -85,6 +85,7 @@ def test_live_bytes_are_those_that_are_held() -> None:
     assert live.peak == 800
 
 
+@pytest.mark.slow
 def test_step_two_fits_a_card_of_24_gb() -> None:
     items = count(CoLLaVOConfig(), rank=64, tokens=1536, labels=300)
     assert 17e9 < items[-1].bytes < CARD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ TEMPLATES = 81
 
 def test_passes_and_prompts_are_counted_and_maps_are_equal(tmp_path: Path) -> None:
     save_model(tmp_path, tiny_xdecoder())
-    settings = TINY | {"SHORT_SIDE": 32, "CLASSES": ["dog", "sky"]}
+    settings: dict[str, Any] = TINY | {"SHORT_SIDE": 32, "CLASSES": ["dog", "sky"]}
     config = SegmenterConfig(NAME="xdecoder", PATH=str(tmp_path), BATCH_SIZE=3, **settings)
     figures = measure(config, draw([(40, 60), (60, 40)], 7), CPU, repeat=1)
     assert figures.encoded == figures.prompts == 3 * TEMPLATES  # the background too

@@ -29,6 +29,7 @@ def test_the_plain_recipe_has_the_same_loss(kind: str) -> None:
     assert float(other) == pytest.approx(float(loss), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_both_train_on_as_many_conversations() -> None:
     results = plain(SIZE, WORK), ours(SIZE, WORK, 1), ours(SIZE, WORK, 2)
     counts = [result.conversations for result in results]

@@ -52,7 +52,8 @@ class OperatorCounter(TorchDispatchMode):
 def fake_elsewhere(model: torch.nn.Module) -> None:
     """Give every parameter and buffer fake storage on a device that is not there."""
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for store in stores:
             for name, tensor in store.items():
                 if tensor is not None:
                     fake = torch.empty(tensor.shape, dtype=torch.bfloat16, device=ELSEWHERE)
@@ -102,6 +103,7 @@ def test_a_step_takes_at_most_900_operators_at_32_layers() -> None:
     assert counter.counts["linear.default"] == 5 * LAYERS + 1, "every linear once, for all rows of the block"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crayon", [True, False])
 def test_nothing_is_left_on_the_cpu(crayon: bool) -> None:
     """Prefix, prompt's end and step on a pretended GPU: an operator that mixed devices, or read back, would raise."""

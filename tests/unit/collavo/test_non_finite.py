@@ -57,10 +57,11 @@ def overflow_on_bright(engine: Engine) -> None:
             for level in (DARK, BRIGHT)
         ]
         direction = features[1] - features[0]
-        first, last = model.projector[0], model.projector[-1]
-        first.weight[0] = 1e6 * direction
-        first.bias[0] = -1e6 * float(direction @ (features[0] + features[1]) / 2)
-        last.weight[:, 0] = 3e38
+        first, last = (model.projector.get_submodule(name) for name in ("0", "2"))
+        weight, bias, end = first.get_parameter("weight"), first.get_parameter("bias"), last.get_parameter("weight")
+        weight[0] = 1e6 * direction
+        bias[0] = -1e6 * float(direction @ (features[0] + features[1]) / 2)
+        end[:, 0] = 3e38
 
 
 @pytest.mark.parametrize("generation", SEARCHES)

@@ -121,7 +121,8 @@ def test_done_questions_change_no_more() -> None:
     model = Table(3, 4, 10_000)
     generation = Generation(num_beams=3, max_new_tokens=LONGEST, length_penalty=0.0)
     search = start_search(generation, [0, 1, 2, 3], [0, 1, 2, 3], torch.device("cpu"))
-    rows, order, kept = torch.full((12, 2), START), torch.arange(4), {}
+    rows, order = torch.full((12, 2), START), torch.arange(4)
+    kept: dict[int, Any] = {}
     logits = model.logits(order, rows[::3])[:, None]
     for _ in range(LONGEST):
         tokens, parents = search.advance(logits)

@@ -180,3 +180,20 @@ def test_every_declared_benchmark_names_units_and_groups() -> None:
             assert "a+b" in named
         if benchmark.scorer == "per_class":
             assert named == ("g", "dog")
+
+
+@pytest.mark.parametrize("sizes", [(5, 3, 2), (7, 2, 2, 1), (4, 4, 1)])
+def test_every_beginning_holds_every_group_in_proportion(sizes: tuple[int, ...]) -> None:
+    records = table([(name, "x", 1) for name, size in zip("abcd", sizes, strict=False) for _ in range(size)], 0)
+    for seed in range(12):
+        for limit in range(1, len(records)):
+            drawn = Counter(record.group for record in subsample(records, limit, seed, unit, groups))
+            for name, size in zip("abcd", sizes, strict=False):
+                assert abs(drawn[name] - limit * size / len(records)) < 1, (seed, limit, name)
+
+
+def test_the_first_unit_is_drawn_even_if_it_is_larger_than_the_limit() -> None:
+    records = table([("a", "x", 3), ("a", "x", 3)], 0)
+    for limit in (1, 2, 3):
+        part = subsample(records, limit, 0, unit, groups)
+        assert len(part) == 3 and len(set(map(unit, part))) == 1

@@ -10,6 +10,7 @@ import pytest
 
 from datasets.evaluation import choice, circular, exact_match, gqa, scienceqa
 from datasets.evaluation.base import Scorer
+from datasets.evaluation.judges.base import Unjudged
 from datasets.evaluation.predictions import join, unanswered, unknown
 from datasets.types import DataError, ImageFile, Metric, Record, Scored
 
@@ -91,7 +92,7 @@ def test_scienceqa_table_follows_the_paper() -> None:
 
 def passes(number: int, *texts: str | None, **meta: Any) -> list[tuple[Record, str | None]]:
     return [
-        (question(str(number + step * 1_000_000), question=number, **{"pass": step}, **meta), text)
+        (question(str(number + step * 1_000_000), **{"question": number, "pass": step, **meta}), text)
         for step, text in enumerate(texts)
     ]
 
@@ -149,3 +150,19 @@ def test_answers_are_joined_by_id_and_a_repeated_release_id_serves_both() -> Non
     assert [text for _, text in join(records, {"9": "b", "7": "a"})] == ["a", "b", "b"]
     assert [text for _, text in join(records, {"9": "b", "9#2": "c"})] == [None, "b", "c"]
     assert unknown(records, {"7": "a", "9": "b", "x": "c"}) == ["x"]
+
+
+def test_a_refusal_is_no_answer() -> None:
+    score = choice.score_with("mmbench", question("1"), "I can't process this file.")
+    assert (score.extracted, score.value, score.no_answer) == ("Z", 0.0, True)
+    assert not choice.score_with("mmbench", question("1"), "A").no_answer
+
+
+@pytest.mark.parametrize(("text", "unjudged"), [("some animal", True), ("A", False), ("", False), ("  ", False)])
+def test_a_judge_that_says_nothing_leaves_open_what_only_it_could_read(text: str, unjudged: bool) -> None:
+    record = question("1")
+    ruled = choice.score_with("mmbench", record, text)
+    found = choice.score_matched(record, text, {}, ruled)
+    assert isinstance(found, Unjudged) == unjudged
+    assert found == ruled or (unjudged and found.value is None)
+    assert choice.score_matched(record, text, {"verdict": "B"}, ruled).value == 1.0

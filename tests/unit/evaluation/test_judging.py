@@ -47,6 +47,7 @@ class Fixed:
     """A judge that says the same to everything, except to one part."""
 
     name = "fixed"
+    identity = "fixed"
     usage = Usage()
 
     def __init__(self, reply: str, silent: str = "") -> None:

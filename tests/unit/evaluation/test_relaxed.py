@@ -36,6 +36,8 @@ def record(target: object, name: str = "1", group: str = "") -> Record:
         ("", "0.1", 0),
         ("nan", "5", 0),
         ("inf", "5", 0),
+        ("Infinity", "infinity", 1),
+        ("NaN", "nan", 1),
         ("blue", ["red", "Blue"], 1),
     ],
 )

@@ -160,7 +160,7 @@ def test_scorers_at_fault(functions: dict[str, Any], fault: str, monkeypatch: py
 
 def test_figures_that_fail_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: BenchmarkPipeline, answers: Any) -> Any:
-        return {}["gone"]
+        raise KeyError("gone")
 
     monkeypatch.setattr(BenchmarkPipeline, "evaluate", broken)
     with pytest.raises(UnscorableError, match="cannot be scored by 'exact_match': its figures fail: KeyError: 'gone'"):

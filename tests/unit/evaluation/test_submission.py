@@ -35,14 +35,14 @@ def test_mmbench_submission_is_a_spreadsheet_of_all_passes(tmp_path: Path) -> No
         record = Record(id=key, image=None, fields={"question": "What?"}, target=None, meta=meta)
         scored.append(Scored(record=record, text=text, score=circular.CircularScorer().score(record, text)))
     path = write_submission(MMBENCH, scored, tmp_path)
-    rows = list(openpyxl.load_workbook(path).active.iter_rows(values_only=True))
+    rows = list(openpyxl.load_workbook(path).worksheets[0].iter_rows(values_only=True))
     assert rows == [
         ("index", "question", "A", "B", "C", "D", "prediction", "split"),
         (7, "What?", "None", "二", None, None, "B", "test"),
         (1000007, "What?", "None", "二", None, None, "=1+1", "test"),
         (2000007, "What?", "None", "二", None, None, "a \ntwo", "test"),
     ]
-    assert openpyxl.load_workbook(path).active["G3"].data_type == "s"
+    assert openpyxl.load_workbook(path).worksheets[0]["G3"].data_type == "s"
 
 
 def test_four_scorers_have_a_server() -> None:

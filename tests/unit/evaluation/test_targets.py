@@ -37,7 +37,7 @@ from datasets.types import ImageFile, Record
 from tests.limits import examples
 
 NAN = float("nan")
-ABSENT = (None, "", "  ", NAN, [], [None], [""], "[]")
+ABSENT: tuple[Any, ...] = (None, "", "  ", NAN, [], [None], [""], "[]")
 OPTIONS = {"A": "cat", "B": "dog", "D": "4", "E": "a"}
 PLACE = {"category": "VD", "subcategory": "ocr", "set_id": 3, "figure_id": 0, "question_id": 1.0, "visual_input": "1"}
 MULTI = {"question_type": "multi_choice", "answer_type": "text", "choices": "['red', 'blue', '[0, 2]']"}
@@ -80,11 +80,13 @@ def test_yes_and_no_in_every_usual_form(scorer: Scorer, meta: dict[str, Any]) ->
         "['yes']",
     ):
         assert prepared(scorer, said, **meta).target == "yes", said
-    for said in ("no", "No", "NO", "N", "False", False, 0, 0.0, "0", "否", ("no",), ["no", "no"]):
+    denials: tuple[Any, ...] = ("no", "No", "NO", "N", "False", False, 0, 0.0, "0", "否", ("no",), ["no", "no"])
+    for said in denials:
         assert prepared(scorer, said, **meta).target == "no", said
     for said in ABSENT:
         assert prepared(scorer, said, **meta).target is None, said
-    for said in ("maybe", 2, -1, "yes or no", "yes, it is", ["yes", "no"], {"answer": "yes"}, "A"):
+    neither: tuple[Any, ...] = ("maybe", 2, -1, "yes or no", "yes, it is", ["yes", "no"], {"answer": "yes"}, "A")
+    for said in neither:
         with pytest.raises(MalformedError, match="'answer' should be"):
             prepared(scorer, said, **meta)
 
@@ -103,7 +105,7 @@ def test_letters_in_every_usual_form(scorer: Scorer, meta: dict[str, Any]) -> No
         assert prepared(scorer, said, **meta, **CHOICES).target == "B", said
     for said in ABSENT:
         assert prepared(scorer, said, **meta, **CHOICES).target is None, said
-    for said, why in (
+    wrong: tuple[tuple[Any, str], ...] = (
         ("C", "none of the options"),
         ("F", "none of the options"),
         ("horse", "none of the options"),
@@ -113,10 +115,12 @@ def test_letters_in_every_usual_form(scorer: Scorer, meta: dict[str, Any]) -> No
         ("2", "may count"),
         (True, "none of the options"),
         (["A", "B"], "should be one of the options"),
-    ):
+    )
+    for said, why in wrong:
         with pytest.raises(MalformedError, match=why):
             prepared(scorer, said, **meta, **CHOICES)
-    for options in ({}, None, "", "A"):
+    none: tuple[Any, ...] = ({}, None, "", "A")
+    for options in none:
         with pytest.raises(MalformedError, match="has no options"):
             prepared(scorer, "B", **meta, **{**CHOICES, "options": options})
 

@@ -10,6 +10,7 @@ from datasets.evaluation.vqa_accuracy import (
     VqaAccuracyScorer,
     agreement,
     normalise,
+    without_punctuation,
 )
 from datasets.types import DataError, Record, Scored
 
@@ -67,3 +68,9 @@ def test_summary_counts_empty_texts_apart() -> None:
     ]
     metrics = {m.name: m for m in VqaAccuracyScorer().summarize(scored)}
     assert (metrics["accuracy"].value, metrics["no_answer"].value) == (0.5, 1)
+
+
+def test_a_thousands_comma_makes_every_mark_vanish() -> None:
+    """The official script's quirk; the comma itself is gone before where answers are compared."""
+    assert without_punctuation("12-mile") == "12 mile"
+    assert without_punctuation("1,000-mile") == "1000mile"

@@ -79,5 +79,5 @@ def test_the_build_of_torch_decides_which_versions_count(
     class Torch:
         locate_file = staticmethod(tmp_path.joinpath)
 
-    monkeypatch.setattr(about.metadata, "distribution", lambda name: Torch)
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Torch)
     assert about.tried_versions() == about.tried_versions(REQUIREMENTS / lock)

@@ -10,7 +10,7 @@ import yaml
 
 from configs.load import ConfigError
 from pipeline.catalog import load_catalog
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 
 DECLARATION = """\
 data: {reader: seed, root: Mine}
@@ -27,12 +27,12 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_a_declaration_among_the_configuration_files(tmp_path: Path) -> None:
     file = write(tmp_path, "mine.yaml", DECLARATION)
-    config, catalog = read_configuration([file, "configs/vl_test.yaml"], ["MINE.TEST.NUM_BEAMS", "1"])
+    config, catalog = read_configuration([file, "configs/vl_test.yaml"], ["MINE.TEST.NUM_BEAMS", "1"], EvalConfig)
     mine = catalog.select("mine")[0]
     assert (mine.name, mine.section, mine.scorer, mine.source) == ("mine", "MINE", "choice", str(file))
     assert (mine.num_beams, mine.max_new_tokens) == (1, 128)
     assert config.declared(mine).num_beams == 1
-    assert read_configuration([file], [])[0].declared(mine).num_beams == 3, "CoLLaVO's"
+    assert read_configuration([file], [], EvalConfig)[0].declared(mine).num_beams == 3, "CoLLaVO's"
     assert config.sections["POPE"].TEST.BATCH_SIZE_TOTAL == 24
 
 
@@ -40,11 +40,11 @@ def test_declarations_inside_a_configuration_and_below_its_base(tmp_path: Path) 
     write(tmp_path, "base.yaml", yaml.safe_dump({"BENCHMARKS": {"one": yaml.safe_load(DECLARATION)}, "NAME": "base"}))
     more = {"_BASE_": "base.yaml", "BENCHMARKS": {"my-two": yaml.safe_load(DECLARATION)}, "NAME": "above"}
     file = write(tmp_path, "more.yaml", yaml.safe_dump(more))
-    config, catalog = read_configuration([file], [])
+    config, catalog = read_configuration([file], [], EvalConfig)
     assert config.NAME == "above"
     assert catalog.select("one,my-two")[1].section == "MY_TWO"
     saved = write(tmp_path, "saved.yaml", config.resolved_yaml)
-    again, same = read_configuration([saved], [])
+    again, same = read_configuration([saved], [], EvalConfig)
     assert same.benchmarks["my-two"].data == catalog.benchmarks["my-two"].data
     assert again.resolved_yaml == config.resolved_yaml
 
@@ -79,8 +79,8 @@ def test_all_names_every_benchmark_of_the_model_once() -> None:
 
 
 def test_released_scoring_changes_only_what_the_release_did_otherwise() -> None:
-    config, catalog = read_configuration([], ["SCORING", "released"])
-    official, _ = read_configuration([], [])
+    config, catalog = read_configuration([], ["SCORING", "released"], EvalConfig)
+    official, _ = read_configuration([], [], EvalConfig)
     changed = {
         name: config.declared(benchmark).scoring["rule"]
         for name, benchmark in catalog.benchmarks.items()

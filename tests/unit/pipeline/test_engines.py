@@ -13,7 +13,7 @@ from assets.tiny.random_checkpoint import make_tiny
 from collavo.errors import CheckpointError
 from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 from pipeline.models.collavo import ConfiguredEngine
 from pipeline.models.map_cache import CachedSegmenter
 from pipeline.run.plan import run_plan
@@ -26,7 +26,7 @@ TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
 
 def engine_of(*overrides: object) -> ConfiguredEngine:
     words = ["LLM.BITS", "32", "LLM.DTYPE", "fp32", *map(str, overrides)]
-    config, _ = read_configuration([], words)
+    config, _ = read_configuration([], words, EvalConfig)
     return ConfiguredEngine(config, torch.device("cpu"))
 
 

@@ -228,6 +228,7 @@ def every_writer(folder: Path) -> int:
     return failed
 
 
+@pytest.mark.slow
 def test_every_writer_on_a_disk_that_takes_no_more(tmp_path: Path) -> None:
     script = "import sys; from tests.unit.pipeline.test_files import *; sys.exit(every_writer(Path(sys.argv[1])))"
     done = subprocess.run(

@@ -21,10 +21,8 @@ from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import WriteError
 from pipeline.runtime.lock import NAME, FolderLock, check_free, sole_use
 from tests.limits import LIMIT
-from tests.tiny_training import settings, tiny
+from tests.tiny_training import settings
 from trainer.cli import COMMANDS
-
-__all__ = ["tiny"]
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = "import sys, time; from pathlib import Path; from pipeline.runtime.lock import *; \

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.runtime import console as progress
 from pipeline.runtime.console import Progress, duration
 
 
@@ -14,7 +13,7 @@ def test_lengths_of_time_in_words() -> None:
 
 def test_plain_lines_at_growing_intervals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("pipeline.runtime.console.time.monotonic", lambda: clock[0])
     with Progress("toy", 100, shown=True) as bar:
         for _ in range(100):
             clock[0] += 1.0

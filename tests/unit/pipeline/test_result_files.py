@@ -120,6 +120,7 @@ def pope(version: str) -> tuple[list[Record], dict[str, str]]:
     return records_of("pope_test", folder, folders=["annotations"]), said
 
 
+@pytest.mark.slow
 def test_llavas_answers_to_pope(tmp_path: Path) -> None:
     """The published answers, 8,910 of them, in the older lists that they are to; and not in the newer ones."""
     records, said = pope("published_llava_v1.5_13b")
@@ -130,6 +131,7 @@ def test_llavas_answers_to_pope(tmp_path: Path) -> None:
         read_answers(newer, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [lmms_pope, vlmevalkit_pope])
 def test_pope_of_other_tools(tmp_path: Path, made: Made) -> None:
     records, _ = pope(".")

@@ -13,7 +13,7 @@ from pipeline.models.collavo import in_words
 from pipeline.results.join import _decisions, _open_decisions, compare, flat, nested
 from pipeline.results.report import csv_table, plain_table
 from pipeline.run.journal import Entry, answers_by_record
-from pipeline.run.questions import distinct_questions
+from pipeline.run.questions import QuestionKey, distinct_questions
 from pipeline.runtime.errors import RunError
 
 IMAGE = ImageFile(Path("/1.png"), "1.png")
@@ -26,7 +26,7 @@ def entry(question: str, text: str) -> Entry:
 
 
 def test_answers_reach_every_record_of_their_question() -> None:
-    answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
+    answers: dict[QuestionKey, Entry] = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
     joined = answers_by_record(RECORDS, QUESTIONS, answers)
     assert {name: found.text for name, found in joined.items()} == {
         str(n): "odd" if n % 2 else "even" for n in range(14)
@@ -41,7 +41,7 @@ def test_missing_answers_are_named_and_nothing_is_scored() -> None:
 def test_a_repeated_id_is_an_error() -> None:
     records = [*RECORDS[:2], RECORDS[0]]
     questions = distinct_questions((record, record.fields["question"]) for record in records)
-    answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
+    answers: dict[QuestionKey, Entry] = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
     with pytest.raises(RunError, match="3 records carry 2 distinct ids"):
         answers_by_record(records, questions, answers)
 

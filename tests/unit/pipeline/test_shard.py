@@ -120,3 +120,23 @@ def test_a_hint_is_where_batches_begin_and_no_more() -> None:
 def test_more_processes_than_questions_leaves_some_idle() -> None:
     shares = divide(distinct_questions([record(0, 0, 0), record(1, 1, 0)]), 4)
     assert sorted(map(len, shares)) == [0, 0, 1, 1]
+
+
+def test_large_images_go_to_the_process_that_has_least() -> None:
+    sizes = (4, 3, 3, 2, 2, 1, 1)
+    asked = [record(100 * image + n, image, n) for image, size in enumerate(sizes) for n in range(size)]
+    assert [len(share) for share in divide(distinct_questions(asked), 2)] == [8, 8]
+
+
+def test_an_image_with_more_than_a_share_is_cut_and_its_order_kept() -> None:
+    asked = [record(n, 0, n) for n in range(7)]
+    assert [[q.ids[0] for q in share] for share in divide(distinct_questions(asked), 2)] == [
+        ["r0", "r1", "r2", "r3"],
+        ["r4", "r5", "r6"],
+    ]
+
+
+def test_the_images_of_a_process_are_in_data_order() -> None:
+    asked = [record(10 * image + n, image, n) for image, size in enumerate((1, 2, 3)) for n in range(size)]
+    (share,) = divide(distinct_questions(asked), 1)
+    assert [question.ids[0] for question in share] == ["r0", "r10", "r11", "r20", "r21", "r22"]

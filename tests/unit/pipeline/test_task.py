@@ -30,7 +30,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def results(save: Path) -> dict[str, Any]:
-    return json.loads((save / "toy_test" / "results.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((save / "toy_test" / "results.json").read_text())
 
 
 def test_predictions_are_the_engines_replies_in_data_order(data: Path, tmp_path: Path) -> None:
@@ -377,6 +377,7 @@ def test_the_run_says_what_it_is_about_to_do(data: Path, tmp_path: Path, capsys:
     assert "predictions.jsonl" in shown.out and "even" in shown.out
 
 
+@pytest.mark.slow
 def test_offline_tracker(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ COLUMNS = "index\tquestion\tA\tB\tanswer"
 GOOD = [f"{n}\tQuestion {n}?\tone\ttwo\tA" for n in range(6)]
 
 
-def mmbench_table(root: Path, lines: list[str | bytes], end: bytes = b"\n") -> tuple[list[Record], list[BadRecord]]:
+def mmbench_table(root: Path, lines: Sequence[str | bytes], end: bytes = b"\n") -> tuple[list[Record], list[BadRecord]]:
     content = end.join(line if isinstance(line, bytes) else line.encode() for line in [COLUMNS, *lines])
     write(root, "MMBench/mmbench_dev_20230712.tsv", content + end)
     return read(mmbench.MmBenchReader, root)
@@ -441,7 +442,7 @@ def test_a_damaged_row_group_costs_its_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("raw", [b"NaN", b"1e999", b"9" * 400, b"9" * 5000, b'"x"', DEEP, b"true"])
 def test_numbers_of_coco_beyond_all_bounds(tmp_path: Path, raw: bytes) -> None:
     segment = {"id": 1, "category_id": 1, "area": 50, "bbox": [0, 0, 5, 5], "iscrowd": 0}
-    content = {
+    content: dict[str, Any] = {
         "categories": [{"id": 1, "name": "dog", "isthing": 1}],
         "images": [{"id": n, "file_name": f"{n}.jpg", "width": 10, "height": 10} for n in (1, 2, 3)],
         "annotations": [

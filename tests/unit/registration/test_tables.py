@@ -73,7 +73,7 @@ def put(root: Path, name: str, rows: Rows | bytes) -> Path:
     return path
 
 
-TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 QUESTION = TEXT.filter(lambda text: text.strip() != "")
 ROW = st.fixed_dictionaries(
     {

@@ -121,7 +121,7 @@ def test_broken_tables(tmp_path: Path, content: bytes, message: str) -> None:
         read(tmp_path)
 
 
-CELL = st.text(st.characters(exclude_characters="\r\0", exclude_categories=("Cs",)), max_size=20)
+CELL = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=20)
 
 
 @given(st.lists(st.tuples(CELL, st.binary(min_size=1, max_size=40)), min_size=1, max_size=6))

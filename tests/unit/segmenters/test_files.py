@@ -124,11 +124,14 @@ def test_what_the_hub_has_is_fetched(cache: Path, saved: Path, monkeypatch: pyte
 )
 def test_what_is_missing_is_named(settings: dict[str, Any], message: str, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    named = {key: v.format(empty=tmp_path / "empty") if isinstance(v, str) else v for key, v in settings.items()}
+    named: dict[str, Any] = {
+        key: v.format(empty=tmp_path / "empty") if isinstance(v, str) else v for key, v in settings.items()
+    }
     with pytest.raises(SegmenterError, match=message):
         check_segmenter(SegmenterConfig(**named))
 
 
+@pytest.mark.slow
 def test_checking_loads_no_torch_and_the_build_says_nothing_of_torchvision(saved: Path) -> None:
     program = (
         "import sys\n"

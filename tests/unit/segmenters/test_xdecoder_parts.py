@@ -131,13 +131,16 @@ def test_modulation_follows_the_formula() -> None:
     query, context, *gates = [[w * value + b for value in x.tolist()] for w, b in zip(weight, bias, strict=True)]
     total = [0.0] * 6
     for gate, side, convolution in zip(gates, (3, 5), layer.contexts, strict=False):
-        kernel = convolution.weight[0, 0, side // 2].tolist()  # only the middle row meets the image's one row
+        kernel = convolution.get_parameter("weight")[
+            0, 0, side // 2
+        ].tolist()  # only the middle row meets the image's one row
         padded = [0.0] * (side // 2) + context + [0.0] * (side // 2)
         context = [gelu(sum(k * padded[i + j] for j, k in enumerate(kernel))) for i in range(6)]
         total = [t + c * g for t, c, g in zip(total, context, gate, strict=True)]
     whole = gelu(sum(context) / 6)
     total = [(t + whole * g) / 3 for t, g in zip(total, gates[2], strict=True)]
     mix, output = layer.mix, layer.output
+    assert mix.bias is not None and output.bias is not None
     wanted = [
         (q * (mix.weight.item() * t + mix.bias.item())) * output.weight.item() + output.bias.item()
         for q, t in zip(query, total, strict=True)
@@ -155,7 +158,7 @@ def test_where_a_block_norms(depthwise: bool) -> None:
     if depthwise:
         for convolution in (block.local1, block.local2):
             nn.init.zeros_(convolution.weight)
-            nn.init.zeros_(convolution.bias)
+            nn.init.zeros_(convolution.get_parameter("bias"))
     normed = nn.functional.layer_norm(x, (6,))
     wanted = nn.functional.layer_norm(normed, (6,)) if depthwise else x
     torch.testing.assert_close(block(x), wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def targets() -> list[Target]:
     """Three images with two segments, none, and one."""
     maps = torch.zeros(3, 32, 32, dtype=torch.int32)
     maps[0, :16], maps[0, 20:, 5:9], maps[2, 3:20, 3:20] = 1, 2, 1
-    labels = ([2, 0], [], [1])
+    labels: tuple[list[int], ...] = ([2, 0], [], [1])
     return [
         Target(labels=torch.tensor(names, dtype=torch.int64), map=ids, seed=index)
         for index, (names, ids) in enumerate(zip(labels, maps, strict=True))
@@ -172,8 +173,9 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
 
 def test_the_image_query_is_not_taught_and_every_prediction_is() -> None:
     output = predictions(3, seeded(9))
-    Criterion(CONFIG)(output, targets(), num_images=3, num_masks=3).total(CONFIG).backward()  # type: ignore[no-untyped-call]
-    for one in (*output.auxiliary, output):
+    Criterion(CONFIG)(output, targets(), num_images=3, num_masks=3).total(CONFIG).backward()
+    taught: tuple[Any, ...] = (*output.auxiliary, output)
+    for one in taught:
         for tensor in (one.logits, one.masks):
             assert tensor.grad is not None
             assert not tensor.grad[:, -1].any()

@@ -111,6 +111,7 @@ def test_tokens_are_labelled_with_what_the_crayon_prompt_shows() -> None:
             assert (TEXTS[text] if text >= 0 else "") in {shape.text for shape in same}
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing() -> None:
     one, two = (draw(4, 300, 56, 4, workers) for workers in (1, 2))
     assert np.array_equal(one.images, two.images)

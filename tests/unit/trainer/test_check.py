@@ -13,11 +13,9 @@ import pytest
 from collavo.checkpoint.finetuned_checkpoint import State, write_state
 from configs.load import REPOSITORY
 from pipeline.commands.cli import main
-from tests.tiny_training import settings, tiny
+from tests.tiny_training import settings
 from trainer.cli import COMMANDS
 from trainer.config import read_training
-
-__all__ = ["tiny"]
 
 
 def check(capsys: pytest.CaptureFixture[str], *words: str, file: str = "collavo_tiny_train") -> tuple[int, str]:

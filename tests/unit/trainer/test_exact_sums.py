@@ -12,14 +12,15 @@ from torch import Tensor
 
 from assets.tiny.world import write_lessons
 from configs.load import REPOSITORY
-from tests.tiny_training import settings, tiny
+from tests.tiny_training import settings
 from trainer.config import read_training
 from trainer.loop import Totals
 from trainer.parallel.trainable import only
 from trainer.run import load_job
 from trainer.stages.base import Job
 
-__all__ = ["tiny"]
+pytestmark = pytest.mark.slow  # whole training runs
+
 CPU = torch.device("cpu")
 CUTS = [(1, 1), (1, 2), (2, 2), (7, 1)]
 """Processes, and samples at a time; seven processes have more than a batch of five has samples."""

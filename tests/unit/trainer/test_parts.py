@@ -97,7 +97,7 @@ def test_queries_that_do_not_act_change_nothing(tmp_path: Path) -> None:
     def logits(queries: str, numbering: torch.Tensor, **more: torch.Tensor | None) -> torch.Tensor:
         model.config.crayon_queries = queries
         inputs = {"pixel_values": pixels, "semantic": semantic, **more}
-        return model(input_ids=ids, numbering=numbering, **inputs).logits  # type: ignore[no-any-return]
+        return model(input_ids=ids, numbering=numbering, **inputs).logits
 
     assert not torch.equal(logits("both", numbers[0]), logits("both", numbers[1]))
     assert torch.equal(logits("semantic", numbers[0]), logits("semantic", numbers[1]))

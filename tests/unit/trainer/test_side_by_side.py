@@ -105,3 +105,12 @@ def test_what_is_seen(padding: int, shared: int, lengths: list[int]) -> None:
         assert seen[i].tolist() == expected
         before = sum(expected) - 1  # tokens that it sees before itself: its place, were they alone
         assert places[i] == (before if mine >= 0 else 0)
+
+
+def test_the_first_label_of_a_row_is_never_learned_and_not_counted(
+    parts: tuple[CoLLaVOForConditionalGeneration, CoLLaVOProcessor],
+) -> None:
+    one = Example(id="one", input_ids=[5, 6, 7], labels=[5, IGNORE_INDEX, 7])
+    two = Example(id="two", input_ids=[5, 6, 7], labels=[5, 6, 7])
+    assert (one.num_labels, two.num_labels) == (1, 2)
+    assert collate([one, two], parts[1]).num_labels == 3

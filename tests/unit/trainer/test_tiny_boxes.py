@@ -66,7 +66,7 @@ def test_one_head_sees_left_and_right_and_another_top_and_bottom() -> None:
     gather_numbers(model, NUMBERS, seed=0)
     row = a_row("Which object is in the box [0.10, 0.70, 0.30, 0.90]?\n")
     last = int(boxes_in(row.input_ids, NUMBERS).tokens[0])
-    with torch.inference_mode(), overhear(model.language_model.layers[0]) as heard:  # type: ignore[arg-type]
+    with torch.inference_mode(), overhear(model.language_model.layers[0]) as heard:
         features = torch.zeros(1, 64, config.text.hidden_size)
         model(input_ids=row.input_ids, position_ids=row.position_ids, image_features=features)
     shares = [_shares(heard.packed, config, row, group, last) for group in range(2)]

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from configs.load import REPOSITORY
 from pipeline.run.plan import make_session
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.session import AgreedError
-from tests.tiny_training import STEP, settings, tiny
+from tests.tiny_training import STEP, settings
 from trainer.check import evaluation_plan
 from trainer.config import TrainConfig, read_training
 from trainer.run import load_job, run_stage
 from trainer.stages.base import Job
 
-__all__ = ["tiny"]
+pytestmark = pytest.mark.slow  # whole training runs
+
 CPU = torch.device("cpu")
 Run = Callable[..., tuple[Path, Job, dict[str, Tensor]]]
 
@@ -119,7 +120,8 @@ def test_updates_are_those_of_a_plain_loop(run: Run, tiny: Path, tmp_path: Path)
     trained = [p for p in parameters if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=0.1)
     expected = []
-    for step, (batch,) in enumerate(job.data.batches(0, 6, 0, 1)):
+    batches: Iterator[tuple[Any]] = job.data.batches(0, 6, 0, 1)  # type: ignore[assignment]  # one microbatch each
+    for step, (batch,) in enumerate(batches):
         optimizer.param_groups[0]["lr"] = rate(step, 6, 3e-3, 1e-6, 2)
         inputs = {name: value for name, value in batch.inputs().items() if name != "labels"}
         length = batch.labels.shape[1]

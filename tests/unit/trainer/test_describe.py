@@ -1,0 +1,88 @@
+"""The tables of ``describe``: what they show, of which model, and what is said of what they cannot show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.load import REPOSITORY
+from pipeline.commands.cli import main
+from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
+from trainer.cli import COMMANDS
+
+BASE = str(REPOSITORY / "assets" / "tiny" / "base")
+
+
+def table(capsys: pytest.CaptureFixture[str], *overrides: str, options: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    code = main(["describe", *options, "--overrides", *overrides], COMMANDS)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def numbers(text: str, part: str) -> list[int]:
+    line = next(line for line in text.splitlines() if line.startswith(part))
+    return [int(cell.replace(",", "")) for cell in re.findall(r"\s([\d,]+)(?=\s|$)", line)]
+
+
+def test_columns_add_up_and_stages_train_what_they_train(capsys: pytest.CaptureFixture[str]) -> None:
+    shared = ("RESUME_FROM", BASE, "SEGMENTER.NAME", "none", "LORA.R", "4")
+    code, cpt, _ = table(capsys, *shared)
+    assert code == 0 and "adapter" not in cpt
+    _, cit, _ = table(capsys, *shared, "TRAIN.STAGE", "cit")
+    prompt = sum(numbers(cpt, part)[1] for part in ("crayon prompt, queries", "crayon prompt, PLoRA"))
+    assert numbers(cpt, "total")[1] == prompt > 0
+    adapters = sum(numbers(cit, f"adapter {name}")[0] for name in ("image_cit", "vl_cit"))
+    assert numbers(cit, "total")[1] == prompt + adapters
+    assert numbers(cit, "total")[0] == numbers(cpt, "total")[0] + adapters
+    for text in (cpt, cit):
+        parts = text.split("\n\n")[1].splitlines()[1:-1]
+        rows = [numbers(text, line.split("  ")[0]) for line in parts]
+        assert [sum(column) for column in zip(*rows, strict=True)] == numbers(text, "total")
+        assert "operators that are not counted: none" in text and "segmenter none: has no network" in text
+
+
+@pytest.mark.slow
+def test_an_xdecoder_is_described_and_its_settings_count(capsys: pytest.CaptureFixture[str]) -> None:
+    segmenter = ("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", str(REPOSITORY / "assets/tiny/segmenter"))
+    _, small, _ = table(capsys, "RESUME_FROM", BASE, *segmenter, "SEGMENTER.SHORT_SIDE", "64")
+    _, large, _ = table(capsys, "RESUME_FROM", BASE, *segmenter, "SEGMENTER.SHORT_SIDE", "128")
+    assert "an image of 64 x 64 pixels" in small and "an image of 128 x 128 pixels" in large
+    before, after = numbers(small, "backbone"), numbers(large, "backbone")
+    assert before[0] == after[0] and after[1] == 4 * before[1]  # convolutions and linears of every position
+
+
+def test_a_mask2former_is_counted_on_the_cpu_and_said_to_be_on_meta(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter = ("SEGMENTER.NAME", "mask2former", "SEGMENTER.PATH", str(save_tiny_mask2former(tmp_path)))
+    _, meta, _ = table(capsys, "RESUME_FROM", BASE, *segmenter)
+    assert "FLOPs are not counted" in meta and "--device cpu counts them" in meta
+    _, cpu, _ = table(capsys, "RESUME_FROM", BASE, *segmenter, options=("--device", "cpu"))
+    tables = [text[text.index("segmenter mask2former") :] for text in (meta, cpu)]
+    assert numbers(tables[0], "total") == numbers(tables[1], "total")[:1]
+    assert numbers(tables[1], "total")[1] > 0 and "operators that are not counted: none" in tables[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("SEGMENTER.NAME", "detectron2", "SEGMENTER.PATH", "x.pkl"), "not described: SEGMENTER.NAME detectron2"),
+        (("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", "gone.pt"), "not described: SEGMENTER.PATH: gone.pt"),
+        (("SEGMENTER.NAME", "mask2former", "SEGMENTER.PATH", "gone"), "not described: SEGMENTER.PATH: gone"),
+    ],
+)
+def test_a_segmenter_that_cannot_be_described_is_said_and_the_model_is_described(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said, _ = table(capsys, "RESUME_FROM", BASE, *words)
+    assert code == 0 and message in said and numbers(said, "total")
+
+
+def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, said = table(capsys, "RESUME_FROM", "nowhere")
+    assert (code, said) == (2, "error: RESUME_FROM: nowhere does not exist\n")
+    with pytest.raises(SystemExit):
+        table(capsys, options=("--text-tokens", "0"))
+    assert "'0' is no whole number from 1" in capsys.readouterr().err
