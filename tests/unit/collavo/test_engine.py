@@ -431,9 +431,10 @@ def test_prefixes_and_crayon_prompts_are_kept_within_bounds(engine: Engine, monk
     asked = [Query(image, question) for image in images(5) for question in QUESTIONS[:2]]
     expected = engine.answer(asked, FEW)
     engine.forget()
-    monkeypatch.setattr("collavo.engine.CRAYONS_KEPT", 2)
-    monkeypatch.setattr("collavo.engine.PREFIX_BYTES", 2 * engine._prefix_bytes(engine._prompt(0, asked[0]).stem))
+    monkeypatch.setattr("collavo.images.CRAYONS_KEPT", 2)
+    two = 2 * engine._prefix_bytes(engine._prompt(0, asked[0]).prefix_length)
+    monkeypatch.setattr(engine, "_memory_for_prefixes", lambda: two)
     windows = [{prompt.held for prompt in window} for window in engine._windows(asked)]
     assert [len(held) for held in windows] == [2, 2, 1]
     assert engine.answer(asked, FEW) == expected
-    assert len(engine._crayons) == 2
+    assert len(engine._images._crayons) == 2

@@ -129,11 +129,9 @@ def test_large_images_go_to_the_process_that_has_least() -> None:
 
 
 def test_an_image_with_more_than_a_share_is_cut_and_its_order_kept() -> None:
-    asked = [record(n, 0, n) for n in range(7)]
-    assert [[q.ids[0] for q in share] for share in divide(distinct_questions(asked), 2)] == [
-        ["r0", "r1", "r2", "r3"],
-        ["r4", "r5", "r6"],
-    ]
+    asked = [record(n, 0, n) for n in range(40)]
+    shares = [[q.ids[0] for q in share] for share in divide(distinct_questions(asked), 2)]
+    assert shares == [[f"r{n}" for n in range(20)], [f"r{n}" for n in range(20, 40)]]
 
 
 def test_the_images_of_a_process_are_in_data_order() -> None:
