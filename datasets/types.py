@@ -185,3 +185,20 @@ class Metric:
     low: float | None = None
     high: float | None = None
     kind: Literal["rate", "count", "score"] = "rate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unanswered(Score):
+    """The score of a record without a reply (an unreadable image, no prediction in a file).
+
+    Such a record is kept: some official rules count it as wrong, others leave it out, and the scorers know which.
+    """
+
+    value: None = None
+    extracted: str = ""
+    explanation: str = "no prediction"
+
+
+def unanswered(record: Record) -> Scored:
+    """What the aggregation of a scorer receives for a record without an answer."""
+    return Scored(record=record, text="", score=Unanswered())

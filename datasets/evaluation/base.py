@@ -15,9 +15,8 @@ from typing import ClassVar, TypeAlias
 from configs.common.words import shown
 
 from ..declaration import Benchmark
-from ..types import DataError, Metric, Record, Score, Scored
+from ..types import DataError, Metric, Record, Score, Scored, unanswered
 from .judges.base import Request
-from .predictions import unanswered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from configs.common.nested import flattened
 from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
 from datasets.evaluation import Evaluation, counted_as_wrong
-from datasets.evaluation.predictions import outcome
 from datasets.evaluation.statistics import rates
 from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
@@ -91,12 +90,12 @@ def predictions(answered: Answered) -> bytes:
 def counts(answered: Answered) -> dict[str, int]:
     """What was counted next to the scores.
 
-    ``records`` is ``scored + unscored + withheld + errors`` (see `datasets.evaluation.predictions.outcome`), and
+    ``records`` is ``scored + unscored + withheld + errors`` (see `datasets.evaluation.statistics.rates.outcome`), and
     ``answered`` the first three of them; ``bad_records`` could not be read and were never asked. ``no_answer`` and
     ``unfinished`` are replies, whatever became of them.
     """
     given = [scored for scored in answered.evaluation.scored if answered.entries[scored.record.id].error is None]
-    became = Counter(map(outcome, answered.evaluation.scored))
+    became = Counter(map(rates.outcome, answered.evaluation.scored))
     return {
         "records": len(answered.records),
         "answered": len(given),

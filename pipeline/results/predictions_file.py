@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.common.safe_json import parse_json, parse_json_lines
 from configs.common.words import did_you_mean, listed, shown
-from datasets.evaluation.predictions import join, unknown
 from datasets.types import DataError, Record
 
 from ..run.journal import Entry
@@ -17,6 +16,7 @@ from .reply_field import NAMES, candidates, no_replies, questions_of, reply_of
 from .report import PREDICTIONS
 from .result_files import mme_tool
 
+T = TypeVar("T")
 IDS = ("id", "question_id", "questionId", "pid", "index")
 """Names under which a file may give the id, in the order in which they are looked for."""
 SCORES = "score"
@@ -169,7 +169,7 @@ def entries_of(records: Sequence[Record], given: Mapping[str, Given], path: Path
         raise DataError(
             f"{path}: none of its ids ({listed(stray[:3])}) is one of the benchmark's, which are like {some}"
         )
-    pairs = list(join(records, given))
+    pairs = list(by_record(records, given))
     dropped = no_replies(((answer.fields, answer.asked, record) for record, answer in pairs if answer), path)
     return {record.id: _entry(record, answer, dropped) for record, answer in pairs}, stray
 
@@ -187,3 +187,21 @@ def _entry(record: Record, answer: Given | None, dropped: set[str]) -> Entry:
         finished=answer.finished,
         error=(answer.error or "no text in the file") if text is None else None,
     )
+
+
+def by_record(records: Sequence[Record], predictions: Mapping[str, T]) -> Iterator[tuple[Record, T | None]]:
+    """Pair every record with its answer, in the order of the records.
+
+    Args:
+        records: the benchmark.
+        predictions: id -> answer. Where a release repeats an id (``meta["release_id"]``), the answer serves all of its
+            records that have none of their own.
+    """
+    for record in records:
+        yield record, predictions.get(record.id, predictions.get(str(record.meta.get("release_id", record.id))))
+
+
+def unknown(records: Sequence[Record], predictions: Iterable[str]) -> list[str]:
+    """Ids of answers that no record has, in the order of the answers."""
+    known = {record.id for record in records} | {str(r.meta["release_id"]) for r in records if "release_id" in r.meta}
+    return [key for key in predictions if key not in known]

@@ -26,8 +26,7 @@ from PIL import Image
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
 from datasets.evaluation.judges.base import Verdicts
-from datasets.evaluation.predictions import unanswered
-from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
+from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored, unanswered
 from modeling.segmenters.none import NoSegmenter
 from pipeline.base import BenchmarkPipeline
 from pipeline.run import task

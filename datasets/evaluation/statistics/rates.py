@@ -12,12 +12,28 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ...types import Metric, Scored
-from ..predictions import Outcome, outcome
+from ...types import Metric, Scored, Unanswered
 from . import intervals
 from .intervals import Estimate
 
 Kind = Literal["rate", "score"]
+
+Outcome = Literal["scored", "unscored", "withheld", "error"]
+"""What became of a record: every one is exactly one of these, see `outcome`."""
+
+
+def outcome(scored: Scored) -> Outcome:
+    """What became of a record, in the one sense of all results, tables and messages.
+
+    Returns: ``scored``: it has a credit, also 0 for a reply that cannot be read (``no_answer``); ``unscored``: it has a
+        reply and a target, but nothing decided (a judge's verdict is missing or unreadable, or no judge was asked);
+        ``withheld``: the release does not tell its target; ``error``: it has no reply.
+    """
+    if isinstance(scored.score, Unanswered):
+        return "error"
+    if scored.score.value is not None:
+        return "scored"
+    return "withheld" if scored.record.target is None else "unscored"
 
 
 def metric(

@@ -11,8 +11,8 @@ import pytest
 from datasets.evaluation import choice, circular, exact_match, gqa, scienceqa
 from datasets.evaluation.base import Scorer
 from datasets.evaluation.judges.base import Unjudged
-from datasets.evaluation.predictions import join, unanswered, unknown
-from datasets.types import DataError, ImageFile, Metric, Record, Scored
+from datasets.types import DataError, ImageFile, Metric, Record, Scored, unanswered
+from pipeline.results.predictions_file import by_record, unknown
 
 PETS = {"A": "a dog", "B": "cat"}
 
@@ -147,8 +147,8 @@ def test_short_answers(form: Any, text: str, value: float) -> None:
 
 def test_answers_are_joined_by_id_and_a_repeated_release_id_serves_both() -> None:
     records = [question("7"), question("9", release_id="9"), question("9#2", release_id="9")]
-    assert [text for _, text in join(records, {"9": "b", "7": "a"})] == ["a", "b", "b"]
-    assert [text for _, text in join(records, {"9": "b", "9#2": "c"})] == [None, "b", "c"]
+    assert [text for _, text in by_record(records, {"9": "b", "7": "a"})] == ["a", "b", "b"]
+    assert [text for _, text in by_record(records, {"9": "b", "9#2": "c"})] == [None, "b", "c"]
     assert unknown(records, {"7": "a", "9": "b", "x": "c"}) == ["x"]
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from datasets.evaluation import choice, circular, graded, hallusion, mathvista, qbench
 from datasets.evaluation.base import JudgedScorer
-from datasets.evaluation.predictions import unanswered
-from datasets.types import DataError, ImageFile, Metric, Record, Score, Scored
+from datasets.types import DataError, ImageFile, Metric, Record, Score, Scored, unanswered
 
 
 def question(key: str, **meta: Any) -> Record:

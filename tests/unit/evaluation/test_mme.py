@@ -12,8 +12,7 @@ from datasets.evaluation.mme import (
     MmeScorer,
     first_four,
 )
-from datasets.evaluation.predictions import unanswered
-from datasets.types import Metric, Record, Scored
+from datasets.types import Metric, Record, Scored, unanswered
 
 
 @pytest.mark.parametrize(

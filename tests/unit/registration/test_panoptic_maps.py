@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from datasets.evaluation.panoptic_quality import Measured, PanopticQualityScorer
-from datasets.evaluation.predictions import unanswered
 from datasets.registration import load_records
-from datasets.types import DataError, Record, Scored
+from datasets.types import DataError, Record, Scored, unanswered
 from pipeline.catalog import load_catalog
 
 BENCHMARK = load_catalog().benchmarks["coco_panoptic_val"]
