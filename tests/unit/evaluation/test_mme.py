@@ -6,13 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.mme import (
-    COGNITION,
-    PERCEPTION,
-    MmeScorer,
-    first_four,
-)
+from datasets.evaluation.mme import MmeScorer, first_four
 from datasets.evaluation.predictions import unanswered
+from datasets.registration.mme import COGNITION, PERCEPTION
 from datasets.types import Metric, Record, Scored
 
 
