@@ -120,7 +120,7 @@ def llava_onevision() -> tuple[Any, Any]:
 def without_videos(kind: Any, images: Any, tok: Any, **more: Any) -> Any:
     """A processor without its processor of videos, whose place the class insists on."""
 
-    class Processor(kind):  # type: ignore[misc]
+    class Processor(kind):
         @classmethod
         def get_attributes(cls) -> list[str]:
             return ["image_processor", "tokenizer"]
@@ -193,12 +193,19 @@ def qwen(config: Any, model: Any, processor: Any, factor: int = 14, **vision: An
 
 
 def qwen2_vl() -> tuple[Any, Any]:
-    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "patch_size": 14, "mlp_ratio": 2}
+    vision: dict[str, Any] = {
+        "depth": 2,
+        "embed_dim": 16,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "patch_size": 14,
+        "mlp_ratio": 2,
+    }
     return qwen(t.Qwen2VLConfig, t.Qwen2VLForConditionalGeneration, t.Qwen2VLProcessor, **vision)
 
 
 def qwen2_5_vl() -> tuple[Any, Any]:
-    vision = {
+    vision: dict[str, Any] = {
         "depth": 2, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "patch_size": 14, "intermediate_size": 24,
         "window_size": 56, "fullatt_block_indexes": [1],
     }  # fmt: skip
@@ -206,7 +213,7 @@ def qwen2_5_vl() -> tuple[Any, Any]:
 
 
 def qwen3_vl() -> tuple[Any, Any]:
-    vision = {
+    vision: dict[str, Any] = {
         "depth": 2, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "patch_size": 16, "intermediate_size": 24,
         "num_position_embeddings": 64, "deepstack_visual_indexes": [0],
     }  # fmt: skip

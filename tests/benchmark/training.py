@@ -364,7 +364,7 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def peak(held: Trained, device: torch.device, run: Callable[[], None]) -> int:
+def peak(held: Trained, device: torch.device, run: Callable[[], object]) -> int:
     """Most bytes alive in a run beyond weights and optimizer state."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -47,7 +47,7 @@ def die_after(updates: int, seconds: float) -> None:
     """Die some while after the update begins that follows so many."""
     update, begun = trainer.loop.Loop._update, itertools.count()
 
-    def timed(self: trainer.loop.Loop, *args: Any) -> trainer.loop.Update:
+    def timed(self: trainer.loop.Loop, *args: Any) -> trainer.loop.Update | None:
         if next(begun) == updates:
             if not seconds:
                 die()

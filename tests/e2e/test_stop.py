@@ -14,9 +14,8 @@ import pytest
 from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import GIVEN, start
 from tests.limits import LIMIT, kill, wait_for
-from tests.tiny_training import settings, tiny
+from tests.tiny_training import settings
 
-__all__ = ["tiny"]
 STEPS = 3000
 """Many more than are made before the signal comes."""
 MORE = ("TRAIN.STEPS", STEPS, "TRAIN.SAVE_EVERY", STEPS, "TRAIN.BATCH_SIZE_TOTAL", 2)

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from assets.tiny.random_checkpoint import make_tiny
+from collavo.checkpoint.names import from_released, to_released
 from collavo.config import CoLLaVOConfig
 from collavo.engine import Engine, Generation, Query
 from collavo.load_collavo import load_engine, load_model
@@ -122,8 +123,8 @@ def golden_layer(data: dict[str, Tensor], folder: Path) -> PLoRALinear:
     scale = float(data["scale"]) if "scale" in data else settings["scale"]
     layer = PLoRALinear(width, len(data["w.Plora_main.weight"]), rank=rank, alpha=scale * rank).eval()
     prefix = "language_model.layers.0.attention.wqkv."
-    released = collavo_parity.to_released(prefix + "base.weight").removesuffix("Plora_main.weight")
-    names = {key: str(collavo_parity.from_released(released + key[2:])) for key in data if key.startswith("w.")}
+    released = to_released(prefix + "base.weight").removesuffix("Plora_main.weight")
+    names = {key: str(from_released(released + key[2:])) for key in data if key.startswith("w.")}
     layer.load_state_dict({name.removeprefix(prefix): data[key] for key, name in names.items()})
     return layer
 
@@ -375,7 +376,7 @@ def speed(device: torch.device, small: bool, bits: int) -> Found:
     """Answering at 7B with random weights: 18 questions an image, and long replies."""
     geometry = GEOMETRIES["tiny" if small else "7b"]
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    shared = {"repeats": 1, "device": device, "dtype": dtype, "bits": bits, "whole": True}
+    shared: dict[str, Any] = {"repeats": 1, "device": device, "dtype": dtype, "bits": bits, "whole": True}
     figures = {}
     for name, work in _work(small).items():
         plain = bits == 16 and name == "18 questions, 3 beams, 5 tokens"
@@ -409,7 +410,12 @@ def step2(device: torch.device, small: bool) -> Found:
 
 def _small_config() -> CoLLaVOConfig:
     """A model whose large linears have whole 4-bit blocks."""
-    text = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text: dict[str, Any] = {
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     text |= {"num_key_value_heads": 2, "vocab_size": 512, "embedding_rows": 513, "plora_rank": 64, "plora_alpha": 64.0}
     vision = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     return CoLLaVOConfig(

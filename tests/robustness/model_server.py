@@ -36,7 +36,7 @@ def error(status: int, headers: Mapping[str, str] = {}, **fields: Any) -> Reacti
 def text_and_images(body: Mapping[str, Any]) -> tuple[str, list[bytes]]:
     """The user's text and the bytes of the images of a request."""
     content = body["messages"][-1]["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     text = "".join(part["text"] for part in parts if part["type"] == "text")
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     return text, [base64.b64decode(url.partition(",")[2]) for url in urls]

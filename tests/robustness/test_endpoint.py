@@ -21,7 +21,7 @@ from datasets.evaluation.judges.connection import wait_of
 from datasets.types import ImageFile
 from modeling.segmenters.base import DecodedImage
 from pipeline.base import NoReply
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 from pipeline.models.endpoint import EndpointEngine, Gate, check
 from pipeline.models.images import data_url, read_images
 from pipeline.run.questions import Question
@@ -41,7 +41,7 @@ def server() -> Iterator[Server]:
 
 def engine_of(server: Server, *settings: Any, pauses: list[float] | None = None) -> EndpointEngine:
     words = ["MODEL.NAME", "endpoint", "MODEL.PATH", "m", "MODEL.BASE_URL", server.url, "MODEL.BACKOFF", "0"]
-    config, _ = read_configuration([], [*words, *map(str, settings)])
+    config, _ = read_configuration([], [*words, *map(str, settings)], EvalConfig)
     waits: list[float] = [] if pauses is None else pauses
     return EndpointEngine(config.MODEL, config.profile, {"OPENAI_API_KEY": KEY}, pause=waits.append)
 
@@ -164,7 +164,7 @@ def test_it_is_waited_as_long_as_the_server_wants(server: Server) -> None:
 
 
 def test_settings_that_a_model_does_not_take_are_left_out(server: Server) -> None:
-    unsupported = {"code": "unsupported_parameter"}
+    unsupported: dict[str, Any] = {"code": "unsupported_parameter"}
     server.reactions = [
         error(400, param="max_tokens", **unsupported),
         error(400, param="temperature", code="unsupported_value"),
@@ -268,7 +268,7 @@ def test_a_damaged_image_is_never_sent(server: Server, tmp_path: Path) -> None:
 def test_a_refused_key_ends_the_run_and_is_never_said(server: Server, tmp_path: Path) -> None:
     server.reactions = [answers_by_digest, error(401, message=f"bad key {KEY}")]
     engine = engine_of(server, "MODEL.CONCURRENCY", 1)
-    got = []
+    got: list[tuple[int, Reply | NoReply, float]] = []
     with pytest.raises(RunError) as raised:
         got.extend(engine.answer_each(questions(tmp_path, 3, 1), GREEDY))
     assert [isinstance(reply, Reply) for _, reply, _ in got] == [True, False]
@@ -280,7 +280,7 @@ def test_max_cost_ends_the_run_and_keeps_what_was_answered(server: Server, tmp_p
     server.reactions = [answers_by_digest]  # 100 tokens in, 2 out: 0.000104 dollars
     prices = ("MODEL.PRICE_INPUT", 1, "MODEL.PRICE_OUTPUT", 2, "MODEL.MAX_COST", 0.0005, "MODEL.CONCURRENCY", 2)
     engine = engine_of(server, *prices)
-    got = []
+    got: list[tuple[int, Reply | NoReply, float]] = []
     with pytest.raises(RunError, match="MAX_COST is reached: 4 replies, 400 tokens in, 8 out, 0.0004 US dollars"):
         got.extend(engine.answer_each(questions(tmp_path, 20, 1), GREEDY))
     assert len(got) == len(server.seen) == 4
@@ -323,7 +323,7 @@ def test_concurrency_grows_and_is_halved_once_for_all_that_were_under_way() -> N
 )
 def test_settings_that_cannot_be(settings: tuple[str, ...], message: str) -> None:
     with pytest.raises((ConfigError, JudgeError), match=message):
-        config, _ = read_configuration([], ["MODEL.NAME", "endpoint", "MODEL.PATH", "m", *settings])
+        config, _ = read_configuration([], ["MODEL.NAME", "endpoint", "MODEL.PATH", "m", *settings], EvalConfig)
         check(config, {})
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from PIL import Image
@@ -16,8 +16,8 @@ from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import parse
 from pipeline.commands.cli import main
 from pipeline.run.plan import run_plan
-from pipeline.run.task import Task, _Found, load_tasks
-from pipeline.runtime.session import RunOptions
+from pipeline.run.task import Task, load_tasks
+from pipeline.runtime.session import RunOptions, Session
 from tests.robustness.toy import ToyEngine, ToySource, make_plan
 
 
@@ -139,21 +139,46 @@ def test_boxes_need_no_columns_of_width_and_height(here: Path) -> None:
     assert "has no width and height" in found["bad_records"][0]["reason"]
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOfTwo(Session):
+    """A process of two, each on a machine of its own, that run one after the other, the main one first.
+
+    Attributes:
+        mains: values of the main process in the order of the calls: it adds them, the other one takes them out.
+    """
+
+    mains: list[Any]
+
+    def gather(self, value: T) -> list[T]:
+        """The main process sees another that reads for itself and finds nothing amiss."""
+        if not self.is_main:
+            return [self.mains.pop(0), value]
+        self.mains.append(value)
+        other: Any = {int: 1, str: "", tuple: ({}, {})}.get(type(value))
+        return [value, other]
+
+
 def test_what_the_main_process_cannot_score_is_left_out_everywhere(here: Path) -> None:
     rows = [{"A": "u", "F": "v", "answer": "A"}, {"A": "u", "F": "v", "answer": "F"}]  # the rule reads A to E
     task = Task(pipeline=BenchmarkPipeline(table("kit", rows, "scienceqa")), batch_size_total=2, folder=here / "out")
-    shares: list[Any] = []
-    for rank in (0, 1):
-
-        def agree(prepare: Any, rank: int = rank) -> list[Any]:
-            own = prepare()
-            shares.append(own)
-            return [shares[0], own if rank else _Found({}, {})]
-
-        session = SimpleNamespace(agree=agree, is_main=rank == 0, roots=[here / "data"], options=RunOptions())
-        (loaded,), missing = load_tasks([task], session)  # type: ignore[arg-type]
+    mains: list[Any] = []
+    for rank in (0, 1):  # one after the other, on two machines
+        session = OneOfTwo(
+            accelerator=SimpleNamespace(process_index=rank, num_processes=2, local_process_index=0),
+            options=RunOptions(),
+            roots=[here / "data"],
+            devices=["cpu", "cpu"],
+            about={},
+            config_yaml="",
+            mains=mains,
+        )
+        (loaded,), missing = load_tasks([task], session)
         assert ([record.id for record in loaded.records], missing) == (["0"], {})
         assert [item.reason for item in loaded.bad] == ["its own answer 'F' gets 0 by the rule, where the most is 1"]
+    assert mains == []
 
 
 def test_strict_ends_at_a_record_that_cannot_be_scored(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from collavo.adapters import IMAGE_CIT, VL_CIT
-from collavo.model import IGNORE_INDEX
+from collavo.training_inputs import IGNORE_INDEX
 from tests.benchmark.training import PlainCrayon, Size, Work, ours, padded_right, plain, set_up, sources
 from trainer.data.batches import collate
 from trainer.data.loader import Preparation

@@ -143,7 +143,12 @@ def test_a_block_holds_no_more_questions_than_asked_for(checkpoint: Path, monkey
     engine = new_engine(checkpoint, most_questions=2)
     sizes: list[int] = []
     inner = engine._answer_block
-    monkeypatch.setattr(engine, "_answer_block", lambda block, how: sizes.append(len(block)) or inner(block, how))
+
+    def counted(block: Any, how: Generation) -> Any:
+        sizes.append(len(block))
+        return inner(block, how)
+
+    monkeypatch.setattr(engine, "_answer_block", counted)
     engine.answer(queries(), GENERATION)
     assert max(sizes) == 2
     assert sum(sizes) == len(queries())

@@ -86,7 +86,8 @@ def tensors_of(decoder: BlockDecoder) -> dict[str, Tensor]:
     """All tensors that a decoder keeps, by name."""
     owners = {"decoder": decoder, "search": decoder.search, "cache": decoder.cache}
     kept = {f"{owner}.{name}": v for owner, o in owners.items() for name, v in vars(o).items() if isinstance(v, Tensor)}
-    out, lse = decoder.cache._buffers or ()
+    assert decoder.cache._buffers is not None
+    out, lse = decoder.cache._buffers
     return {**kept, "cache.out": out, "cache.lse": lse}
 
 

@@ -263,7 +263,12 @@ def test_what_is_kept_of_images_does_not_grow(engine: Engine, monkeypatch: pytes
 def test_an_image_is_hashed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
     real = hashlib.sha256
-    monkeypatch.setattr("modeling.segmenters.base.hashlib.sha256", lambda *given: hashed.append(1) or real(*given))
+
+    def counted(*given: Any) -> Any:
+        hashed.append(1)
+        return real(*given)
+
+    monkeypatch.setattr("modeling.segmenters.base.hashlib.sha256", counted)
     image, generation = images(1)[0], Generation(num_beams=1, max_new_tokens=1)
     for _ in range(2):
         engine.answer([Query(image, f"Is there a {n}?") for n in range(20)], generation)
@@ -432,8 +437,8 @@ def test_prefixes_and_crayon_prompts_are_kept_within_bounds(engine: Engine, monk
     expected = engine.answer(asked, FEW)
     engine.forget()
     monkeypatch.setattr("collavo.images.CRAYONS_KEPT", 2)
-    two = 2 * engine._prefix_bytes(engine._prompt(0, asked[0]).prefix_length)
-    monkeypatch.setattr(engine, "_memory_for_prefixes", lambda: two)
+    room = 2 * engine._prefix_bytes(engine._prompt(0, asked[0]).prefix_length)
+    monkeypatch.setattr(engine, "_memory_for_prefixes", lambda: room)
     windows = [{prompt.held for prompt in window} for window in engine._windows(asked)]
     assert [len(held) for held in windows] == [2, 2, 1]
     assert engine.answer(asked, FEW) == expected

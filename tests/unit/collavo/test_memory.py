@@ -37,8 +37,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def counted(model: CoLLaVOForConditionalGeneration, device: str, questions: int, tokens: int = 5) -> Memory:
     generation = Generation(num_beams=3, max_new_tokens=tokens)
-    settings = {"bits": 4, "kept": NOT_QUANTISED, "device": device, "generation": generation}
-    return count_memory(model, dtype=torch.bfloat16, questions=questions, **settings)
+    return count_memory(
+        model,
+        dtype=torch.bfloat16,
+        questions=questions,
+        bits=4,
+        kept=NOT_QUANTISED,
+        device=device,
+        generation=generation,
+    )
 
 
 def test_full_size_in_4_bits_fits_9_gb(full_size: CoLLaVOForConditionalGeneration) -> None:

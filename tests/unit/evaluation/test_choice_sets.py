@@ -161,8 +161,8 @@ def test_a_refusal_is_no_answer() -> None:
 @pytest.mark.parametrize(("text", "unjudged"), [("some animal", True), ("A", False), ("", False), ("  ", False)])
 def test_a_judge_that_says_nothing_leaves_open_what_only_it_could_read(text: str, unjudged: bool) -> None:
     record = question("1")
-    ruled = choice.score_with("mmbench", record, text)
-    found = choice.score_matched(record, text, {}, ruled)
+    scorer = choice.ChoiceScorer(rule="mmbench")
+    ruled, found = scorer.score(record, text), scorer.judged(record, text, {})
     assert isinstance(found, Unjudged) == unjudged
     assert found == ruled or (unjudged and found.value is None)
-    assert choice.score_matched(record, text, {"verdict": "B"}, ruled).value == 1.0
+    assert scorer.judged(record, text, {"verdict": "B"}).value == 1.0

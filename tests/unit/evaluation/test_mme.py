@@ -6,12 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.mme import (
-    COGNITION,
-    PERCEPTION,
-    MmeScorer,
-    first_four,
-)
+from datasets.evaluation.mme import MmeScorer, first_four
+from datasets.registration.mme import COGNITION, PERCEPTION
 from datasets.types import Metric, Record, Scored, unanswered
 
 

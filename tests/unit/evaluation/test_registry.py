@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -131,7 +132,7 @@ def test_every_class_of_the_packages_is_registered() -> None:
         for info in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{info.name}")
     found = {kind for base in (Scorer, Reader) for kind in _below(base) if kind.__module__.startswith("datasets.")}
-    abstract = {kind for kind in found if kind.__abstractmethods__}
+    abstract = {kind for kind in found if inspect.isabstract(kind)}
     assert found - abstract == {*SCORERS.values(), *READERS.values()} - {LengthScorer, WordsReader}
     assert {kind.__name__ for kind in abstract} == {"JudgedScorer", "LetterScorer"}
     assert [list(table) for table in (SCORERS, READERS)] == [
@@ -140,7 +141,7 @@ def test_every_class_of_the_packages_is_registered() -> None:
     assert all(kind.offline is not None for kind in SCORERS.values() if issubclass(kind, JudgedScorer))
 
 
-def _below(kind: type) -> Iterator[type]:
+def _below(kind: type[Any]) -> Iterator[type[Any]]:
     for below in kind.__subclasses__():
         yield below
         yield from _below(below)

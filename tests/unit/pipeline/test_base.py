@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import datasets.evaluation as evaluation
+from datasets.declaration import Benchmark
+from datasets.evaluation.base import Scorer
+from datasets.evaluation.registry import scorer_of
 from datasets.evaluation.scorable import check_scoring
 from datasets.types import DataError, Record, Score
 from pipeline.base import BenchmarkPipeline
@@ -58,8 +60,12 @@ def test_an_own_score_counts_with_a_judges_verdicts() -> None:
 
 def test_a_scorer_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lookups: list[str] = []
-    look_up = evaluation.scorer_of
-    monkeypatch.setattr(evaluation, "scorer_of", lambda given: lookups.append(given.scorer) or look_up(given))
+
+    def counted(given: Benchmark) -> Scorer:
+        lookups.append(given.scorer)
+        return scorer_of(given)
+
+    monkeypatch.setattr("datasets.evaluation.scorer_of", counted)
     pipeline = BenchmarkPipeline(DECLARATION)
     for _ in range(3):
         values(pipeline)

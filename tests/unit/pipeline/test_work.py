@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,11 @@ def test_any_order_of_steps_hands_out_every_question_once(
     shares = divide(everything, world)
     expected: dict[int, int] = {rank: len(shares[rank]) for rank in range(world)}
     got: dict[int, list[str]] = {rank: [] for rank in range(world)}
-    running = {
-        rank: iter(WorkQueue(shares, rank, range(world), claims, lambda n, r=rank: expected.update({r: n})))
-        for rank in range(world)
-    }
+
+    def asked(rank: int) -> Iterator[Question]:
+        return iter(WorkQueue(shares, rank, range(world), claims, lambda n: expected.update({rank: n})))
+
+    running = {rank: asked(rank) for rank in range(world)}
     while running:
         rank = data.draw(st.sampled_from(sorted(running)))
         for _ in range(data.draw(st.integers(1, 40))):  # one process may be much faster than the others

@@ -8,7 +8,7 @@ import pytest
 
 from datasets.registration import load_records
 from pipeline.catalog import load_catalog
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 
 from .test_mme_files import release
 from .test_questions_in_json import ROSETTA, gqa_question, problem, seed_file, seed_question, text_question, write
@@ -50,5 +50,5 @@ def test_prompt_and_generation(dataset: str, roots: list[Path]) -> None:
     records, bad = load_records(benchmark, roots)
     assert bad == []
     assert benchmark.render(records[0].fields) == PROMPTS[dataset]
-    declared = read_configuration([], [])[0].declared(benchmark)
+    declared = read_configuration([], [], EvalConfig)[0].declared(benchmark)
     assert (declared.num_beams, declared.max_new_tokens) == BEAMS_AND_TOKENS[dataset]

@@ -18,7 +18,7 @@ from datasets.registration import ai2d, hallusionbench, load_records, mathvista,
 from datasets.registration.base import Reader
 from datasets.types import BadRecord, DataError, ImageFile, Record
 from pipeline.catalog import load_catalog
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 from tests.limits import examples
 
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -259,7 +259,7 @@ def test_declared_prompts(dataset: str, tmp_path: Path) -> None:
     benchmark = load_catalog().benchmarks[dataset]
     records, _ = load_records(benchmark, [tmp_path])
     assert benchmark.render(records[0].fields) == PROMPTS[dataset]
-    declared = read_configuration([], [])[0].declared(benchmark)
+    declared = read_configuration([], [], EvalConfig)[0].declared(benchmark)
     assert (declared.num_beams, declared.max_new_tokens) == (3, 128)
 
 

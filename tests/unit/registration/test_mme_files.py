@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.evaluation.mme import COGNITION, PERCEPTION
 from datasets.registration import mme
+from datasets.registration.mme import COGNITION, PERCEPTION
 from datasets.types import BadRecord, DataError, ImageFile, Record
 
 ROOT = "MME_Benchmark_release_version"

@@ -22,15 +22,16 @@ from collavo.trainable_parts import PARTS, is_crayon
 from configs.load import ConfigError
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.session import AgreedError
-from tests.tiny_training import STEP, tiny
+from tests.tiny_training import STEP
 from tests.unit.trainer.test_updates import Run, configured, files, losses, run
 from trainer.check import check
 from trainer.config import read_training
-from trainer.data.batches import collate
+from trainer.data.batches import Batch, collate
+from trainer.held_out import validate
 from trainer.loop import Totals
 from trainer.run import _go_on, load_job
 
-__all__ = ["run", "tiny"]
+__all__ = ["run"]
 CIT = ("TRAIN.STAGE", "cit")
 CPU = torch.device("cpu")
 WORLD_WITH_DROPOUT = 3
@@ -83,10 +84,9 @@ def test_the_best_checkpoint_stays_and_patience_ends(run: Run, monkeypatch: pyte
     import trainer.run as module
 
     values = iter([5.0, 3.0, 4.0, 6.0, 2.0])
-    whole = module.validate
 
     def validated(*args: Any) -> Any:
-        found = whole(*args)
+        found = validate(*args)
         return type(found)(step=found.step, loss=next(values), sources=found.sources, labels=found.labels)
 
     monkeypatch.setattr(module, "validate", validated)
@@ -186,6 +186,7 @@ def test_packed_rows_have_the_loss_and_gradient_of_separate_ones(
         gradients = []
         for step in range(3):
             (batch,) = next(iter(job.data.batches(step, step + 1, 0, 1)))
+            assert isinstance(batch, Batch)
             job.model.zero_grad(set_to_none=True)
             totals = Totals(samples=len(batch.ids), labels=batch.num_labels)
             loss, by_source = batch.losses(job.model, totals)

@@ -51,7 +51,8 @@ class Numbers:
         return self
 
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
-        parts = {n: ((model.weight - torch.tensor(v)) ** 2).sum() / totals.labels for n, v in self.values.items()}
+        weight = model.get_parameter("weight")
+        parts = {n: ((weight - torch.tensor(v)) ** 2).sum() / totals.labels for n, v in self.values.items()}
         return sum(parts.values(), torch.zeros(())), parts
 
 

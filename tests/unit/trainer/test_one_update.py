@@ -13,10 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from trainer.config import SHARED
 from trainer.loop import Loop, LoopSettings, NonFiniteError, Totals, Update
 from trainer.optimizer import FACTOR, FROZEN, FrozenAwareAdamW
 from trainer.parallel.placement import Whole
-from trainer.parallel.trainable import SHARED, groups, only
+from trainer.parallel.trainable import groups, only
 
 CPU = torch.device("cpu")
 

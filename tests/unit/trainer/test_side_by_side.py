@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from assets.tiny.random_checkpoint import make_tiny
 from collavo.crayon import CrayonPrompt, object_list
 from collavo.load_collavo import load_model
-from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration
+from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
-from collavo.training_inputs import training_inputs
+from collavo.training_inputs import IGNORE_INDEX, training_inputs
 from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
 from trainer.data.batches import Batch, Example, collate, positions_within, seen_within

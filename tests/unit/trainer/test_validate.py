@@ -13,10 +13,9 @@ import pytest
 from configs.load import REPOSITORY
 from pipeline.commands.cli import main
 from tests.limits import LIMIT
-from tests.tiny_training import settings, tiny
+from tests.tiny_training import settings
 from trainer.cli import COMMANDS
 
-__all__ = ["tiny"]
 GIVEN = ["validate", "train", "--conf_files", str(REPOSITORY / "configs" / "collavo_tiny_train.yaml"), "--overrides"]
 
 

@@ -13,7 +13,7 @@ from datasets.image import decode
 from datasets.types import DataError, ImageFile, ImageGroup, Record
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 from pipeline.models import profile as profiles
 from pipeline.models.profile import load_profile, profile_names, profile_of_config, published_rows
 
@@ -50,7 +50,7 @@ def test_override_then_profile_then_declaration() -> None:
     pope = load_catalog().benchmarks["pope_test"]
 
     def beams(*words: str) -> tuple[int, int]:
-        config, _ = read_configuration([], list(words))
+        config, _ = read_configuration([], list(words), EvalConfig)
         declared = config.declared(pope)
         return declared.num_beams, declared.max_new_tokens
 
@@ -69,7 +69,7 @@ def test_boxes_and_prompts_are_the_models() -> None:
     refcoco = load_catalog().benchmarks["refcoco"]
 
     def declared(*words: str) -> tuple[dict[str, object], str]:
-        found = read_configuration([], ["MODEL.NAME", "hf", "MODEL.PROFILE", *words])[0].declared(refcoco)
+        found = read_configuration([], ["MODEL.NAME", "hf", "MODEL.PROFILE", *words], EvalConfig)[0].declared(refcoco)
         return dict(found.scoring), found.prompt
 
     assert declared("qwen2-vl") == ({"scale": 1000.0}, refcoco.prompt)
@@ -82,7 +82,7 @@ def test_boxes_and_prompts_are_the_models() -> None:
 
 def test_resume_from_is_another_name() -> None:
     for key in ("MODEL.PATH", "RESUME_FROM"):
-        config, _ = read_configuration([], [key, "somewhere"])
+        config, _ = read_configuration([], [key, "somewhere"], EvalConfig)
         assert config.MODEL.PATH == config.RESUME_FROM == "somewhere"
     assert read_configuration([], ["MODEL.PATH", "a/b", "RESUME_FROM", "a//b/"])[0].MODEL.PATH == "a/b"
     with pytest.raises(ConfigError, match="two names for one setting"):
@@ -98,10 +98,10 @@ def test_a_new_family_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "config.json").write_text('{"model_type": "novel"}')
-    config, _ = read_configuration([], ["MODEL.NAME", "hf", "MODEL.PATH", str(checkpoint)])
+    config, _ = read_configuration([], ["MODEL.NAME", "hf", "MODEL.PATH", str(checkpoint)], EvalConfig)
     assert (config.profile.name, config.profile.guessed) == ("novel", False)
     (checkpoint / "config.json").write_text('{"model_type": "unheard_of"}')
-    config, _ = read_configuration([], ["MODEL.NAME", "hf", "MODEL.PATH", str(checkpoint)])
+    config, _ = read_configuration([], ["MODEL.NAME", "hf", "MODEL.PATH", str(checkpoint)], EvalConfig)
     assert (config.profile.name, config.profile.guessed) == ("default", True)
     assert "a default, since nothing says which model this is" in config.profile.described()
 
@@ -129,7 +129,7 @@ def test_options_in_the_models_own_wording() -> None:
     seed = load_catalog().benchmarks["seed"]
     fields = {"question": "What?", "options": "A. x\nB. y"}
     record = Record(id="1", image=None, fields=fields, target="A", meta={"options": {"A": "x", "B": "y"}})
-    config, _ = read_configuration([], ["MODEL.SETTINGS", "{prompt: {options: '({letter}) {text}'}}"])
+    config, _ = read_configuration([], ["MODEL.SETTINGS", "{prompt: {options: '({letter}) {text}'}}"], EvalConfig)
     plain, worded = (BenchmarkPipeline(one).prompt(record) for one in (seed, config.declared(seed)))
     assert "A. x\nB. y" in plain
     assert worded == plain.replace("A. x\nB. y", "(A) x\n(B) y")
