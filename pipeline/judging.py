@@ -40,6 +40,7 @@ class Judgement:
         failed: requests that have no verdict, with the reason.
         asked_on: date, ISO; "" if none was asked.
         judge: whose verdicts they are, see ``pipeline/kept.py``; "" where the rules alone decided.
+        said: every verdict, with the judge's words where they are known.
     """
 
     decided_by: str = ""
@@ -47,6 +48,7 @@ class Judgement:
     failed: Sequence[Verdict] = ()
     asked_on: str = ""
     judge: str = ""
+    said: Sequence[Verdict] = ()
 
     def described(self) -> dict[str, Any]:
         """For ``results.json``."""
@@ -193,7 +195,11 @@ def score(
                 "for nothing; leave --verdicts out, or set SCORING official"
             )
         verdicts = read_verdicts(recorded)
-        judgement = Judgement(decided_by=f"verdicts of {recorded}", judge=decider(benchmark, judge, recorded))
+        judgement = Judgement(
+            decided_by=f"verdicts of {recorded}",
+            judge=decider(benchmark, judge, recorded),
+            said=_without_words(verdicts),
+        )
         return evaluate_judged(benchmark, answers, verdicts), judgement
     if not needs_judge(benchmark):
         return pipeline.evaluate(answers), Judgement()
@@ -201,7 +207,9 @@ def score(
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
     kept = f"what {held.path} holds beside the replies" if held.verdicts else ""
     if judge is None:
-        judgement = Judgement(decided_by=kept, judge=decider(benchmark, None, held.path))
+        judgement = Judgement(
+            decided_by=kept, judge=decider(benchmark, None, held.path), said=_without_words(held.verdicts)
+        )
         return evaluate_judged(benchmark, answers, held.verdicts), judgement
     requests = to_be_asked(benchmark, [(record, text) for record, text in answers if text is not None], held)
     if requests:
@@ -219,8 +227,14 @@ def score(
         failed=[verdict for verdict in said if verdict.value is None],
         asked_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         judge=decider(benchmark, judge),
+        said=[*_without_words(held.verdicts), *said],
     )
     return evaluate_judged(benchmark, answers, found), judgement
+
+
+def _without_words(verdicts: Verdicts) -> list[Verdict]:
+    """Recorded verdicts, of which the judge's own words are not known."""
+    return [Verdict(record=name, part=p, value=value) for name, parts in verdicts.items() for p, value in parts.items()]
 
 
 def decider(benchmark: Benchmark, judge: Judge | None, recorded: Path | None = None) -> str:

@@ -15,11 +15,13 @@ from typing import Any
 
 from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
-from datasets.evaluation import Evaluation, rates
+from datasets.evaluation import Evaluation, groups_of, rates
+from datasets.evaluation.judges.base import Verdict
 from datasets.evaluation.predictions import outcome
 from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from .base import BenchmarkPipeline
+from .browse.prediction import ImageNames, as_line, group_name, prediction_of
 from .errors import RunError
 from .files import json_line
 from .journal import Entry
@@ -102,23 +104,26 @@ def text_of(entry: Entry) -> str | None:
     return entry.text if entry.error is None else None
 
 
-def predictions(answered: Answered) -> bytes:
-    """The predictions file: one JSON line per record, in data order; the same for any number of processes."""
+def predictions(answered: Answered, benchmark: Benchmark | None = None, roots: Sequence[Path] = ()) -> bytes:
+    """The predictions file: one JSON line per record, in data order; see `browse.prediction.Prediction`.
+
+    All of it but ``seconds`` is the same for any number of processes.
+
+    Args:
+        answered: see `Answered`.
+        benchmark: says how records are grouped; None for their own group.
+        roots: dataset folders, below which images are named.
+    """
+    groups = (lambda record: (record.group,)) if benchmark is None else groups_of(benchmark)
+    names = ImageNames(roots)
+    said: dict[str, list[Verdict]] = {}
+    for verdict in answered.judgement.said:
+        said.setdefault(verdict.record, []).append(verdict)
     lines = []
     for scored in answered.evaluation.scored:
-        entry = answered.entries[scored.record.id]
-        given = entry.error is None
-        lines.append(
-            {
-                "id": scored.record.id,
-                "prompt": entry.prompt if given else None,
-                "text": text_of(entry),
-                "extracted": scored.score.extracted if given else None,
-                "score": scored.score.value if given else None,
-                "finished": entry.finished if given else None,
-                "error": entry.error,
-            }
-        )
+        name = scored.record.id
+        group = group_name(groups(scored.record))
+        lines.append(as_line(prediction_of(scored, answered.entries[name], group, names, said.get(name, ()))))
     return b"".join(map(json_line, lines))
 
 

@@ -369,7 +369,7 @@ def _finish(
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)
-    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief)
+    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief, roots=session.roots)
     session.track(flat(results["scores"], task.pipeline.declaration.name + in_brackets(part_in_words(results))))
     return results
 
@@ -386,7 +386,13 @@ def about_part(options: Options, asked: int, of: int) -> dict[str, Any]:
 
 
 def publish(
-    folder: Path, answered: Answered, benchmark: Benchmark, results: Mapping[str, Any], *, brief: bool = False
+    folder: Path,
+    answered: Answered,
+    benchmark: Benchmark,
+    results: Mapping[str, Any],
+    *,
+    brief: bool = False,
+    roots: Sequence[Path] = (),
 ) -> None:
     """Write a benchmark's results and the file for its server, and show them.
 
@@ -396,8 +402,9 @@ def publish(
         benchmark: the declaration.
         results: see `pipeline.results.summary`.
         brief: show a line instead of all figures, since a table of several benchmarks follows.
+        roots: dataset folders, below which the predictions file names images.
     """
-    write_results(folder, predictions(answered), results)
+    write_results(folder, predictions(answered, benchmark, roots), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
     if benchmark.scorer in SUBMISSIONS and results.get("part") is None:  # a server takes whole ones
         shown.append(("submission", write_submission(benchmark.scorer, answered.evaluation.scored, folder)))
