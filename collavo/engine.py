@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -56,6 +56,9 @@ STEPS_UNSEEN = {"cpu": 1, "cuda": 8}
 CRAYONS_KEPT = 256
 PREFIX_BYTES = 4 * 2**30
 """Memory for prefixes of images whose questions are answered together; one image's prefix may be larger."""
+
+
+MapWatcher = Callable[[str, PanopticMap, CrayonPrompt], None]
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ class Engine:
         template: the wrapper of the conversation.
         identity: of the weights and settings; a part of a run's identity.
         crayon: what the model is told of an image's objects.
+
+    Attributes:
+        on_map: called with every image's name, panoptic map and crayon prompt when they are made; None for nobody.
     """
 
     def __init__(
@@ -147,6 +153,7 @@ class Engine:
         self.model, self.processor, self.segmenter, self.template = model, processor, segmenter, template
         self.fingerprint = identity
         self.crayon = crayon or CrayonConfig()
+        self.on_map: MapWatcher | None = None
         self._crayons: OrderedDict[bytes, CrayonPrompt] = OrderedDict()
         self._prefixes: dict[tuple[bytes, tuple[int, ...]], Prefix] = {}
         stop = processor.tokenizer.convert_tokens_to_ids(STOP_TAG)
@@ -240,6 +247,8 @@ class Engine:
             panoptic: PanopticMap = self.segmenter.segment([image], (side, side))[0]
             categories = getattr(self.segmenter, "categories", COCO_BY_INDEX)  # of an open vocabulary
             self._crayons[key] = crayon_prompt(panoptic, grid, categories)
+            if self.on_map is not None:
+                self.on_map(image.name, panoptic, self._crayons[key])
         self._crayons.move_to_end(key)
         while len(self._crayons) > CRAYONS_KEPT:
             self._crayons.popitem(last=False)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from collavo.examine import describe_checkpoint
 from collavo.place import locate
@@ -91,6 +91,7 @@ class Command:
         options: adds its own options to a parser.
         configured: whether it takes ``--conf_files`` and ``--overrides``.
         run: from its arguments to the exit code.
+        examples: command lines for its help, one a line.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     configured: bool = True
+    examples: str = ""
 
 
 def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
@@ -219,11 +221,27 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     check = commands.add_parser("validate", parents=[shared], help="check benchmarks' files, without a model")
     for command in more:
         parents = [shared] if command.configured else []
-        command.options(commands.add_parser(command.name, parents=parents, help=command.help))
+        added = commands.add_parser(command.name, parents=parents, **described(command.help, command.examples))
+        command.options(added)
     check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
     check.add_argument("--quick", action="store_true", help="look whether pictures are there, without decoding them")
     check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
+
+
+def described(sentence: str, examples: str) -> dict[str, Any]:
+    """How a command's help describes it.
+
+    Args:
+        sentence: what it does, without a period.
+        examples: command lines, one a line; "" for none.
+    """
+    return {
+        "help": sentence,
+        "description": f"{sentence[0].upper()}{sentence[1:]}.",
+        "epilog": f"examples:\n{examples}" if examples else None,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:

@@ -82,6 +82,7 @@ class RunConfig:
         PUBLISHED: auto: figures stand beside those published of CoLLaVO-7B where the checkpoint has its sizes; never:
             they do not, this is another model.
         UNTAUGHT: datasets whose kind of question the model never learned; results say so.
+        REPORT: write SAVE_DIR/report at the end: a page per benchmark with every record, its image, map and reply.
         WORKERS: threads per process that decode pictures ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
     """
@@ -92,6 +93,7 @@ class RunConfig:
     SEED: int = 0
     PUBLISHED: Literal["auto", "never"] = "auto"
     UNTAUGHT: list[str] = field(default_factory=list)
+    REPORT: bool = True
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
 

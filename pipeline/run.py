@@ -18,6 +18,7 @@ from datasets.roots import data_roots
 
 from .about import difference_in_words, git_commit, libraries
 from .benchmarks import select_pipeline
+from .browse.run_report import report_run
 from .engines import ConfiguredEngine
 from .errors import RunError
 from .files import make_folder
@@ -154,6 +155,7 @@ def options_of(config: EvalConfig) -> Options:
         another_model=another_model(config),
         untaught=tuple(run.UNTAUGHT),
         workers=run.WORKERS,
+        report=run.REPORT,
     )
 
 
@@ -268,6 +270,8 @@ def run_tasks(
         results = [outcome.results for outcome in outcomes if outcome.results is not None]
         failed = {outcome.dataset: outcome.failure for outcome in outcomes if outcome.failure}
         show_summary(results, missing, failed, plan.save_dir)
+    if session.is_main and plan.options.report:
+        report_run({item.task.folder: item.records for item in found}, plan.save_dir)
     return [outcome.failure for outcome in outcomes if outcome.failure]
 
 

@@ -66,6 +66,7 @@ class Options:
         another_model: why figures are not set beside those published of CoLLaVO-7B; "" where they are.
         untaught: datasets whose kind of question the model never learned.
         workers: threads that decode ahead.
+        report: write the report's pages at the end.
     """
 
     strict: bool = False
@@ -75,6 +76,7 @@ class Options:
     another_model: str = ""
     untaught: Sequence[str] = ()
     workers: int = 2
+    report: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

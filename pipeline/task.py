@@ -22,6 +22,7 @@ from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
 from .base import BenchmarkPipeline
+from .browse.crayons import kept_maps, remove_crayons
 from .files import write_text
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, read_folder, usable_answers
@@ -273,6 +274,7 @@ def _settle(task: Task, source: EngineSource, session: Session, records: Sequenc
     identity = settle(task.folder / "run.json", parts, session.options.on_change, session.about)
     if identity.changed:
         remove_results(task.folder)
+        remove_crayons(task.folder)
     write_text(task.folder / "config.yaml", session.config_yaml)
     return identity
 
@@ -314,7 +316,11 @@ def _answer_share(
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
     file = task.folder / "journal" / f"process-{session.rank}.jsonl"
     unit = "pictures" if declaration.measures_maps else "questions"
-    with Journal(file) as journal, Progress(label, len(share), shown=session.is_main, unit=unit) as progress:
+    with (
+        Journal(file) as journal,
+        kept_maps(engine, task.folder, session.rank),
+        Progress(label, len(share), shown=session.is_main, unit=unit) as progress,
+    ):
         return answer_all(
             share,
             engine,

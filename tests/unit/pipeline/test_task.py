@@ -392,3 +392,29 @@ def test_offline_tracker(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WANDB_SILENT", "true")
     assert run(data, tmp_path / "run", wandb=True) == 0
     assert list((tmp_path / "run").glob("wandb/offline-run-*"))
+
+
+def test_the_report_shows_every_record_with_its_image(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(data, tmp_path / "run", report=True) == 0
+    index = tmp_path / "run" / "report" / "index.html"
+    assert f"report:      {index}" in capsys.readouterr().out
+    page = (index.parent / "toy_test.html").read_text()
+    shown = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert [record[0] for record in shown["records"]] == [row["id"] for row in lines(data / "toy.jsonl")]
+    image = shown["fields"].index("image")
+    assert [r[image] is None for r in shown["records"]] == [row["image"] is None for row in lines(data / "toy.jsonl")]
+    assert len(shown["images"]) == len({row["image"] for row in lines(data / "toy.jsonl")} - {None})
+    assert run(data, tmp_path / "without") == 0
+    assert not (tmp_path / "without" / "report").exists()
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_else(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report").write_text("in the way")
+    assert run(data, tmp_path / "run", report=True) == 0
+    assert "warning: the report could not be written" in capsys.readouterr().err
+    assert results(tmp_path / "run")["counts"]["answered"] == 60

@@ -1,0 +1,7 @@
+"""Commands of ``lbk_entry.py`` beside those of ``pipeline/cli.py``. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from .report import REPORT
+
+COMMANDS = (REPORT,)
