@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import sys
 
-from pipeline.launcher import watch_launcher
+from pipeline.runtime.launcher_watch import watch_launcher
 
 if __name__ == "__main__":
     watch_launcher(os.environ)  # before anything that takes time: it may be killed meanwhile
 
-    from pipeline.cli import main
     from pipeline.commands import COMMANDS
+    from pipeline.commands.cli import main
     from trainer.cli import COMMANDS as TRAINING
 
     sys.exit(main(sys.argv[1:], (*COMMANDS, *TRAINING)))

@@ -22,7 +22,7 @@ from modeling.weight_files import check_range, load, save
 
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
-from .parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, VL_CIT, is_crayon
+from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, VL_CIT, is_crayon
 
 __all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "crayon_parameters", "merge"]
 

@@ -20,19 +20,19 @@ import torch
 from modeling.quantize import modules_to_keep, multiplies_int8, quantization_config, weight_bytes
 from modeling.segmenters.base import Segmenter
 
-from .checkpoint import read_tensors
+from .checkpoint.examine import Examined, examine
+from .checkpoint.finetuned_checkpoint import apply as apply_training
+from .checkpoint.finetuned_checkpoint import identity_of
+from .checkpoint.loading import Progress, watched_loading
+from .checkpoint.location import locate
+from .checkpoint.names import read_tensors
+from .checkpoint.settings import ModelSettings, settings_for
 from .engine import Engine
 from .errors import CheckpointError
-from .examine import Examined, examine
-from .loading import Progress, watched_loading
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig, LLMConfig
-from .parts import CRAYON_PAIR
-from .place import locate
-from .settings import ModelSettings, settings_for
 from .template import Template
-from .trained import apply as apply_training
-from .trained import identity_of
+from .trainable_parts import CRAYON_PAIR
 
 logger = logging.getLogger(__name__)
 

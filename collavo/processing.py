@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .checkpoint import read_json
+from .checkpoint.names import read_json
+from .checkpoint.sizes import Strict, validated
 from .errors import CheckpointError
-from .sizes import Strict, validated
 from .tokenizer import load_tokenizer
 
 SETTINGS_FILE = "preprocessor_config.json"

@@ -1,7 +1,7 @@
 """What joins a benchmark to a model: the pipeline class, and what the loop needs of an engine.
 
 A pipeline reads a benchmark's records, words the questions and scores the answers, all as the declaration says. The
-loop around it (``pipeline/run.py``) is the same for every benchmark. Importing this module loads no torch.
+loop around it (``pipeline/run/plan.py``) is the same for every benchmark. Importing this module loads no torch.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from configs.common.words import did_you_mean, shown
 from datasets.declaration import Benchmark
 
 from .base import BenchmarkPipeline
-from .errors import RunError
 from .released import CLASSES, COMMON_CLASSES
+from .runtime.errors import RunError
 
 PREFIX = "CoLLaVO"
 

@@ -12,7 +12,7 @@ from typing import Any
 from configs.common.words import did_you_mean, nearest, shown
 from configs.load import REPOSITORY, ConfigError, find_file, read_with_bases, read_yaml
 from datasets.declaration import Benchmark, Expected, check_template
-from datasets.registration.files import is_hidden
+from datasets.registration.formats.files import is_hidden
 
 from .released import OTHER_SPLITS
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from collavo.tiny import make_tiny
-from datasets.tiny_world import write_world
+from assets.tiny.random_checkpoint import make_tiny
+from assets.tiny.world import write_world
 
 STEP = "checkpoints/step-{:08d}"
 

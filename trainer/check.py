@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
+from collavo.checkpoint.examine import describe_checkpoint
+from collavo.checkpoint.finetuned_checkpoint import is_trained, read_state
+from collavo.checkpoint.location import locate, not_there
+from collavo.checkpoint.settings import settings_for
 from collavo.errors import CheckpointError
-from collavo.examine import describe_checkpoint
-from collavo.place import locate, not_there
-from collavo.settings import settings_for
 from collavo.template import CHAT
-from collavo.trained import is_trained, read_state
 from configs.common.safe_json import read_json
 from configs.common.words import shown
 from configs.load import ConfigError
@@ -25,16 +25,16 @@ from modeling.files import is_file, is_folder
 from modeling.segmenters import check_segmenter
 from modeling.segmenters.options import SegmenterConfig
 from pipeline.catalog import Catalog
-from pipeline.cli import check_data
-from pipeline.errors import RunError
-from pipeline.files import check_folder
-from pipeline.lock import check_free
-from pipeline.run import Plan, make_plan
-from pipeline.session import Options
+from pipeline.commands.cli import check_data
+from pipeline.run.plan import Plan, make_plan
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.files import check_folder
+from pipeline.runtime.lock import check_free
+from pipeline.runtime.session import Options
 
+from .checkpoint_folders import in_use, newest
 from .config import SEGMENTER_STATE, TrainConfig
-from .data_paths import missing
-from .step_folders import in_use, newest
+from .data.paths import missing
 
 
 def check(config: TrainConfig, catalog: Catalog) -> None:
@@ -146,7 +146,7 @@ def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
     """What is evaluated on the way; a plan without tasks where nothing is.
 
     Raises:
-        ConfigError, RunError, DataError: see `pipeline.run.make_plan`.
+        ConfigError, RunError, DataError: see `pipeline.run.plan.make_plan`.
     """
     if config.TRAIN.EVAL_EVERY:
         return replace(make_plan(config, catalog), wandb=config.WANDB)

@@ -7,7 +7,7 @@ SAVE_DIR/checkpoints/step-00000500/
     crayon.safetensors                the crayon prompt's parameters
     image_cit/, vl_cit/               the LoRA sets, as PEFT writes them
     state.json                        step, the checkpoint it started from, what was trained and how
-    ...                               of stage segmenter: an X-Decoder directory, see ``trainer/segmenter.py``
+    ...                               of stage segmenter: an X-Decoder directory, see ``trainer/stages/segmenter_job.py``
 
 A checkpoint appears whole or not at all, and goes the same way. The learning rate and the order of the data follow from
 step and seed alone, so they have no state of their own.
@@ -25,13 +25,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from collavo.adapters import Adapters
+from collavo.checkpoint.finetuned_checkpoint import CRAYON, State, read_file, write_state
 from collavo.errors import CheckpointError
-from collavo.trained import CRAYON, State, read_file, write_state
 from datasets.writing import refused
 from modeling.files import shown
 from modeling.weight_files import save as save_tensors
 
-from .step_folders import FOLDER, folder_of, whole
+from .checkpoint_folders import FOLDER, folder_of, whole
 
 OPTIMIZER, RANDOM = "optimizer.safetensors", "random.safetensors"
 
@@ -50,7 +50,7 @@ def save(
         save_dir: of the training.
         step: updates made.
         write: writes what was trained into a folder.
-        optimizer: see `trainer.placement.Placement.optimizer_tensors`.
+        optimizer: see `trainer.parallel.placement.Placement.optimizer_tensors`.
         random: see `random_state`, one of each process.
         keep: how many checkpoints remain, the new one included.
     Returns: its folder.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.cli import Command, note, path_argument
-from pipeline.progress import write_out
+from pipeline.commands.cli import Command, note, path_argument
+from pipeline.runtime.console import write_out
 
 from .check import check, check_merge
 from .config import read_training

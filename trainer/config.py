@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from collavo.instructions import KINDS
 from configs.common.words import quoted
 from configs.load import ConfigError
-from datasets.instruct.crayon_instructions import KINDS
 from pipeline.catalog import Catalog
 from pipeline.config import MOST_THREADS, EvalConfig, EvalSchema, FromOne, FromZero, PathText, read_configuration
 

@@ -13,8 +13,8 @@ import torch
 from tqdm import tqdm
 
 from configs.common.safe_json import parse_json
-from pipeline.files import append, json_line, make_folder, write_bytes, writing
-from pipeline.progress import say
+from pipeline.runtime.console import say
+from pipeline.runtime.files import append, json_line, make_folder, write_bytes, writing
 
 from .loop import Update
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import RunError
+from pipeline.runtime.errors import RunError
 
 from .optimizer import FACTOR
-from .placement import Placement
+from .parallel.placement import Placement
 from .schedule import learning_rate
 
 if TYPE_CHECKING:

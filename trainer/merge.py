@@ -1,7 +1,7 @@
 """``merge``: what a training left, added to the weights that it started from, as one whole checkpoint.
 
 The checkpoint says how the model was trained: crayon settings, template and segmenter go along, see
-``collavo/recorded.py``.
+``collavo/checkpoint/recorded.py``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from safetensors import SafetensorError
 
 from collavo.adapters import merge as merge_adapters
-from collavo.checkpoint import export_released, share_weights
-from collavo.examine import examine
+from collavo.checkpoint.examine import examine
+from collavo.checkpoint.finetuned_checkpoint import apply, foundation
+from collavo.checkpoint.names import export_released, share_weights
+from collavo.checkpoint.settings import settings_for, write_recorded
 from collavo.load_collavo import load_examined
 from collavo.options import LLMConfig
-from collavo.settings import settings_for, write_recorded
-from collavo.trained import apply, foundation
 from datasets.writing import new_folder, refused
-from pipeline.libraries import quiet_libraries
-from pipeline.progress import LoadingBar, say
+from pipeline.runtime.console import LoadingBar, say
+from pipeline.runtime.libraries import quiet_libraries
 
 from .check import check_merge
 

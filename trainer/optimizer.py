@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .parameters import Parameters
+from .parallel.trainable import Parameters
 
 RESTS = "rests"
 """Key of a parameter group: True while nothing of it may move."""

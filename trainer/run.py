@@ -16,26 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from modeling.precision import at_least_float32
-from pipeline.about import git_commit, libraries
-from pipeline.errors import RunError
-from pipeline.files import make_folder, write_json, write_text
-from pipeline.launch import JoinError, check_environment, check_sharding, device_of, start_accelerator
-from pipeline.progress import say
-from pipeline.run import Plan, finish, guarded, make_session
-from pipeline.session import AgreedError, Session
-from pipeline.task import load_tasks
+from pipeline.run.plan import Plan, finish, guarded, make_session
+from pipeline.run.task import load_tasks
+from pipeline.runtime.console import say
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.files import make_folder, write_json, write_text
+from pipeline.runtime.launch import JoinError, check_environment, check_sharding, device_of, start_accelerator
+from pipeline.runtime.provenance import git_commit, libraries
+from pipeline.runtime.session import AgreedError, Session
 
 from .check import evaluation_plan
 from .checkpoint import load_random, random_state, read_optimizer, remove_left, save
+from .checkpoint_folders import in_use, newest
 from .config import SHARDED_STAGES, TrainConfig
-from .job import Job
 from .log import Log
 from .loop import Loop, Update
-from .parameters import trained
-from .placement import Placement, place
-from .sharding import Sharding, read_sharding
-from .step_folders import in_use, newest
-from .zero import keep_whole
+from .parallel.placement import Placement, place
+from .parallel.sharding import Sharding, read_sharding
+from .parallel.trainable import trained
+from .parallel.zero import keep_whole
+from .stages.base import Job
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -52,7 +52,7 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
         config: resolved.
         catalog: of the declared benchmarks, for evaluations on the way.
 
-    Returns: the exit code, see ``pipeline/run.py``.
+    Returns: the exit code, see ``pipeline/run/plan.py``.
     """
 
     def work(folders: list[Path]) -> None:
@@ -181,7 +181,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
     Args:
         config: resolved.
         device: of this process.
-        alike: whether all processes must run through equally many pieces, see `trainer.data.Schedule`.
+        alike: whether all processes must run through equally many pieces, see `trainer.data.loader.Schedule`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.

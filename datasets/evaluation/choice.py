@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from configs.common.words import did_you_mean, shown
 
 from ..types import DataError, Metric, Record, Score, Scored
-from . import letters, rates, targets
 from .judges import matching
 from .judges.base import Request, Unjudged, question_of
+from .parsing import letters, targets
+from .statistics import rates
 
 OFFLINE = "letters by the rule of the declaration"
 """What decides without a judge."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..registration.files import MalformedError
+from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import choice, letters, rates, targets
+from . import choice
 from .judges.base import Request, Unjudged
+from .parsing import letters, targets
+from .statistics import rates
 
 ABILITIES = {
     "coarse_perception": "CP",

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..registration import cells
-from ..registration.files import MalformedError
+from ..registration.formats import cells
+from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import rates, targets, vqa_accuracy
+from . import vqa_accuracy
+from .parsing import targets
+from .statistics import rates
 
 
 @dataclass(frozen=True, kw_only=True)

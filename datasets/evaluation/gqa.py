@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..registration.files import MalformedError
+from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import exact_match, rates, targets
+from . import exact_match
+from .parsing import targets
+from .statistics import rates
 
 OPEN = "query"
 """The one structural type whose answers are open; all others are binary."""

@@ -15,11 +15,12 @@ from typing import TypeVar
 
 from configs.common.words import quoted, shown
 
-from ..registration import cells
+from ..registration.formats import cells
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates, targets
 from .judges import grading
 from .judges.base import Request, Unjudged, question_of
+from .parsing import targets
+from .statistics import rates
 
 K = TypeVar("K")
 

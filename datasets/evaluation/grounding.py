@@ -16,11 +16,12 @@ from typing import Literal
 
 from configs.common.words import quoted, shown
 
-from ..dataset_mappers.image_size import image_size
-from ..registration import cells
-from ..registration.files import MalformedError
+from ..image_size import image_size
+from ..registration.formats import cells
+from ..registration.formats.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates, targets
+from .parsing import targets
+from .statistics import rates
 
 Box = tuple[float, float, float, float]
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})(?:[eE][-+]?\d{1,2}(?!\d))?"

@@ -22,11 +22,13 @@ from typing import Literal
 from configs.common.words import quoted, shown
 
 from ..types import DataError, Metric, Record, Score, Scored
-from . import hallusion_errors, rates, targets
+from . import hallusion_errors
 from .hallusion_errors import Checked
 from .judges import correctness
 from .judges.base import Request, Unjudged, question_of
 from .judges.correctness import CORRECT, DIFFERENT, INCORRECT, SAME, UNCLEAR
+from .parsing import targets
+from .statistics import rates
 from .vqa_accuracy import without_punctuation
 
 _WORDS = {INCORRECT: "incorrect", CORRECT: "correct", UNCLEAR: "unclear"}

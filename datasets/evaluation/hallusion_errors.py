@@ -12,8 +12,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import Metric, Record, Score, Scored
-from . import rates
 from .judges.correctness import CORRECT, INCORRECT, SAME
+from .statistics import rates
 
 _LANGUAGE, _VISION = frozenset({"LH"}), frozenset({"VI"})
 _BOTH = _LANGUAGE | _VISION

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..registration import cells
-from ..registration.files import MalformedError
+from ..registration.formats import cells
+from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
-from . import letters, levenshtein, numbers, rates, targets
 from .judges import extraction
 from .judges.base import Request, Unjudged, question_of
+from .parsing import letters, levenshtein, numbers, targets
+from .statistics import rates
 
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 _LETTER = re.compile(r"\(([a-zA-Z])\)")

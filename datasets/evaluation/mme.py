@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..types import Metric, Record, Score, Scored
-from . import intervals, rates, targets
+from .parsing import targets
+from .statistics import intervals, rates
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",

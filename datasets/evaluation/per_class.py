@@ -17,11 +17,13 @@ from typing import Literal
 
 from configs.common.words import shown
 
-from ..registration import cells
-from ..registration.files import MalformedError
+from ..registration.formats import cells
+from ..registration.formats.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import intervals, rates, targets, yes_no
-from .intervals import Estimate
+from . import yes_no
+from .parsing import targets
+from .statistics import intervals, rates
+from .statistics.intervals import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
-from . import choice, rates, targets
+from . import choice
 from .judges.base import Request
+from .parsing import targets
+from .statistics import rates
 
 OFFLINE = "letters by the rule of the declaration"
 """What decides without a judge."""

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..types import DataError, Metric, Record, Score, Scored
-from . import exact_match, numbers, rates, targets
+from . import exact_match
+from .parsing import numbers, targets
+from .statistics import rates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
-from . import choice, rates, targets
+from . import choice
+from .parsing import targets
+from .statistics import rates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from typing import Any
 from .. import evaluation
 from ..declaration import Benchmark
 from ..options import build_options
-from ..registration import cells, named_module
-from ..registration.files import MalformedError
+from ..registration import named_module
+from ..registration.formats import cells
+from ..registration.formats.files import MalformedError
 from ..types import BadRecord, DataError, Record, Score
 from .judges.base import Request
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from configs.common.words import quoted, shown
 
-from ..registration.files import MalformedError
+from ..registration.formats.files import MalformedError
 from ..types import DataError, Metric, Record, Score, Scored
-from . import rates, targets
+from .parsing import targets
+from .statistics import rates
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")

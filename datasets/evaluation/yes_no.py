@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import Metric, Record, Score, Scored
-from . import rates, targets
+from .parsing import targets
+from .statistics import rates
 
 _YES_WORDS = r"yes|yeah|yep|yup|true|correct|right|certainly|indeed|there (?:is|are)|it is|是|有|对"
 _NO_WORDS = r"no|not|nope|none|nothing|never|false|incorrect|cannot|can't|isn't|aren't|doesn't|don't|不|没|否|无"

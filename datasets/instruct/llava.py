@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registration.files import MalformedError, brief, image_file, take, take_id
+from ..registration.formats.files import MalformedError, brief, image_file, take, take_id
 from ..types import BadRecord, DataError, ImageFile, ImageSource
 from .stream import stream_list
 from .types import MissingPicture, Sample, Turn

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registration.files import MalformedError, brief, image_file, put_once, take
+from ..registration.formats.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
 from .types import MissingPicture

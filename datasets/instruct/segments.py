@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..dataset_mappers.picture import UNREADABLE
-from ..registration.files import MalformedError, brief, image_file, put_once, take
+from ..image import UNREADABLE
+from ..registration.formats.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
 from .types import MissingPicture

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..registration.files import DECODER, end_of_value, parse_json
+from ..registration.formats.files import DECODER, end_of_value, parse_json
 from ..types import DataError
 
 BLOCK = 1 << 20

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..roots import find, first
 from ..types import BadRecord, DataError, Record
-from .files import (
+from .formats.files import (
     MalformedError,
     brief,
     build_records,

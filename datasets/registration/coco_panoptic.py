@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import MalformedError, brief, build_records, expect, image_file, place, put_once, read_json, take
+from .formats.files import MalformedError, brief, build_records, expect, image_file, place, put_once, read_json, take
 
 _LONGEST_SIDE = 1_000_000
 """Pixels; what is said to be longer is no picture."""

@@ -9,7 +9,17 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import build_records, expect, image_file, named_items, place, read_json, take, take_id, take_optional
+from .formats.files import (
+    build_records,
+    expect,
+    image_file,
+    named_items,
+    place,
+    read_json,
+    take,
+    take_id,
+    take_optional,
+)
 
 # Operations whose text holds one of these only phrase the question; they are no step of reasoning.
 _NO_STEP = ("exist", "query: name", "choose name")

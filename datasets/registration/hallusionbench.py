@@ -15,7 +15,7 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, ImageFile, Record
-from .files import (
+from .formats.files import (
     MalformedError,
     brief,
     build_records,

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..roots import find, first
 from ..types import BadRecord, ImageSource, Record
-from . import parquet
-from .files import (
+from .formats import parquet
+from .formats.files import (
     MalformedError,
     as_id,
     brief,

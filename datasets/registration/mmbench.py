@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
-from . import tsv
-from .files import MalformedError, brief, build_records, listed, shown, whole_number
+from .formats import tsv
+from .formats.files import MalformedError, brief, build_records, listed, shown, whole_number
 
 PASS_STRIDE = 1_000_000
 _KEPT = ("category", "l2-category", "split", "source")

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..evaluation.mme import COGNITION, PERCEPTION
 from ..roots import find
 from ..types import BadRecord, DataError, ImageFile, ImageSource, Record
-from .files import MalformedError, MissingImage, brief, build_records, check_text, decode_text, is_hidden
+from .formats.files import MalformedError, MissingImage, brief, build_records, check_text, decode_text, is_hidden
 
 _REQUEST = "Please answer yes or no."
 _SUFFIXES = (".jpg", ".png", ".jpeg")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
-from .files import (
+from .formats.files import (
     MalformedError,
     brief,
     build_records,

@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import MalformedError, brief, build_records, expect, image_file, listed, place, put_once, read_json, take
+from .formats.files import (
+    MalformedError,
+    brief,
+    build_records,
+    expect,
+    image_file,
+    listed,
+    place,
+    put_once,
+    read_json,
+    take,
+)
 
 T = TypeVar("T")
 Categories = dict[int, tuple[str, bool]]

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from ..roots import find
 from ..types import BadRecord, Record
-from . import jsonl
-from .files import (
+from .formats import jsonl
+from .formats.files import (
     MalformedError,
     brief,
     build_records,

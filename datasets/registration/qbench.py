@@ -13,7 +13,17 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, Record
-from .files import MalformedError, brief, build_records, expect, image_file, place, read_json, take, take_optional
+from .formats.files import (
+    MalformedError,
+    brief,
+    build_records,
+    expect,
+    image_file,
+    place,
+    read_json,
+    take,
+    take_optional,
+)
 
 _TYPES = ("yes-or-no", "what", "how")
 _CONCERNS = ("distortion", "other", "in-context distortion", "in-context other")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, ImageSource, Record
-from .files import (
+from .formats.files import (
     MalformedError,
     MissingImage,
     brief,

@@ -18,10 +18,10 @@ from configs.common.words import did_you_mean
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
-from .cells import CHOICES, absent, as_text, options_of, target_of
-from .files import MalformedError, build_records, listed, place, whole_number
-from .table_files import Entry, Item, check_format, entries
-from .table_pictures import Gallery
+from .formats.cells import CHOICES, absent, as_text, options_of, target_of
+from .formats.files import MalformedError, build_records, listed, place, whole_number
+from .formats.table_files import Entry, Item, check_format, entries
+from .formats.table_images import Gallery
 
 _COLUMNS = ("id", "question", "image", "answer", "options", "group", "hint")
 _IDS = ("index", "question_id", "id")

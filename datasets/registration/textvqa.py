@@ -13,7 +13,7 @@ from typing import Any
 
 from ..roots import find
 from ..types import BadRecord, DataError, Record
-from .files import (
+from .formats.files import (
     MalformedError,
     as_id,
     brief,

@@ -16,9 +16,9 @@ from datasets.types import DataError, ImageSource
 
 from ..benchmarks import select_pipeline
 from ..config import read_configuration
-from ..errors import RunError
-from ..given import prediction_files
-from ..report import RESULTS
+from ..results.predictions_file import prediction_files
+from ..results.report import RESULTS
+from ..runtime.errors import RunError
 from .crayons import KeptMap, read_crayons
 from .prediction import Prediction, read_prediction_file
 

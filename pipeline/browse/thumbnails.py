@@ -12,10 +12,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from datasets.dataset_mappers.picture import UNREADABLE
+from datasets.image import UNREADABLE
 from datasets.types import ImageSource
 
-from ..files import make_folder, write_bytes
+from ..runtime.files import make_folder, write_bytes
 
 FOLDER = "thumbnails"
 SIDE, QUALITY = 256, 78

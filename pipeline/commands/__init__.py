@@ -1,4 +1,4 @@
-"""Commands of ``lbk_entry.py`` beside those of ``pipeline/cli.py``. Importing this loads no torch."""
+"""Commands of ``lbk_entry.py`` beside those of ``pipeline/commands/cli.py``. Importing this loads no torch."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from configs.load import ConfigError
 
 from ..browse.report_files import BUDGET, FOLDER, side_by_side, write_report
 from ..browse.runs import Sights, find_sights
-from ..cli import Command, path_argument
-from ..progress import tell, warn
+from ..runtime.console import tell, warn
+from .cli import Command, path_argument
 
 EXAMPLES = """\
   lbk_entry.py report outputs/collavo_step2

@@ -34,7 +34,7 @@ from collavo.load_collavo import NOT_QUANTISED
 from collavo.model import CoLLaVOForConditionalGeneration
 from modeling.plora import ImageTokens
 from modeling.quantize import NF4_BLOCK, SCALE_BLOCK, modules_to_keep
-from trainer.parameters import Parameters, groups, trained
+from trainer.parallel.trainable import Parameters, groups, trained
 
 CARD = 24e9
 """Bytes of the card that step 2 should fit: 24 GB."""
@@ -222,7 +222,7 @@ def prepare(model: CoLLaVOForConditionalGeneration, branches: Mapping[str, Seque
 
     Args:
         model: with its sets; changed in place.
-        branches: see `trainer.parameters.groups`.
+        branches: see `trainer.parallel.trainable.groups`.
     Returns: the parameters of the branch that learns.
     """
     branch = [parameter for group in branches[VL_CIT] for parameter in group.values()]

@@ -4,7 +4,7 @@
 
 The plain recipe: the same model, records, PEFT adapters, optimiser and gradient checkpointing in the usual loop: rows
 in random order, padded on the right, a picture for every question, the crayon prompt's linears for every image token,
-logits at every position. Ours runs `trainer.loop.Loop` over `trainer.data.Schedule`, once as the paper trains and once
+logits at every position. Ours runs `trainer.loop.Loop` over `trainer.data.loader.Schedule`, once as the paper trains and once
 with several object-level questions a picture (TRAIN.QUESTIONS). Pictures and maps are drawn beforehand for all of
 them, text and batches are prepared on the way. The first update of each is not counted. Random weights: the work does
 not depend on them. Lengths of visual instructions are drawn log-normally, long-tailed as LLaVA's are.
@@ -39,11 +39,11 @@ from datasets.instruct.order import adapter_of
 from datasets.instruct.types import Sample, Turn, share_pictures
 from datasets.types import ImageFile
 from modeling.segmenters.base import PanopticMap, Picture, Segment
-from trainer.batches import Batch, Example, collate
-from trainer.data import Preparation, Schedule
+from trainer.data.batches import Batch, Example, collate
+from trainer.data.loader import Preparation, Schedule
 from trainer.loop import Loop, LoopSettings, Update
-from trainer.parameters import groups, only, trained
-from trainer.placement import Whole
+from trainer.parallel.placement import Whole
+from trainer.parallel.trainable import groups, only, trained
 
 from .memory import LiveBytes, all_tensors
 
@@ -147,7 +147,7 @@ def build(size: Size, device: torch.device) -> tuple[CoLLaVOForConditionalGenera
 
 
 class Records:
-    """Conversations with drawn pictures and maps; see `trainer.data.Source`.
+    """Conversations with drawn pictures and maps; see `trainer.data.loader.Source`.
 
     Args:
         samples: in any order.

@@ -14,8 +14,8 @@ from typing import Any
 
 import trainer.run
 from trainer.config import read_training
-from trainer.job import Job
 from trainer.run import load_job, train
+from trainer.stages.base import Job
 
 
 def in_float64(*arguments: Any, **settings: Any) -> Job:

@@ -10,8 +10,8 @@ import sys
 import time
 from datetime import timedelta
 
-from pipeline.launch import start_accelerator
-from pipeline.run import guarded
+from pipeline.run.plan import guarded
+from pipeline.runtime.launch import start_accelerator
 from tests.limits import LIMIT
 
 

@@ -11,12 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.launch import start_accelerator
-from pipeline.run import make_session
+from pipeline.run.plan import make_session
+from pipeline.runtime.launch import start_accelerator
 from trainer.check import evaluation_plan
 from trainer.config import read_training
+from trainer.parallel.sharding import Sharding
 from trainer.run import run_stage
-from trainer.sharding import Sharding
 
 KINDS = {
     "fsdp2": Sharding(kind="fsdp2"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from collavo.tiny import make_tiny
-from datasets.tiny_world import write_world
+from assets.tiny.random_checkpoint import make_tiny
+from assets.tiny.world import write_world
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from collavo.tiny import make_tiny
-from datasets.tiny_world import write_world
-from pipeline.cli import main
+from assets.tiny.random_checkpoint import make_tiny
+from assets.tiny.world import write_world
+from pipeline.commands.cli import main
 
 
 @pytest.fixture(scope="module")

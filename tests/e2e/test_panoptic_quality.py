@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.tiny_world import write_world
-from pipeline.cli import main
+from assets.tiny.world import write_world
+from pipeline.commands.cli import main
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
 from tests.predicted import predicted

@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from collavo.tiny import make_tiny
+    from assets.tiny.random_checkpoint import make_tiny
 
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     make_tiny(folder, seed=1)

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from datasets.tiny_world import write_lessons
+from assets.tiny.train.segmenter import ship
+from assets.tiny.world import write_lessons
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import Picture
 from modeling.segmenters.options import SegmenterConfig
@@ -24,7 +25,6 @@ from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import losses
 from tests.limits import LIMIT, free_port
 from tests.tiny_training import STEP
-from trainer.tiny_segmenter import ship
 
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from collavo.trained import read_state
+from collavo.checkpoint.finetuned_checkpoint import read_state
 from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import branches, losses, train
 from tests.limits import LIMIT, free_port

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from assets.tiny.train.ablation import COLUMNS, tables
 from configs.load import REPOSITORY
 from tests.limits import LIMIT
-from trainer.ablation import COLUMNS, tables
 
 SHIPPED = REPOSITORY / "assets" / "tiny"
 FEW = ["--scenes", "64", "--lessons", "24", "--vision-steps", "2"]
@@ -40,7 +40,7 @@ def evaluation(checkpoint: Path, world: Path, save: Path, names: str, maps: str 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    done = python("-m", "trainer.tiny", str(folder), *FEW, *STEPS)
+    done = python("-m", "assets.tiny.train", str(folder), *FEW, *STEPS)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unseen") / "world"
-    assert python("-m", "datasets.tiny_world", str(folder), "--seed", "5", "--scenes", "40").returncode == 0
+    assert python("-m", "assets.tiny.world", str(folder), "--seed", "5", "--scenes", "40").returncode == 0
     return folder
 
 
@@ -66,7 +66,7 @@ def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
     here = shutil.copytree(made, tmp_path / "again")
     shutil.rmtree(here / "lessons")
     before = {file: file.stat().st_mtime_ns for name in ("step1", "step2") for file in (here / name).rglob("*")}
-    done = python("-m", "trainer.tiny", str(here), *FEW, *STEPS)
+    done = python("-m", "assets.tiny.train", str(here), *FEW, *STEPS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "update" not in done.stdout and "lessons" not in done.stdout and not (here / "lessons").exists()
     assert {file: file.stat().st_mtime_ns for name in ("step1", "step2") for file in (here / name).rglob("*")} == before
@@ -74,7 +74,7 @@ def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
 
 def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     few = ["--lessons", "24", "--scenes", "8", "--step1", "1", "--step2", "2", "--batch", "4", "--seeds", "1"]
-    words = ["-m", "trainer.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
+    words = ["-m", "assets.tiny.train.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
     done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
@@ -86,7 +86,7 @@ def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
 
 
 def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
-    words = ["-m", "trainer.tiny.scores", str(tmp_path), "--checkpoint", str(made / "shipped" / "collavo")]
+    words = ["-m", "assets.tiny.train.scores", str(tmp_path), "--checkpoint", str(made / "shipped" / "collavo")]
     done = python(*words, "--scenes", "24", "--maps", "true", "none")
     assert done.returncode == 0, done.stdout + done.stderr
     for maps in ("true", "none"):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from collavo.tiny import make_tiny
+from assets.tiny.random_checkpoint import make_tiny
+from assets.tiny.world import write_world
 from configs.load import REPOSITORY
-from datasets.tiny_world import write_world
 from tests.limits import LIMIT
 from trainer.check import check
 from trainer.config import read_training

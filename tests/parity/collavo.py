@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from collavo.checkpoint import from_released, to_released
+from collavo.checkpoint.names import from_released, to_released
 from collavo.config import CoLLaVOConfig
 from collavo.model import CoLLaVOForConditionalGeneration
 from modeling.plora import ImageTokens, PLoRALinear

@@ -13,11 +13,11 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
-import pipeline.cli
-from collavo.tiny import make_tiny
+import pipeline.commands.cli
+from assets.tiny.random_checkpoint import make_tiny
+from assets.tiny.world import write_world
 from configs.load import REPOSITORY
-from datasets.tiny_world import write_world
-from pipeline.cli import main
+from pipeline.commands.cli import main
 from tests.command_lines import ZOO, Mistakes
 from tests.limits import QUICK
 from trainer.cli import COMMANDS
@@ -107,11 +107,15 @@ def stopped(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATASET", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for name, function in (("trainer.run", "train"), ("pipeline.show", "show"), ("pipeline.segment", "segment")):
+    for name, function in (
+        ("trainer.run", "train"),
+        ("pipeline.commands.show", "show"),
+        ("pipeline.commands.segment", "segment"),
+    ):
         module = ModuleType(name)
         setattr(module, function, lambda *_: 0)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(pipeline.cli, "evaluate", lambda *_: 0)
+    monkeypatch.setattr(pipeline.commands.cli, "evaluate", lambda *_: 0)
     (tmp_path / "zoo.yaml").write_text(ZOO)
     record = {"nr": 1, "ask": "Is there a cat?", "photo": "image.png", "truth": "yes"}
     (tmp_path / "zoo.jsonl").write_text(json.dumps(record) + "\n")

@@ -16,14 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.adapters import IMAGE_CIT, VL_CIT
-from collavo.checkpoint import export_released, read_tensors, to_released
+from collavo.checkpoint.names import export_released, read_tensors, to_released
 from collavo.engine import Generation, Query
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, load_model
 from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
-from collavo.tiny import make_tiny
 from modeling.segmenters.base import Picture
 from modeling.segmenters.none import NoSegmenter
 from tests.limits import LIMIT, QUICK, examples

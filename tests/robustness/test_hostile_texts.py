@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.cli import main
-from pipeline.progress import tell
-from pipeline.report import aligned, csv_table, markdown, pipe_table
-from pipeline.summary import Column, show_summary
+from pipeline.commands.cli import main
+from pipeline.results.report import aligned, csv_table, markdown, pipe_table
+from pipeline.results.summary import Column, show_summary
+from pipeline.runtime.console import tell
 from tests.robustness.judge_server import Server, completion, serving
 
 HOSTILE = "\x1b[31m\r\n# x\u202e|`y` <script>alert(1)</script> [z](javascript:1) **b** \x9b"

@@ -14,7 +14,7 @@ import pytest
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.chat import ChatJudge
 from datasets.evaluation.judges.options import JudgeOptions
-from pipeline.cli import main
+from pipeline.commands.cli import main
 from tests.robustness.judge_server import Handler, Reaction, Server, completion, serving
 
 KEY = "sk-proj-Zq7+/w=\"x\\y'0123456789"

@@ -83,7 +83,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of one process."""
-    from pipeline.run import run_plan
+    from pipeline.run.plan import run_plan
 
     save = tmp_path_factory.mktemp("alone")
     assert run_plan(make_plan(data, save, batch_size_total=1), lambda _: ToySource(ToyEngine())) == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.cli import main
+from pipeline.commands.cli import main
 from tests.robustness.judge_server import raw, says, serving
 
 DECLARED: dict[str, Any] = {"data": {"columns": {}}, "prompt": "{question}", "scorer": "exact_match"}
@@ -118,7 +118,7 @@ def test_what_is_not_scored_says_how_to_score_it_with_a_command_that_works(
 
 
 def test_the_command_of_a_run_judges_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.results import warnings
+    from pipeline.results.join import warnings
 
     number = {
         "unscored": 12,

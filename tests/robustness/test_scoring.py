@@ -14,9 +14,9 @@ from PIL import Image
 from datasets.evaluation.judges.options import JudgeOptions
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog
-from pipeline.cli import main
-from pipeline.run import run_plan
-from pipeline.task import Task
+from pipeline.commands.cli import main
+from pipeline.run.plan import run_plan
+from pipeline.run.task import Task
 from tests.robustness.judge_server import Server, raw, refusal, says, serving
 from tests.robustness.toy import ToyEngine, ToySource, make_plan
 

@@ -14,10 +14,10 @@ from PIL import Image
 from datasets.declaration import Benchmark
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import parse
-from pipeline.cli import main
-from pipeline.run import run_plan
-from pipeline.session import Options
-from pipeline.task import Task, _Found, load_tasks
+from pipeline.commands.cli import main
+from pipeline.run.plan import run_plan
+from pipeline.run.task import Task, _Found, load_tasks
+from pipeline.runtime.session import Options
 from tests.robustness.toy import ToyEngine, ToySource, make_plan
 
 

@@ -27,11 +27,11 @@ from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
 from datasets.evaluation.predictions import unanswered
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
-from pipeline import lock
 from pipeline.base import BenchmarkPipeline
-from pipeline.run import Plan, run_plan
-from pipeline.session import Options
-from pipeline.task import Task
+from pipeline.run.plan import Plan, run_plan
+from pipeline.run.task import Task
+from pipeline.runtime import lock
+from pipeline.runtime.session import Options
 from tests.limits import LIMIT, wait_for
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def expected_text(image: Path | None, question: str) -> str:
     """The toy engine's reply, computed without the loop."""
     pixels = b""
     if image is not None:
-        from datasets.dataset_mappers.picture import decode
+        from datasets.image import decode
 
         pixels = decode(ImageFile(image, image.name), IMAGE_SIZE).tobytes()
     return hashlib.sha256(pixels + question.encode()).hexdigest()[:12]

@@ -71,7 +71,7 @@ def test_imports_point_one_way() -> None:
         ),
         (
             "modeling/b/c.py",
-            "def f():\n    import pipeline.run\n",
+            "def f():\n    import pipeline.run.plan\n",
             "modeling/b/c.py:2: modeling must not import pipeline",
         ),
         ("pipeline/a.py", "from trainer import t\n", "pipeline/a.py:1: pipeline must not import trainer"),

@@ -15,9 +15,9 @@ import yaml
 from configs.load import REPOSITORY, ConfigError
 from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
-from pipeline.cli import main
+from pipeline.commands.cli import main
 from pipeline.config import read_configuration
-from pipeline.errors import RunError
+from pipeline.runtime.errors import RunError
 from trainer.cli import COMMANDS
 from trainer.config import read_training
 

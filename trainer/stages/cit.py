@@ -11,13 +11,13 @@ from collections.abc import Mapping
 import torch
 
 from collavo.adapters import IMAGE_CIT, VL_CIT
-from datasets.instruct.crayon_instructions import CRAYON_KINDS, OBJECT_KINDS
+from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 
 from ..config import TrainConfig
-from ..data import Preparation, Source
-from ..parameters import SETS
-from ..sources import conversations, crayon_instructions
-from ..tuning import Tuning, load_tuning
+from ..data.loader import Preparation, Source
+from ..data.sources import conversations, crayon_instructions
+from ..parallel.trainable import SETS
+from .tuning import Tuning, load_tuning
 
 
 def adapters(config: TrainConfig) -> tuple[str, ...]:

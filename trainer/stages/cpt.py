@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import torch
 
-from datasets.instruct.crayon_instructions import CRAYON_KINDS
+from collavo.instructions import CRAYON_KINDS
 
 from ..config import TrainConfig
-from ..data import Preparation, Source
-from ..parameters import CRAYON
-from ..sources import crayon_instructions
-from ..tuning import Tuning, load_tuning
+from ..data.loader import Preparation, Source
+from ..data.sources import crayon_instructions
+from ..parallel.trainable import CRAYON
+from .tuning import Tuning, load_tuning
 
 
 def adapters(config: TrainConfig) -> tuple[str, ...]:

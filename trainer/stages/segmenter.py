@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from ..config import TrainConfig
-from ..segmenter import SegmenterJob, load_segmenter
+from .segmenter_job import SegmenterJob, load_segmenter
 
 
 def load(config: TrainConfig, device: torch.device, *, alike: bool) -> SegmenterJob:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .. import letters
+from ..parsing import letters
 from .base import Request
 
 NEITHER = "Z"

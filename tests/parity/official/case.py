@@ -13,7 +13,7 @@ from typing import Any
 from datasets.types import Metric, Scored
 from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
-from pipeline.rescore import Source, score_file
+from pipeline.results.rescore import Source, score_file
 
 EXACT = 1e-9
 """Tolerance of rates; counts, answers and verdicts are compared exactly."""

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters
 from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
-from collavo.tiny import make_tiny
 from tests.benchmark.memory import CARD, LiveBytes, all_tensors, count, measured, passing, prepare, standing, update
-from trainer.parameters import Parameters, groups, trained
+from trainer.parallel.trainable import Parameters, groups, trained
 
 RANK, TOKENS, LABELS = 4, 96, 16
 

@@ -8,8 +8,8 @@ import torch
 from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.model import IGNORE_INDEX
 from tests.benchmark.training import PlainCrayon, Size, Work, ours, padded_right, plain, set_up, sources
-from trainer.batches import collate
-from trainer.data import Preparation
+from trainer.data.batches import collate
+from trainer.data.loader import Preparation
 
 CPU = torch.device("cpu")
 SIZE = Size(width=64, layers=2, image_size=56, dropout=0.0, rank=4)

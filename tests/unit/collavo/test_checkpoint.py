@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collavo.checkpoint import (
+from assets.tiny.random_checkpoint import tiny_config
+from collavo.checkpoint.names import (
     export_released,
     fingerprint,
     from_released,
@@ -20,7 +21,6 @@ from collavo.checkpoint import (
 )
 from collavo.errors import CheckpointError
 from collavo.model import CoLLaVOForConditionalGeneration
-from collavo.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.engine import Engine, Generation, Query
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, memory_needed, resolve_attention
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
-from collavo.tiny import make_tiny
 from modeling.segmenters.base import PanopticMap, Picture, Segment
 from modeling.shared_prefix import SharedPrefixCache
 from tests.processor import RIGHT_INT8

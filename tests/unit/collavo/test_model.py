@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
+from assets.tiny.random_checkpoint import tiny_config
 from collavo.model import CoLLaVOForConditionalGeneration
-from collavo.tiny import tiny_config
 
 VOCABULARY, IMAGE = 61, 60
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.engine import Engine, Generation, Query, non_finite
 from collavo.errors import NonFiniteError
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
-from collavo.tiny import make_tiny
 from modeling.segmenters.base import PanopticMap, Picture
 
 SEARCHES = (Generation(num_beams=1, max_new_tokens=6), Generation(num_beams=3, max_new_tokens=5))

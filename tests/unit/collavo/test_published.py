@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from assets.tiny.random_checkpoint import tiny_config
+from collavo.checkpoint.published import has_published_sizes
 from collavo.config import CoLLaVOConfig
-from collavo.published import has_published_sizes
-from collavo.tiny import tiny_config
 
 ROOT = Path(__file__).resolve().parents[3]
 RELEASED = {"hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 92544, "model_type": "internlm"}

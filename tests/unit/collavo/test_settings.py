@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from assets.tiny.random_checkpoint import make_tiny
+from collavo.checkpoint.location import locate
+from collavo.checkpoint.recorded import FILE
+from collavo.checkpoint.settings import read_recorded, segmenter_record, settings_for, write_recorded
 from collavo.errors import CheckpointError
 from collavo.options import CrayonConfig, LLMConfig
-from collavo.place import locate
-from collavo.recorded import FILE
-from collavo.settings import read_recorded, segmenter_record, settings_for, write_recorded
 from collavo.template import CHAT, DEMO
-from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from modeling.segmenters.options import MASK2FORMER, SegmenterConfig
 

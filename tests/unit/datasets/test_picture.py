@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.dataset_mappers.picture import decode
+from datasets.image import decode
 from datasets.types import DataError, ImageFile
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.dataset_mappers.picture import decode
+from assets.tiny.world import THINGS, write_world
 from datasets.evaluation import evaluate
+from datasets.image import decode
 from datasets.registration import load_records
-from datasets.tiny_world import THINGS, write_world
 from datasets.types import DataError, Record
 from modeling.segmenters.base import Picture
 from modeling.segmenters.precomputed import PrecomputedSegmenter

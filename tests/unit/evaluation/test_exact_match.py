@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from datasets.evaluation import exact_match
 from datasets.types import Record, Scored
-from pipeline.report import plain_table
+from pipeline.results.report import plain_table
 
 OPTIONS = exact_match.Options(by=("kind",), chance=True)
 

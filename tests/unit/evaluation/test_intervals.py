@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from datasets.evaluation import Evaluation, graded, intervals, mme, per_class, rates
-from datasets.evaluation.intervals import Estimate
+from datasets.evaluation import Evaluation, graded, mme, per_class
+from datasets.evaluation.statistics import intervals, rates
+from datasets.evaluation.statistics.intervals import Estimate
 from datasets.types import ImageFile, Metric, Record, Score, Scored
-from pipeline.results import paired
+from pipeline.results.join import paired
 
 credits = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
 samples = st.lists(st.tuples(credits, st.integers(0, 5)), min_size=1, max_size=40)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.letters import (
+from datasets.evaluation.parsing.letters import (
     RULES,
     first_letter,
     lenient,

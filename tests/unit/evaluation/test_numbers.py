@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation.levenshtein import distance, nearest
-from datasets.evaluation.numbers import lenient
+from datasets.evaluation.parsing.levenshtein import distance, nearest
+from datasets.evaluation.parsing.numbers import lenient
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation import rates
+from datasets.evaluation.statistics import rates
 from datasets.types import ImageFile, Record, Score, Scored
 
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+from assets.tiny.world import write_world
 from datasets.declaration import Benchmark
 from datasets.evaluation import exact_match, scorable, score
 from datasets.evaluation.scorable import UnscorableError, prepare_records, try_records
 from datasets.registration import load_records
-from datasets.tiny_world import write_world
 from datasets.types import Record
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog, parse
-from pipeline.identity import digest
-from pipeline.scoring_check import check_scoring
+from pipeline.run.identity import digest
+from pipeline.run.scoring_check import check_scoring
 from tests.fixtures import fixture_dir
 
 CATALOG = load_catalog().benchmarks

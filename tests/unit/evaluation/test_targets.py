@@ -28,11 +28,11 @@ from datasets.evaluation import (
     qbench,
     relaxed,
     scienceqa,
-    targets,
     vqa_accuracy,
     yes_no,
 )
-from datasets.registration.files import MalformedError
+from datasets.evaluation.parsing import targets
+from datasets.registration.formats.files import MalformedError
 from datasets.types import ImageFile, Record
 from tests.limits import examples
 

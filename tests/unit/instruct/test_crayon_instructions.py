@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collavo.crayon import format_box, names_only, object_list
-from datasets.instruct.crayon_instructions import (
+from collavo.instructions import (
     ABSENT,
     BRIEF,
     CRAYON_KINDS,

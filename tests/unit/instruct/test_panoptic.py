@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from collavo.crayon import crayon_prompt, format_box, names_only, object_list
-from datasets.instruct.crayon_instructions import CRAYON_KINDS, KINDS
+from collavo.instructions import CRAYON_KINDS, KINDS
 from datasets.instruct.panoptic import PanopticPicture, read_panoptic
 from datasets.instruct.types import MissingPicture
 from datasets.types import BadRecord, DataError
 from modeling.segmenters.base import Picture
 from modeling.segmenters.coco import COCO_PANOPTIC
 from modeling.segmenters.precomputed import PrecomputedSegmenter
-from trainer.instructions import ALL_NAMES, THING_NAMES, crayon_sample
+from trainer.data.crayon_samples import ALL_NAMES, THING_NAMES, crayon_sample
 
 GRID = 35
 HORSE, SKY, DOG, PERSON = 19, 187, 18, 1

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from assets.tiny.random_checkpoint import tiny_config
 from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import NOT_QUANTISED
 from collavo.model import CoLLaVOForConditionalGeneration
-from collavo.tiny import tiny_config
 from modeling.quantize import modules_to_keep, quantization_config, weight_bytes
 from tests.processor import RIGHT_INT8
 

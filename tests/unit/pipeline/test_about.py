@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline import about
+from pipeline.runtime import provenance as about
 from tests.fixtures import ROOT
 
 REQUIREMENTS = ROOT / "assets" / "requirements"

@@ -12,7 +12,7 @@ import pytest
 from pipeline.base import BenchmarkPipeline
 from pipeline.benchmarks import CoLLaVOPOPEPipeline, pipeline_classes, select_pipeline
 from pipeline.catalog import load_catalog
-from pipeline.errors import RunError
+from pipeline.runtime.errors import RunError
 from tests.robustness.toy import DECLARATION
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,5 +49,5 @@ def test_every_declaration_names_a_class_that_is_there_and_fits() -> None:
 
 
 def test_planning_a_run_loads_no_torch() -> None:
-    code = "import sys, pipeline.run; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, pipeline.run.plan; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -11,10 +11,10 @@ from datasets.evaluation.judges.base import Verdict
 from datasets.evaluation.judging import evaluate_judged
 from datasets.types import BadRecord, Record
 from pipeline.catalog import parse
-from pipeline.journal import Entry
-from pipeline.judging import Judgement
-from pipeline.results import Answered, counts, predictions
-from pipeline.summary import _not_all
+from pipeline.results.join import Answered, counts, predictions
+from pipeline.results.judging import Judgement
+from pipeline.results.summary import _not_all
+from pipeline.run.journal import Entry
 
 KINDS = ("right", "wrong", "empty", "unjudged", "withheld", "error")
 SCORERS: dict[str, Any] = {

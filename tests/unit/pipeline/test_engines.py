@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.errors import CheckpointError
-from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import read_configuration
-from pipeline.engines import ConfiguredEngine
+from pipeline.models.configured_engine import ConfiguredEngine
 
 TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
 

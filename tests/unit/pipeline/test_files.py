@@ -33,15 +33,15 @@ from datasets.writing import (
     write_bytes,
 )
 from modeling.segmenters.base import PanopticMap
-from pipeline.files import format_of, write_image, write_json
-from pipeline.journal import Entry, Journal, read_folder
-from pipeline.lock import sole_use
-from pipeline.session import USER_ERRORS, report_failure
+from pipeline.run.journal import Entry, Journal, read_folder
+from pipeline.runtime.files import format_of, write_image, write_json
+from pipeline.runtime.lock import sole_use
+from pipeline.runtime.session import USER_ERRORS, report_failure
 from tests.limits import LIMIT
 from trainer.checkpoint import save
+from trainer.data.maps import _write as write_map
 from trainer.log import Log
 from trainer.loop import Update
-from trainer.maps import _write as write_map
 
 ROOT = Path(__file__).resolve().parents[3]
 ENTRY = Entry(run="r", id="1", image=None, question="q", text="t" * 50)

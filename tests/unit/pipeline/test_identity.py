@@ -11,8 +11,8 @@ import pytest
 
 from datasets.declaration import Benchmark
 from datasets.types import ImageFile, Record
-from pipeline.errors import RunError
-from pipeline.identity import differences, fingerprint, run_parts, settle
+from pipeline.run.identity import differences, fingerprint, run_parts, settle
+from pipeline.runtime.errors import RunError
 
 BENCHMARK = Benchmark(
     name="toy",

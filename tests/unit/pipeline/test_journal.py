@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.journal import Entry, Journal, parse_line, read_folder, usable_answers
+from pipeline.run.journal import Entry, Journal, parse_line, read_folder, usable_answers
 
 TEXT = st.text(max_size=30)
 ENTRIES = st.builds(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import RunError
-from pipeline.launch import (
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.launch import (
     SPEAKING,
     Place,
     check_environment,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import launcher
-from pipeline.launcher import end_without_launcher, is_launcher, watch_launcher
+from pipeline.runtime import launcher_watch as launcher
+from pipeline.runtime.launcher_watch import end_without_launcher, is_launcher, watch_launcher
 
 
 @pytest.fixture(autouse=True)

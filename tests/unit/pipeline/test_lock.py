@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lock
-from pipeline.cli import main
-from pipeline.errors import RunError
-from pipeline.files import WriteError
-from pipeline.lock import NAME, FolderLock, check_free, sole_use
+from pipeline.commands.cli import main
+from pipeline.runtime import lock
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.files import WriteError
+from pipeline.runtime.lock import NAME, FolderLock, check_free, sole_use
 from tests.limits import LIMIT
 from tests.tiny_training import settings, tiny
 from trainer.cli import COMMANDS
@@ -27,7 +27,7 @@ from trainer.cli import COMMANDS
 __all__ = ["tiny"]
 
 ROOT = Path(__file__).resolve().parents[3]
-HOLD = "import sys, time; from pathlib import Path; from pipeline.lock import *; \
+HOLD = "import sys, time; from pathlib import Path; from pipeline.runtime.lock import *; \
 l = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(float(sys.argv[2])); l.release()"
 
 

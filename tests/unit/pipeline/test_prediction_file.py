@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.evaluation.judges.base import Verdict
-from datasets.registration.encoded import EncodedImage
+from datasets.registration.formats.base64_images import EncodedImage
 from datasets.types import DataError, ImageFile
 from pipeline.browse.prediction import VERDICTS, ImageNames, Prediction, as_line, read_prediction_file, target_words
-from pipeline.files import json_line
-from pipeline.given import read_predictions
-from pipeline.results import predictions
+from pipeline.results.join import predictions
+from pipeline.results.predictions_file import read_predictions
+from pipeline.runtime.files import json_line
 from tests.unit.pipeline.test_counts import answered
 
 JSON = st.recursive(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import progress
-from pipeline.progress import Progress, duration
+from pipeline.runtime import console as progress
+from pipeline.runtime.console import Progress, duration
 
 
 def test_lengths_of_time_in_words() -> None:

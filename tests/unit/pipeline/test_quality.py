@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchmetrics.detection import PanopticQuality
 
 from datasets.evaluation.panoptic_quality import Tally
-from pipeline.quality import TrueSegment, compare
+from pipeline.results.panoptic_matching import TrueSegment, compare
 from tests.limits import examples
 
 from .official_quality import one_picture

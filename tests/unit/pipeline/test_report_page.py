@@ -20,7 +20,7 @@ from pipeline.browse.prediction import as_line
 from pipeline.browse.report_data import common_ends, page_data
 from pipeline.browse.report_files import page_names, side_by_side, write_report
 from pipeline.browse.thumbnails import make_thumbnails
-from pipeline.files import json_line
+from pipeline.runtime.files import json_line
 from tests.hostile_run import HOSTILE, MadeImage, hostile_run, other_run
 
 

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.types import DataError, ImageFile, Record
-from pipeline.answers import read_answers
 from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
-from pipeline.result_files import read_result_file
-from pipeline.result_files.join import join
-from pipeline.result_files.row import ResultFile, Row
+from pipeline.results.replies import read_answers
+from pipeline.results.result_files import read_result_file
+from pipeline.results.result_files.join import join
+from pipeline.results.result_files.row import ResultFile, Row
 from tests.fixtures import fixture_dir
 
 SHORT = "\nAnswer the question using a single word or phrase."

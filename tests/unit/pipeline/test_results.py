@@ -8,12 +8,12 @@ import pytest
 
 from datasets.declaration import Expected
 from datasets.types import ImageFile, Metric, Record
-from pipeline.engines import in_words
-from pipeline.errors import RunError
-from pipeline.journal import Entry
-from pipeline.report import csv_table, plain_table
-from pipeline.results import compare, flat, join, nested
-from pipeline.shard import distinct_questions
+from pipeline.models.configured_engine import in_words
+from pipeline.results.join import compare, flat, join, nested
+from pipeline.results.report import csv_table, plain_table
+from pipeline.run.journal import Entry
+from pipeline.run.questions import distinct_questions
+from pipeline.runtime.errors import RunError
 
 IMAGE = ImageFile(Path("/1.png"), "1.png")
 RECORDS = [Record(id=str(n), image=IMAGE, fields={"question": f"q{n % 2}"}, target=None) for n in range(14)]

@@ -14,9 +14,9 @@ from PIL import Image
 from modeling.segmenters import backends
 from modeling.segmenters.base import PanopticMap, Picture, Segment
 from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME, Category
-from pipeline.cli import main
-from pipeline.coco_format import COCO_BY_INDEX, MOST_PIXELS, at_own_size, unique_stems
-from pipeline.drawing import SMALLEST, class_colour, overlay, placed
+from modeling.segmenters.coco_format import COCO_BY_INDEX, MOST_PIXELS, at_own_size, unique_stems
+from pipeline.commands.cli import main
+from pipeline.commands.drawing import SMALLEST, class_colour, overlay, placed
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 

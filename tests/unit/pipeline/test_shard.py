@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.types import ImageFile, Record
-from pipeline.shard import Question, batch_size_per_process, batches, distinct_questions, divide
+from pipeline.run.questions import Question, batch_size_per_process, batches, distinct_questions, divide
 
 
 def record(number: int, image: int | None, question: int) -> tuple[Record, str]:

@@ -11,9 +11,9 @@ import pytest
 
 from datasets.declaration import Expected
 from datasets.types import DataError
-from pipeline.run import run_plan
-from pipeline.summary import columns_of, markdown, plain
-from pipeline.task import Task
+from pipeline.results.summary import columns_of, markdown, plain
+from pipeline.run.plan import run_plan
+from pipeline.run.task import Task
 from tests.robustness.toy import DECLARATION, ToyEngine, ToyPipeline, ToySource, make_data, make_plan
 
 MME = {

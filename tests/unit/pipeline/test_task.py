@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import about
-from pipeline.run import run_plan
+from pipeline.run.plan import run_plan
+from pipeline.runtime import provenance as about
 from tests.predicted import predicted
 from tests.robustness.toy import ToyEngine, ToySource, expected_text, make_data, make_plan
 

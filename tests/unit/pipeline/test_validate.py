@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.registration.beforehand import missing_places
+from assets.tiny.world import write_world
+from datasets.registration.preflight import missing_places
 from datasets.roots import data_roots, find
-from datasets.tiny_world import write_world
 from datasets.types import DataError
 from pipeline.catalog import load_catalog
-from pipeline.cli import main
+from pipeline.commands.cli import main
 
 CATALOG = load_catalog()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from assets.tiny.world import write_world
 from datasets.registration import load_records
-from datasets.registration.beforehand import missing_files, unknown_placeholders
-from datasets.tiny_world import write_world
+from datasets.registration.preflight import missing_files, unknown_placeholders
 from datasets.types import DataError
 from pipeline.catalog import load_catalog
 

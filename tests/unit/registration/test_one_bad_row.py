@@ -19,20 +19,9 @@ from hypothesis import strategies as st
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import read_panoptic
 from datasets.instruct.segments import read_classes, read_segments
-from datasets.registration import (
-    ai2d,
-    coco_panoptic,
-    gqa,
-    mathvista,
-    mmbench,
-    mme,
-    mmvet,
-    pope,
-    scienceqa,
-    textvqa,
-    tsv,
-)
-from datasets.registration.files import is_hidden, parse_json
+from datasets.registration import ai2d, coco_panoptic, gqa, mathvista, mmbench, mme, mmvet, pope, scienceqa, textvqa
+from datasets.registration.formats import tsv
+from datasets.registration.formats.files import is_hidden, parse_json
 from datasets.types import BadRecord, DataError, Record
 from tests.limits import examples
 

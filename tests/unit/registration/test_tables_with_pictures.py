@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.registration import mmbench, tsv
+from datasets.registration import mmbench
+from datasets.registration.formats import tsv
 from datasets.types import BadRecord, DataError, Record
 
 COLUMNS = ["index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "l2-category", "split"]

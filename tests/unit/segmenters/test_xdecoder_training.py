@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from datasets.tiny_world import draw_scene
+from assets.tiny.world import draw_scene
 from modeling.segmenters.coco import INDEX_BY_NAME
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder.config import (

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assets.tiny.train.scenes import CLASSES, COLOUR_NAMES, TEXTS, draw, panoptic_map, token_labels
+from assets.tiny.train.vocabulary import CONTENT, pieces
+from assets.tiny.world import STUFF, THINGS, draw_scene, write_lessons, write_world
+from assets.tiny.world.coco import spoiled
+from assets.tiny.world.lessons import LETTER, SHORT, lessons
+from assets.tiny.world.school import draw_kinds
+from assets.tiny.world.wording import plural
 from collavo.crayon import crayon_prompt
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
 from datasets.instruct.types import Sample
-from datasets.tiny_world import STUFF, THINGS, draw_scene, write_lessons, write_world
-from datasets.tiny_world.coco import spoiled
-from datasets.tiny_world.lessons import LETTER, SHORT, lessons
-from datasets.tiny_world.school import draw_kinds
-from datasets.tiny_world.wording import plural
 from modeling.segmenters.coco import INDEX_BY_NAME
-from trainer.tiny.scenes import CLASSES, COLOUR_NAMES, TEXTS, draw, panoptic_map, token_labels
-from trainer.tiny.vocabulary import CONTENT, pieces
 
 SINGULAR = {plural(name): name for name in THINGS}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from collavo.trained import State, write_state
+from collavo.checkpoint.finetuned_checkpoint import State, write_state
 from configs.load import REPOSITORY
-from pipeline.cli import main
+from pipeline.commands.cli import main
 from tests.tiny_training import settings, tiny
 from trainer.cli import COMMANDS
 from trainer.config import read_training
@@ -122,8 +122,8 @@ def test_so_it_is_for_the_segmenter(tiny: Path, tmp_path: Path, capsys: pytest.C
 def test_the_commands_at_the_head_of_the_tiny_training_make_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from collavo import tiny as tiny_checkpoint
-    from datasets.tiny_world import __main__ as tiny_world
+    from assets.tiny import random_checkpoint as tiny_checkpoint
+    from assets.tiny.world import __main__ as tiny_world
 
     file = REPOSITORY / "configs" / "collavo_tiny_train.yaml"
     commands = re.findall(r"^#   (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
@@ -132,7 +132,7 @@ def test_the_commands_at_the_head_of_the_tiny_training_make_what_it_needs(
     for command in commands:
         words = command.split()
         if words[:2] == ["python", "-m"]:
-            module = {"datasets.tiny_world": tiny_world, "collavo.tiny": tiny_checkpoint}[words[2]]
+            module = {"assets.tiny.world": tiny_world, "assets.tiny.random_checkpoint": tiny_checkpoint}[words[2]]
             few = ["3" if before == "--scenes" else word for before, word in zip(words[2:], words[3:], strict=False)]
             monkeypatch.setattr("sys.argv", [words[2], *few])
             assert module.main() == 0

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from assets.tiny.world import write_lessons
 from configs.load import REPOSITORY
-from datasets.tiny_world import write_lessons
 from tests.tiny_training import settings, tiny
 from trainer.config import read_training
-from trainer.job import Job
 from trainer.loop import Totals
-from trainer.parameters import only
+from trainer.parallel.trainable import only
 from trainer.run import load_job
+from trainer.stages.base import Job
 
 __all__ = ["tiny"]
 CPU = torch.device("cpu")

@@ -10,19 +10,19 @@ import pytest
 import torch
 from peft import PeftModel
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, crayon_parameters
-from collavo.checkpoint import fingerprint
+from collavo.checkpoint.finetuned_checkpoint import State, identity_of, load_crayon, read_state
+from collavo.checkpoint.names import fingerprint
+from collavo.checkpoint.settings import settings_for
 from collavo.errors import CheckpointError
 from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import CrayonConfig, LLMConfig
-from collavo.settings import settings_for
-from collavo.tiny import make_tiny
-from collavo.trained import State, identity_of, load_crayon, read_state
-from pipeline.errors import RunError
+from pipeline.runtime.errors import RunError
 from trainer.checkpoint import save, write_tuned
+from trainer.checkpoint_folders import newest
 from trainer.merge import merge
-from trainer.step_folders import newest
 
 CPU, LLM = torch.device("cpu"), LLMConfig(BITS=32, DTYPE="fp32")
 

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
-from collavo.tiny import make_tiny
 from configs.load import REPOSITORY
 from modeling.segmenters.base import PanopticMap, Picture, Segment
 from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource, XDecoderConfig
-from trainer.maps import MapCache, spoil
+from trainer.data.maps import MapCache, spoil
 from trainer.schedule import learning_rate
 
 

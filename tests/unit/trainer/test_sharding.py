@@ -12,10 +12,10 @@ import yaml
 from torch import nn
 
 from configs.load import REPOSITORY
-from pipeline.errors import RunError
+from pipeline.runtime.errors import RunError
 from trainer.optimizer import RESTS, RestingAdamW
-from trainer.parameters import separate
-from trainer.sharding import Sharding, read_sharding
+from trainer.parallel.sharding import Sharding, read_sharding
+from trainer.parallel.trainable import separate
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true"}

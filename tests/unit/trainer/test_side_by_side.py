@@ -11,17 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.crayon import CrayonPrompt, object_list
 from collavo.load_collavo import load_model
 from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
-from collavo.tiny import make_tiny
 from collavo.training_inputs import training_inputs
 from datasets.instruct.types import Sample, Turn, share_pictures
 from datasets.types import ImageFile
-from trainer.batches import Batch, Example, collate, positions_within, seen_within
+from trainer.data.batches import Batch, Example, collate, positions_within, seen_within
 
 PICTURE, OTHER = ImageFile(Path("a.jpg"), "a.jpg"), ImageFile(Path("b.jpg"), "b.jpg")
 

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from assets.tiny.train.boxes import Boxes, Overheard, box_loss, boxes_in, gather_numbers, number_ids, overhear
+from assets.tiny.train.rows import Encoded, Packer, Row
+from assets.tiny.train.start import config_of, near_numbers
+from assets.tiny.train.vocabulary import pieces
 from collavo.config import CoLLaVOConfig
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.tokenizer import tiny_tokenizer
 from modeling.internlm2 import rotary_tables, rotate
 from tests.limits import examples
-from trainer.tiny.boxes import Boxes, Overheard, box_loss, boxes_in, gather_numbers, number_ids, overhear
-from trainer.tiny.rows import Encoded, Packer, Row
-from trainer.tiny.start import config_of, near_numbers
-from trainer.tiny.vocabulary import pieces
 
 TOKENIZER = tiny_tokenizer(pieces(["Which object is in the box [0.10, 0.20, 0.30, 0.40]?\n", ", ", "0.10, 0.20"] * 5))
 NUMBERS = number_ids(TOKENIZER)

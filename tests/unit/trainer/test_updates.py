@@ -19,14 +19,14 @@ from torch.nn import functional as F
 
 import trainer.run
 from configs.load import REPOSITORY
-from pipeline.errors import RunError
-from pipeline.run import make_session
-from pipeline.session import AgreedError
+from pipeline.run.plan import make_session
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.session import AgreedError
 from tests.tiny_training import STEP, settings, tiny
 from trainer.check import evaluation_plan
 from trainer.config import TrainConfig, read_training
-from trainer.job import Job
 from trainer.run import load_job, run_stage
+from trainer.stages.base import Job
 
 __all__ = ["tiny"]
 CPU = torch.device("cpu")

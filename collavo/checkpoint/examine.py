@@ -1,0 +1,180 @@
+"""What is wrong with a checkpoint, found out in seconds: before any of its weights is read.
+
+`describe_checkpoint` reads headers and JSON alone, and loads no torch; `examine` builds the model without storage and
+the processor too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modeling.files import shown
+from modeling.weight_files import StoredTensor
+
+from ..errors import CheckpointError, refusing
+from ..template import CHAT, IMAGE_TAG, Template
+from .finetuned_checkpoint import State, check_trained, is_trained, read_state
+from .location import locate
+from .names import describe_tensors, is_released_layout, read_json
+from .sizes import Sizes, read_sizes
+
+if TYPE_CHECKING:
+    from ..config import CoLLaVOConfig
+    from ..model import CoLLaVOForConditionalGeneration
+    from ..processing import CoLLaVOProcessor
+
+_FEW = 5
+_QUESTION = "Is there a dog in the image?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A checkpoint by its headers.
+
+    Attributes:
+        folder: as it was named.
+        base: the whole checkpoint: the same, or the one that a training started from.
+        state: of a training; None for a whole checkpoint.
+        sizes: of the model.
+        tensors: our parameter name -> its file and description.
+    """
+
+    folder: Path
+    base: Path
+    state: State | None
+    sizes: Sizes
+    tensors: Mapping[str, tuple[Path, StoredTensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A checkpoint that can be loaded.
+
+    Attributes:
+        described: see there.
+        config: of the model.
+        blank: the model without storage.
+        processor: of the model.
+    """
+
+    described: Described
+    config: CoLLaVOConfig
+    blank: CoLLaVOForConditionalGeneration
+    processor: CoLLaVOProcessor
+
+
+def describe_checkpoint(folder: Path) -> Described:
+    """Read a checkpoint's JSON files and the headers of its tensors, and compare them. Loads no torch.
+
+    Args:
+        folder: a whole checkpoint in either layout, or what a training left.
+
+    Raises:
+        CheckpointError: something is missing, malformed or does not fit.
+    """
+    folder = locate(folder)
+    state = read_state(folder) if is_trained(folder) else None
+    base = folder if state is None else Path(state.started_from)
+    tensors = describe_tensors(base)
+    shapes = {name: stored for name, (_, stored) in tensors.items()}
+    sizes = read_sizes(read_json(base / "config.json"), shapes, released=is_released_layout(base), where=base)
+    if state is not None:
+        check_trained(folder, state, shapes)
+    return Described(folder=folder, base=base, state=state, sizes=sizes, tensors=tensors)
+
+
+def examine(folder: Path, template: Template = CHAT) -> Examined:
+    """Find out whether a checkpoint can be loaded and asked.
+
+    Args:
+        folder: see `describe_checkpoint`.
+        template: of the prompts.
+
+    Raises:
+        CheckpointError: see `describe_checkpoint`; or a parameter is missing, unknown or misfits, or the tokenizer or
+            the image size is not the model's.
+    """
+    import torch
+
+    from ..config import CoLLaVOConfig
+    from ..model import CoLLaVOForConditionalGeneration
+    from ..processing import CoLLaVOProcessor
+
+    described = describe_checkpoint(folder)
+    config = CoLLaVOConfig(**described.sizes.model_dump())
+    with torch.device("meta"):
+        blank = CoLLaVOForConditionalGeneration(config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
+    check_parameters(wanted, {name: stored.shape for name, (_, stored) in described.tensors.items()}, described.base)
+    processor = CoLLaVOProcessor.from_pretrained(described.base)
+    check_processor(config, processor, described.base, template)
+    return Examined(described=described, config=config, blank=blank, processor=processor)
+
+
+def check_parameters(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], checkpoint: Path
+) -> None:
+    """Every parameter must be there in its shape: the library would fill gaps with random numbers.
+
+    Raises:
+        CheckpointError: naming the first misfits.
+    """
+    missing = [name for name in wanted if name not in found]
+    surplus = [shown(name)[1:-1] for name in found if name not in wanted]
+    misfits = [
+        f"{name} is {found[name]}, not {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    for what, names in (("lacks", missing), ("has unknown", surplus), ("misfits:", misfits)):
+        if names:
+            more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+            raise CheckpointError(f"{checkpoint}: the checkpoint {what} {', '.join(names[:_FEW])}{more}")
+
+
+def check_processor(
+    config: CoLLaVOConfig, processor: CoLLaVOProcessor, directory: Path, template: Template = CHAT
+) -> None:
+    """Tokenizer, template and image size must be those that the weights were made with.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    image_id = processor.tokenizer.convert_tokens_to_ids(IMAGE_TAG)
+    if image_id != config.image_token_id:
+        raise CheckpointError(
+            f"{directory}: the tokenizer gives {IMAGE_TAG} the id {image_id}, the model expects {config.image_token_id}"
+        )
+    if (processor.image_size, processor.patch_size) != (config.image_size, config.vision.patch_size):
+        raise CheckpointError(
+            f"{directory}: the processor makes pictures of {processor.image_size} px in patches of "
+            f"{processor.patch_size}, the model expects {config.image_size} in patches of {config.vision.patch_size}"
+        )
+    if len(processor.tokenizer) > config.text.embedding_rows:
+        raise CheckpointError(
+            f"{directory}: the tokenizer has {len(processor.tokenizer)} ids, the model's embedding table "
+            f"{config.text.embedding_rows} rows"
+        )
+    _check_prompt(config, processor, directory, template)
+
+
+def _check_prompt(config: CoLLaVOConfig, processor: CoLLaVOProcessor, directory: Path, template: Template) -> None:
+    """Encode a prompt and decode it, as every question will be."""
+    with refusing(f"{directory}: the tokenizer cannot encode a prompt"):
+        ids, words = processor.encode([template.prompt("", _QUESTION), _QUESTION])
+        text = processor.decode(ids)
+    unknown = sum(token == processor.unknown_id for token in words)
+    if ids.count(config.image_token_id) != 1 or 2 * unknown > len(words) or min(ids) < 0:
+        raise CheckpointError(
+            f"{directory}: the tokenizer does not know the words of a prompt; it reads {_QUESTION!r} as {words[:8]}"
+        )
+    if max(ids) >= config.text.embedding_rows:
+        raise CheckpointError(
+            f"{directory}: the tokenizer gives the id {max(ids)}, the model's embedding table has "
+            f"{config.text.embedding_rows} rows"
+        )
+    if "".join(_QUESTION.split()) not in "".join(text.split()):
+        raise CheckpointError(f"{directory}: the tokenizer does not give back {_QUESTION!r}, but {shown(text)}")

@@ -1,0 +1,301 @@
+"""What a training leaves: the crayon prompt's parameters and LoRA sets, above the checkpoint that it started from.
+
+    crayon.safetensors        the crayon prompt's parameters, under our names
+    image_cit/, vl_cit/       the LoRA sets, as PEFT writes them
+    state.json                what was trained, and on what
+
+A directory like this loads wherever a whole checkpoint does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from modeling.files import FileError, is_file, is_folder, shown
+from modeling.weight_files import FLOATS, check_range, describe, load
+
+from ..errors import CheckpointError
+from ..trainable_parts import is_crayon, lora_shapes
+from .names import fingerprint, read_json
+from .recorded import CrayonRecord, SegmenterRecord
+from .sizes import Queries, Shaped, Strict, validated
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..model import CoLLaVOForConditionalGeneration
+
+STATE, CRAYON = "state.json", "crayon.safetensors"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+VERSION = 2
+_READ_VERSIONS = (1, 2)
+"""Version 1 has no template and no segmenter, and lists the crayon settings without their names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a training stands.
+
+    Attributes:
+        step: updates made.
+        started_from: checkpoint directory whose weights are frozen below: absolute, or, in a file, from the directory
+            that the file is in.
+        stage: see ``trainer/stages``.
+        adapters: names of the LoRA sets.
+        rank: of the sets.
+        alpha: of the sets.
+        crayon: which queries act: both, semantic or none.
+        settings: what a continuation must have in common: seed, batch size, data; by name.
+        template: name of the conversation's wrapper.
+        segmenter: that made the maps of visual instructions, by the keys of ``SEGMENTER``; None for none that could
+            make others.
+        version: of this layout.
+    """
+
+    step: int
+    started_from: str
+    stage: str
+    adapters: tuple[str, ...]
+    rank: int
+    alpha: int
+    crayon: str
+    settings: Mapping[str, Any]
+    template: str = "chat"
+    segmenter: Mapping[str, Any] | None = None
+    version: int = VERSION
+
+
+class _StateFile(Strict):
+    """``state.json``."""
+
+    step: Annotated[int, Field(ge=0, le=2**40)]
+    started_from: Annotated[str, Field(min_length=1)]
+    stage: str
+    adapters: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]], Field(max_length=16)]
+    rank: Annotated[int, Field(ge=1, le=2**16)]
+    alpha: Annotated[int, Field(ge=1, le=2**20)]
+    crayon: Queries
+    settings: dict[str, Any]
+    template: Literal["chat", "demo"] = "chat"
+    segmenter: SegmenterRecord | None = None
+    version: int
+
+
+class _AdapterFile(Strict):
+    """``adapter_config.json``, as far as it says what a LoRA set does: only plain LoRA is read."""
+
+    peft_type: Literal["LORA"]
+    r: int
+    lora_alpha: int
+    target_modules: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+    bias: Literal["none"] = "none"
+    fan_in_fan_out: Literal[False] = False
+    lora_bias: Literal[False] = False
+    use_rslora: Literal[False] = False
+    use_dora: Literal[False] = False
+    rank_pattern: Annotated[dict[str, Any], Field(max_length=0)] = {}
+    alpha_pattern: Annotated[dict[str, Any], Field(max_length=0)] = {}
+    layers_to_transform: None = None
+    modules_to_save: None = None
+    layer_replication: None = None
+    target_parameters: None = None
+    trainable_token_indices: None = None
+    use_qalora: Literal[False] = False
+    use_bdlora: Literal[False] | None = None
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a directory is what a training left, rather than a whole checkpoint."""
+    return is_file(folder / STATE)
+
+
+def write_state(folder: Path, state: State) -> None:
+    """Write ``state.json``."""
+    (folder / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+
+
+def read_state(folder: Path) -> State:
+    """Read ``state.json``.
+
+    Raises:
+        CheckpointError: it is missing, unreadable or malformed, of another version, or the checkpoint below is gone or
+            no whole one.
+    """
+    file = folder / STATE
+    try:
+        values = read_json(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: not what a training left ({error})") from error
+    version = values.get("version")
+    if version not in _READ_VERSIONS or isinstance(version, bool):
+        raise CheckpointError(
+            f"{file}: not what a training left (its version is {shown(version)}; this code reads 1 and 2)"
+        )
+    said = validated(_StateFile, values, f"{file}: not what a training left")
+    if len(set(said.adapters)) < len(said.adapters):
+        raise CheckpointError(f"{file}: adapters: a name stands there twice")
+    settings = dict(said.settings)
+    if "CRAYON" in settings:
+        settings["CRAYON"] = validated(CrayonRecord, settings["CRAYON"], f"{file}: settings.CRAYON").model_dump()
+    below = _below(folder, said.started_from)
+    segmenter = None if said.segmenter is None else said.segmenter.model_dump(exclude_defaults=True)
+    return State(
+        **{
+            **dict(said),
+            "settings": settings,
+            "segmenter": segmenter,
+            "started_from": str(below),
+            "adapters": tuple(said.adapters),
+        }
+    )
+
+
+def _below(folder: Path, started_from: str) -> Path:
+    """The checkpoint that a training started from, which must be whole: trainings name the one at the bottom.
+
+    Raises:
+        CheckpointError: it is missing, or is what a training left.
+    """
+    file = folder / STATE
+    try:
+        below = Path(os.path.realpath(folder / started_from))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: started_from: {shown(started_from)} is no path ({error})") from error
+    if not is_folder(below):
+        raise CheckpointError(
+            f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it)"
+        )
+    if is_trained(below):
+        raise CheckpointError(f"{file}: started_from: {below} is itself what a training left, not a whole checkpoint")
+    return below
+
+
+def foundation(folder: Path) -> Path:
+    """The whole checkpoint at the bottom: the directory itself, or the one that a training started from.
+
+    Raises:
+        CheckpointError: see `read_state`.
+    """
+    return Path(read_state(folder).started_from) if is_trained(folder) else folder
+
+
+def check_trained(folder: Path, state: State, below: Mapping[str, Shaped]) -> None:
+    """Compare the files of what a training left with the checkpoint below, without reading their tensors.
+
+    Args:
+        folder: see the top of the file.
+        state: of it.
+        below: the tensors of the checkpoint below, or their descriptions, by our names.
+
+    Raises:
+        CheckpointError: a file is missing, unreadable or of other settings, or a tensor is missing, unknown or misfits.
+    """
+    _check_shapes(folder / CRAYON, {name: tuple(tensor.shape) for name, tensor in below.items() if is_crayon(name)})
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, tensor in below.items():
+        wanted |= lora_shapes(name, tuple(tensor.shape), state.rank)
+    for adapter in state.adapters:
+        file = folder / adapter / ADAPTER_CONFIG
+        said = validated(_AdapterFile, read_json(file), file)
+        if (said.r, said.lora_alpha) != (state.rank, state.alpha):
+            raise CheckpointError(
+                f"{file}: r and lora_alpha are {said.r} and {said.lora_alpha}, {STATE} says {state.rank} and "
+                f"{state.alpha}"
+            )
+        _check_shapes(folder / adapter / ADAPTER, wanted)
+
+
+def _check_shapes(file: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare a file's tensors with those that it must hold."""
+    try:
+        found = describe(file)
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
+    odd = sorted(set(found) ^ set(wanted))
+    odd += [name for name in wanted if name in found and found[name].shape != wanted[name]]
+    if odd:
+        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+    for name, stored in found.items():
+        if stored.dtype not in FLOATS:
+            raise CheckpointError(f"{file}: {name} is of the type {stored.dtype}; weights are {', '.join(FLOATS)}")
+
+
+def identity_of(folder: Path) -> str:
+    """Identity of a checkpoint's weights, be it whole or what a training left.
+
+    Raises:
+        CheckpointError: see `checkpoint.fingerprint` and `read_state`.
+    """
+    if not is_trained(folder):
+        return fingerprint(folder)
+    state = read_state(folder)
+    digest = hashlib.sha256(identity_of(Path(state.started_from)).encode())
+    digest.update(repr((state.adapters, state.rank, state.alpha, state.crayon)).encode())
+    for file in (folder / CRAYON, *(folder / name / ADAPTER for name in state.adapters)):
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            raise CheckpointError(f"{file}: not readable ({error.strerror})") from error
+    return digest.hexdigest()[:16]
+
+
+def load_crayon(folder: Path, crayon: Mapping[str, nn.Parameter]) -> None:
+    """Read the crayon prompt's parameters.
+
+    Args:
+        folder: see the top of the file.
+        crayon: see `adapters.crayon_parameters`.
+
+    Raises:
+        CheckpointError: they are missing, or do not fit.
+    """
+    tensors = read_file(folder / CRAYON)
+    odd = sorted(set(tensors) ^ set(crayon))
+    odd += [name for name in crayon if name in tensors and crayon[name].shape != tensors[name].shape]
+    if odd:
+        raise CheckpointError(f"{folder / CRAYON}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+    for name, parameter in crayon.items():
+        parameter.data.copy_(tensors[name])
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or a tensor holds NaN or infinity.
+    """
+    try:
+        tensors = load(file)
+        check_range(tensors, file)
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
+    return tensors
+
+
+def apply(folder: Path, model: CoLLaVOForConditionalGeneration) -> Any:
+    """Put what a training left onto the model that it started from.
+
+    Args:
+        folder: see the top of the file.
+        model: of the checkpoint below; its crayon parameters are not quantised.
+    Returns: the `Adapters`, which act from now on.
+
+    Raises:
+        CheckpointError: something is missing, or does not fit.
+    """
+    from ..adapters import Adapters, crayon_parameters
+
+    state = read_state(folder)
+    model.config.crayon_queries = state.crayon
+    load_crayon(folder, crayon_parameters(model))
+    adapters = Adapters(model, state.adapters, rank=state.rank, alpha=state.alpha)
+    adapters.load(folder)
+    return adapters

@@ -1,0 +1,308 @@
+"""Names, layouts and identity of checkpoints: the only place that knows how the released weights are called.
+
+Two layouts load: ours (``save_pretrained``: ``config.json`` of a `CoLLaVOConfig`, sharded safetensors) and the released
+one (InternLM2-style ``config.json``, sharded ``.bin`` or safetensors, the reference's names). Sizes that the released
+configuration leaves out are read off the tensors, and those that it says are compared with them. Tensors are
+memory-mapped, so a shard is read when it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from modeling.files import FileError, is_file, is_folder, member, read_object, share, shown
+from modeling.weight_files import FLOATS, StoredTensor, describe, load
+
+from ..errors import CheckpointError
+from .sizes import Shaped, read_sizes
+
+UNUSED_RELEASED = re.compile(r"^model\.layers\.\d+\.feed_forward\.w2\.Plora_seg_[AB]\.weight$")
+"""The released weights hold a crayon pair for ``w2`` that no code path reads; it is skipped, and named when it is."""
+
+_PREFIXES = (  # ours, released
+    ("vision_tower.class_embedding", "vit.vision_tower.vision_model.embeddings.class_embedding"),
+    ("vision_tower.patch_embedding.", "vit.vision_tower.vision_model.embeddings.patch_embedding."),
+    ("vision_tower.position_embedding.", "vit.vision_tower.vision_model.embeddings.position_embedding."),
+    ("vision_tower.pre_norm.", "vit.vision_tower.vision_model.pre_layrnorm."),
+    ("vision_tower.post_norm.", "vit.vision_tower.vision_model.post_layernorm."),
+    ("vision_tower.layers.", "vit.vision_tower.vision_model.encoder.layers."),
+    ("projector.", "vision_proj."),
+    ("crayon.projector.", "vision_proj_for_seg."),
+    ("crayon.semantic.", "seg_prompt_embed."),
+    ("crayon.numbering.", "seg_num_embed."),
+    ("language_model.embed_tokens.", "model.tok_embeddings."),
+    ("language_model.norm.", "model.norm."),
+    ("language_model.layers.", "model.layers."),
+    ("output.", "output."),
+)
+_PARTS = {  # within one layer, by prefix of our name
+    "vision_tower.layers.": ((".fc", ".mlp.fc"),),
+    "language_model.layers.": (
+        (".mlp_norm.", ".ffn_norm."),
+        (".mlp.", ".feed_forward."),
+        (".base.", ".Plora_main."),
+        (".image_a.", ".Plora_A."),
+        (".image_b.", ".Plora_B."),
+        (".crayon_a.", ".Plora_seg_A."),
+        (".crayon_b.", ".Plora_seg_B."),
+    ),
+}
+_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+_WHOLE_DIGEST_BYTES = 64 * 2**20
+_SAMPLES, _SAMPLE_BYTES = 64, 2**16
+_FEW, _MOST_SHARDS = 5, 10_000
+
+
+def to_released(key: str) -> str:
+    """Translate one of our parameter names to the released name.
+
+    Raises:
+        KeyError: no rule covers the name.
+    """
+    for ours, released in _PREFIXES:
+        if key.startswith(ours):
+            key = released + key.removeprefix(ours)
+            for our_part, released_part in _PARTS.get(ours, ()):
+                key = key.replace(our_part, released_part, 1)
+            return key
+    raise KeyError(key)
+
+
+def from_released(key: str) -> str | None:
+    """Translate a released parameter name to ours; None for the weights that nothing uses (`UNUSED_RELEASED`).
+
+    Raises:
+        KeyError: no rule covers the name.
+    """
+    if UNUSED_RELEASED.match(key):
+        return None
+    for ours, released in _PREFIXES:
+        if key.startswith(released):
+            key = ours + key.removeprefix(released)
+            for our_part, released_part in _PARTS.get(ours, ()):
+                key = key.replace(released_part, our_part, 1)
+            return key
+    raise KeyError(key)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The weight files of a checkpoint directory, sharded or single, safetensors preferred.
+
+    Raises:
+        CheckpointError: there are none, or a shard that the index names is missing or would lie outside.
+    """
+    if not is_folder(directory):
+        raise CheckpointError(f"{directory}: no such checkpoint directory (RESUME_FROM takes a directory)")
+    for index_name, single in zip(_INDEX_FILES, _SINGLE_FILES, strict=True):
+        if is_file(directory / index_name):
+            return _shards(directory, index_name)
+        if is_file(directory / single):
+            return [directory / single]
+    looked_for = ", ".join((*_INDEX_FILES, *_SINGLE_FILES))
+    raise CheckpointError(f"{directory}: holds no weights (looked for {looked_for})")
+
+
+def _shards(directory: Path, index_name: str) -> list[Path]:
+    """The files that an index names."""
+    index = directory / index_name
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map should say the file of every tensor, found {shown(weight_map)}")
+    for key, name in weight_map.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{index}: the file of {shown(key)} should be a name, found {shown(name)}")
+    names = sorted(set(weight_map.values()))
+    if len(names) > _MOST_SHARDS:
+        raise CheckpointError(f"{index}: names {len(names)} shards; at most {_MOST_SHARDS} are read")
+    try:
+        files = [member(directory, name) for name in names]
+    except FileError as error:
+        raise CheckpointError(f"{index}: {error}") from None
+    missing = [shown(file.name)[1:-1] for file in files if not is_file(file)]
+    if missing:
+        more = f" and {len(missing) - _FEW} more" if len(missing) > _FEW else ""
+        raise CheckpointError(f"{index}: names shards that are missing: {', '.join(missing[:_FEW])}{more}")
+    return files
+
+
+def is_released_layout(directory: Path) -> bool:
+    """Whether a checkpoint directory is in the released layout rather than ours.
+
+    Raises:
+        CheckpointError: no readable ``config.json``.
+    """
+    return read_json(directory / "config.json").get("model_type") != "collavo"
+
+
+def describe_tensors(directory: Path) -> dict[str, tuple[Path, StoredTensor]]:
+    """What the weight files hold, without reading it. Loads no torch.
+
+    Args:
+        directory: a checkpoint in either layout.
+    Returns: our parameter name -> its file and description.
+
+    Raises:
+        CheckpointError: no weights, an unreadable file, a name that no rule covers or that stands in two files, or a
+            type that weights cannot have.
+    """
+    translate: Callable[[str], str | None] = from_released if is_released_layout(directory) else str
+    found: dict[str, tuple[Path, StoredTensor]] = {}
+    for file in weight_files(directory):
+        try:
+            described = describe(file)
+        except FileError as error:
+            raise CheckpointError(str(error)) from error
+        for key, stored in described.items():
+            ours = _our_name(translate, key, file)
+            if ours in found:
+                raise CheckpointError(f"{file}: '{key}' is in {found[ours][0].name} too")
+            if stored.dtype not in FLOATS:
+                raise CheckpointError(f"{file}: '{key}' is of the type {stored.dtype}; weights are {', '.join(FLOATS)}")
+            if ours is not None:
+                found[ours] = file, stored
+    return found
+
+
+def _our_name(translate: Callable[[str], str | None], key: str, file: Path) -> str | None:
+    try:
+        return translate(key)
+    except KeyError:
+        raise CheckpointError(f"{file}: {shown(key)} is no parameter of CoLLaVO") from None
+
+
+def read_tensors(directory: Path, *, compared: bool = True) -> dict[str, Any]:
+    """Read a checkpoint's tensors under our names, memory-mapped on the CPU.
+
+    Args:
+        directory: a checkpoint in either layout.
+        compared: compare the checksums of ``.bin`` files, which reads all of them; False for who does so later.
+    Returns: our parameter name -> tensor, in the stored dtype.
+
+    Raises:
+        CheckpointError: see `describe_tensors`; or bytes of a ``.bin`` file were changed.
+    """
+    translate: Callable[[str], str | None] = from_released if is_released_layout(directory) else str
+    described = describe_tensors(directory)
+    tensors: dict[str, Any] = {}
+    for file in dict.fromkeys(file for file, _ in described.values()):
+        try:
+            loaded = load(file, compared=compared)
+        except FileError as error:
+            raise CheckpointError(str(error)) from error
+        named = ((_our_name(translate, key, file), tensor) for key, tensor in loaded.items())
+        tensors |= {name: tensor for name, tensor in named if name is not None}
+    return tensors
+
+
+def read_config(directory: Path, tensors: Mapping[str, Shaped]) -> Any:
+    """The configuration of a checkpoint in either layout.
+
+    Args:
+        directory: the checkpoint.
+        tensors: its tensors under our names, or their descriptions; see `collavo.checkpoint.sizes.read_sizes`.
+    Returns: a `CoLLaVOConfig`.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing or unreadable, or a size is not that of the tensors.
+    """
+    from ..config import CoLLaVOConfig
+
+    released = is_released_layout(directory)
+    sizes = read_sizes(read_json(directory / "config.json"), tensors, released=released, where=directory)
+    return CoLLaVOConfig(**sizes.model_dump())
+
+
+def fingerprint(directory: Path) -> str:
+    """Identity of a checkpoint: changes when its configuration, tokenizer or weights change.
+
+    Small files count whole; of a weight file over 64 MiB its size, its first and last block and 64 evenly spaced blocks
+    count, so that 18 GB need no minute to recognise.
+
+    Raises:
+        CheckpointError: see `weight_files`.
+    """
+    digest = hashlib.sha256()
+    files = weight_files(directory)
+    try:
+        others = (p for p in directory.iterdir() if p.suffix in (".json", ".model", ".txt") and is_file(p))
+        for file in sorted({*others, *files}):
+            digest.update(f"{file.name}:{file.stat().st_size};".encode("utf-8", "surrogateescape"))
+            _update_digest(digest, file)
+    except OSError as error:
+        raise CheckpointError(f"{directory}: not readable ({error})") from error
+    return digest.hexdigest()[:16]
+
+
+def _update_digest(digest: Any, file: Path) -> None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= _WHOLE_DIGEST_BYTES:
+            digest.update(stream.read())
+            return
+        for sample in range(_SAMPLES + 1):
+            stream.seek(sample * (size - _SAMPLE_BYTES) // _SAMPLES)
+            digest.update(stream.read(_SAMPLE_BYTES))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, unreadable, or holds no object.
+    """
+    try:
+        return read_object(file)
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def share_weights(directory: Path) -> None:
+    """Let others read the weights that a library wrote into a directory as they may read the files beside them."""
+    for file in directory.glob("*.safetensors"):
+        share(file)
+
+
+def export_released(model: Any, directory: Path, max_shard_size: str = "5GB") -> None:
+    """Write a model in the released layout: the reference's names, sharded safetensors, a flat ``config.json``.
+
+    The crayon pair of ``w2``, which the released files hold and nothing uses, is written as zeros.
+
+    Args:
+        model: a `CoLLaVOForConditionalGeneration` that is not quantised.
+        directory: made if absent.
+        max_shard_size: as in ``save_pretrained``.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    config = model.config
+    tensors = {to_released(key): tensor.contiguous() for key, tensor in model.state_dict().items()}
+    tensors |= _unused_pairs(model)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_torch_state_dict(tensors, directory, max_shard_size=max_shard_size)
+    share_weights(directory)
+    text = {k: v for k, v in config.text.to_dict().items() if k not in ("model_type", "architectures")}
+    text |= {
+        "model_type": "internlm2",
+        "architectures": ["CoLLaVOModel"],
+        "image_token_index": config.image_token_id,
+        "image_size": config.image_size,
+        "vision_num_attention_heads": config.vision.num_attention_heads,
+    }
+    (directory / "config.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+
+
+def _unused_pairs(model: Any) -> dict[str, Any]:
+    """Zeros in the shapes of the crayon pairs of ``w2``, by released name."""
+    pairs = {}
+    for index, layer in enumerate(model.language_model.layers):
+        w2 = layer.mlp.w2
+        name = f"model.layers.{index}.feed_forward.w2.Plora_seg"
+        pairs[f"{name}_A.weight"] = w2.image_a.weight.new_zeros(w2.image_a.weight.shape)
+        pairs[f"{name}_B.weight"] = w2.image_b.weight.new_zeros(w2.image_b.weight.shape)
+    return pairs

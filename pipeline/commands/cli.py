@@ -1,0 +1,416 @@
+"""The command line: what each command reads, checks and prints. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from collavo.checkpoint.examine import describe_checkpoint
+from collavo.checkpoint.location import locate
+from collavo.checkpoint.settings import settings_for
+from configs.common.paths import user_path
+from configs.common.words import did_you_mean, quoted, shown
+from configs.load import ConfigError
+from datasets.evaluation.judges.options import without_key
+from datasets.registration.preflight import missing_files, unknown_placeholders
+from datasets.roots import data_roots
+from datasets.types import DataError
+from modeling.segmenters import backends as segmenter_backends
+from modeling.segmenters import check_segmenter
+
+from ..benchmarks import PREFIX, select_pipeline
+from ..catalog import Catalog, load_catalog
+from ..config import EvalConfig, read_configuration
+from ..results.judging import VERDICTS
+from ..results.predictions_file import prediction_files
+from ..results.rescore import Source, rescore
+from ..run.identity import check_settings
+from ..run.plan import INTERRUPTED, Plan, asks_model, evaluate, make_plan
+from ..runtime.console import say, tell, write_out
+from ..runtime.files import check_folder
+from ..runtime.launch import is_main, let_main_speak
+from ..runtime.lock import check_free
+from ..runtime.session import USER_ERRORS
+from .validate import SHOWN, validate_all
+
+EXAMPLES = """\
+examples:
+  lbk_entry.py list
+  lbk_entry.py validate pope_test --overrides DATASETS.ROOT /path/to/dataset
+  lbk_entry.py segment dog.jpg --out outputs/dog --overrides SEGMENTER.NAME xdecoder SEGMENTER.PATH /path/to/X-Decoder
+  lbk_entry.py score --predictions outputs/collavo_step2/mm-vet/predictions.jsonl
+  accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
+      --conf_files configs/collavo_step2.yaml \\
+      --overrides DATASETS.TEST pope_test POPE.TEST.BATCH_SIZE_TOTAL 20 WEIGHT True RESUME_FROM /path/to/CoLLaVO
+
+Keys, types and defaults of --overrides: lbk_entry.py eval --print-config
+"""
+USAGE, FAILED = 2, 1
+LONGEST_MESSAGE = 1000
+"""Characters of a message of `argparse`, which repeats what it was given."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors point to its own help and reach the terminal once, not once a process."""
+
+    @property
+    def see_help(self) -> str:
+        """Where to read on."""
+        return f"Try: {self.prog} --help"
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{shown(message, LONGEST_MESSAGE)}\n{self.see_help}")
+        raise SystemExit(USAGE)
+
+
+def path_argument(text: str) -> Path:
+    """A file or folder of the command line, as `argparse` takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: no file can have this path.
+    """
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{quoted(text)}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command that another package adds to those here.
+
+    Attributes:
+        name: on the command line.
+        help: one line.
+        options: adds its own options to a parser.
+        configured: whether it takes ``--conf_files`` and ``--overrides``.
+        run: from its arguments to the exit code.
+        examples: command lines for its help, one a line.
+    """
+
+    name: str
+    help: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    configured: bool = True
+    examples: str = ""
+
+
+def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name.
+        more: commands besides those here.
+    Returns: the exit code: 0; 1 where an evaluation or a validation failed, or a file cannot be read or written; 2 for
+        a mistake in the command line or the configuration; 130 after Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
+    commands = {**COMMANDS, **{command.name: command.run for command in more}}
+    parser, own = _build_parser(more)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command is not None and command not in commands:
+        hint = did_you_mean(command, commands, n=1)
+        _complain(f"there is no command '{shown(command)}'{hint} There are: {', '.join(commands)}")
+        return USAGE
+    args, unknown = parser.parse_known_args(list(arguments))
+    if args.command is None:
+        parser.print_help()
+        return USAGE
+    if unknown:
+        own[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        return int(commands[args.command](args))
+    except (ConfigError, *USER_ERRORS) as error:
+        _complain(f"{error}\n{own[args.command].see_help}" if args.command == "score" else str(error))
+    except OSError as error:
+        _complain(f"{error.strerror or error}{'' if error.filename is None else f': {shown(str(error.filename))}'}")
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    return USAGE
+
+
+def _complain(message: str) -> None:
+    """Write an error, on the main process only."""
+    if is_main(os.environ):
+        say(f"error: {without_key(message, os.environ)}")
+    let_main_speak(os.environ)
+
+
+def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The parser, and those of the commands by name."""
+    parser = _Parser(
+        prog="lbk_entry.py",
+        description="Evaluate and train CoLLaVO, a vision-language model with a crayon prompt (arXiv 2402.11248).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [*COMMANDS, *(command.name for command in more)]
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(names) + "}", parser_class=_Parser)
+    shared = _Parser(add_help=False)
+    group = shared.add_argument_group("configuration")
+    group.add_argument(
+        "--conf_files",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="YAML",
+        help="configuration files, later ones win (default: none)",
+    )
+    group.add_argument(
+        "--overrides",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        help="dotted keys and values (default: none)",
+    )
+    run = commands.add_parser("eval", parents=[shared], help="evaluate a checkpoint on benchmarks")
+    run.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
+    run.add_argument("--check", action="store_true", help="check the configuration without loading torch, and end")
+    commands.add_parser("list", help="benchmarks, their config sections and pipelines, and segmenters")
+    again = commands.add_parser("score", parents=[shared], help="score answers in a file, without a model")
+    again.add_argument("dataset", nargs="?", help="a name of DATASETS.TEST (default: that of the run that wrote them)")
+    again.add_argument(
+        "--predictions",
+        required=True,
+        type=path_argument,
+        metavar="PATH",
+        help="predictions.jsonl of a run, its folder, or that of all its benchmarks; JSON or JSON lines with ids and "
+        "texts; a result file of VLMEvalKit, LLaVA or lmms-eval, or the folder of MME's tool",
+    )
+    again.add_argument(
+        "--verdicts", type=path_argument, metavar="PATH", help="recorded verdicts, instead of asking a judge"
+    )
+    again.add_argument(
+        "--against", type=path_argument, metavar="PATH", help="another run's answers, compared pair by pair"
+    )
+    again.add_argument(
+        "--out",
+        type=path_argument,
+        metavar="DIR",
+        help="folder of the results (default: score/ beside PATH, with a folder in it for each judge)",
+    )
+    shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
+    shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
+    shown.add_argument(
+        "--out",
+        type=path_argument,
+        default=Path("outputs/show.png"),
+        metavar="PNG",
+        help="the sheet (default: %(default)s)",
+    )
+    drawn = commands.add_parser("segment", parents=[shared], help="panoptic maps of pictures, by the segmenter alone")
+    drawn.add_argument("images", nargs="+", type=path_argument, metavar="IMAGE", help="pictures of any size and mode")
+    drawn.add_argument(
+        "--out",
+        type=path_argument,
+        default=Path("outputs/segment"),
+        metavar="DIR",
+        help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
+    )
+    check = commands.add_parser("validate", parents=[shared], help="check benchmarks' files, without a model")
+    for command in more:
+        parents = [shared] if command.configured else []
+        added = commands.add_parser(command.name, parents=parents, **described(command.help, command.examples))
+        command.options(added)
+    check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
+    check.add_argument("--quick", action="store_true", help="look whether pictures are there, without decoding them")
+    check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
+    return parser, commands.choices
+
+
+def described(sentence: str, examples: str) -> dict[str, Any]:
+    """How a command's help describes it.
+
+    Args:
+        sentence: what it does, without a period.
+        examples: command lines, one a line; "" for none.
+    """
+    return {
+        "help": sentence,
+        "description": f"{sentence[0].upper()}{sentence[1:]}.",
+        "epilog": f"examples:\n{examples}" if examples else None,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
+    config: EvalConfig
+    config, catalog = read_configuration(args.conf_files, args.overrides)
+    note(config.notes)
+    return config, catalog
+
+
+def note(lines: Iterable[str]) -> None:
+    """Write what a user should know of his configuration, on the main process only."""
+    for line in lines if is_main(os.environ) else ():
+        say(f"note: {line}")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    config, catalog = _configuration(args)
+    if args.print_config:
+        write_out(config.resolved_yaml)
+        return 0
+    check(config, catalog)
+    check_free(Path(config.SAVE_DIR).expanduser())
+    check_folders(config, catalog)
+    if args.check:
+        return 0
+    return evaluate(config, catalog)
+
+
+def check(config: EvalConfig, catalog: Catalog) -> None:
+    """Check what can be known of a run before anything is loaded.
+
+    Raises:
+        ConfigError, RunError, DataError, SegmenterError: a dataset, pipeline, segmenter or folder that is not there.
+        CheckpointError: a checkpoint that is not there, whose files do not fit, or that the configuration contradicts.
+    """
+    plan = make_plan(config, catalog)
+    check_folder("SAVE_DIR", plan.save_dir)
+    segmenter = config.SEGMENTER.resolved()
+    if asks_model(task.pipeline.declaration for task in plan.tasks):
+        checkpoint = describe_checkpoint(locate(config.RESUME_FROM)).folder
+        segmenter = settings_for(checkpoint, config.CRAYON, config.SEGMENTER).segmenter
+    for root in plan.roots:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such dataset folder (DATASETS.ROOT or an environment variable names it)")
+    check_data(config, plan)
+    check_segmenter(segmenter)
+
+
+def check_data(config: EvalConfig, plan: Plan) -> None:
+    """Check prompts, and whether the benchmarks' files are there. Opens none.
+
+    Raises:
+        ConfigError: a prompt names what no record has.
+        DataError: files of a benchmark that is asked for by name are missing, or those of all; or a declaration names
+            a reader or an option that there is not.
+    """
+    lacking: dict[str, list[str]] = {}
+    for task in plan.tasks:
+        benchmark = task.pipeline.declaration
+        unknown, known = unknown_placeholders(benchmark)
+        if unknown:
+            own = config.sections[benchmark.section].TEST.PROMPT is not None
+            where = f"{benchmark.section}.TEST.PROMPT" if own else f"benchmark {benchmark.name}, prompt"
+            raise ConfigError(f"{where}: names {{{shown(unknown[0])}}}; a record has {', '.join(known)}")
+        if missing := missing_files(benchmark, plan.roots):
+            lacking[task.dataset] = missing
+    named = [task.dataset for task in plan.tasks if not task.optional and task.dataset in lacking]
+    if named or len(lacking) == len(plan.tasks):
+        raise DataError("\n".join(f"{name}: {reason}" for name in named or lacking for reason in lacking[name]))
+
+
+def check_folders(config: EvalConfig, catalog: Catalog) -> None:
+    """Check that no folder of results holds those of other settings, as far as settings alone tell.
+
+    Raises:
+        RunError: one does, and ``EVAL.ON_CHANGE`` is refuse.
+    """
+    if config.EVAL.ON_CHANGE == "refuse":
+        engine = {"weight": config.WEIGHT, "bits": config.LLM.BITS, "dtype": config.LLM.DTYPE}
+        for task in make_plan(config, catalog).tasks:
+            check_settings(task.folder / "run.json", task.pipeline.declaration, engine)
+
+
+def _list(args: argparse.Namespace) -> int:
+    catalog = load_catalog()
+    rows = [("DATASETS.TEST", "benchmark", "config section", "PIPELINE")]
+    for name, benchmark in catalog.benchmarks.items():
+        pipeline = type(select_pipeline(None, benchmark)).__name__
+        rows.append((name, shown(benchmark.title), benchmark.section, pipeline))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        tell("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
+    maps = [name for name, benchmark in catalog.benchmarks.items() if benchmark.measures_maps]
+    tell(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
+    tell(f"PIPELINE may be left out, or written without {PREFIX}.\n")
+    tell(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    files = prediction_files(args.predictions, args.dataset)
+    given = [name for name in ("dataset", "verdicts", "against", "out") if getattr(args, name)]
+    if len(files) > 1 and given:
+        names = ", ".join(shown(file.parent.name) for file in files)
+        words = "a dataset" if given[0] == "dataset" else f"--{given[0]}"
+        raise ConfigError(
+            f"{words} is for one benchmark, but {shown(str(args.predictions))} holds several; name one of: {names}"
+        )
+    return _score_one(args, files[0]) if len(files) == 1 else max(_score_next(args, file) for file in files)
+
+
+def _score_next(args: argparse.Namespace, file: Path) -> int:
+    """Score one of several files; what is wrong with it is said, and the others are scored all the same."""
+    try:
+        return _score_one(args, file)
+    except (ConfigError, *USER_ERRORS) as error:
+        _complain(f"{shown(str(file))}: {error}")
+        return FAILED
+
+
+def _score_one(args: argparse.Namespace, file: Path) -> int:
+    beside = file.parent / "config.yaml"
+    if not args.conf_files and beside.is_file():  # of the run that wrote the answers
+        args = argparse.Namespace(**{**vars(args), "conf_files": [beside]})
+    config, catalog = _configuration(args)
+    against = None if args.against is None else prediction_files(args.against, file.parent.name)
+    if against and len(against) > 1:
+        raise ConfigError(f"--against: {shown(str(args.against))} holds several benchmarks; name the folder of one")
+    verdicts = args.verdicts
+    if verdicts is not None and verdicts.is_dir():
+        verdicts = verdicts / VERDICTS
+    if verdicts is not None and not verdicts.is_file():
+        raise ConfigError(f"--verdicts: {shown(str(verdicts))}: no such file")
+    source = Source(predictions=file, verdicts=verdicts, against=against[0] if against else None)
+    return rescore(config, catalog, source, args.dataset, args.out)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    config, catalog = _configuration(args)
+    chosen = catalog.select(",".join(args.dataset))
+    pipelines = [select_pipeline(config.PIPELINE, config.declared(benchmark)) for benchmark in chosen]
+    roots = data_roots(config.DATASETS.ROOT, os.environ)
+    return 0 if validate_all(pipelines, roots, quick=args.quick, shown=None if args.all else SHOWN) else FAILED
+
+
+def _show(args: argparse.Namespace) -> int:
+    config, catalog = _configuration(args)
+    check(config, catalog)
+    if args.num < 1:
+        raise ConfigError(f"--num must be at least 1, got {args.num}")
+    if not asks_model(catalog.select(config.DATASETS.TEST)[:1]):
+        raise ConfigError("DATASETS.TEST: show asks the model, and this benchmark has no questions; see segment")
+    from .show import show  # not before it is known that all is there: drawing needs more than checking
+
+    return show(config, catalog, args.num, args.out, os.environ)
+
+
+def _segment(args: argparse.Namespace) -> int:
+    config, _ = _configuration(args)
+    from .segment import segment  # needs torch, as any segmenter does
+
+    return segment(config, args.images, args.out)
+
+
+COMMANDS = {
+    "eval": _eval,
+    "show": _show,
+    "segment": _segment,
+    "score": _score,
+    "list": _list,
+    "validate": _validate,
+}

@@ -1,0 +1,216 @@
+"""What one process knows of the run it takes part in, how processes agree, and how one that fails ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from collavo.errors import CheckpointError
+from configs.common.escape import terminal_lines
+from datasets.types import DataError
+from modeling.segmenters.errors import SegmenterError
+
+from ..base import Answerer
+from ..run.loop import SampleError
+from .console import say
+from .errors import RunError
+from .files import WriteError, make_folder, write_text
+from .lock import sole_use
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from datasets.evaluation.judges.base import Judge
+    from modeling.segmenters.base import Segmenter
+
+T = TypeVar("T")
+USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError, WriteError)
+"""Mistakes in settings, files and data, and disks that are full: shown as a message, without a traceback."""
+
+
+class AgreedError(RunError):
+    """An error that every process knows of, so that only the main one needs to show it."""
+
+
+class EngineSource(Protocol):
+    """An engine that is identified before it is loaded, and loaded only if something is to be asked."""
+
+    def parts(self) -> Mapping[str, Any]:
+        """Identity of everything that shapes its replies, by name."""
+
+    def weights(self) -> str:
+        """What the weights are and what memory they need, in words; "" if there is nothing left to load."""
+
+    def engine(self) -> Answerer:
+        """The engine, loaded at the first call."""
+
+    def segmenter(self) -> Segmenter:
+        """The segmenter alone, built at the first call; it needs no checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run goes; see the ``EVAL`` section of the configuration for each.
+
+    Attributes:
+        strict: end at the first unreadable record or picture.
+        on_change: what to do with a folder that other settings have filled.
+        limit: how many records to ask, a random part; None for all.
+        seed: of the part.
+        another_model: why figures are not set beside those published of CoLLaVO-7B; "" where they are.
+        untaught: datasets whose kind of question the model never learned.
+        workers: threads that decode ahead.
+        report: write the report's pages at the end.
+    """
+
+    strict: bool = False
+    on_change: str = "refuse"
+    limit: int | None = None
+    seed: int = 0
+    another_model: str = ""
+    untaught: Sequence[str] = ()
+    workers: int = 2
+    report: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A process's part in a run.
+
+    Attributes:
+        accelerator: joins the processes.
+        options: see `Options`.
+        roots: dataset folders.
+        devices: of all processes.
+        about: copied into every result: configuration hash, commit, versions.
+        config_yaml: the resolved configuration, saved beside every result.
+        tracked: whether metrics also go to the accelerator's tracker.
+        judge: helps to score, on the main process; None where there is none.
+        brief: say little of each benchmark, since a table of several follows.
+    """
+
+    accelerator: Accelerator
+    options: Options
+    roots: Sequence[Path]
+    devices: Sequence[str]
+    about: Mapping[str, Any]
+    config_yaml: str
+    tracked: bool = False
+    judge: Judge | None = None
+    brief: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process talks and writes results."""
+        return self.rank == 0
+
+    def track(self, metrics: Mapping[str, float | int]) -> None:
+        """Hand metrics to the tracker, if there is one; the main process's tracker takes them."""
+        if self.tracked:
+            self.accelerator.log(dict(metrics))
+
+    def gather(self, value: T) -> list[T]:
+        """One value of each process, by rank, on every process. All must call it."""
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+    @contextmanager
+    def sole_use(self, folders: Sequence[Path]) -> Iterator[None]:
+        """Let the main process hold folders for the run alone. All must call it.
+
+        Raises:
+            AgreedError: another run has one of them, or it cannot be written to.
+        """
+        with ExitStack() as held:
+            self.agree(lambda: held.enter_context(sole_use(folders)) if self.is_main else None)
+            yield
+
+    def agree(self, prepare: Callable[[], T]) -> list[T]:
+        """Let every process prepare, and go on only if all could. All must call it.
+
+        Raises:
+            AgreedError: the errors of the processes that could not.
+        """
+        value: T | None = None
+        reason = ""
+        try:
+            value = prepare()
+        except (*USER_ERRORS, OSError) as error:
+            reason = str(error)
+        gathered = self.gather((value, reason))
+        failed = {rank: why for rank, (_, why) in enumerate(gathered) if why}
+        if failed:
+            raise AgreedError(_merged(failed, self.world))
+        return [prepared for prepared, _ in gathered]  # type: ignore[misc]
+
+
+def _merged(failed: Mapping[int, str], world: int) -> str:
+    """Errors of several processes as one message; said once if all have the same."""
+    by_reason: dict[str, list[int]] = {}
+    for rank, why in failed.items():
+        by_reason.setdefault(why, []).append(rank)
+    if list(by_reason.values()) in ([list(range(world))], [[0]]):  # what the main process alone looked at, too
+        return next(iter(by_reason))
+    return "\n".join(f"[process {', '.join(map(str, ranks))}] {why}" for why, ranks in by_reason.items())
+
+
+def report_failure(error: BaseException, folder: Path | None, rank: int) -> None:
+    """Say why this process ends, and leave the details in a file.
+
+    Args:
+        error: a user's mistake is shown as its message alone.
+        folder: of the run, where ``errors/process-<rank>.log`` is written; None where there is none yet.
+        rank: of this process.
+    """
+    if isinstance(error, USER_ERRORS):
+        say(f"error: {error}" if rank == 0 else f"[process {rank}] error: {error}")
+        return
+    cause, samples = error, ""
+    if isinstance(error, SampleError):
+        cause, samples = error.__cause__ or error, f" while answering {error}"
+    head = f"[process {rank}] {type(cause).__name__}{samples}: {cause}{_hint(cause)}"
+    details = "".join(traceback.format_exception(error))
+    log = _write_log(folder, rank, f"{head}\n\n{details}")
+    say(f"error: {head}\n" + (f"details: {log}" if log else details))
+
+
+def _hint(error: BaseException) -> str:
+    if type(error).__name__ == "OutOfMemoryError":
+        return " Use a smaller TEST.BATCH_SIZE_TOTAL, LLM.BITS 4, or more memory."
+    return ""
+
+
+def _write_log(folder: Path | None, rank: int, text: str) -> Path | None:
+    if folder is None:
+        return None
+    log = folder / "errors" / f"process-{rank}.log"
+    try:
+        make_folder(log.parent)
+        write_text(log, terminal_lines(text))
+    except OSError:
+        return None  # a full or lost disk may be the very reason; the caller then shows everything
+    return log
+
+
+def leave(code: int) -> None:
+    """End this process at once, without waiting for others or for threads; the launcher then ends the rest."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,55 @@
+"""Crayon instructions from panoptic maps: joins what the model is shown with what it is asked.
+
+`datasets` may know nothing of panoptic maps and `collavo` nothing of training files, so that they meet here. Objects,
+numbers and boxes are those of `collavo.crayon.crayon_prompt`, at the model's own token grid, written as prompts write
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from collavo.crayon import CrayonObject, CrayonPrompt, format_box, names_only, object_list
+from collavo.instructions import Classes, Kind, Wording, instruction, possible_kinds
+from datasets.instruct.panoptic import PanopticPicture
+from datasets.instruct.types import Sample
+from modeling.segmenters.coco import COCO_PANOPTIC, display_name
+
+WORDING = Wording[CrayonObject](names=names_only, names_boxes=object_list, box=format_box)
+ALL_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC)
+THING_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC if category.is_thing)
+"""The 80 classes that the paper's probes are about."""
+
+
+def crayon_sample(
+    picture: PanopticPicture,
+    crayon: CrayonPrompt,
+    kinds: Sequence[Kind],
+    seed: Sequence[int],
+    names: tuple[str, ...] = ALL_NAMES,
+) -> Sample | None:
+    """Draw one instruction about a picture.
+
+    Args:
+        picture: with the classes annotated in it: those that the map is too coarse to show are never called absent.
+        crayon: what the model is shown of it; the answer says the same.
+        kinds: what may be asked, each as likely as the others if the picture allows it.
+        seed: numbers from 0, for instance of run, epoch and picture; the same ones give the same instruction.
+        names: classes that questions may be about.
+    Returns: the sample, without object list in its prompt; None if the picture allows none of the kinds.
+    """
+    rng = np.random.default_rng([*seed])
+    shown = {item.category for item in crayon.objects}
+    unsure = frozenset(display_name(name) for name in picture.categories) - shown
+    classes = Classes(names=names, unsure=unsure)
+    possible = possible_kinds(crayon.objects, kinds, classes, WORDING)
+    if not possible:
+        return None
+    kind = possible[int(rng.integers(len(possible)))]
+    turn = instruction(kind, crayon.objects, classes, WORDING, rng)
+    number = "-".join(map(str, seed))
+    return Sample(
+        id=f"{picture.image.name}@{number}", image=picture.image, turns=(turn,), source=kind, with_objects=False
+    )

@@ -1,0 +1,223 @@
+"""The data of stage ``segmenter``: pictures with their segments, resized, cropped, mirrored, as batches.
+
+Shape legend: B pictures, S their side, K classes, T prompts of a class, L positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from datasets.image import decode
+from datasets.instruct.order import DataOrder, share
+from datasets.instruct.segments import SegmentedPicture, segment_map
+from datasets.types import DataError
+from modeling.segmenters.xdecoder.config import XDecoderConfig
+from modeling.segmenters.xdecoder.criterion import Target, num_matched
+from modeling.segmenters.xdecoder.preprocess import prepare
+from pipeline.runtime.console import warn
+
+from ..loop import Totals
+from .loader import prepared_ahead
+
+BRANCH = "segmenter"
+_PICTURE, _PROMPTS, _POINTS = range(3)
+"""Set the draws of one purpose apart from those of another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How a picture becomes a square.
+
+    Attributes:
+        side: of the square, pixels (S).
+        scale: lowest and highest size over the side; None for exactly the side.
+        flip: mirror every other picture.
+    """
+
+    side: int
+    scale: tuple[float, float] | None
+    flip: bool
+
+    def apply(
+        self, pixels: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int32], rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+        """Resize, cut out, and mirror; what is smaller than the square stays so, and is filled up later.
+
+        Args:
+            pixels: RGB, uint8 (height, width, 3).
+            numbers: of the segments, int32 (height, width).
+            rng: source of chance.
+        """
+        factor = 1.0 if self.scale is None else rng.uniform(*self.scale)
+        height, width = pixels.shape[:2]
+        ratio = factor * self.side / max(height, width)
+        size = max(1, round(width * ratio)), max(1, round(height * ratio))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        numbers = np.asarray(Image.fromarray(numbers).resize(size, Image.Resampling.NEAREST))
+        top, left = (int(rng.integers(max(0, length - self.side) + 1)) for length in pixels.shape[:2])
+        window = np.s_[top : top + self.side, left : left + self.side]
+        pixels, numbers = pixels[window], numbers[window]
+        if self.flip and rng.random() < 0.5:
+            pixels, numbers = pixels[:, ::-1], numbers[:, ::-1]
+        return pixels, numbers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentationBatch:
+    """Pictures that run through the model at a time; see `trainer.loop.Piece`.
+
+    Attributes:
+        ids: of the pictures; none for a piece that teaches nothing.
+        pixels: float32 (B, 3, S, S).
+        prompts: token ids, int64 (K + 1, 1, L).
+        targets: one per picture.
+        num_labels: segments that find a query.
+    """
+
+    ids: tuple[str, ...]
+    pixels: Tensor
+    prompts: Tensor
+    targets: Sequence[Target]
+    num_labels: int
+    num_tokens: int = 0
+
+    @property
+    def num_pictures(self) -> int:
+        """Of the samples."""
+        return len(self.ids)
+
+    def to(self, device: torch.device) -> SegmentationBatch:
+        """The same on a device."""
+        targets = [target.to(device) for target in self.targets]
+        return replace(self, pixels=self.pixels.to(device), prompts=self.prompts.to(device), targets=targets)
+
+    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
+        """See `trainer.loop.Piece.loss`."""
+        numbers = {"num_pictures": max(1, totals.samples), "num_masks": totals.labels}
+        loss: Tensor = model(self.pixels, self.prompts, self.targets, **numbers)
+        return loss if self.ids else 0.0 * loss
+
+
+class SegmentationData:
+    """See `trainer.loop.TrainingData`.
+
+    Args:
+        pictures: at least one.
+        classes: the file's number of a class -> ours.
+        prompts: token ids of all templates, int64 (K + 1, T, L).
+        network: sizes of the model.
+        augmentation: see there.
+        batch_size_total: pictures of an update, over all processes.
+        batch_size: pictures that run through the model at a time.
+        seed: of the run.
+        workers: how many updates are prepared ahead, each in a thread.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[SegmentedPicture],
+        classes: Mapping[int, int],
+        prompts: Tensor,
+        network: XDecoderConfig,
+        augmentation: Augmentation,
+        *,
+        batch_size_total: int,
+        batch_size: int,
+        seed: int,
+        workers: int,
+    ) -> None:
+        self._pictures, self._classes, self._prompts, self._network = pictures, classes, prompts, network
+        self._augmentation, self._batch_size, self._seed, self._workers = augmentation, batch_size, seed, workers
+        lengths = np.ones(len(pictures), np.int64)
+        self._order = DataOrder(lengths=lengths, batch_size=batch_size_total, seed=seed, chunk_batches=1)
+
+    @property
+    def num_samples(self) -> int:
+        """Pictures."""
+        return len(self._pictures)
+
+    def branch(self, step: int) -> str:
+        """See `TrainingData.branch`."""
+        return BRANCH
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Sequence[SegmentationBatch]]:
+        """See `TrainingData.batches`."""
+        return prepared_ahead(lambda step: self._prepare(step, rank, world), range(start, stop), self._workers)
+
+    def _prepare(self, step: int, rank: int, world: int) -> list[SegmentationBatch]:
+        """A process's share of a step; where nothing of it is usable, a piece that teaches nothing."""
+        made = []
+        for index in share(self._order.batch(step), rank, world):
+            try:
+                made.append(self._example(int(index), step))
+            except DataError as error:
+                warn(f"update {step + 1}: a picture is skipped: {error}")
+        prompts = self._drawn(step)
+        pieces = [made[i : i + self._batch_size] for i in range(0, len(made), self._batch_size)]
+        return [self._collate(piece, prompts) for piece in pieces] or [self._idle(prompts)]
+
+    def _drawn(self, step: int) -> Tensor:
+        """One prompt for each class, int64 (K + 1, 1, L); the same on every process."""
+        classes, templates = self._prompts.shape[:2]
+        drawn = torch.from_numpy(np.random.default_rng([self._seed, _PROMPTS, step]).integers(templates, size=classes))
+        return self._prompts[torch.arange(classes), drawn][:, None]
+
+    def _example(self, index: int, step: int) -> tuple[str, npt.NDArray[np.uint8], Target]:
+        """A picture as it is shown.
+
+        Raises:
+            DataError: it is unreadable, or its map is, or they are of different sizes.
+        """
+        picture = self._pictures[index]
+        pixels = decode(picture.image, None)
+        numbers, classes = segment_map(picture)
+        if numbers.shape != pixels.shape[:2]:
+            raise DataError(
+                f"picture {picture.image.name} is of {pixels.shape[1]} x {pixels.shape[0]} pixels, its map "
+                f"{picture.map} of {numbers.shape[1]} x {numbers.shape[0]}"
+            )
+        pixels, numbers = self._augmentation.apply(
+            pixels, numbers, np.random.default_rng([self._seed, _PICTURE, step, index])
+        )
+        seed = int(np.random.default_rng([self._seed, _POINTS, step, index]).integers(2**62))
+        return picture.image.name, pixels, self._target(numbers, classes, seed)
+
+    def _target(self, numbers: npt.NDArray[np.int32], classes: Sequence[int], seed: int) -> Target:
+        """What is in a square: segments that lie outside of it are gone."""
+        side = self._augmentation.side
+        square = np.zeros((side, side), np.int32)
+        shown = np.unique(numbers[numbers > 0])
+        renumbered = np.zeros(len(classes) + 1, np.int32)
+        renumbered[shown] = np.arange(1, len(shown) + 1)
+        square[: numbers.shape[0], : numbers.shape[1]] = renumbered[numbers]
+        labels = [self._classes[classes[number - 1]] for number in shown]
+        return Target(labels=torch.tensor(labels, dtype=torch.int64), map=torch.from_numpy(square), seed=seed)
+
+    def _collate(
+        self, examples: Sequence[tuple[str, npt.NDArray[np.uint8], Target]], prompts: Tensor
+    ) -> SegmentationBatch:
+        network, side = self._network, self._augmentation.side
+        names, pictures, targets = zip(*examples, strict=True)
+        counts = [len(target.labels) for target in targets]
+        return SegmentationBatch(
+            ids=names,
+            pixels=prepare(pictures, network.pixel_mean, network.pixel_std, (side, side)),
+            prompts=prompts,
+            targets=targets,
+            num_labels=num_matched(counts, network.decoder.num_queries - 1),
+        )
+
+    def _idle(self, prompts: Tensor) -> SegmentationBatch:
+        """A picture without anything in it, so that a process takes part in the update all the same."""
+        side = self._augmentation.side
+        nothing = self._target(np.zeros((1, 1), np.int32), (), 0)
+        return SegmentationBatch(
+            ids=(), pixels=torch.zeros(1, 3, side, side), prompts=prompts, targets=[nothing], num_labels=0
+        )

@@ -1,0 +1,261 @@
+"""How a model and its optimiser lie on the processes: whole on each (DDP), or in shards (FSDP2; `trainer.parallel.zero`).
+
+Every way keeps the rule of Dual QLoRA: an update moves the set that it trains, and nothing of the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from modeling.internlm2 import DecoderLayer
+from modeling.vit import VisionBlock
+
+from ..optimizer import RESTS, GroupSettings, RestingAdamW, all_alike
+from .trainable import Parameters, only, separate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .sharding import Sharding
+
+LAYERS = (DecoderLayer, VisionBlock)
+"""What is gathered at a time under FSDP2."""
+Branches = Mapping[str, Sequence[Parameters]]
+
+
+class Placement(Protocol):
+    """What the loop and the checkpoints need to know.
+
+    Attributes:
+        model: to call.
+        optimizer: over all that any branch trains.
+        alike: whether all processes must run through equally many pieces, each of which reaches every parameter:
+            shards are gathered and gradients scattered by all processes together.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    alike: bool
+
+    def train(self, branch: str, *, pictures: bool) -> None:
+        """Let the next update train a branch; without pictures in its batch the crayon prompt rests as well."""
+
+    def adding_up(self, last: bool) -> AbstractContextManager[Any]:
+        """Around a piece of an update; gradients are averaged over the processes in the last one."""
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add a piece's gradients; they are averaged over the processes, not summed."""
+
+    def step(self, clip: float) -> float:
+        """Update what is trained, unless the gradient is no number; its norm before it is clipped (0: no limit)."""
+
+    def weights(self, parameters: Parameters) -> dict[str, Tensor]:
+        """Whole tensors on the CPU. All processes must call it."""
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """AdamW's state as whole tensors on the CPU, ``<parameter>/<part>``. All processes must call it."""
+
+    def load_optimizer(self, state: Mapping[str, Tensor]) -> None:
+        """Give AdamW the state that `optimizer_tensors` took. All processes must call it."""
+
+
+class Whole:
+    """The whole model on every process; gradients are averaged by DDP where there are several.
+
+    Args:
+        accelerator: joins the processes.
+        model: carries the branches' parameters.
+        branches: see `trainer.parallel.trainable.groups`.
+        lr: learning rate.
+        weight_decay: of AdamW.
+        own: what groups of parameters have of their own.
+    """
+
+    alike = False
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        branches: Branches,
+        *,
+        lr: float,
+        weight_decay: float,
+        own: GroupSettings = all_alike,
+    ) -> None:
+        self._accelerator, self._inner, self._branches = accelerator, model, branches
+        self._groups = separate(branches)
+        self.model = self._placed(model)
+        self.optimizer: torch.optim.Optimizer = RestingAdamW(self._groups, lr=lr, weight_decay=weight_decay, own=own)
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        placed: nn.Module = self._accelerator.prepare_model(model, device_placement=False)
+        return placed
+
+    def train(self, branch: str, *, pictures: bool) -> None:
+        """See `Placement.train`."""
+        active = self._branches[branch]
+        only(active, self._inner)
+        shared = {id(group) for group in self._shared()}
+        for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
+            among = any(group.keys() == other.keys() for other in active)
+            settings[RESTS] = not among or (not pictures and id(group) in shared)
+
+    def _shared(self) -> list[Parameters]:
+        """The crayon prompt: what is reached through pictures alone."""
+        return [group for group in self._groups if any(name.startswith("crayon.") for name in group)]
+
+    def adding_up(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Placement.adding_up`."""
+        return contextlib.nullcontext() if last else self._accelerator.no_sync(self.model)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """See `Placement.backward`."""
+        self._accelerator.backward(loss)
+
+    def step(self, clip: float) -> float:
+        """See `Placement.step`."""
+        moving = [p for g in self.optimizer.param_groups if not g[RESTS] for p in g["params"]]
+        norm = float(whole(nn.utils.clip_grad_norm_(moving, clip or math.inf)))
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def weights(self, parameters: Parameters) -> dict[str, Tensor]:
+        """See `Placement.weights`."""
+        return {name: whole(parameter.detach()).cpu().contiguous() for name, parameter in parameters.items()}
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """See `Placement.optimizer_tensors`."""
+        state = self.optimizer.state
+        return {
+            f"{name}/{part}": whole(value.detach()).cpu().contiguous()
+            for name, parameter in self._named()
+            if parameter in state
+            for part, value in state[parameter].items()
+        }
+
+    def load_optimizer(self, state: Mapping[str, Tensor]) -> None:
+        """See `Placement.load_optimizer`."""
+        for name, parameter in self._named():
+            for part in ("step", "exp_avg", "exp_avg_sq"):
+                if (value := state.get(f"{name}/{part}")) is not None:
+                    # AdamW keeps its count on the CPU, and everything else beside the parameter
+                    kept = value.cpu() if part == "step" else laid_like(value, parameter)
+                    self.optimizer.state[parameter][part] = kept
+
+    def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
+        return (item for group in self._groups for item in group.items())
+
+
+class FullySharded(Whole):
+    """Weights, gradients and optimiser state in shards, by torch's `fully_shard` (FSDP2).
+
+    Every parameter stays a tensor of its own, so one without a gradient is passed by as ever. 4-bit and 8-bit weights
+    stay whole on every process (4 GB at full size): they do not train, and gathering them twice in every pass would
+    cost more than the memory is worth.
+
+    Args:
+        accelerator: joins the processes.
+        model: changed in place.
+        branches: of the model before it is sharded.
+        sharding: see there.
+        lr: learning rate.
+        weight_decay: of AdamW.
+    """
+
+    alike = True
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        branches: Branches,
+        sharding: Sharding,
+        *,
+        lr: float,
+        weight_decay: float,
+    ) -> None:
+        _shard(model, sharding, accelerator.num_processes)
+        now = dict(model.named_parameters())
+        sharded = {
+            branch: [{name: now[name] for name in group} for group in groups] for branch, groups in branches.items()
+        }
+        super().__init__(accelerator, model, sharded, lr=lr, weight_decay=weight_decay)
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def adding_up(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Placement.adding_up`. Gradients are scattered after every piece: whole ones are never kept."""
+        return contextlib.nullcontext()
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """See `Placement.backward`."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _shard(model: nn.Module, sharding: Sharding, num: int) -> None:
+    """Shard a model layer by layer, in place."""
+    device = next(model.parameters()).device
+    mesh = init_device_mesh(device.type, (num,))
+    kept = {p for p in model.parameters() if not p.is_floating_point() or hasattr(p, "quant_state")}
+    layers = [module for module in model.modules() if isinstance(module, LAYERS)]
+    for module in (*layers, model):
+        fully_shard(module, mesh=mesh, reshard_after_forward=sharding.reshard, ignored_params=kept)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all its shards. All processes must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def laid_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor laid out as a parameter is: on its device, or in its shards. All processes must call it."""
+    moved = tensor.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return moved
+    return distribute_tensor(moved, parameter.device_mesh, parameter.placements)
+
+
+def place(
+    accelerator: Accelerator,
+    model: nn.Module,
+    branches: Branches,
+    sharding: Sharding | None,
+    *,
+    lr: float,
+    weight_decay: float,
+    clip: float,
+    own: GroupSettings = all_alike,
+) -> Placement:
+    """Lay a model and its optimiser out on the processes.
+
+    Args:
+        accelerator: joins the processes.
+        model: loaded on this process's device; what is trained is float32.
+        branches: see `trainer.parallel.trainable.groups`.
+        sharding: see there; None for the whole model everywhere.
+        lr: learning rate.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient; 0 for no limit.
+        own: what groups of parameters have of their own; only where the whole model is everywhere.
+    """
+    if sharding is None:
+        return Whole(accelerator, model, branches, lr=lr, weight_decay=weight_decay, own=own)
+    if sharding.kind == "fsdp2":
+        return FullySharded(accelerator, model, branches, sharding, lr=lr, weight_decay=weight_decay)
+    from .zero import Zero
+
+    return Zero(model, branches, sharding, lr=lr, weight_decay=weight_decay, clip=clip)

@@ -1,0 +1,63 @@
+"""What a stage brings to a training; the rest of `trainer.run` is the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import nn
+
+from ..loop import LoopSettings, TrainingData
+from ..parallel.placement import Placement
+from ..parallel.trainable import Parameters
+
+if TYPE_CHECKING:
+    from pipeline.run.plan import Plan
+    from pipeline.runtime.session import Session
+
+
+class Job(Protocol):
+    """A stage that is loaded.
+
+    Attributes:
+        model: the whole model, unwrapped.
+        branches: what an update of each branch trains; see `trainer.parallel.trainable.groups`.
+        data: its batches.
+        settings: of the loop.
+        labels: what the loss is a mean over, in words.
+    """
+
+    model: nn.Module
+    branches: Mapping[str, Sequence[Parameters]]
+    data: TrainingData
+    settings: LoopSettings
+    labels: str
+
+    def shared(self) -> Mapping[str, Any]:
+        """What a continuation must have in common with what it continues, by name, as JSON has it."""
+
+    def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
+        """The updates that a checkpoint has, and its `shared`.
+
+        Raises:
+            CheckpointError: it is no checkpoint of such a stage.
+        """
+
+    def take_up(self, folder: Path) -> None:
+        """Load the weights of a checkpoint."""
+
+    def ready(self) -> None:
+        """Put the model into training mode."""
+
+    def own(self, group: Parameters) -> Mapping[str, Any]:
+        """See `trainer.optimizer.GroupSettings`."""
+
+    def content(self, placement: Placement, step: int) -> Callable[[Path], None]:
+        """What writes what is trained into a checkpoint's folder. All processes must call it, one writes."""
+
+    def introduction(self, trained: Parameters) -> str:
+        """A line on what is trained, and on what."""
+
+    def evaluate(self, plan: Plan, session: Session, step: int) -> None:
+        """Evaluate the benchmarks of the plan with the model as it is."""

@@ -1,0 +1,297 @@
+"""Stages ``cpt`` and ``cit``: CoLLaVO's crayon prompt, and its LoRA sets, above a frozen model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from collavo.adapters import Adapters, crayon_parameters
+from collavo.checkpoint.examine import Examined, examine
+from collavo.checkpoint.finetuned_checkpoint import State, load_crayon, read_state
+from collavo.checkpoint.location import locate
+from collavo.checkpoint.names import fingerprint
+from collavo.checkpoint.settings import segmenter_record, settings_for
+from collavo.engine import Engine
+from collavo.load_collavo import DTYPES, load_examined
+from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.processing import CoLLaVOProcessor
+from collavo.template import CHAT
+from modeling.segmenters import build_segmenter
+from modeling.segmenters.base import Segmenter
+from pipeline.run.plan import Plan, run_tasks
+from pipeline.runtime.console import LoadingBar, warn
+from pipeline.runtime.launch import is_main
+
+from ..checkpoint import write_tuned
+from ..config import TrainConfig
+from ..data.loader import Preparation, Schedule, Source
+from ..log import ANSWER_TOKENS
+from ..loop import LoopSettings
+from ..optimizer import all_alike
+from ..parallel.placement import Placement
+from ..parallel.trainable import Parameters, groups
+
+if TYPE_CHECKING:
+    from pipeline.runtime.session import Session
+
+_CONTINUED = (
+    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
+    *("LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "MAX_LENGTH", "GROUP_BY_LENGTH", "SEED"),
+)
+"""Settings of TRAIN that a continuation must share with what it continues."""
+
+
+Sources = Callable[[TrainConfig, Preparation, torch.device], Mapping[str, Source]]
+"""What each branch of a stage learns from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What such a stage consists of once it is loaded.
+
+    Attributes:
+        model: the whole model, unwrapped.
+        processor: of the model.
+        adapters: its LoRA sets.
+        schedule: its data.
+        steps: updates in all.
+        started_from: the whole checkpoint below.
+    """
+
+    model: CoLLaVOForConditionalGeneration
+    processor: CoLLaVOProcessor
+    adapters: Adapters
+    schedule: Schedule
+    steps: int
+    started_from: Path
+
+
+class Tuning:
+    """See `trainer.stages.base.Job`.
+
+    Args:
+        config: resolved.
+        parts: loaded.
+    """
+
+    labels = ANSWER_TOKENS
+
+    def __init__(self, config: TrainConfig, parts: Parts) -> None:
+        self._config, self._parts = config, parts
+        self.model, self.data = parts.model, parts.schedule
+        self.branches: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
+        self.settings = _settings(config, parts.steps)
+        self._shared = _shared_settings(config, parts)
+
+    def shared(self) -> dict[str, Any]:
+        """See `Job.shared`."""
+        return self._shared
+
+    def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
+        """See `Job.standing`."""
+        state = read_state(folder)
+        return state.step, state.settings
+
+    def take_up(self, folder: Path) -> None:
+        """See `Job.take_up`."""
+        load_crayon(folder, crayon_parameters(self._parts.model))
+        self._parts.adapters.load(folder)
+
+    def ready(self) -> None:
+        """See `Job.ready`. The vision tower rests in every way."""
+        model = self._parts.model
+        if self._config.TRAIN.GRADIENT_CHECKPOINTING:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()
+        model.vision_tower.eval()
+
+    def own(self, group: Parameters) -> Mapping[str, Any]:
+        """See `Job.own`."""
+        return all_alike(group)
+
+    def content(self, placement: Placement, step: int) -> Callable[[Path], None]:
+        """See `Job.content`."""
+        adapters = self._parts.adapters
+        crayon = placement.weights(crayon_parameters(self._parts.model))
+        sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
+        merged = {name: tensor for weights in sets for name, tensor in weights.items()}
+        return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged)
+
+    def _state(self, step: int) -> State:
+        config = self._config
+        segmenter = segmenter_record(config.SEGMENTER)
+        return State(
+            step=step,
+            started_from=str(self._parts.started_from),
+            stage=config.TRAIN.STAGE,
+            adapters=self._parts.adapters.names,
+            rank=config.LORA.R,
+            alpha=config.LORA.ALPHA,
+            crayon=config.TRAIN.CRAYON,
+            settings=self._shared,
+            template=CHAT.name,
+            segmenter=None if segmenter is None else segmenter.model_dump(exclude_defaults=True),
+        )
+
+    def introduction(self, trained: Parameters) -> str:
+        """See `Job.introduction`."""
+        parts, train = self._parts, self._config.TRAIN
+        number = sum(parameter.numel() for parameter in trained.values())
+        total = sum(parameter.numel() for parameter in parts.model.parameters())
+        sets = f", LoRA sets {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
+        return (
+            f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon prompt: "
+            f"{train.CRAYON}{sets}); {parts.schedule.num_samples} samples"
+        )
+
+    def evaluate(self, plan: Plan, session: Session, step: int) -> None:
+        """See `Job.evaluate`; into ``eval/step-...`` of the training's folder."""
+        config, parts = self._config, self._parts
+        folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
+        tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
+
+        def segmenter() -> Segmenter:
+            return build_segmenter(config.SEGMENTER, parts.model.device)
+
+        def make() -> Engine:
+            return Engine(parts.model, parts.processor, segmenter(), CHAT, crayon=config.CRAYON)
+
+        identity = {"training": config.NAME, "step": step, "started_from": fingerprint(parts.started_from)}
+        parts.model.eval()
+        try:
+            live = _LiveEngine(identity, make, segmenter)
+            for failure in run_tasks(replace(plan, tasks=tasks, save_dir=folder), live, session):
+                if session.is_main:
+                    warn(failure)
+        finally:
+            parts.model.train()
+            parts.model.vision_tower.eval()
+
+
+class _LiveEngine:
+    """The model as it is being trained, for `pipeline.run.task.run_task`; see `pipeline.runtime.session.EngineSource`."""
+
+    def __init__(
+        self, identity: Mapping[str, Any], make: Callable[[], Engine], segmenter: Callable[[], Segmenter]
+    ) -> None:
+        self._identity, self._make, self._segmenter = identity, make, segmenter
+
+    def parts(self) -> Mapping[str, Any]:
+        """Which training, and how far."""
+        return self._identity
+
+    def weights(self) -> str:
+        """They are in memory."""
+        return "the model in training answers"
+
+    def engine(self) -> Engine:
+        """Joins it with the segmenter."""
+        return self._make()
+
+    def segmenter(self) -> Segmenter:
+        """The segmenter alone."""
+        return self._segmenter()
+
+
+def load_tuning(
+    config: TrainConfig, device: torch.device, names: tuple[str, ...], sources: Sources, *, alike: bool
+) -> Tuning:
+    """Load the model and the data of a stage.
+
+    Args:
+        config: resolved.
+        device: of this process.
+        names: of the LoRA sets.
+        sources: of the stage.
+        alike: see `trainer.data.loader.Schedule`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
+    """
+    base = locate(config.RESUME_FROM).resolve()
+    settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
+    config = replace(config, CRAYON=settings.crayon, SEGMENTER=settings.segmenter)
+    examined = examine(base, settings.template)
+    if is_main(os.environ):
+        for note in settings.notes:
+            warn(note)
+    processor = examined.processor
+    preparation = Preparation(
+        processor=processor,
+        max_length=config.TRAIN.MAX_LENGTH,
+        seed=config.TRAIN.SEED,
+        crayon=config.CRAYON,
+        spoil=config.DATA.SPOIL,
+        questions=config.TRAIN.QUESTIONS,
+    )
+    schedule = Schedule(
+        sources(config, preparation, device),
+        preparation,
+        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
+        batch_size=config.TRAIN.BATCH_SIZE,
+        by_length=config.TRAIN.GROUP_BY_LENGTH,
+        image_share=config.TRAIN.IMAGE_SHARE,
+        workers=config.TRAIN.WORKERS,
+        alike=alike,
+    )
+    model = _start(config, examined, device)
+    torch.manual_seed(config.TRAIN.SEED)
+    lora = config.LORA
+    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
+    steps = config.TRAIN.STEPS
+    if steps is None:
+        steps = max(1, round(config.TRAIN.EPOCHS * schedule.num_samples / config.TRAIN.BATCH_SIZE_TOTAL))
+    parts = Parts(
+        model=model,
+        processor=processor,
+        adapters=adapters,
+        schedule=schedule,
+        steps=steps,
+        started_from=examined.described.base,
+    )
+    return Tuning(config, parts)
+
+
+def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoLLaVOForConditionalGeneration:
+    """The model to begin with: that of the checkpoint, with the crayon prompt of an earlier stage."""
+    described = examined.described
+    with LoadingBar(shown=is_main(os.environ)) as bar:
+        model = load_examined(config.LLM, examined, device, trainable=True, base_only=True, progress=bar.show)
+    model.config.crayon_queries = config.TRAIN.CRAYON
+    if described.state is not None:
+        load_crayon(described.folder, crayon_parameters(model))
+    return model
+
+
+def _settings(config: TrainConfig, steps: int) -> LoopSettings:
+    dtype = DTYPES[config.LLM.DTYPE]
+    return LoopSettings(
+        steps=steps,
+        highest=config.TRAIN.LR,
+        lowest=config.TRAIN.LR_END,
+        warmup=config.TRAIN.WARMUP,
+        clip=config.TRAIN.CLIP,
+        autocast=None if dtype == torch.float32 else dtype,
+    )
+
+
+def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
+    """What a continuation must have in common with what it continues."""
+    data = config.DATA
+    return {
+        **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
+        "steps": parts.steps,
+        "data": parts.schedule.identity,
+        "foundation": fingerprint(parts.started_from),
+        "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
+        "DATA.SPOIL": data.SPOIL,
+        "DATA.KINDS": list(data.KINDS),
+        "CRAYON": {"OBJECT_LIST": config.CRAYON.object_list, "MAP_SCALE": config.CRAYON.map_scale},
+        "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
+        "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
+    }
