@@ -16,8 +16,8 @@ from pipeline.runtime.launcher_watch import watch_launcher
 if __name__ == "__main__":
     watch_launcher(os.environ)  # before anything that takes time: it may be killed meanwhile
 
-    from pipeline.commands import COMMANDS
     from pipeline.commands.cli import main
+    from pipeline.commands.registry import COMMANDS
     from trainer.cli import COMMANDS as TRAINING
 
     sys.exit(main(sys.argv[1:], (*COMMANDS, *TRAINING)))

@@ -8,13 +8,13 @@ the wordings are ours, but for the first of ``class_binary`` and ``box_class``, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
-from datasets.instruct.types import Turn
+from .crayon import CrayonObject, format_box, names_only, object_list
 
 Box = tuple[float, float, float, float]
 Kind = Literal["names", "names_boxes", "class_boxes", "class_binary", "box_class", "box_numbered"]
@@ -69,39 +69,20 @@ QUESTIONS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-class PictureObject(Protocol):
-    """One object of a picture; ``collavo.crayon.CrayonObject`` is one."""
-
-    @property
-    def category(self) -> str:
-        """Class name as users read it."""
-
-    @property
-    def number(self) -> int:
-        """The how-manieth of its class, from 1."""
-
-    @property
-    def box(self) -> Box:
-        """x1, y1, x2, y2 as fractions of the picture's sides."""
-
-
-T = TypeVar("T", bound=PictureObject)
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wording(Generic[T]):
-    """How objects are written; the model's own functions are passed in, so that prompts and answers cannot differ.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instruction:
+    """A question about an image's objects.
 
     Attributes:
-        names: ``#1 horse, #2 horse``.
-        names_boxes: ``(#1 horse) [0.06, 0.38, 0.27, 0.91], (#2 horse) [...]``.
-        box: ``[0.06, 0.38, 0.27, 0.91]``.
+        question: without template and object list.
+        answer: the reply to be learned, without the end tag.
     """
 
-    names: Callable[[Sequence[T]], str]
-    names_boxes: Callable[[Sequence[T]], str]
-    box: Callable[[Box], str]
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,28 +111,25 @@ class Classes:
             raise ValueError(f"need classes and shares between 0 and 1, not {self}")
 
 
-def possible_kinds(objects: Sequence[T], kinds: Sequence[Kind], classes: Classes, wording: Wording[T]) -> list[Kind]:
+def possible_kinds(objects: Sequence[CrayonObject], kinds: Sequence[Kind], classes: Classes) -> list[Kind]:
     """Those of the kinds that can be asked about a picture, in the same order.
 
     Lists can always be asked for (of an empty picture the answer is that there is nothing), a class wherever one is
     surely there or surely not, a box where one belongs to one object alone.
     """
     asked = bool(_present(objects, classes) or _absent(objects, classes))
-    boxed = bool(_with_own_box(objects, classes, wording))
+    boxed = bool(_with_own_box(objects, classes))
     possible = {"class_boxes": asked, "class_binary": asked, "box_class": boxed, "box_numbered": boxed}
     return [kind for kind in kinds if possible.get(kind, True)]
 
 
-def instruction(
-    kind: Kind, objects: Sequence[T], classes: Classes, wording: Wording[T], rng: np.random.Generator
-) -> Turn:
+def instruction(kind: Kind, objects: Sequence[CrayonObject], classes: Classes, rng: np.random.Generator) -> Instruction:
     """Make one question with its answer.
 
     Args:
         kind: what is asked; must be possible (see `possible_kinds`).
         objects: of the map that the crayon prompt is made from, in its order.
         classes: what questions are about.
-        wording: how objects are written.
         rng: chooses the question's words, its class or its object; the same state gives the same turn.
 
     Raises:
@@ -159,41 +137,41 @@ def instruction(
     """
     question = _choice(QUESTIONS[kind], rng) + (BRIEF if kind in _BRIEF_KINDS else "")
     if kind == "names":
-        return Turn(question=question, answer=SURE + wording.names(objects) if objects else NOTHING)
+        return Instruction(question=question, answer=SURE + names_only(objects) if objects else NOTHING)
     if kind == "names_boxes":
-        return Turn(question=question, answer=SURE + wording.names_boxes(objects) if objects else NOTHING)
+        return Instruction(question=question, answer=SURE + object_list(objects) if objects else NOTHING)
     if kind in ("class_boxes", "class_binary"):
         binary = kind == "class_binary"
         name = _drawn_class(objects, classes, classes.absent_binary if binary else classes.absent, rng)
         found = [item for item in objects if item.category == name]
-        there = "Yes" if binary else SURE + wording.names_boxes(found)
-        return Turn(
+        there = "Yes" if binary else SURE + object_list(found)
+        return Instruction(
             question=question.format(name=name),
             answer=there if found else "No" if binary else ABSENT.format(name=name),
         )
-    own = _with_own_box(objects, classes, wording)
+    own = _with_own_box(objects, classes)
     if not own:
         raise ValueError(f"no box of this picture belongs to one object alone, {kind} cannot be asked")
     item = _choice(own, rng)
-    answer = item.category if kind == "box_class" else wording.names([item])
-    return Turn(question=question.format(box=wording.box(item.box)), answer=answer)
+    answer = item.category if kind == "box_class" else names_only([item])
+    return Instruction(question=question.format(box=format_box(item.box)), answer=answer)
 
 
 def _choice(items: Sequence[Item], rng: np.random.Generator) -> Item:
     return items[int(rng.integers(len(items)))]
 
 
-def _present(objects: Sequence[T], classes: Classes) -> list[str]:
+def _present(objects: Sequence[CrayonObject], classes: Classes) -> list[str]:
     there = {item.category for item in objects}
     return [name for name in classes.names if name in there]
 
 
-def _absent(objects: Sequence[T], classes: Classes) -> list[str]:
+def _absent(objects: Sequence[CrayonObject], classes: Classes) -> list[str]:
     there = {item.category for item in objects} | classes.unsure
     return [name for name in classes.names if name not in there]
 
 
-def _drawn_class(objects: Sequence[T], classes: Classes, absent: float, rng: np.random.Generator) -> str:
+def _drawn_class(objects: Sequence[CrayonObject], classes: Classes, absent: float, rng: np.random.Generator) -> str:
     """A class to ask about: an absent one as often as wanted, as far as there are both.
 
     Raises:
@@ -206,7 +184,7 @@ def _drawn_class(objects: Sequence[T], classes: Classes, absent: float, rng: np.
     return _choice(names, rng)
 
 
-def _with_own_box(objects: Sequence[T], classes: Classes, wording: Wording[T]) -> list[T]:
+def _with_own_box(objects: Sequence[CrayonObject], classes: Classes) -> list[CrayonObject]:
     """Objects to ask about whose box, as it is written, is no other object's."""
-    boxes = Counter(wording.box(item.box) for item in objects)
-    return [item for item in objects if item.category in classes.names and boxes[wording.box(item.box)] == 1]
+    boxes = Counter(format_box(item.box) for item in objects)
+    return [item for item in objects if item.category in classes.names and boxes[format_box(item.box)] == 1]

@@ -6,9 +6,9 @@ loop around it (``pipeline/run/plan.py``) is the same for every benchmark. Impor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation, evaluate, groups_of, score, unit_of
@@ -19,6 +19,7 @@ from datasets.types import BadRecord, Record, Score
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
+    from modeling.segmenters.base import Segmenter
 
 
 class Answerer(Protocol):
@@ -30,6 +31,22 @@ class Answerer(Protocol):
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
         """Answer questions, in order; a reply must not depend on what else is asked with it."""
+
+
+class EngineSource(Protocol):
+    """An engine that is identified before it is loaded, and loaded only if something is to be asked."""
+
+    def parts(self) -> Mapping[str, Any]:
+        """Identity of everything that shapes its replies, by name."""
+
+    def weights(self) -> str:
+        """What the weights are and what memory they need, in words; "" if there is nothing left to load."""
+
+    def engine(self) -> Answerer:
+        """The engine, loaded at the first call."""
+
+    def segmenter(self) -> Segmenter:
+        """The segmenter alone, built at the first call; it needs no checkpoint."""
 
 
 class BenchmarkPipeline:

@@ -7,7 +7,7 @@ SAVE_DIR/checkpoints/step-00000500/
     crayon.safetensors                the crayon prompt's parameters
     image_cit/, vl_cit/               the LoRA sets, as PEFT writes them
     state.json                        step, the checkpoint it started from, what was trained and how
-    ...                               of stage segmenter: an X-Decoder directory, see ``trainer/stages/segmenter_job.py``
+    ...                               of stage segmenter: an X-Decoder directory, see ``stages/segmenter_job.py``
 
 A checkpoint appears whole or not at all, and goes the same way. The learning rate and the order of the data follow from
 step and seed alone, so they have no state of their own.

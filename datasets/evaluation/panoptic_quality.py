@@ -1,8 +1,8 @@
 """Panoptic quality: how many segments of each class are found, and how well they fit.
 
-A picture's text is what ``pipeline/models/segmenter_maps.py`` says of its map, as JSON: the segments, and under ``quality`` the matches
-of every class that is in the true map or in the found one. Sums run over all pictures; PQ,
-SQ and RQ are averaged over the classes that occur.
+An image's reply is what ``pipeline/models/segmenter_maps.py`` says of its map, as JSON: the segments, and under
+``quality`` the matches of every class that is in the true map or in the found one. Sums run over all images; PQ, SQ and
+RQ are averaged over the classes that occur.
 
 Source: Kirillov et al. 2019 (arXiv 1801.00868).
 """

@@ -1,7 +1,1 @@
-"""Commands of ``lbk_entry.py`` beside those of ``pipeline/commands/cli.py``. Importing this loads no torch."""
-
-from __future__ import annotations
-
-from .report import REPORT
-
-COMMANDS = (REPORT,)
+"""The commands of ``lbk_entry.py`` that evaluate and inspect. Importing this loads no torch."""

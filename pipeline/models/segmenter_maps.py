@@ -34,8 +34,7 @@ from ..runtime.files import make_folder, write_bytes
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
 
-    from ..base import Answerer
-    from ..runtime.session import EngineSource
+    from ..base import Answerer, EngineSource
 
 FOLDER = "panoptic"
 """Folder of a run's maps; ``panoptic.json`` beside it lists them."""

@@ -41,7 +41,7 @@ class Source:
     """What is to be scored.
 
     Attributes:
-        predictions: file or folder of answers, see ``pipeline/results/predictions_file.py`` and ``pipeline/results/result_files``.
+        predictions: file or folder of replies, see ``predictions_file.py`` and ``result_files`` beside this file.
         verdicts: file of a judge's verdicts to use instead of asking one; None for none.
         against: file of another run's answers to compare with, question by question; None for none.
     """

@@ -19,7 +19,7 @@ from modeling.segmenters.errors import SegmenterError
 
 from ..base import Answerer
 from ..runtime.console import Progress
-from ..runtime.errors import RunError
+from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
 from .journal import Entry, Journal
 from .questions import Question, batches
@@ -60,10 +60,6 @@ class LoopSettings:
     workers: int
     strict: bool
     generation: Generation
-
-
-class SampleError(Exception):
-    """An unexpected error, with the questions that were being answered; the error itself is its cause."""
 
 
 def answer_all(

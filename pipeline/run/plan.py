@@ -16,6 +16,7 @@ from collavo.checkpoint.published import has_published_sizes
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
+from ..base import EngineSource
 from ..benchmarks import select_pipeline
 from ..browse.run_report import report_run
 from ..models.configured_engine import ConfiguredEngine
@@ -39,7 +40,7 @@ from ..runtime.launch import (
 )
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
-from ..runtime.session import USER_ERRORS, AgreedError, EngineSource, Options, Session, leave, report_failure
+from ..runtime.session import USER_ERRORS, AgreedError, Options, Session, leave, report_failure
 from .task import Loaded, Task, load_tasks, run_task
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from datasets.evaluation.scorable import UnscorableError
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
-from ..base import BenchmarkPipeline
+from ..base import BenchmarkPipeline, EngineSource
 from ..browse.crayons import kept_maps, remove_crayons
 from ..results.join import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
 from ..results.judge_folders import in_words, set_aside
@@ -39,7 +39,7 @@ from ..results.report import (
 )
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
-from ..runtime.session import AgreedError, EngineSource, Options, Session
+from ..runtime.session import AgreedError, Options, Session
 from .identity import Identity, run_parts, settle, told_of
 from .journal import Entry, Journal, read_folder, usable_answers
 from .loop import LoopSettings, answer_all

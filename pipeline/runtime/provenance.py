@@ -25,7 +25,7 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>\S+)")
 _PATIENCE = 120.0
 """Seconds for git, which on a busy machine or a shared disk may need long to look at all files."""

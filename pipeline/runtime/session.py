@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from collavo.errors import CheckpointError
 from configs.common.escape import terminal_lines
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
-from ..base import Answerer
-from ..run.loop import SampleError
 from .console import say
-from .errors import RunError
+from .errors import RunError, SampleError
 from .files import WriteError, make_folder, write_text
 from .lock import sole_use
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from datasets.evaluation.judges.base import Judge
-    from modeling.segmenters.base import Segmenter
 
 T = TypeVar("T")
 USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError, WriteError)
@@ -36,22 +33,6 @@ USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError, WriteError)
 
 class AgreedError(RunError):
     """An error that every process knows of, so that only the main one needs to show it."""
-
-
-class EngineSource(Protocol):
-    """An engine that is identified before it is loaded, and loaded only if something is to be asked."""
-
-    def parts(self) -> Mapping[str, Any]:
-        """Identity of everything that shapes its replies, by name."""
-
-    def weights(self) -> str:
-        """What the weights are and what memory they need, in words; "" if there is nothing left to load."""
-
-    def engine(self) -> Answerer:
-        """The engine, loaded at the first call."""
-
-    def segmenter(self) -> Segmenter:
-        """The segmenter alone, built at the first call; it needs no checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)

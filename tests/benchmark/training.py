@@ -4,8 +4,8 @@
 
 The plain recipe: the same model, records, PEFT adapters, optimiser and gradient checkpointing in the usual loop: rows
 in random order, padded on the right, a picture for every question, the crayon prompt's linears for every image token,
-logits at every position. Ours runs `trainer.loop.Loop` over `trainer.data.loader.Schedule`, once as the paper trains and once
-with several object-level questions a picture (TRAIN.QUESTIONS). Pictures and maps are drawn beforehand for all of
+logits at every position. Ours runs `trainer.loop.Loop` over `trainer.data.loader.Schedule`, once as the paper trains
+and once with several object-level questions a picture (TRAIN.QUESTIONS). Images and maps are drawn before for all of
 them, text and batches are prepared on the way. The first update of each is not counted. Random weights: the work does
 not depend on them. Lengths of visual instructions are drawn log-normally, long-tailed as LLaVA's are.
 

@@ -1,4 +1,4 @@
-"""Imports point one way: lbk_entry -> trainer -> pipeline -> {collavo -> modeling, datasets}."""
+"""Imports point one way: lbk_entry -> trainer -> pipeline -> {collavo -> modeling, datasets}; none imports assets."""
 
 import ast
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAY_IMPORT = {
+    "assets": {"lbk_entry", "trainer", "pipeline", "collavo", "modeling", "datasets", "configs"},
     "lbk_entry": {"trainer", "pipeline", "configs"},
     "trainer": {"pipeline", "collavo", "modeling", "datasets", "configs"},
     "pipeline": {"collavo", "modeling", "datasets", "configs"},
@@ -86,3 +87,12 @@ def test_an_offence_is_named_by_file_and_line(file: str, code: str, message: str
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(code)
     assert offences(tmp_path) == [message]
+
+
+def test_the_runtime_stands_below_the_rest_of_the_pipeline() -> None:
+    above = []
+    for file in sorted((ROOT / "pipeline" / "runtime").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level > 1:
+                above.append(f"{file.name}:{node.lineno}: imports {'.' * node.level}{node.module or ''}")
+    assert above == []

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collavo.crayon import CrayonObject, CrayonPrompt, format_box, names_only, object_list
-from collavo.instructions import Classes, Kind, Wording, instruction, possible_kinds
+from collavo.crayon import CrayonPrompt
+from collavo.instructions import Classes, Kind, instruction, possible_kinds
 from datasets.instruct.panoptic import PanopticPicture
-from datasets.instruct.types import Sample
+from datasets.instruct.types import Sample, Turn
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 
-WORDING = Wording[CrayonObject](names=names_only, names_boxes=object_list, box=format_box)
 ALL_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC)
 THING_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC if category.is_thing)
 """The 80 classes that the paper's probes are about."""
@@ -44,11 +43,12 @@ def crayon_sample(
     shown = {item.category for item in crayon.objects}
     unsure = frozenset(display_name(name) for name in picture.categories) - shown
     classes = Classes(names=names, unsure=unsure)
-    possible = possible_kinds(crayon.objects, kinds, classes, WORDING)
+    possible = possible_kinds(crayon.objects, kinds, classes)
     if not possible:
         return None
     kind = possible[int(rng.integers(len(possible)))]
-    turn = instruction(kind, crayon.objects, classes, WORDING, rng)
+    asked = instruction(kind, crayon.objects, classes, rng)
+    turn = Turn(question=asked.question, answer=asked.answer)
     number = "-".join(map(str, seed))
     return Sample(
         id=f"{picture.image.name}@{number}", image=picture.image, turns=(turn,), source=kind, with_objects=False

@@ -1,4 +1,4 @@
-"""How a model and its optimiser lie on the processes: whole on each (DDP), or in shards (FSDP2; `trainer.parallel.zero`).
+"""How a model and its optimizer lie on the processes: whole on each (DDP), or in shards (FSDP2; `.zero` for ZeRO).
 
 Every way keeps the rule of Dual QLoRA: an update moves the set that it trains, and nothing of the other.
 """

@@ -174,7 +174,7 @@ class Tuning:
 
 
 class _LiveEngine:
-    """The model as it is being trained, for `pipeline.run.task.run_task`; see `pipeline.runtime.session.EngineSource`."""
+    """The model as it is being trained, for `pipeline.run.task`; see `pipeline.base.EngineSource`."""
 
     def __init__(
         self, identity: Mapping[str, Any], make: Callable[[], Engine], segmenter: Callable[[], Segmenter]

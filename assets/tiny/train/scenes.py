@@ -96,9 +96,9 @@ def object_lessons(scene: Scene, grid: int, rng: np.random.Generator) -> list[Le
     """Crayon instructions on a scene, several of each kind."""
     objects = crayon_prompt(panoptic_map(scene), grid).objects
     found = []
-    for kind in possible_kinds(objects, KINDS, _CLASSES, WORDING):
+    for kind in possible_kinds(objects, KINDS, _CLASSES):
         for _ in range(_INSTRUCTIONS.get(kind, 1)):
-            turn = instruction(kind, objects, _CLASSES, WORDING, rng)
+            turn = instruction(kind, objects, _CLASSES, rng)
             found.append(Lesson(kind=kind, question=turn.question, answer=turn.answer))
     return found
 

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collavo.crayon import format_box, names_only, object_list
+from collavo.crayon import Box, CrayonObject, format_box
 from collavo.instructions import (
     ABSENT,
     BRIEF,
@@ -19,10 +18,8 @@ from collavo.instructions import (
     OBJECT_KINDS,
     QUESTIONS,
     SURE,
-    Box,
     Classes,
     Kind,
-    Wording,
     instruction,
     possible_kinds,
 )
@@ -30,35 +27,31 @@ from collavo.instructions import (
 NAMES = ("horse", "person", "sky", "potted plant", "dog")
 
 
-@dataclass(frozen=True)
-class Thing:
-    category: str
-    number: int
-    box: Box
+def thing(category: str, number: int, box: Box) -> CrayonObject:
+    return CrayonObject(segment_id=1, category=category, number=number, box=box)
 
 
-WORDING = Wording[Thing](names=names_only, names_boxes=object_list, box=format_box)  # type: ignore[arg-type]
 CLASSES = Classes(names=NAMES)
 HORSES = (
-    Thing("horse", 1, (0.06, 0.38, 0.27, 0.91)),
-    Thing("horse", 2, (0.3, 0.4, 0.6, 1.0)),
-    Thing("sky", 1, (0.0, 0.0, 1.0, 0.3)),
+    thing("horse", 1, (0.06, 0.38, 0.27, 0.91)),
+    thing("horse", 2, (0.3, 0.4, 0.6, 1.0)),
+    thing("sky", 1, (0.0, 0.0, 1.0, 0.3)),
 )
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> list[Thing]:
+def pictures(draw: st.DrawFn) -> list[CrayonObject]:
     counts: dict[str, int] = {}
     things = []
     for name in draw(st.lists(st.sampled_from([*NAMES, "rug"]), max_size=8)):
         counts[name] = counts.get(name, 0) + 1
         side = st.sampled_from([0.0, 0.25, 0.5, 1.0])
-        things.append(Thing(name, counts[name], (draw(side), draw(side), draw(side), draw(side))))
+        things.append(thing(name, counts[name], (draw(side), draw(side), draw(side), draw(side))))
     return things
 
 
-def ask(kind: Kind, things: Sequence[Thing], seed: int = 0, classes: Classes = CLASSES) -> tuple[str, str]:
-    turn = instruction(kind, things, classes, WORDING, np.random.default_rng(seed))
+def ask(kind: Kind, things: Sequence[CrayonObject], seed: int = 0, classes: Classes = CLASSES) -> tuple[str, str]:
+    turn = instruction(kind, things, classes, np.random.default_rng(seed))
     assert turn.question.endswith(BRIEF) == (kind in ("class_binary", "box_class"))
     return turn.question.removesuffix(BRIEF), turn.answer
 
@@ -95,8 +88,8 @@ def test_the_probes_own_questions_are_among_the_wordings() -> None:
 
 
 @given(pictures(), st.integers(0, 2**32))
-def test_what_is_answered_is_in_the_picture(things: list[Thing], seed: int) -> None:
-    for kind in possible_kinds(things, KINDS, CLASSES, WORDING):
+def test_what_is_answered_is_in_the_picture(things: list[CrayonObject], seed: int) -> None:
+    for kind in possible_kinds(things, KINDS, CLASSES):
         question, answer = ask(kind, things, seed)
         about, there = asked_about(question, kind), [thing for thing in things]
         if kind in ("names", "names_boxes"):
@@ -117,8 +110,8 @@ def test_what_is_answered_is_in_the_picture(things: list[Thing], seed: int) -> N
 
 
 @given(pictures())
-def test_kinds_that_are_not_possible_are_refused(things: list[Thing]) -> None:
-    possible = possible_kinds(things, KINDS, CLASSES, WORDING)
+def test_kinds_that_are_not_possible_are_refused(things: list[CrayonObject]) -> None:
+    possible = possible_kinds(things, KINDS, CLASSES)
     assert [kind for kind in KINDS if kind in possible] == possible
     assert set(possible) >= {*CRAYON_KINDS, "class_binary"}
     for kind in set(KINDS) - set(possible):
@@ -127,8 +120,8 @@ def test_kinds_that_are_not_possible_are_refused(things: list[Thing]) -> None:
 
 
 @given(pictures(), st.sampled_from(KINDS), st.integers(0, 2**32))
-def test_the_same_state_asks_the_same(things: list[Thing], kind: Kind, seed: int) -> None:
-    if kind in possible_kinds(things, KINDS, CLASSES, WORDING):
+def test_the_same_state_asks_the_same(things: list[CrayonObject], kind: Kind, seed: int) -> None:
+    if kind in possible_kinds(things, KINDS, CLASSES):
         assert ask(kind, things, seed) == ask(kind, things, seed)
 
 
@@ -155,22 +148,22 @@ def test_classes_lost_on_the_map_are_never_called_absent() -> None:
         names = {asked_about(ask(kind, HORSES, seed, classes)[0], kind) for seed in range(100)}
         assert names == {"potted plant"}
     lost = Classes(names=("dog",), unsure=frozenset({"dog"}))
-    assert possible_kinds(HORSES, KINDS, lost, WORDING) == ["names", "names_boxes"]
+    assert possible_kinds(HORSES, KINDS, lost) == ["names", "names_boxes"]
     with pytest.raises(ValueError, match="no class is surely in this picture"):
         ask("class_binary", HORSES, 0, lost)
 
 
 def test_an_empty_picture_is_asked_about_too() -> None:
-    assert possible_kinds((), KINDS, CLASSES, WORDING) == [*CRAYON_KINDS, "class_binary"]
+    assert possible_kinds((), KINDS, CLASSES) == [*CRAYON_KINDS, "class_binary"]
     assert ask("names", ())[1] == ask("names_boxes", ())[1] == NOTHING
     assert ask("class_binary", ())[1] == "No"
     assert ask("class_boxes", ())[1].startswith("There is no ")
 
 
 def test_a_box_of_two_objects_is_not_asked_about() -> None:
-    twins = [Thing("dog", 1, (0, 0, 0.5, 0.5)), Thing("sky", 1, (0, 0, 0.5, 0.504)), Thing("horse", 1, (0, 0, 1, 1))]
+    twins = [thing("dog", 1, (0, 0, 0.5, 0.5)), thing("sky", 1, (0, 0, 0.5, 0.504)), thing("horse", 1, (0, 0, 1, 1))]
     assert {ask("box_class", twins, seed)[1] for seed in range(50)} == {"horse"}
-    assert "box_class" not in possible_kinds(twins[:2], KINDS, CLASSES, WORDING)
+    assert "box_class" not in possible_kinds(twins[:2], KINDS, CLASSES)
 
 
 @pytest.mark.parametrize("change", [{"names": ()}, {"absent": 1.1}, {"absent_binary": -0.1}])

@@ -1,0 +1,1 @@
+"""Requirements, figures, the launcher script, and the embedded example."""

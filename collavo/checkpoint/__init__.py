@@ -1,0 +1,1 @@
+"""Checkpoints: names, layouts, sizes, settings; examined before any weight is read."""

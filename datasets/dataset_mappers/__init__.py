@@ -1,1 +1,0 @@
-"""From records to model inputs, without torch."""

@@ -1,0 +1,1 @@
+"""From texts to what scorers compare: letters, numbers, targets. Pure functions."""

@@ -1,0 +1,1 @@
+"""Means, standard errors and confidence intervals."""

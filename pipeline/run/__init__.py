@@ -1,0 +1,1 @@
+"""An evaluation run: its plan, the division of questions, the loop, the journal and the run's identity."""

@@ -1,0 +1,1 @@
+"""Training data: sources, their order, panoptic maps and microbatches."""
