@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.browse.crayons import KeptMap
-from pipeline.browse.prediction import Prediction
-from pipeline.browse.runs import BenchmarkRun, Sights
+from pipeline.results.browse.crayons import KeptMap
+from pipeline.results.browse.prediction import Prediction
+from pipeline.results.browse.runs import BenchmarkRun, Sights
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -6,8 +6,8 @@ import argparse
 
 from configs.load import ConfigError
 
-from ..browse.report_files import BUDGET, FOLDER, side_by_side, write_report
-from ..browse.runs import Sights, find_sights
+from ..results.browse.report_files import BUDGET, FOLDER, side_by_side, write_report
+from ..results.browse.runs import Sights, find_sights
 from ..runtime.console import tell, warn
 from .cli import Command, path_argument
 

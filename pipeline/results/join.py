@@ -22,11 +22,11 @@ from datasets.evaluation.statistics import rates
 from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from ..base import BenchmarkPipeline
-from ..browse.prediction import ImageNames, as_line, group_name, prediction_of
 from ..run.journal import Entry
 from ..run.questions import Question, QuestionKey
 from ..runtime.errors import RunError
 from ..runtime.files import json_line
+from .browse.prediction import ImageNames, as_line, group_name, prediction_of
 from .judging import Judgement
 
 NAMED_IDS = 10

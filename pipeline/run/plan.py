@@ -18,9 +18,9 @@ from datasets.roots import data_roots
 
 from ..base import EngineSource
 from ..benchmarks import select_pipeline
-from ..browse.run_report import report_run
 from ..models.configured_engine import ConfiguredEngine
 from ..models.segmenter_maps import MapSource
+from ..results.browse.run_report import report_run
 from ..results.judging import make_judge, needs_judge
 from ..results.judging import options_of as judge_options
 from ..results.summary import show_summary

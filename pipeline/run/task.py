@@ -22,7 +22,7 @@ from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline, EngineSource
-from ..browse.crayons import kept_maps, remove_crayons
+from ..results.browse.crayons import kept_maps, remove_crayons
 from ..results.join import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score

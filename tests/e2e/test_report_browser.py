@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.browse.report_files import write_report
+from pipeline.results.browse.report_files import write_report
 from tests.browser import Page, browser, needs_browser
 from tests.hostile_run import HOSTILE, hostile_run, other_run
 

@@ -17,7 +17,6 @@ from collavo.crayon import crayon_prompt, largest_in_cells
 from collavo.instructions import KINDS, Classes, instruction, possible_kinds
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, display_name
-from trainer.data.crayon_samples import WORDING
 
 from ..world import COLOURS, STUFF, THINGS, Scene, draw_scene
 from ..world.glyphs import WORDS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collavo.crayon import crayon_prompt
 from modeling.segmenters.base import PanopticMap, Segment
-from pipeline.browse.crayons import LONGEST_SIDE, CrayonLog, kept_map, kept_maps, read_crayons, remove_crayons
+from pipeline.results.browse.crayons import LONGEST_SIDE, CrayonLog, kept_map, kept_maps, read_crayons, remove_crayons
 
 DOG, SKY = 16, 119
 

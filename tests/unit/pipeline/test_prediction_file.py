@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from datasets.evaluation.judges.base import Verdict
 from datasets.registration.formats.base64_images import EncodedImage
 from datasets.types import DataError, ImageFile
-from pipeline.browse.prediction import VERDICTS, ImageNames, Prediction, as_line, read_prediction_file, target_words
+from pipeline.results.browse.prediction import (
+    VERDICTS,
+    ImageNames,
+    Prediction,
+    as_line,
+    read_prediction_file,
+    target_words,
+)
 from pipeline.results.join import predictions
 from pipeline.results.predictions_file import read_predictions
 from pipeline.runtime.files import json_line

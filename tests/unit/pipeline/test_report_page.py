@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.load import ConfigError
-from pipeline.browse.page import as_json, data_page
-from pipeline.browse.prediction import as_line
-from pipeline.browse.report_data import common_ends, page_data
-from pipeline.browse.report_files import page_names, side_by_side, write_report
-from pipeline.browse.thumbnails import make_thumbnails
+from pipeline.results.browse.page import as_json, data_page
+from pipeline.results.browse.prediction import as_line
+from pipeline.results.browse.report_data import common_ends, page_data
+from pipeline.results.browse.report_files import page_names, side_by_side, write_report
+from pipeline.results.browse.thumbnails import make_thumbnails
 from pipeline.runtime.files import json_line
 from tests.hostile_run import HOSTILE, MadeImage, hostile_run, other_run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from datasets.types import DataError, Record
 
-from ..results.report import PREDICTIONS
-from ..runtime.console import tell, warn
+from ...runtime.console import tell, warn
+from ..report import PREDICTIONS
 from .crayons import read_crayons
 from .report_files import FOLDER, page_names, write_report
 from .runs import BenchmarkRun, Sights, read_runs

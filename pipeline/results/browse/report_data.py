@@ -8,8 +8,8 @@ from typing import Any
 
 from configs.common.words import shown as inline
 
-from ..results.join import part_in_words, warnings
-from ..results.report import CHANCE, CLASS, interval_words, rules_in_words, shown
+from ..join import part_in_words, warnings
+from ..report import CHANCE, CLASS, interval_words, rules_in_words, shown
 from .prediction import FAULTS, VERDICTS, Prediction, target_words
 from .runs import BenchmarkRun, Sights
 from .thumbnails import Thumbnail, within_budget

@@ -20,7 +20,7 @@ from datasets.evaluation.predictions import outcome
 from datasets.types import DataError, ImageFile, ImageSource, Scored
 
 if TYPE_CHECKING:
-    from ..run.journal import Entry
+    from ...run.journal import Entry
 
 RIGHT, PARTLY, WRONG, UNREADABLE = "right", "partly right", "wrong", "unreadable"
 VERDICTS = (RIGHT, PARTLY, WRONG, UNREADABLE, "unscored", "withheld", "error")

@@ -12,10 +12,10 @@ from configs.common.words import shown as inline
 from configs.load import ConfigError
 from datasets.types import ImageSource
 
-from ..results.join import part_in_words
-from ..results.report import headline
-from ..results.summary import Column, columns_of, in_order
-from ..runtime.files import make_folder, write_text
+from ...runtime.files import make_folder, write_text
+from ..join import part_in_words
+from ..report import headline
+from ..summary import Column, columns_of, in_order
 from .page import data_page, plain_page
 from .prediction import FAULTS
 from .report_data import page_data

@@ -14,11 +14,11 @@ from configs.load import ConfigError
 from datasets.roots import data_roots
 from datasets.types import DataError, ImageSource
 
-from ..benchmarks import select_pipeline
-from ..config import read_configuration
-from ..results.predictions_file import prediction_files
-from ..results.report import RESULTS
-from ..runtime.errors import RunError
+from ...benchmarks import select_pipeline
+from ...config import read_configuration
+from ...runtime.errors import RunError
+from ..predictions_file import prediction_files
+from ..report import RESULTS
 from .crayons import KeptMap, read_crayons
 from .prediction import Prediction, read_prediction_file
 

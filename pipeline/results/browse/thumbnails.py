@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from datasets.image import UNREADABLE
 from datasets.types import ImageSource
 
-from ..runtime.files import make_folder, write_bytes
+from ...runtime.files import make_folder, write_bytes
 
 FOLDER = "thumbnails"
 SIDE, QUALITY = 256, 78

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from configs.common.safe_json import parse_json
 
-from ..runtime.files import append, json_line, make_folder, writing
+from ...runtime.files import append, json_line, make_folder, writing
 
 if TYPE_CHECKING:
     from collavo.crayon import CrayonPrompt
