@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from assets.tiny.world import Scene, draw_scene
 from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, NUM_CLASSES
 from pipeline.commands.drawing import colour, write_name
+
+from .tiny.world import Scene, draw_scene
 
 SEED, SIZE, GRID, SIDE, GAP = 11, 350, 35, 350, 24
 
