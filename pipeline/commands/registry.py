@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .compare import COMPARE
 from .report import REPORT
 
-COMMANDS = (REPORT,)
+COMMANDS = (REPORT, COMPARE)
