@@ -27,6 +27,7 @@ from modeling.segmenters import check_segmenter
 from ..benchmarks import PREFIX, select_pipeline
 from ..catalog import Catalog, load_catalog
 from ..config import EvalConfig, read_configuration
+from ..results.browse.prediction import Wanted
 from ..results.judging import VERDICTS
 from ..results.predictions_file import prediction_files
 from ..results.rescore import Source, rescore
@@ -201,6 +202,15 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         help="folder of the results (default: score/ beside PATH, with a folder in it for each judge)",
     )
     shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
+    shown.add_argument(
+        "predictions",
+        nargs="?",
+        type=path_argument,
+        metavar="PREDICTIONS",
+        help="predictions.jsonl of a run, or its folder: its records are shown, and no model is asked",
+    )
+    shown.add_argument("--wrong", action="store_true", help="of PREDICTIONS, what is wrong, unreadable or an error")
+    shown.add_argument("--id", nargs="+", action="extend", default=[], metavar="ID", help="records of PREDICTIONS")
     shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
     shown.add_argument(
         "--out",
@@ -388,10 +398,17 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    config, catalog = _configuration(args)
-    check(config, catalog)
     if args.num < 1:
         raise ConfigError(f"--num must be at least 1, got {args.num}")
+    if args.predictions is not None:
+        from .show_predictions import show_predictions
+
+        wanted = Wanted(wrong=args.wrong, ids=tuple(args.id), num=args.num)
+        return show_predictions(args.predictions, wanted, args.out, args.conf_files, args.overrides)
+    if args.wrong or args.id:
+        raise ConfigError(f"{'--wrong' if args.wrong else '--id'} needs the predictions of a run: show PREDICTIONS ...")
+    config, catalog = _configuration(args)
+    check(config, catalog)
     if not asks_model(catalog.select(config.DATASETS.TEST)[:1]):
         raise ConfigError("DATASETS.TEST: show asks the model, and this benchmark has no questions; see segment")
     from .show import show  # not before it is known that all is there: drawing needs more than checking

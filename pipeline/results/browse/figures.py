@@ -160,7 +160,8 @@ def radar(plots: Any, values: Mapping[str, Mapping[str, float]]) -> Any:
     for name, row in values.items():
         heights = [row.get(axis, math.nan) for axis in axes]
         plot.plot([*angles, angles[0]], [*heights, heights[0]], marker="o", markersize=3, label=inline(name))
-        plot.fill(angles, [0 if math.isnan(h) else h for h in heights], alpha=0.08)
+        if not any(map(math.isnan, heights)):
+            plot.fill(angles, heights, alpha=0.08)
     plot.set_xticks(angles, [inline(axis) for axis in axes])
     plot.set_ylim(0, 100)
     plot.legend(loc="upper left", bbox_to_anchor=(1.05, 1.05), frameon=False)

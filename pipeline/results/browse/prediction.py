@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.common.safe_json import parse_json
-from configs.common.words import shown
+from configs.common.words import did_you_mean, shown
 from datasets.evaluation.judges.base import Verdict
 from datasets.evaluation.predictions import outcome
 from datasets.types import DataError, ImageFile, ImageSource, Scored
@@ -256,3 +256,38 @@ def target_words(target: Any) -> str:
     if isinstance(target, list) and all(isinstance(item, (str, int, float)) for item in target):
         return "; ".join(map(str, target))
     return json.dumps(target, ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which records of a predictions file to show.
+
+    Attributes:
+        wrong: only what is one of `FAULTS`.
+        ids: only these records, in this order; empty for any.
+        num: how many at most; named ids are shown whatever their number.
+    """
+
+    wrong: bool = False
+    ids: tuple[str, ...] = ()
+    num: int = 4
+
+    def choose(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """The wanted records; unnamed ones evenly spread over the data.
+
+        Raises:
+            DataError: an id that there is not, or no record is left.
+        """
+        if self.ids:
+            by_id = {prediction.id: prediction for prediction in predictions}
+            missing = [name for name in self.ids if name not in by_id]
+            if missing:
+                raise DataError(f"there is no record {shown(missing[0])}{did_you_mean(missing[0], by_id)}")
+            predictions = [by_id[name] for name in dict.fromkeys(self.ids)]
+        kept = [prediction for prediction in predictions if not self.wrong or prediction.verdict in FAULTS]
+        if not kept:
+            raise DataError(f"none of {len(predictions)} records is wrong, unreadable or an error")
+        if self.ids:
+            return kept
+        count = min(self.num, len(kept))
+        return [kept[index * len(kept) // count] for index in range(count)]
