@@ -1,4 +1,4 @@
-"""Draw ``assets/crayon_prompt.png``, the README's picture of what a crayon prompt is.
+"""Draw ``assets/crayon_prompt.png``, the README's image of what a crayon prompt is.
 
 python -m assets.crayon_figure
 """
@@ -33,7 +33,7 @@ def prompt_of(scene: Scene) -> CrayonPrompt:
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the image."""
     scene = draw_scene(np.random.default_rng(SEED), SIZE)
     prompt = prompt_of(scene)
     cells = np.array(
@@ -46,15 +46,15 @@ def main() -> None:
     sheet = Image.new("RGB", (3 * SIDE + 4 * GAP, SIDE + 3 * GAP), "white")
     pen = ImageDraw.Draw(sheet)
     small, bold = ImageFont.load_default(15), ImageFont.load_default(17)
-    sheet.paste(Image.fromarray(scene.picture).resize((SIDE, SIDE)), (GAP, 2 * GAP))
+    sheet.paste(Image.fromarray(scene.image).resize((SIDE, SIDE)), (GAP, 2 * GAP))
     left = 2 * GAP + SIDE
     sheet.paste(Image.fromarray(cells).resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, 2 * GAP))
     for item in prompt.objects:
         x1, y1, x2, y2 = item.box
-        height = (y1 + y2) / 2 if x2 - x1 < 1 else y2 - 0.06  # what spans the picture is named below the things
+        height = (y1 + y2) / 2 if x2 - x1 < 1 else y2 - 0.06  # what spans the image is named below the things
         at = (left + (x1 + x2) / 2 * SIDE, 2 * GAP + height * SIDE)
         write_name(pen, at, f"#{item.number} {item.category}", small)
-    titles = ("the picture", f"{GRID} x {GRID} image tokens: class and number", "what the model also reads")
+    titles = ("the image", f"{GRID} x {GRID} image tokens: class and number", "what the model also reads")
     for column, title in enumerate(titles):
         pen.text((GAP + column * (SIDE + GAP), GAP), title, "black", bold, "lm")
     text = f"The image includes {object_list(prompt.objects)}. How many dogs are there?"

@@ -1,6 +1,6 @@
-"""What training changes: the crayon prompt's parameters, and the two LoRA sets of Dual QLoRA.
+"""What training changes: the crayon prompt's parameters, and the two LoRA adapters of Dual QLoRA.
 
-Source: CoLLaVO (arXiv 2402.11248), section 3.3: the decoder's linears carry two LoRA sets (r = alpha = 64) on 4-bit
+Source: CoLLaVO (arXiv 2402.11248), section 3.3: the decoder's linears carry two LoRA adapters (r = alpha = 64) on 4-bit
 weights; both act in every forward pass, and a step trains only the set that its data belongs to.
 
 The set at rest must not move, not even by momentum or weight decay: its parameters need no gradient in that step, so
@@ -33,7 +33,7 @@ def crayon_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class Adapters:
-    """The LoRA sets on a model's decoder.
+    """The LoRA adapters on a model's decoder.
 
     Args:
         model: gets the sets in place; its forward pass then includes all of them.
@@ -120,7 +120,7 @@ class Adapters:
             try:
                 tensors = load(file)
             except FileError as error:
-                raise CheckpointError(f"{error} (LoRA set {name})") from error
+                raise CheckpointError(f"{error} (LoRA adapter {name})") from error
             self._fill(name, tensors, file)
 
     def _fill(self, name: str, tensors: dict[str, Tensor], file: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from configs.common.words import did_you_mean, shown
 from modeling.segmenters import backends, build_segmenter
-from modeling.segmenters.base import PanopticMap, Picture, Segmenter
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.none import NoSegmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -74,7 +74,7 @@ class CoLLaVO:
         """Load a checkpoint.
 
         Args:
-            path: directory of the released checkpoint, of one of ours, or of what a training left.
+            path: directory of the released checkpoint, of one of ours, or of what a training run left.
             bits: 4 (NF4) or 8 through bitsandbytes; 16 or 32 for no quantisation.
             dtype: compute type; None for fp32 with 32 bits and on a CPU that quantises, bf16 with 16 bits on a CPU,
                 else fp16.
@@ -145,12 +145,12 @@ class CoLLaVO:
     ) -> list[Reply]:
         """The same as `ask`, with the prompt and whether the reply ended by itself."""
         images, questions = self._pairs(image, question)
-        queries = [Query(picture, text) for picture, text in zip(images, questions, strict=True)]
+        queries = [Query(image, text) for image, text in zip(images, questions, strict=True)]
         return self._engine(crayon).answer(queries, _generation(options))
 
     def stream(self, image: ImageInput | None, question: str, *, crayon: bool = True, **options: Any) -> Iterator[str]:
         """The reply to one question piece by piece, as it is generated; see `ask`. The pieces add up to its text."""
-        query, generation = Query(self._picture(image), question), _generation(options)
+        query, generation = Query(self._image(image), question), _generation(options)
         return pieces_of(self._engine(crayon), query, generation)
 
     def answer_aloud(
@@ -165,7 +165,7 @@ class CoLLaVO:
             crayon: see `ask`.
             **options: see `ask`.
         """
-        query = Query(self._picture(image), question)
+        query = Query(self._image(image), question)
         return answer_aloud(self._engine(crayon), query, _generation(options), heard)
 
     def panoptic_map(self, image: ImageInput) -> tuple[PanopticMap, CrayonPrompt]:
@@ -177,10 +177,10 @@ class CoLLaVO:
         """
         return self._map(self._square(image))
 
-    def _map(self, picture: Picture) -> tuple[PanopticMap, CrayonPrompt]:
+    def _map(self, image: DecodedImage) -> tuple[PanopticMap, CrayonPrompt]:
         grid = self.processor.grid
         side = grid * self.engine.crayon.map_scale
-        panoptic = self.segmenter.segment([picture], (side, side))[0]
+        panoptic = self.segmenter.segment([image], (side, side))[0]
         categories = getattr(self.segmenter, "categories", COCO_BY_INDEX)
         return panoptic, crayon_prompt(panoptic, grid, categories)
 
@@ -189,11 +189,11 @@ class CoLLaVO:
     ) -> dict[str, Tensor]:
         """What the transformers model takes for some questions, on its device: padded ids, pixels, crayon indices."""
         images, questions = self._pairs(image, question)
-        seen = [None if picture is None else self._map(picture)[1] for picture in images]
+        seen = [None if image is None else self._map(image)[1] for image in images]
         prompts = [self._prompt(crayon, text) for crayon, text in zip(seen, questions, strict=True)]
         ids, mask = self.processor.pad_left(self.processor.encode(prompts))
         found = {"input_ids": ids, "attention_mask": mask}
-        pixels = [picture.pixels for picture in images if picture is not None]
+        pixels = [image.pixels for image in images if image is not None]
         crayons = [crayon for crayon in seen if crayon is not None]
         if pixels:
             found["pixel_values"] = self.processor.pixel_values(np.stack(pixels)).to(self.model.dtype)
@@ -227,13 +227,13 @@ class CoLLaVO:
         """Write model, processor and settings as a checkpoint in our layout, which `from_pretrained` and ``eval`` take.
 
         Raises:
-            ValueError: the weights are quantised, or are those of a training that was not merged.
+            ValueError: the weights are quantised, or are those of a training run that was not merged.
         """
         if getattr(self.model, "is_quantized", False):
             raise ValueError("quantised weights are no checkpoint: load it with bits=16 or bits=32 to save it")
         if self._described.state is not None:
             raise ValueError(
-                f"{self._described.folder} is what a training left: make one checkpoint of it with "
+                f"{self._described.folder} is what a training run left: make one checkpoint of it with "
                 f"`lbk_entry.py merge {self._described.folder} --out DIR`"
             )
         folder = Path(directory).expanduser()
@@ -256,17 +256,17 @@ class CoLLaVO:
     def _prompt(self, crayon: CrayonPrompt | None, question: str) -> str:
         objects = None if crayon is None else object_list(crayon.objects)
         told = self.engine.crayon.object_list
-        return self.engine.template.prompt(objects, question.replace(IMAGE_TAG, ""), told=told)
+        return self.engine.template.prompt(objects, question.replace(IMAGE_TAG, ""), with_objects=with_objects)
 
-    def _picture(self, image: ImageInput | None) -> Picture | None:
+    def _image(self, image: ImageInput | None) -> DecodedImage | None:
         return None if image is None else self._square(image)
 
-    def _square(self, image: ImageInput) -> Picture:
+    def _square(self, image: ImageInput) -> DecodedImage:
         return prepared(image, self.processor.image_size)
 
     def _pairs(
         self, image: ImageInput | Sequence[ImageInput | None] | None, question: str | Sequence[str]
-    ) -> tuple[list[Picture | None], list[str]]:
+    ) -> tuple[list[DecodedImage | None], list[str]]:
         """An image and a question each.
 
         Raises:
@@ -274,10 +274,10 @@ class CoLLaVO:
         """
         questions = [question] if isinstance(question, str) else list(question)
         if not isinstance(image, (list, tuple)):
-            return [self._picture(image)] * len(questions), questions  # type: ignore[arg-type]
+            return [self._image(image)] * len(questions), questions  # type: ignore[arg-type]
         if len(image) != len(questions):
             raise ValueError(f"{len(image)} images for {len(questions)} questions: give one, or one for each")
-        return [self._picture(one) for one in image], questions
+        return [self._image(one) for one in image], questions
 
 
 def _generation(options: dict[str, Any]) -> Generation:

@@ -23,7 +23,7 @@ class CoLLaVOConfig(PreTrainedConfig):
         semantic_rows: rows of the semantic table: unknown and the classes.
         numbering_rows: rows of the numbering table: unknown and the counts.
         image_token_id: id of ``<image>``; each one in a prompt is replaced by all image tokens.
-        image_size: side in pixels that pictures are resized to.
+        image_size: side in pixels that images are resized to.
         crayon_queries: which queries act: ``both``, ``semantic``, or ``none`` (the paper's ablation).
     """
 
@@ -72,5 +72,5 @@ class CoLLaVOConfig(PreTrainedConfig):
 
     @property
     def num_image_tokens(self) -> int:
-        """Image tokens of a picture: 35 * 35 = 1,225."""
+        """Image tokens of an image: 35 * 35 = 1,225."""
         return self.grid**2

@@ -1,9 +1,9 @@
-"""The crayon prompt of a picture: from a panoptic map to table rows per image token, and to the object list in words.
+"""The crayon prompt of an image: from a panoptic map to table rows per image token, and to the object list in words.
 
 Source: CoLLaVO (arXiv 2402.11248), section 3.1: per image token a semantic query (its class) and a numbering query (the
-how-manieth of its class). The released code counts the map by segment id but the text by list order, pairs boxes with
-classes by position, and runs past 20 instances; here both count in list order, boxes belong to ids, and what has no row
-of its own takes row 0.
+instance number of its class). The released code counts the map by segment id but the text by list order, pairs boxes
+with classes by position, and runs past 20 instances; here both count in list order, boxes belong to ids, and what has
+no row of its own takes row 0.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class CrayonObject:
-    """One object of a picture.
+    """One object of an image.
 
     Attributes:
         segment_id: its id in the panoptic map.
         category: class name as users read it, without ``-merged``, ``-other``, ``-stuff``.
-        number: the how-manieth of its class, from 1, in the order of the segment list.
+        number: instance number in its class, from 1, in the order of the segment list.
         box: x1, y1, x2, y2 as fractions of the map's sides, upper ends exclusive.
     """
 
@@ -50,7 +50,7 @@ class CrayonObject:
 
 @dataclass(frozen=True, eq=False)
 class CrayonPrompt:
-    """What the model is told of a picture's objects.
+    """What the model is told of an image's objects.
 
     Attributes:
         semantic: int64 (grid, grid), row-major: class + 1 of every image token, 0 = unknown.
@@ -64,7 +64,7 @@ class CrayonPrompt:
 
     @classmethod
     def empty(cls, grid: int) -> CrayonPrompt:
-        """The prompt of a picture in which nothing was found."""
+        """The prompt of an image in which nothing was found."""
         return cls(np.zeros((grid, grid), np.int64), np.zeros((grid, grid), np.int64), ())
 
 

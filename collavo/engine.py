@@ -30,7 +30,7 @@ from transformers.cache_utils import DynamicCache
 
 from modeling.internlm2 import CACHE
 from modeling.plora import ImageTokens
-from modeling.segmenters.base import PanopticMap, Picture, Segmenter
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.shared_prefix import Prefix, SharedPrefixCache
 
 from .crayon import COCO_BY_INDEX, CrayonPrompt, crayon_prompt, object_list
@@ -66,11 +66,11 @@ class Query:
     """A question.
 
     Attributes:
-        picture: the image that it is about, already at the model's size; None for a text-only question.
+        image: the image that it is about, already at the model's size; None for a text-only question.
         question: the user's text, without object list and template; an ``<image>`` in it is left out.
     """
 
-    picture: Picture | None
+    image: DecodedImage | None
     question: str
 
 
@@ -110,7 +110,7 @@ class _Prompt:
     index: int
     text: str
     key: bytes
-    image: Picture | None
+    image: DecodedImage | None
     crayon: CrayonPrompt | None
     stem: tuple[int, ...]
     suffix: list[int]
@@ -131,7 +131,7 @@ class Engine:
 
     Args:
         model: in evaluation mode, on its device.
-        processor: tokenizer and picture normalisation.
+        processor: tokenizer and image normalisation.
         segmenter: gives the panoptic maps.
         template: the wrapper of the conversation.
         identity: of the weights and settings; a part of a run's identity.
@@ -162,7 +162,7 @@ class Engine:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square pictures it takes."""
+        """Side in pixels of the square images it takes."""
         return self.processor.image_size
 
     @torch.inference_mode()
@@ -228,18 +228,18 @@ class Engine:
 
     def _prompt(self, index: int, query: Query) -> _Prompt:
         """Segment the image, and cut the prompt into the prefix that it shares with others and its own end."""
-        key = _key(query.picture)
-        crayon = None if query.picture is None else self._crayon(key, query.picture)
+        key = _key(query.image)
+        crayon = None if query.image is None else self._crayon(key, query.image)
         question = query.question.replace(IMAGE_TAG, "")  # the image has its place; a second one would have no pixels
         objects = None if crayon is None else object_list(crayon.objects)
-        before, after = self.template.parts(objects, question, told=self.crayon.object_list)
+        before, after = self.template.parts(objects, question, with_objects=self.crayon.object_list)
         ids = self.processor.encode([before + after])[0]
         stem = self.processor.encode([before.rstrip()])[0][:-1]  # the last token could merge with the question's first
         if ids[: len(stem)] != stem:
             stem = ids[: ids.index(self.model.config.image_token_id) + 1] if crayon is not None else ids[:1]
-        return _Prompt(index, before + after, key, query.picture, crayon, tuple(stem), ids[len(stem) :])
+        return _Prompt(index, before + after, key, query.image, crayon, tuple(stem), ids[len(stem) :])
 
-    def _crayon(self, key: bytes, image: Picture) -> CrayonPrompt:
+    def _crayon(self, key: bytes, image: DecodedImage) -> CrayonPrompt:
         """The crayon prompt of an image; segmented one at a time, so that no map depends on another."""
         if key not in self._crayons:
             grid = self.processor.grid
@@ -383,9 +383,9 @@ def _blocks(window: Sequence[_Prompt], size: int) -> Iterator[list[_Prompt]]:
             yield alike[start : start + size]
 
 
-def _key(picture: Picture | None) -> bytes:
-    """Identity of a picture: its pixels, and its name (which some segmenters look maps up by)."""
-    if picture is None:
+def _key(image: DecodedImage | None) -> bytes:
+    """Identity of an image: its pixels, and its name (which some segmenters look maps up by)."""
+    if image is None:
         return b""
-    pixels = np.ascontiguousarray(picture.pixels)
-    return hashlib.sha256(repr((picture.name, pixels.shape)).encode() + pixels.tobytes()).digest()
+    pixels = np.ascontiguousarray(image.pixels)
+    return hashlib.sha256(repr((image.name, pixels.shape)).encode() + pixels.tobytes()).digest()

@@ -16,7 +16,7 @@ from PIL import Image
 
 from configs.common.pixels import square, upright_rgb
 from configs.common.words import shown
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 
 from .errors import ImageError
 
@@ -31,7 +31,7 @@ _DAMAGE = (
 _CHANNELS = (1, 3, 4)
 
 
-def prepared(image: ImageInput, size: int | None) -> Picture:
+def prepared(image: ImageInput, size: int | None) -> DecodedImage:
     """An image, ready for the model or the segmenter.
 
     Args:
@@ -54,7 +54,7 @@ def prepared(image: ImageInput, size: int | None) -> Picture:
             pixels = np.array(found if size is None else square(found, size), dtype=np.uint8)
     except _DAMAGE as error:
         raise ImageError(f"{shown(name)}: damaged ({type(error).__name__}: {shown(str(error))})") from error
-    return Picture(pixels, name)
+    return DecodedImage(pixels, name)
 
 
 def _opened(image: ImageInput) -> Image.Image:

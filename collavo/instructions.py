@@ -1,4 +1,4 @@
-"""Questions about a picture's objects with their answers, made from the objects that the crayon prompt shows.
+"""Questions about an image's objects with their answers, made from the objects that the crayon prompt shows.
 
 Source: CoLLaVO (arXiv 2402.11248), crayon instructions (names with numbering; with boxes too; boxes of a class) and
 the object-level questions that Image-CIT trains (class to yes or no, box to class). The released code has none of them;
@@ -25,10 +25,10 @@ CRAYON_KINDS: tuple[Kind, ...] = ("names", "names_boxes", "class_boxes")
 OBJECT_KINDS: tuple[Kind, ...] = ("class_binary", "box_class", "box_numbered")
 """Image-CIT of step 2 adds these: is the class there, which class is in the box, which one of its class is it."""
 
-BRIEF = "\nAnswer the question using a single word or phrase."
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 """Stands behind questions that one word answers, as in the evaluation of the probes and in LLaVA's data."""
 
-_BRIEF_KINDS = ("class_binary", "box_class")
+_SHORT_ANSWER_KINDS = ("class_binary", "box_class")
 SURE = "Sure, it is "
 NOTHING = "There is none of the known objects in this image."
 ABSENT = "There is no {name} in this image."
@@ -91,7 +91,7 @@ class Classes:
 
     Attributes:
         names: classes to ask about; objects of others appear in lists, but no question is about them.
-        unsure: classes never said to be absent: the picture has them, but too small for the map.
+        unsure: classes never said to be absent: the image has them, but too small for the map.
         absent: share of questions on the boxes of a class that name an absent one.
         absent_binary: the same for yes or no questions.
     """
@@ -112,9 +112,9 @@ class Classes:
 
 
 def possible_kinds(objects: Sequence[CrayonObject], kinds: Sequence[Kind], classes: Classes) -> list[Kind]:
-    """Those of the kinds that can be asked about a picture, in the same order.
+    """Those of the kinds that can be asked about an image, in the same order.
 
-    Lists can always be asked for (of an empty picture the answer is that there is nothing), a class wherever one is
+    Lists can always be asked for (of an empty image the answer is that there is nothing), a class wherever one is
     surely there or surely not, a box where one belongs to one object alone.
     """
     asked = bool(_present(objects, classes) or _absent(objects, classes))
@@ -133,9 +133,9 @@ def instruction(kind: Kind, objects: Sequence[CrayonObject], classes: Classes, r
         rng: chooses the question's words, its class or its object; the same state gives the same turn.
 
     Raises:
-        ValueError: the picture does not allow this kind.
+        ValueError: the image does not allow this kind.
     """
-    question = _choice(QUESTIONS[kind], rng) + (BRIEF if kind in _BRIEF_KINDS else "")
+    question = _choice(QUESTIONS[kind], rng) + (SHORT_ANSWER if kind in _SHORT_ANSWER_KINDS else "")
     if kind == "names":
         return Instruction(question=question, answer=SURE + names_only(objects) if objects else NOTHING)
     if kind == "names_boxes":
@@ -151,7 +151,7 @@ def instruction(kind: Kind, objects: Sequence[CrayonObject], classes: Classes, r
         )
     own = _with_own_box(objects, classes)
     if not own:
-        raise ValueError(f"no box of this picture belongs to one object alone, {kind} cannot be asked")
+        raise ValueError(f"no box of this image belongs to one object alone, {kind} cannot be asked")
     item = _choice(own, rng)
     answer = item.category if kind == "box_class" else names_only([item])
     return Instruction(question=question.format(box=format_box(item.box)), answer=answer)
@@ -180,7 +180,7 @@ def _drawn_class(objects: Sequence[CrayonObject], classes: Classes, absent: floa
     present, missing = _present(objects, classes), _absent(objects, classes)
     names = missing if not present or (missing and rng.random() < absent) else present
     if not names:
-        raise ValueError("no class is surely in this picture or surely not, none can be asked for")
+        raise ValueError("no class is surely in this image or surely not, none can be asked for")
     return _choice(names, rng)
 
 

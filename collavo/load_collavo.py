@@ -3,7 +3,7 @@
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
 engine = load_engine(LLMConfig(BITS=4, DTYPE="fp16"), "/path/to/CoLLaVO", segmenter, device="cuda")
-engine.answer([Query(picture, "What is this?")], Generation(num_beams=3, max_new_tokens=128))
+engine.answer([Query(image, "What is this?")], Generation(num_beams=3, max_new_tokens=128))
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def load_model(
 
     Args:
         llm: bits, compute type, attention backend.
-        checkpoint: directory in our layout or the released one, or what a training left.
+        checkpoint: directory in our layout or the released one, or what a training run left.
         device: where to put it; quantised weights go there tensor by tensor.
         weight: False for random weights (seed 0) of the checkpoint's sizes.
         trainable: keep the crayon prompt's parameters out of the quantisation.
@@ -107,7 +107,7 @@ def load_examined(
         device: see `load_model`.
         weight: see `load_model`.
         trainable: see `load_model`.
-        base_only: leave out what a training left, and load the whole checkpoint below it.
+        base_only: leave out what a training run left, and load the whole checkpoint below it.
         progress: see `load_model`.
 
     Raises:
@@ -203,7 +203,7 @@ def load_engine(
 
     Args:
         llm: bits, compute type, attention backend.
-        checkpoint: directory in our layout or the released one, or what a training left.
+        checkpoint: directory in our layout or the released one, or what a training run left.
         segmenter: gives the panoptic maps; `settings_for` says with which one the checkpoint was trained.
         device: where the model runs.
         weight: False for random weights.

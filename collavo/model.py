@@ -3,7 +3,7 @@
 Source: CoLLaVO (arXiv 2402.11248), figure 3 and section 3; where the paper adds the crayon prompt to the image features
 of every layer, the released weights bring it in through low-rank pairs of the decoder's linears, and so do we.
 
-Shape legend: B rows, L text tokens, T merged tokens, P image tokens of a picture, N pictures, D decoder width.
+Shape legend: B rows, L text tokens, T merged tokens, P image tokens of an image, N images, D decoder width.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class CrayonEmbedding(nn.Module):
 
 
 class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """The model that answers: pictures, panoptic indices and text in, logits out.
+    """The model that answers: images, panoptic indices and text in, logits out.
 
-    Batches may mix rows with a picture and rows without; a row has at most one.
+    Batches may mix rows with an image and rows without; a row has at most one.
     """
 
     config_class = CoLLaVOConfig
@@ -214,13 +214,13 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Run the model.
 
         Args:
-            input_ids: int64 (B, L): one image token per picture, or already P of them (as `generate` passes them).
+            input_ids: int64 (B, L): one image token per image, or already P of them (as `generate` passes them).
             attention_mask: (B, L), or (B, cached + L); 1 for real tokens. Padding belongs on the left.
             position_ids: int64 (B, T); counted from the attention mask where not given.
             cache: of earlier tokens.
             inputs_embeds: (B, T, D) instead of ``input_ids``; images are then taken as already merged.
             image: with ``inputs_embeds``: the image tokens among them, see `embed_prompt`.
-            pixel_values: normalised pictures (N, 3, H, W), in the order of the image tokens.
+            pixel_values: normalised images (N, 3, H, W), in the order of the image tokens.
             image_features: (N, P, D) from `encode_images`, instead of ``pixel_values``.
             semantic: int64 (N, P), class + 1 of every image token, 0 = unknown; None for no crayon prompt.
             numbering: int64 (N, P), number in the class, 0 = unknown.
@@ -241,7 +241,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hidden_states: see `modeling.internlm2.DecoderOutput`.
 
         Raises:
-            ValueError: the image tokens do not fit the pictures, or neither ids nor embeddings are given.
+            ValueError: the image tokens do not fit the images, or neither ids nor embeddings are given.
         """
         cache = past_key_values if cache is None else cache
         if pixel_values is not None and image_features is None:
@@ -280,20 +280,20 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return output.to_tuple() if return_dict is False else output
 
     def _holds_single_image_tokens(self, input_ids: Tensor, image_features: Tensor) -> bool:
-        """Whether each picture has one token in ``input_ids`` (rather than all P).
+        """Whether each image has one token in ``input_ids`` (rather than all P).
 
         Raises:
-            ValueError: it has neither, or a row has several pictures.
+            ValueError: it has neither, or a row has several images.
         """
-        pictures, tokens = image_features.shape[:2]
+        images, tokens = image_features.shape[:2]
         per_row = (input_ids == self.config.image_token_id).sum(-1)  # (B,)
         found = int(per_row.sum())
-        if found == pictures and int(per_row.max()) <= 1:
+        if found == images and int(per_row.max()) <= 1:
             return tokens > 1
-        if found == pictures * tokens and int(per_row.max()) <= tokens:
+        if found == images * tokens and int(per_row.max()) <= tokens:
             return False
         raise ValueError(
-            f"{pictures} pictures of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at "
+            f"{images} images of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at "
             f"most one in a row, or {tokens} each; found {per_row.tolist()} in the rows"
         )
 
@@ -309,7 +309,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         positions = (input_ids.flatten() == self.config.image_token_id).nonzero()[:, 0]  # (N * P,)
         if image_features is None:
             if len(positions):
-                raise ValueError("the text holds image tokens, but no pictures were given")
+                raise ValueError("the text holds image tokens, but no images were given")
             return inputs_embeds, None
         flat = inputs_embeds.flatten(0, 1)
         flat = flat.index_copy(0, positions, image_features.flatten(0, 1).to(flat.dtype))
@@ -328,7 +328,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Pictures belong to the first step only: later ones read them from the cache."""
+        """Images belong to the first step only: later ones read them from the cache."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
         )
@@ -342,7 +342,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Generate, with all of transformers' settings; see `forward` for the inputs.
 
         Args:
-            input_ids: int64 (B, L), padded on the left, one image token per picture (or P of them).
+            input_ids: int64 (B, L), padded on the left, one image token per image (or P of them).
             attention_mask: (B, L).
             **kwargs: ``pixel_values`` (or ``image_features``), ``semantic``, ``numbering``, generation settings.
         Returns: ids (B, L + new), beginning with ``input_ids`` as they were given, or transformers' output object.

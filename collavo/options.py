@@ -25,7 +25,7 @@ class LLMConfig:
 
 @dataclass
 class CrayonConfig:
-    """What the model is told of a picture's objects. What is None is as the checkpoint says, see ``recorded.py``.
+    """What the model is told of an image's objects. What is None is as the checkpoint says, see ``recorded.py``.
 
     Attributes:
         OBJECT_LIST: tell them in words before the question too, with numbers and boxes, as the released model was

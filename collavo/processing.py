@@ -1,4 +1,4 @@
-"""The processor: prompts to padded ids, pictures to normalised pixels, ids back to text."""
+"""The processor: prompts to padded ids, images to normalised pixels, ids back to text."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class _Settings(Strict):
 
 
 class CoLLaVOProcessor:
-    """Tokenizer and picture normalisation of a checkpoint.
+    """Tokenizer and image normalisation of a checkpoint.
 
     Args:
         tokenizer: knows ``<image>`` and pads on the left.
-        image_size: side in pixels of the square pictures.
+        image_size: side in pixels of the square images.
         patch_size: side in pixels of a vision patch.
         image_mean: per channel, 0..255 scale.
         image_std: per channel, 0..255 scale.
@@ -67,7 +67,7 @@ class CoLLaVOProcessor:
         self.tokenizer, self.image_size, self.patch_size = tokenizer, image_size, patch_size
         self.image_mean, self.image_std = tuple(map(float, image_mean)), tuple(map(float, image_std))
         if not 1 <= patch_size <= image_size:
-            raise ValueError(f"a picture of {image_size} pixels has no patches of {patch_size}")
+            raise ValueError(f"an image of {image_size} pixels has no patches of {patch_size}")
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
             raise ValueError(f"need 3 means and 3 positive deviations, not {self.image_mean} and {self.image_std}")
 
@@ -105,7 +105,7 @@ class CoLLaVOProcessor:
         (Path(directory) / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of prompts, one ``<image>`` id per picture, begin-of-sequence in front."""
+        """Token ids of prompts, one ``<image>`` id per image, begin-of-sequence in front."""
         return [list(ids) for ids in self.tokenizer(list(prompts)).input_ids]
 
     def pad_left(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -118,21 +118,21 @@ class CoLLaVOProcessor:
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
         return input_ids, mask
 
-    def pixel_values(self, pictures: npt.NDArray[np.uint8]) -> Tensor:
-        """Normalise pictures.
+    def pixel_values(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """Normalise images.
 
         Args:
-            pictures: RGB, uint8 (N, image_size, image_size, 3).
+            images: RGB, uint8 (N, image_size, image_size, 3).
         Returns: float32 (N, 3, image_size, image_size).
 
         Raises:
-            ValueError: the pictures have another shape or type.
+            ValueError: the images have another shape or type.
         """
         wanted = (self.image_size, self.image_size, 3)
-        if pictures.dtype != np.uint8 or pictures.shape[1:] != wanted:
-            raise ValueError(f"pictures must be uint8 (N, *{wanted}), not {pictures.dtype} {pictures.shape}")
+        if images.dtype != np.uint8 or images.shape[1:] != wanted:
+            raise ValueError(f"images must be uint8 (N, *{wanted}), not {images.dtype} {images.shape}")
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.image_mean, self.image_std))
-        pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         return (pixels - mean) / std
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -119,7 +119,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_internlm2(directory: Path) -> InternLM2Tokenizer:
-    """Build the tokenizer with the tokens that the JSON files beside the model add, at the ids that these give."""
+    """Build the tokenizer with the tokens that the JSON files next to the model add, at the ids that these give."""
     check_real(directory / MODEL_FILE)
     config = _json(directory / CONFIG_FILE)
     named = {name: value for name, value in config.items() if name in SPECIAL_NAMES}

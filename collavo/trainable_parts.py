@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 IMAGE_CIT, VL_CIT = "image_cit", "vl_cit"
-"""Names of the two LoRA sets: object-level crayon instructions, and visual instructions."""
+"""Names of the two LoRA adapters: object-level crayon instructions, and visual instructions."""
 LINEARS = r"language_model\.layers\.\d+\.(attention|mlp)\.(wqkv|wo|w1|w2|w3)\.base"
 """The linears that carry LoRA, as a pattern over module names: every linear of the decoder."""
 CRAYON_PAIR = (".crayon_a", ".crayon_b")
@@ -25,7 +25,7 @@ def lora_shapes(name: str, shape: tuple[int, ...], rank: int) -> dict[str, tuple
     Args:
         name: of the parameter.
         shape: of it.
-        rank: of the LoRA set.
+        rank: of the LoRA adapter.
     Returns: names and shapes of its low-rank pair; {} for a parameter that carries none.
     """
     match = _WEIGHT.fullmatch(name)

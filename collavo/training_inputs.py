@@ -47,11 +47,11 @@ class Conversation(Protocol):
 
     @property
     def with_objects(self) -> bool:
-        """Whether the first user turn tells the objects of the picture."""
+        """Whether the first user turn tells the objects of the image."""
 
     @property
     def independent(self) -> bool:
-        """Whether every turn is a conversation of its own, which shares only the picture with the others."""
+        """Whether every turn is a conversation of its own, which shares only the image with the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class TrainingInputs:
     """One row of a batch.
 
     Attributes:
-        input_ids: begin-of-sequence in front, one ``<image>`` id if there is a picture.
+        input_ids: begin-of-sequence in front, one ``<image>`` id if there is an image.
         labels: of the same length: the id itself where it is to be learned, else `IGNORE`.
         length: tokens that the model runs on, all image tokens counted.
         parts: of independent turns: 0 for what all of them share, n for the rest of the n-th; a token sees those before
@@ -86,7 +86,7 @@ def training_inputs(
         tokenizer: knows the tags and ``<image>`` as single ids.
         template: one whose turns stand between the tags (`CHAT`).
         conversation: what is said; independent turns are laid side by side behind what they share.
-        objects: the picture's object list, "" where nothing was found; None for a conversation without a picture.
+        objects: the image's object list, "" where nothing was found; None for a conversation without an image.
         num_image_tokens: what the one ``<image>`` counts for.
         max_length: longest row in tokens, image tokens counted; what is longer is cut at its end.
 
@@ -167,7 +167,9 @@ def _text(template: Template, conversation: Conversation, objects: str | None) -
     if not conversation.turns:
         raise ConversationError(f"sample {conversation.id}: there is no turn")
     first, *later = conversation.turns
-    text = template.prompt(objects, first.question, told=conversation.with_objects) + first.answer + template.end
+    text = (
+        template.prompt(objects, first.question, with_objects=conversation.with_objects) + first.answer + template.end
+    )
     return text + "".join(template.next_turn(turn.question) + turn.answer + template.end for turn in later)
 
 
@@ -190,7 +192,7 @@ def _cut(name: str, input_ids: list[int], labels: list[int], merged: int, max_le
         name: the sample's.
         input_ids: of the whole row.
         labels: of the whole row.
-        merged: tokens that the picture adds to the ids.
+        merged: tokens that the image adds to the ids.
         max_length: see `training_inputs`.
 
     Raises:

@@ -37,7 +37,7 @@ class Dead:
 
 
 Forgive = Callable[[str, Collection[str]], Dead | None]
-"""Tells dead keys from mistakes, by a key's dotted name and the names that stand beside it."""
+"""Tells dead keys from mistakes, by a key's dotted name and the names that stand next to it."""
 
 
 @dataclass(frozen=True, kw_only=True)

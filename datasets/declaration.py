@@ -78,7 +78,7 @@ class Benchmark:
         released: what the first CoLLaVO release did otherwise, as changes of ``data``, ``scorer`` and ``prompt``;
             empty where it kept to the official rule or had none.
         rules: whose rules the declaration follows, ``official`` or ``released``.
-        expected: published figures to set beside ours.
+        expected: published figures to set next to ours.
     """
 
     name: str

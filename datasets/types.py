@@ -1,7 +1,7 @@
 """What passes between a benchmark's files, the loop and the scorers.
 
 A reader (``datasets/registration``) turns release files into `Record`s; a mapper (``datasets/dataset_mappers``) turns a
-record into a picture and a prompt; a scorer (``datasets/evaluation``) turns a record and the model's text into a
+record into an image and a prompt; a scorer (``datasets/evaluation``) turns a record and the model's text into a
 `Score`, and all scores of a benchmark into `Metric` rows.
 """
 
@@ -32,11 +32,11 @@ class DataError(Exception):
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Where the encoded bytes of one picture come from; reading is delayed until the picture is needed."""
+    """Where the encoded bytes of one image come from; reading is delayed until the image is needed."""
 
     @property
     def name(self) -> str:
-        """Stable name of the picture in its benchmark: equal names mean the same picture (file name, row key)."""
+        """Stable name of the image in its benchmark: equal names mean the same image (file name, row key)."""
 
     def read(self) -> bytes:
         """Encoded image bytes (JPEG, PNG, ...).
@@ -48,7 +48,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A picture in a file of its own.
+    """An image in a file of its own.
 
     Attributes:
         path: the file.
@@ -69,7 +69,7 @@ class Record:
 
     Attributes:
         id: unique in the benchmark; predictions and scores are joined by it.
-        image: the picture, or None for a text-only question.
+        image: the image, or None for a text-only question.
         fields: what the prompt template may name: ``question``, ``hint``, ``options``, ...
         target: what the scorer compares with: a label, a list of answers, a letter; None where it is withheld.
         group: the split or category that scores are reported by; "" if there is one group only.

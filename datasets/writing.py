@@ -109,7 +109,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Args:
         folder: must not exist, or be empty.
 
-    Yields: the folder to write into, beside its place.
+    Yields: the folder to write into, next to its place.
 
     Raises:
         WriteError: the disk is full or gone; nothing is left.

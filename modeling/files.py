@@ -115,7 +115,7 @@ def member(folder: Path, name: object) -> Path:
 
 
 def share(file: Path) -> None:
-    """Give a file the rights that files newly made beside it have: safetensors makes its own for the owner alone."""
+    """Give a file the rights that files newly made next to it have: safetensors makes its own for the owner alone."""
     probe = file.with_name(f".{file.name}.{os.getpid()}.rights")
     descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _SHARED_MODE)
     try:

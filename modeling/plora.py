@@ -18,7 +18,7 @@ from torch import Tensor, nn
 class ImageTokens:
     """Which tokens of a batch are image tokens, and the crayon vector of each.
 
-    A crayon vector depends on its token's (class, number) pair alone, so a picture has a few dozen distinct ones:
+    A crayon vector depends on its token's (class, number) pair alone, so an image has a few dozen distinct ones:
     they are kept once each, and every layer computes its low-rank path once per distinct vector.
 
     Attributes:

@@ -8,7 +8,7 @@ by their log-sum-exps, which gives what one softmax over all keys gives (Milakov
 for shared prefixes Juravsky et al. 2024, arXiv 2402.05099).
 
 Rows are laid out as blocks of a fixed number of rows, and every product's shape depends on the row's own question
-alone. A row's numbers therefore do not depend on what is beside it. The number of rows is a multiple of 16, the widest
+alone. A row's numbers therefore do not depend on what is next to it. The number of rows is a multiple of 16, the widest
 vector of a CPU: elements behind the last whole vector would be computed by other instructions than the rest.
 
 Shape legend: Q questions that are answered, B beams, R >= Q * B rows, T new tokens, H query heads, K key-value heads,

@@ -1,9 +1,9 @@
 """CLIP's vision transformer, as a feature extractor: last layer's tokens, without class token and without final norm.
 
-Source: Radford et al. 2021 (arXiv 2103.00020); weights of CLIP ViT-L/14-336. CoLLaVO reads pictures of 490 px, so the
+Source: Radford et al. 2021 (arXiv 2103.00020); weights of CLIP ViT-L/14-336. CoLLaVO reads images of 490 px, so the
 position table is interpolated from 24x24 to 35x35 (bicubic), once at conversion or at every call of another size.
 
-Shape legend: B pictures, H and W pixels, G tokens a side (or rows and columns), P = G * G tokens, D width.
+Shape legend: B images, H and W pixels, G tokens a side (or rows and columns), P = G * G tokens, D width.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class VisionBlock(nn.Module):
 
 
 class VisionTower(PreTrainedModel):
-    """Pictures in, one feature per patch out.
+    """Images in, one feature per patch out.
 
     ``post_norm`` is part of CLIP's weights and is kept so that a checkpoint can be written back whole; the features
     that a language model reads are taken before it.
@@ -144,13 +144,11 @@ class VisionTower(PreTrainedModel):
         Args:
             pixel_values: normalised, (B, 3, H, W); H and W multiples of the patch size.
         Returns: (B, P, D), row-major.
-        Raises: ValueError if the picture is not a whole number of patches.
+        Raises: ValueError if the image is not a whole number of patches.
         """
         patch = self.config.patch_size
         if pixel_values.shape[-1] % patch or pixel_values.shape[-2] % patch:
-            raise ValueError(
-                f"pictures of {tuple(pixel_values.shape[-2:])} px are no whole number of {patch} px patches"
-            )
+            raise ValueError(f"images of {tuple(pixel_values.shape[-2:])} px are no whole number of {patch} px patches")
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # (B, D, rows, columns)
         rows, columns = patches.shape[-2:]
         x = patches.flatten(2).transpose(1, 2)  # (B, P, D)

@@ -27,7 +27,7 @@ class Answerer(Protocol):
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels of the square pictures it takes; None where it takes pictures of their own size."""
+        """Side in pixels of the square images it takes; None where it takes images of their own size."""
 
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
         """Answer questions, in order; a reply must not depend on what else is asked with it."""

@@ -22,25 +22,25 @@ class CoLLaVOGQAPipeline(BenchmarkPipeline):
 
 
 class CoLLaVOSQAPipeline(BenchmarkPipeline):
-    """ScienceQA: school science with a picture, multiple choice."""
+    """ScienceQA: school science with an image, multiple choice."""
 
     benchmark = "scienceqa"
 
 
 class CoLLaVOTextVQAPipeline(BenchmarkPipeline):
-    """TextVQA: reading what is written in the picture."""
+    """TextVQA: reading what is written in the image."""
 
     benchmark = "textvqa"
 
 
 class CoLLaVOPOPEPipeline(BenchmarkPipeline):
-    """POPE: is there such an object in the picture, yes or no."""
+    """POPE: is there such an object in the image, yes or no."""
 
     benchmark = "pope"
 
 
 class CoLLaVOMMEPipeline(BenchmarkPipeline):
-    """MME: fourteen tasks of perception and cognition, two yes/no questions per picture."""
+    """MME: fourteen tasks of perception and cognition, two yes/no questions per image."""
 
     benchmark = "mme"
 
@@ -64,13 +64,13 @@ class CoLLaVOMMVetPipeline(BenchmarkPipeline):
 
 
 class CoLLaVOQBenchPipeline(BenchmarkPipeline):
-    """Q-Bench: low-level perception of picture quality, multiple choice."""
+    """Q-Bench: low-level perception of image quality, multiple choice."""
 
     benchmark = "qbench"
 
 
 class CoLLaVOMathVistaPipeline(BenchmarkPipeline):
-    """MathVista: mathematics in pictures; a judge extracts the answers."""
+    """MathVista: mathematics in images; a judge extracts the answers."""
 
     benchmark = "mathvista"
 
@@ -82,7 +82,7 @@ class CoLLaVOAI2DPipeline(BenchmarkPipeline):
 
 
 class CoLLaVOHallusionPipeline(BenchmarkPipeline):
-    """HallusionBench: yes/no questions about pictures, changed pictures, and none."""
+    """HallusionBench: yes/no questions about images, changed images, and none."""
 
     benchmark = "hallusionbench"
 

@@ -73,17 +73,17 @@ class RunConfig:
     """How a run goes and what is said of it; none of this changes an answer.
 
     Attributes:
-        STRICT: end at the first unreadable record or picture, instead of counting it.
+        STRICT: end at the first unreadable record or image, instead of counting it.
         ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (ask anew), continue.
         LIMIT: ask only a random part of at most so many records; None for all. What is scored together (pairs of
             questions, passes, sets of figures) stays together, groups keep their shares, and a smaller part lies within
             a larger one.
         SEED: of that part.
-        PUBLISHED: auto: figures stand beside those published of CoLLaVO-7B where the checkpoint has its sizes; never:
+        PUBLISHED: auto: figures stand next to those published of CoLLaVO-7B where the checkpoint has its sizes; never:
             they do not, this is another model.
         UNTAUGHT: datasets whose kind of question the model never learned; results say so.
         REPORT: write SAVE_DIR/report at the end: a page per benchmark with every record, its image, map and reply.
-        WORKERS: threads per process that decode pictures ahead.
+        WORKERS: threads per process that decode images ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
     """
 
@@ -211,7 +211,7 @@ class EvalConfig(EvalSchema):
         APART: keys that a file may hold for training, which shares its files with evaluation.
         sections: section name -> a benchmark's own settings.
         notes: on what was read and does nothing, or was read otherwise than written; a line each.
-        resolved_yaml: all of it as YAML, to be saved beside results.
+        resolved_yaml: all of it as YAML, to be saved next to results.
     """
 
     SCHEMA: ClassVar[type[EvalSchema]] = EvalSchema

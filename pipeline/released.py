@@ -67,7 +67,7 @@ _OF_BENCHMARKS: Mapping[str, str] = {
 _UNREAD = ("NUM_BEAMS", "MAX_NEW_TOKENS")
 """Keys that the release's files set and its pipelines did not read; they had the paper's numbers in their code."""
 _SIGNS = {"TEMPERATURE", "TOP_P"}
-"""Keys beside those, which only files of the release have."""
+"""Keys next to those, which only files of the release have."""
 
 CLASSES: Mapping[str, str] = {"HallusionBenchPipeline": "CoLLaVOHallusionPipeline"}
 """Pipeline classes of the release that have another name here."""
@@ -103,7 +103,7 @@ def dead_key(key: str, beside: Collection[str], sections: Collection[str]) -> De
             return Dead(name=f"<benchmark>.{rest}", instead=_OF_BENCHMARKS[rest])
     if parts[1:-1] == ["TEST"] and parts[-1] in _UNREAD and _SIGNS & set(beside):
         return Dead(
-            name=f"<benchmark>.TEST.{parts[-1]} (beside TEMPERATURE)",
+            name=f"<benchmark>.TEST.{parts[-1]} (next to TEMPERATURE)",
             instead="the benchmark's declaration, or the same key among --overrides",
         )
     return None

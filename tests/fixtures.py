@@ -1,4 +1,4 @@
-"""Where the golden data of the reference implementations lies: beside the checkout, or nowhere."""
+"""Where the golden data of the reference implementations lies: next to the checkout, or nowhere."""
 
 import os
 from pathlib import Path

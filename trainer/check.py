@@ -62,7 +62,7 @@ def check(config: TrainConfig, catalog: Catalog) -> None:
             raise RunError(f"{key} True needs the package {package} (pip install {package}), or set {key} False")
     if config.TRAIN.EVAL_EVERY:
         check_data(config, evaluation_plan(config, catalog))
-    # cpt learns from maps that lie beside its annotations
+    # cpt learns from maps that lie next to its annotations
     if segmenter is not None and (config.TRAIN.STAGE == "cit" or config.TRAIN.EVAL_EVERY):
         check_segmenter(segmenter)
 
@@ -99,7 +99,7 @@ def _check_continuation(config: TrainConfig) -> None:
         if key in kept and kept[key] != value
     ]
     if differ:
-        raise RunError(f"{folder} is of another training. What differs:\n  " + "\n  ".join(differ))
+        raise RunError(f"{folder} is of another training run. What differs:\n  " + "\n  ".join(differ))
 
 
 def _kept_settings(config: TrainConfig, folder: Path) -> Mapping[str, Any]:
@@ -135,7 +135,7 @@ def _check_start(config: TrainConfig) -> SegmenterConfig:
     settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
     if described.state is not None and described.state.adapters:
         raise RunError(
-            f"RESUME_FROM: {base} has LoRA sets of its own; merge them first: lbk_entry.py merge {base} --out DIR"
+            f"RESUME_FROM: {base} has LoRA adapters of its own; merge them first: lbk_entry.py merge {base} --out DIR"
         )
     if config.LLM.DTYPE == "fp16":
         raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
@@ -168,7 +168,7 @@ def check_merge(checkpoint: Path, out: Path) -> Path:
     """Check what ``merge`` is given.
 
     Args:
-        checkpoint: what a training left.
+        checkpoint: what a training run left.
         out: a new directory.
     Returns: the checkpoint's directory.
 
@@ -178,7 +178,7 @@ def check_merge(checkpoint: Path, out: Path) -> Path:
     """
     folder = locate(checkpoint, "merge")
     if not is_trained(folder):
-        raise RunError(f"{folder} is not what a training left (it has no state.json); there is nothing to merge")
+        raise RunError(f"{folder} is not what a training run left (it has no state.json); there is nothing to merge")
     check_folder("--out", out)
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; name a new directory")

@@ -1,11 +1,11 @@
-"""Checkpoints of a training: what it trained, and all that is needed to go on as if nothing had happened.
+"""Checkpoints of a training run: what it trained, and all that is needed to go on as if nothing had happened.
 
 SAVE_DIR/checkpoints/step-00000500/
     optimizer.safetensors             AdamW's moments and counts, by the names of the parameters
     random.safetensors                state of every process's generators
     ...                               what was trained: of stages cpt and cit
     crayon.safetensors                the crayon prompt's parameters
-    image_cit/, vl_cit/               the LoRA sets, as PEFT writes them
+    image_cit/, vl_cit/               the LoRA adapters, as PEFT writes them
     state.json                        step, the checkpoint it started from, what was trained and how
     ...                               of stage segmenter: an X-Decoder directory, see ``stages/segmenter_job.py``
 
@@ -47,7 +47,7 @@ def save(
     """Write a checkpoint, then remove those that are no longer kept.
 
     Args:
-        save_dir: of the training.
+        save_dir: of the training run.
         step: updates made.
         write: writes what was trained into a folder.
         optimizer: see `trainer.parallel.placement.Placement.optimizer_tensors`.
@@ -93,7 +93,7 @@ def write_tuned(
         folder: of the checkpoint.
         state: see `State`.
         crayon: the crayon prompt's parameters, whole.
-        adapters: the LoRA sets.
+        adapters: the LoRA adapters.
         sets: their parameters by name, whole.
     """
     save_tensors({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
@@ -111,7 +111,7 @@ def _remove(folder: Path) -> None:
 
 
 def read_optimizer(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An optimiser's state, ``<parameter>/<part>``.
+    """An optimizer's state, ``<parameter>/<part>``.
 
     Args:
         folder: of a checkpoint.

@@ -15,12 +15,12 @@ def folder_of(save_dir: Path, step: int) -> Path:
 
 
 def whole(save_dir: Path) -> list[Path]:
-    """All whole checkpoints of a training, oldest first."""
+    """All whole checkpoints of a training run, oldest first."""
     return sorted(path for path in (save_dir / FOLDER).glob("step-*") if _NAME.fullmatch(path.name))
 
 
 def newest(save_dir: Path) -> Path | None:
-    """The newest whole checkpoint of a training; None if there is none."""
+    """The newest whole checkpoint of a training run; None if there is none."""
     return next(reversed(whole(save_dir)), None)
 
 

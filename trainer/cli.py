@@ -31,7 +31,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _merge_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=path_argument, help="what a training left: SAVE_DIR/checkpoints/step-...")
+    parser.add_argument(
+        "checkpoint", type=path_argument, help="what a training run left: SAVE_DIR/checkpoints/step-..."
+    )
     parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--released", action="store_true", help="write the released layout instead of ours")
@@ -50,7 +52,7 @@ TRAIN = Command(
 )
 MERGE = Command(
     name="merge",
-    help="make one whole checkpoint of what a training left",
+    help="make one whole checkpoint of what a training run left",
     options=_merge_options,
     run=_merge,
     configured=False,

@@ -25,13 +25,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass
 class PanopticSource:
-    """Pictures with exact panoptic maps in COCO's layout, from which crayon instructions are made.
+    """Images with exact panoptic maps in COCO's layout, from which crayon instructions are made.
 
     Attributes:
         ANNOTATIONS: panoptic JSON, e.g. coco/annotations/panoptic_train2017.json; this and other paths of DATA count
             from the working directory or else from a dataset folder.
         MAPS: folder of the PNGs that it names.
-        IMAGES: folder of the pictures.
+        IMAGES: folder of the images.
     """
 
     ANNOTATIONS: PathText = ""
@@ -45,7 +45,7 @@ class ConversationSource:
 
     Attributes:
         FILE: JSON.
-        IMAGES: folder that the pictures' paths in it count from.
+        IMAGES: folder that the images' paths in it count from.
     """
 
     FILE: PathText = ""
@@ -74,7 +74,7 @@ class DataConfig:
 
 @dataclass
 class LoRAConfig:
-    """The LoRA sets of stage ``cit``.
+    """The LoRA adapters of stage ``cit``.
 
     Attributes:
         R: rank.
@@ -108,10 +108,10 @@ class XDecoderConfig:
         POINTS: at which a mask is compared.
         OVERSAMPLE: candidates per point, of which those that a mask is least sure of are taken.
         IMPORTANCE: share of the points that are taken so; the rest is drawn evenly.
-        SIDE: pictures become squares of so many pixels; a multiple of 32.
-        SCALE: lowest and highest size, over SIDE, that a picture is given at random before the square is cut out of it
+        SIDE: images become squares of so many pixels; a multiple of 32.
+        SCALE: lowest and highest size, over SIDE, that an image is given at random before the square is cut out of it
             (or filled up); empty: its longer side becomes SIDE.
-        FLIP: mirror every other picture.
+        FLIP: mirror every other image.
         DTYPE: of the forward pass, fp32 or bf16; weights are float32.
     """
 
@@ -140,7 +140,7 @@ class LoopConfig:
     """How training goes.
 
     Attributes:
-        STAGE: cpt trains the crayon prompt; cit trains it and the LoRA sets; segmenter trains an X-Decoder.
+        STAGE: cpt trains the crayon prompt; cit trains it and the LoRA adapters; segmenter trains an X-Decoder.
         CRAYON: which queries act: both, semantic, or none (ablation).
         IMAGE_SHARE: share of the updates of stage cit that are drawn for object-level instructions (Image-CIT).
         ADAPTERS: dual: a set for each kind of data; shared: one set for both; vl_only: visual instructions only.
@@ -148,9 +148,9 @@ class LoopConfig:
         STEPS: updates; None to count them from EPOCHS.
         BATCH_SIZE_TOTAL: samples of an update, over all processes.
         BATCH_SIZE: samples that a process runs through the model at a time.
-        QUESTIONS: how many questions about a picture a sample holds. Each sees the picture and itself alone, so that
-            they share the cost of the image tokens: so many crayon instructions are made of a picture, and
-            conversations of one turn on the same picture are put together. 1 is what the paper describes.
+        QUESTIONS: how many questions about an image a sample holds. Each sees the image and itself alone, so that
+            they share the cost of the image tokens: so many crayon instructions are made of an image, and
+            conversations of one turn on the same image are put together. 1 is what the paper describes.
         LR: highest learning rate.
         LR_END: lowest, at the last update.
         WARMUP: share of the updates over which it rises.
@@ -226,7 +226,7 @@ class TrainConfig(TrainSchema, EvalConfig):
 
 
 def read_training(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> tuple[TrainConfig, Catalog]:
-    """Read the configuration of a training.
+    """Read the configuration of a training run.
 
     Args:
         conf_files: YAML files; later ones win.

@@ -94,19 +94,19 @@ def summary(updates: list[Update], counted: str = ANSWER_TOKENS) -> dict[str, An
     Args:
         updates: at least one.
         counted: what the loss is a mean over, in words.
-    Returns: loss (mean over what is counted, also by branch), rates per second, memory of this process, by name.
+    Returns: loss (mean over what is counted, also by adapter), rates per second, memory of this process, by name.
     """
     last, labels = updates[-1], sum(update.labels for update in updates)
     seconds, tokens = sum(update.seconds for update in updates), sum(update.tokens for update in updates)
-    by_branch = {
-        f"loss_{branch}": _mean_loss([u for u in updates if u.branch == branch])
-        for branch in sorted({update.branch for update in updates})
+    by_adapter = {
+        f"loss_{adapter}": _mean_loss([u for u in updates if u.adapter == adapter])
+        for adapter in sorted({update.adapter for update in updates})
     }
     return {
         "step": last.step,
         "updates": len(updates),
         "loss": _mean_loss(updates),
-        **(by_branch if len(by_branch) > 1 else {}),
+        **(by_adapter if len(by_adapter) > 1 else {}),
         "gradient_norm": last.norm,
         "learning_rate": last.rate,
         "samples": sum(update.samples for update in updates),

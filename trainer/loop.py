@@ -1,8 +1,8 @@
 """The training loop: the same for every stage.
 
-An update takes one batch of the whole run. Every process takes its share, in small pieces whose gradients add up, and
-the loss is a mean over the whole batch (over its answer tokens, or its masks), wherever it is computed: neither the
-number of processes nor the size of the pieces changes what an update does, beyond rounding.
+An update takes one batch of the whole run. Every process takes its share, in small microbatches whose gradients add up,
+and the loss is a mean over the whole batch (over its answer tokens, or its masks), wherever it is computed: neither the
+number of processes nor the size of the microbatches changes what an update does, beyond rounding.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Totals:
     labels: int
 
 
-class Piece(Protocol):
+class Microbatch(Protocol):
     """What runs through a model at a time."""
 
     @property
@@ -55,29 +55,29 @@ class Piece(Protocol):
         """Its part of `Totals.labels`."""
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """Of the samples."""
 
-    def to(self, device: torch.device) -> Piece:
+    def to(self, device: torch.device) -> Microbatch:
         """The same on a device."""
 
     def loss(self, model: nn.Module, totals: Totals) -> Tensor:
-        """Its share of the batch's loss, a scalar: those of all pieces add up to it."""
+        """Its share of the batch's loss, a scalar: those of all microbatches add up to it."""
 
 
 class TrainingData(Protocol):
     """Where the batches of a run come from."""
 
-    def branch(self, step: int) -> str:
+    def adapter(self, step: int) -> str:
         """Which parameters a step trains, by name of a group."""
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Sequence[Piece]]:
-        """This process's share of each step's batch, from ``start`` on, in pieces; prepared ahead."""
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Sequence[Microbatch]]:
+        """This process's share of each step's batch, from ``start`` on, in microbatches; prepared ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How a training goes; see `trainer.config.LoopConfig` for each.
+    """How a training run goes; see `trainer.config.LoopConfig` for each.
 
     Attributes:
         steps: updates in all.
@@ -102,7 +102,7 @@ class Update:
 
     Attributes:
         step: from 1: updates made so far.
-        branch: which parameters it trained.
+        adapter: which parameters it trained.
         loss: mean over the whole batch (cross-entropies in nats).
         norm: of the gradient, before it is clipped.
         rate: learning rate.
@@ -113,7 +113,7 @@ class Update:
     """
 
     step: int
-    branch: str
+    adapter: str
     loss: float
     norm: float
     rate: float
@@ -132,7 +132,7 @@ class Loop:
 
     Args:
         accelerator: joins the processes.
-        placement: the model in training mode, and its optimiser.
+        placement: the model in training mode, and its optimizer.
         device: of this process.
         settings: see `LoopSettings`.
     """
@@ -159,32 +159,32 @@ class Loop:
         """
         steps, rank, world = self._settings.steps, self._accelerator.process_index, self._accelerator.num_processes
         begun = time.perf_counter()
-        for step, pieces in enumerate(data.batches(start, steps, rank, world), start=start):
-            update = self._update(step, data.branch(step), pieces, begun)
+        for step, microbatches in enumerate(data.batches(start, steps, rank, world), start=start):
+            update = self._update(step, data.adapter(step), microbatches, begun)
             begun = time.perf_counter()
             done(update)
 
-    def _update(self, step: int, branch: str, pieces: Sequence[Piece], begun: float) -> Update:
+    def _update(self, step: int, adapter: str, microbatches: Sequence[Microbatch], begun: float) -> Update:
         settings = self._settings
         rate = learning_rate(
             step, settings.steps, highest=settings.highest, lowest=settings.lowest, warmup=settings.warmup
         )
         for group in self._placement.optimizer.param_groups:
             group["lr"] = rate * group[FACTOR]
-        counts = torch.tensor(_counts(pieces), dtype=torch.float64).sum(0)
-        samples, tokens, labels, pictures = (int(n) for n in self._sum(counts))
-        self._placement.train(branch, pictures=pictures > 0)
+        counts = torch.tensor(_counts(microbatches), dtype=torch.float64).sum(0)
+        samples, tokens, labels, images = (int(n) for n in self._sum(counts))
+        self._placement.train(adapter, images=images > 0)
         loss = self._backward(
-            pieces, Totals(samples=samples, labels=max(1, labels))
+            microbatches, Totals(samples=samples, labels=max(1, labels))
         )  # none, if every sample of the batch was skipped
         if not math.isfinite(loss):
-            raise self._non_finite(step, "loss", loss, pieces)
+            raise self._non_finite(step, "loss", loss, microbatches)
         norm = self._placement.step(settings.clip)
         if not math.isfinite(norm):
-            raise self._non_finite(step, "gradient", norm, pieces)
+            raise self._non_finite(step, "gradient", norm, microbatches)
         return Update(
             step=step + 1,
-            branch=branch,
+            adapter=adapter,
             loss=loss,
             norm=norm,
             rate=rate,
@@ -194,39 +194,39 @@ class Loop:
             seconds=time.perf_counter() - begun,
         )
 
-    def _backward(self, pieces: Sequence[Piece], totals: Totals) -> float:
-        """Add up the gradients of this process's pieces, and average them over the processes; the batch's loss."""
+    def _backward(self, microbatches: Sequence[Microbatch], totals: Totals) -> float:
+        """Accumulate gradients over this process's microbatches, average over processes; return the batch's loss."""
         device, world = self._device, self._accelerator.num_processes
         total = torch.zeros(1, dtype=torch.float64, device=device)
-        for number, piece in enumerate(pieces, start=1):
-            last = number == len(pieces)
+        for number, microbatch in enumerate(microbatches, start=1):
+            last = number == len(microbatches)
             with self._placement.adding_up(last):
-                loss = self._loss(piece.to(device), totals)
+                loss = self._loss(microbatch.to(device), totals)
                 self._placement.backward(loss * world, last)  # the processes' gradients are averaged
                 total += loss.detach().double()
         return float(self._sum(total))
 
-    def _loss(self, piece: Piece, totals: Totals) -> Tensor:
-        """A piece's share of the batch's loss."""
+    def _loss(self, microbatch: Microbatch, totals: Totals) -> Tensor:
+        """A microbatch's share of the batch's loss."""
         dtype = self._settings.autocast
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-            return piece.loss(self._placement.model, totals)
+            return microbatch.loss(self._placement.model, totals)
 
     def _sum(self, values: Tensor) -> Tensor:
         """Over all processes."""
         summed: Tensor = self._accelerator.reduce(values.to(self._device), "sum")
         return summed
 
-    def _non_finite(self, step: int, what: str, value: float, pieces: Sequence[Piece]) -> NonFiniteError:
+    def _non_finite(self, step: int, what: str, value: float, microbatches: Sequence[Microbatch]) -> NonFiniteError:
         from accelerate.utils import gather_object
 
-        ids = gather_object([name for piece in pieces for name in piece.ids])
+        ids = gather_object([name for microbatch in microbatches for name in microbatch.ids])
         return NonFiniteError(
             f"the {what} of update {step + 1} is {value}: nothing of it is kept, and the last checkpoint is whole. The "
             f"samples were {', '.join(ids)}. Look at them, or lower TRAIN.LR"
         )
 
 
-def _counts(pieces: Sequence[Piece]) -> list[list[int]]:
-    """Samples, tokens, learned tokens and pictures of each piece."""
-    return [[len(p.ids), p.num_tokens, p.num_labels, p.num_pictures] for p in pieces]
+def _counts(microbatches: Sequence[Microbatch]) -> list[list[int]]:
+    """Samples, tokens, learned tokens and images of each microbatch."""
+    return [[len(p.ids), p.num_tokens, p.num_labels, p.num_images] for p in microbatches]

@@ -1,4 +1,4 @@
-"""``merge``: what a training left, added to the weights that it started from, as one whole checkpoint.
+"""``merge``: what a training run left, added to the weights that it started from, as one whole checkpoint.
 
 The checkpoint says how the model was trained: crayon settings, template and segmenter go along, see
 ``collavo/checkpoint/recorded.py``.
@@ -29,12 +29,12 @@ BITS: dict[str, Literal[16, 32]] = {"fp32": 32, "bf16": 16, "fp16": 16}
 
 
 def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"], released: bool) -> None:
-    """Write a whole checkpoint with both LoRA sets in its weights.
+    """Write a whole checkpoint with both LoRA adapters in its weights.
 
     In float32 the sum is exact up to rounding; in half precision it is rounded to the type of the weights.
 
     Args:
-        checkpoint: what a training left.
+        checkpoint: what a training run left.
         out: new directory.
         dtype: type of the weights: fp32, bf16, fp16.
         released: write the released layout (the reference's names) instead of ours.

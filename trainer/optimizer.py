@@ -1,4 +1,4 @@
-"""AdamW that leaves alone what rests, whatever holds its parameters: tensors, shards, or ZeRO's flat buffers."""
+"""AdamW that leaves alone what is frozen, whatever holds its parameters: tensors, shards, or ZeRO's flat buffers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from .parallel.trainable import Parameters
 
-RESTS = "rests"
+FROZEN = "rests"
 """Key of a parameter group: True while nothing of it may move."""
 FACTOR = "factor"
 """Key of a parameter group: its learning rate over that of the others."""
@@ -22,7 +22,7 @@ def all_alike(group: Parameters) -> Mapping[str, Any]:
     return {}
 
 
-class RestingAdamW(torch.optim.AdamW):
+class FrozenAwareAdamW(torch.optim.AdamW):
     """AdamW over groups of which some rest.
 
     Plain AdamW passes by parameters without a gradient. ZeRO lays a group's parameters into one flat buffer whose
@@ -41,13 +41,13 @@ class RestingAdamW(torch.optim.AdamW):
     def __init__(
         self, groups: Sequence[Parameters], *, lr: float, weight_decay: float, own: GroupSettings = all_alike
     ) -> None:
-        listed = [{"params": list(group.values()), RESTS: True, FACTOR: 1.0, **own(group)} for group in groups]
+        listed = [{"params": list(group.values()), FROZEN: True, FACTOR: 1.0, **own(group)} for group in groups]
         super().__init__(listed, lr=lr, weight_decay=weight_decay)
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update what does not rest."""
         everything = self.param_groups
-        self.param_groups = [group for group in everything if not group[RESTS]]
+        self.param_groups = [group for group in everything if not group[FROZEN]]
         try:
             return super().step(closure)
         finally:

@@ -94,7 +94,7 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
                 f"TRAIN.STAGE {config.TRAIN.STAGE} has the whole model on every process: launch it with "
                 "configs/accel/ddp_accel.yaml"
             )
-        # which LoRA set rests changes from update to update, and a batch of texts leaves the crayon prompt out
+        # which LoRA adapter rests changes from update to update, and a batch of texts leaves the crayon prompt out
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
@@ -127,30 +127,30 @@ def run_stage(
     loaded: list[Job] = []
     session.agree(lambda: loaded.append(load_job(config, device, alike=sharding is not None)))
     job = loaded[0]
-    parameters = trained(job.branches)
+    parameters = trained(job.adapters)
     for parameter in job.model.parameters():
         parameter.requires_grad_(False)
     for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
         parameter.data = at_least_float32(parameter.data)
         parameter.requires_grad_(True)
     newest_one = _resume(config, save_dir, job, parameters, session)
-    job.ready()
+    job.train_mode()
     placement = place(
         accelerator,
         job.model,
-        job.branches,
+        job.adapters,
         sharding,
         lr=config.TRAIN.LR,
         weight_decay=config.TRAIN.WEIGHT_DECAY,
         clip=config.TRAIN.CLIP,
-        own=job.own,
+        own=job.group_settings,
     )
     start, steps = _go_on(config, newest_one, placement, session), job.settings.steps
     loop = Loop(accelerator, placement, device, job.settings)
     if session.is_main:
         _note(config, save_dir)
         say(
-            f"stage {config.TRAIN.STAGE}: {job.introduction(parameters)}, {steps} updates of "
+            f"stage {config.TRAIN.STAGE}: {job.describe(parameters)}, {steps} updates of "
             f"{config.TRAIN.BATCH_SIZE_TOTAL}{f', going on after {start}' if start else ''}"
         )
     log = Log(save_dir, steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log, job.labels)
@@ -168,7 +168,7 @@ def run_stage(
 
 
 def _note(config: TrainConfig, save_dir: Path) -> None:
-    """Write the resolved configuration, and what else a training depends on, beside its log."""
+    """Write the resolved configuration, and what else a training depends on, next to its log."""
     make_folder(save_dir)
     write_text(save_dir / "config.yaml", config.resolved_yaml)
     about = {"commit": git_commit(), **libraries(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
@@ -181,7 +181,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
     Args:
         config: resolved.
         device: of this process.
-        alike: whether all processes must run through equally many pieces, see `trainer.data.loader.Schedule`.
+        alike: whether all processes must run through equally many microbatches, see `trainer.data.loader.Schedule`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
@@ -193,7 +193,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
 
 @dataclass(frozen=True, kw_only=True)
 class _Newest:
-    """The checkpoint that a training goes on from."""
+    """The checkpoint that a training run goes on from."""
 
     folder: Path
     step: int
@@ -216,13 +216,15 @@ def _resume(
             return
         if not config.RESUME:
             raise RunError(in_use(save_dir, folder))
-        step, settings = job.standing(folder)
+        step, settings = job.read_progress(folder)
         # what an earlier version of this code did not keep cannot be compared
-        differ = [f"{k}: {settings[k]} -> {v}" for k, v in job.shared().items() if k in settings and settings[k] != v]
+        differ = [
+            f"{k}: {settings[k]} -> {v}" for k, v in job.resume_settings().items() if k in settings and settings[k] != v
+        ]
         if differ:
             listed = "\n  ".join(differ)
-            raise RunError(f"{folder} is of another training. What differs:\n  {listed}")
-        job.take_up(folder)
+            raise RunError(f"{folder} is of another training run. What differs:\n  {listed}")
+        job.load_weights(folder)
         found.append(_Newest(folder=folder, step=step, optimizer=read_optimizer(folder, parameters)))
 
     session.agree(read)
@@ -230,7 +232,7 @@ def _resume(
 
 
 def _go_on(config: TrainConfig, found: _Newest | None, placement: Placement, session: Session) -> int:
-    """Give optimiser and generators the state of a checkpoint; returns the updates that are made."""
+    """Give optimizer and generators the state of a checkpoint; returns the updates that are made."""
     if found is None:
         if config.LORA.DROPOUT:
             torch.manual_seed(config.TRAIN.SEED + session.rank)
@@ -244,7 +246,7 @@ def _go_on(config: TrainConfig, found: _Newest | None, placement: Placement, ses
 def _save(config: TrainConfig, save_dir: Path, job: Job, placement: Placement, session: Session, step: int) -> None:
     """Write the checkpoint of a step; all processes call it, the main one writes."""
     random = session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
-    write = job.content(placement, step)
+    write = job.checkpoint_writer(placement, step)
     optimizer = placement.optimizer_tensors()
     if session.is_main:
         say(f"checkpoint: {save(save_dir, step, write, optimizer, random, config.TRAIN.KEEP)}")

@@ -58,7 +58,7 @@ def _write(directory: Path, seed: int) -> None:
     tokenizer = tiny_tokenizer()
     torch.manual_seed(seed)
     model = CoLLaVOForConditionalGeneration(tiny_config(len(tokenizer), tokenizer.convert_tokens_to_ids("<image>")))
-    for name, parameter in model.named_parameters():  # wide enough that replies differ by picture and by question
+    for name, parameter in model.named_parameters():  # wide enough that replies differ by image and by question
         if parameter.dim() > 1:
             table = any(part in name for part in ("embed", "semantic", "numbering"))
             torch.nn.init.normal_(parameter, std=0.1 if table else 1.5 / parameter[0].numel() ** 0.5)

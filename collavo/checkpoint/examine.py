@@ -37,7 +37,7 @@ class Described:
     Attributes:
         folder: as it was named.
         base: the whole checkpoint: the same, or the one that a training started from.
-        state: of a training; None for a whole checkpoint.
+        state: of a training run; None for a whole checkpoint.
         sizes: of the model.
         tensors: our parameter name -> its file and description.
     """
@@ -70,7 +70,7 @@ def describe_checkpoint(folder: Path) -> Described:
     """Read a checkpoint's JSON files and the headers of its tensors, and compare them. Loads no torch.
 
     Args:
-        folder: a whole checkpoint in either layout, or what a training left.
+        folder: a whole checkpoint in either layout, or what a training run left.
 
     Raises:
         CheckpointError: something is missing, malformed or does not fit.
@@ -150,7 +150,7 @@ def check_processor(
         )
     if (processor.image_size, processor.patch_size) != (config.image_size, config.vision.patch_size):
         raise CheckpointError(
-            f"{directory}: the processor makes pictures of {processor.image_size} px in patches of "
+            f"{directory}: the processor makes images of {processor.image_size} px in patches of "
             f"{processor.patch_size}, the model expects {config.image_size} in patches of {config.vision.patch_size}"
         )
     if len(processor.tokenizer) > config.text.embedding_rows:

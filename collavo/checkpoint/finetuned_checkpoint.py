@@ -1,7 +1,7 @@
-"""What a training leaves: the crayon prompt's parameters and LoRA sets, above the checkpoint that it started from.
+"""A fine-tuned checkpoint: crayon prompt parameters and LoRA adapters, on top of the base checkpoint.
 
     crayon.safetensors        the crayon prompt's parameters, under our names
-    image_cit/, vl_cit/       the LoRA sets, as PEFT writes them
+    image_cit/, vl_cit/       the LoRA adapters, as PEFT writes them
     state.json                what was trained, and on what
 
 A directory like this loads wherever a whole checkpoint does.
@@ -49,7 +49,7 @@ class State:
         started_from: checkpoint directory whose weights are frozen below: absolute, or, in a file, from the directory
             that the file is in.
         stage: see ``trainer/stages``.
-        adapters: names of the LoRA sets.
+        adapters: names of the LoRA adapters.
         rank: of the sets.
         alpha: of the sets.
         crayon: which queries act: both, semantic or none.
@@ -90,7 +90,7 @@ class _StateFile(Strict):
 
 
 class _AdapterFile(Strict):
-    """``adapter_config.json``, as far as it says what a LoRA set does: only plain LoRA is read."""
+    """``adapter_config.json``, as far as it says what a LoRA adapter does: only plain LoRA is read."""
 
     peft_type: Literal["LORA"]
     r: int
@@ -113,7 +113,7 @@ class _AdapterFile(Strict):
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether a directory is what a training left, rather than a whole checkpoint."""
+    """Whether a directory is what a training run left, rather than a whole checkpoint."""
     return is_file(folder / STATE)
 
 
@@ -133,13 +133,13 @@ def read_state(folder: Path) -> State:
     try:
         values = read_json(file)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder}: not what a training left ({error})") from error
+        raise CheckpointError(f"{folder}: not what a training run left ({error})") from error
     version = values.get("version")
     if version not in _READ_VERSIONS or isinstance(version, bool):
         raise CheckpointError(
-            f"{file}: not what a training left (its version is {shown(version)}; this code reads 1 and 2)"
+            f"{file}: not what a training run left (its version is {shown(version)}; this code reads 1 and 2)"
         )
-    said = validated(_StateFile, values, f"{file}: not what a training left")
+    said = validated(_StateFile, values, f"{file}: not what a training run left")
     if len(set(said.adapters)) < len(said.adapters):
         raise CheckpointError(f"{file}: adapters: a name stands there twice")
     settings = dict(said.settings)
@@ -159,10 +159,10 @@ def read_state(folder: Path) -> State:
 
 
 def _below(folder: Path, started_from: str) -> Path:
-    """The checkpoint that a training started from, which must be whole: trainings name the one at the bottom.
+    """The checkpoint that a training started from, which must be whole: training runs name the one at the bottom.
 
     Raises:
-        CheckpointError: it is missing, or is what a training left.
+        CheckpointError: it is missing, or is what a training run left.
     """
     file = folder / STATE
     try:
@@ -174,7 +174,9 @@ def _below(folder: Path, started_from: str) -> Path:
             f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it)"
         )
     if is_trained(below):
-        raise CheckpointError(f"{file}: started_from: {below} is itself what a training left, not a whole checkpoint")
+        raise CheckpointError(
+            f"{file}: started_from: {below} is itself what a training run left, not a whole checkpoint"
+        )
     return below
 
 
@@ -188,7 +190,7 @@ def foundation(folder: Path) -> Path:
 
 
 def check_trained(folder: Path, state: State, below: Mapping[str, Shaped]) -> None:
-    """Compare the files of what a training left with the checkpoint below, without reading their tensors.
+    """Compare the files of what a training run left with the checkpoint below, without reading their tensors.
 
     Args:
         folder: see the top of the file.
@@ -229,7 +231,7 @@ def _check_shapes(file: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def identity_of(folder: Path) -> str:
-    """Identity of a checkpoint's weights, be it whole or what a training left.
+    """Identity of a checkpoint's weights, be it whole or what a training run left.
 
     Raises:
         CheckpointError: see `checkpoint.fingerprint` and `read_state`.
@@ -281,7 +283,7 @@ def read_file(file: Path) -> dict[str, Any]:
 
 
 def apply(folder: Path, model: CoLLaVOForConditionalGeneration) -> Any:
-    """Put what a training left onto the model that it started from.
+    """Put what a training run left onto the model that it started from.
 
     Args:
         folder: see the top of the file.

@@ -263,7 +263,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def share_weights(directory: Path) -> None:
-    """Let others read the weights that a library wrote into a directory as they may read the files beside them."""
+    """Let others read the weights that a library wrote into a directory as they may read the files next to them."""
     for file in directory.glob("*.safetensors"):
         share(file)
 

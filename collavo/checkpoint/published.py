@@ -18,7 +18,7 @@ def has_published_sizes(checkpoint: Path) -> bool:
     """Whether a checkpoint, or the one that it was trained on, has CoLLaVO-7B's sizes.
 
     Args:
-        checkpoint: directory in either layout, or what a training left. Where its configuration cannot be read the
+        checkpoint: directory in either layout, or what a training run left. Where its configuration cannot be read the
             answer is yes: loading it is what will say so.
     """
     try:

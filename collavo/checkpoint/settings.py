@@ -73,7 +73,7 @@ def read_recorded(checkpoint: Path) -> Recorded:
     """What a checkpoint says of how it was trained.
 
     Args:
-        checkpoint: a whole one, or what a training left.
+        checkpoint: a whole one, or what a training run left.
 
     Raises:
         CheckpointError: what it says is unreadable or malformed.
@@ -128,7 +128,8 @@ def write_recorded(folder: Path, settings: ModelSettings) -> None:
 def segmenter_record(segmenter: SegmenterConfig) -> SegmenterRecord | None:
     """What a checkpoint records of a segmenter: what changes its maps, with local paths made absolute.
 
-    Maps that lie on disk belong to the images of a training; there are none for others, so that they are not recorded.
+    Maps that lie on disk belong to the images of a training run; there are none for others, so that they are not
+    recorded.
     """
     config = segmenter.resolved()
     if config.NAME == "precomputed":
@@ -154,7 +155,7 @@ def settings_for(
     other thresholds, classes or sizes is one.
 
     Args:
-        checkpoint: a whole one, or what a training left.
+        checkpoint: a whole one, or what a training run left.
         crayon: what is asked for.
         segmenter: what is asked for.
         template: what is asked for.

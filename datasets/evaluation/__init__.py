@@ -1,6 +1,6 @@
 """Scorers: answers into verdicts and figures. A scorer is a module here; a declaration names it.
 
-A scorer has ``Options``, ``score`` and ``summarize``, and says beside them which targets it understands:
+A scorer has ``Options``, ``score`` and ``summarize``, and says next to them which targets it understands:
 
 - ``prepare(record, options)``: the record with its target, and what else the rule needs, in the form that ``score``
   compares with; it raises ``MalformedError`` for a record that the rule cannot score (see `targets`);

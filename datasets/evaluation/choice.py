@@ -1,7 +1,7 @@
 """Multiple choice: the letter a rule finds in the text equals the letter of the right option.
 
 Serves SEED-Bench and every set of its kind. A record's target is the letter (None where it is withheld) and
-``meta["options"]`` maps letters to option texts in order. What a robust reader would have understood is scored beside
+``meta["options"]`` maps letters to option texts in order. What a robust reader would have understood is scored next to
 the rule of the declaration as ``lenient_accuracy``.
 """
 
@@ -157,4 +157,4 @@ def lenient_accuracy(scored: Sequence[Scored], *, missing: float | None) -> Metr
         float(letters.lenient(s.text, options_of(s.record)) == s.record.target) if s.score.value is not None else 0.0
         for s in counted
     ]
-    return rates.mean("lenient_accuracy", values, clusters=[rates.picture(s) for s in counted])
+    return rates.mean("lenient_accuracy", values, clusters=[rates.image(s) for s in counted])

@@ -3,7 +3,7 @@
 Source: VLMEvalKit's circular evaluation with exact matching. Every pass is a record; ``meta["question"]`` joins the
 passes of one question and ``meta["pass"]`` numbers them from 0. How many passes there are follows from the records,
 not from the number of options: 53 questions of the first dev set have four options and three passes.
-Plain accuracies over the first passes and over all rows are reported beside it, and none of them is the other.
+Plain accuracies over the first passes and over all rows are reported next to it, and none of them is the other.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Options:
         normalise: ``none`` compares as is; ``lower`` ignores case, spaces around and periods at the end; ``vqa`` is
             TextVQA's normalisation. Both sides are normalised.
         by: names in a record's ``meta`` to report separately by.
-        chance: report, beside each of these figures, what the commonest answer would get if it were always given.
+        chance: report, next to each of these figures, what the commonest answer would get if it were always given.
     """
 
     normalise: Literal["none", "lower", "vqa"] = "lower"

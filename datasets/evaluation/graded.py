@@ -147,7 +147,7 @@ def _totals(scored: Sequence[Scored]) -> list[float]:
 
 def _mean(name: str, scored: Sequence[Scored], group: str) -> Metric:
     values = [s.score.value or 0.0 for s in scored]
-    metric = rates.mean(name, values, clusters=[rates.picture(s) for s in scored], group=group, scale=100)
+    metric = rates.mean(name, values, clusters=[rates.image(s) for s in scored], group=group, scale=100)
     totals = _totals(scored)
     return rates.exactly(metric, sum(totals) / len(totals)) if totals else metric
 

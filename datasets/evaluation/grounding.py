@@ -1,6 +1,6 @@
 """Grounding: the box that the model says overlaps the right one by at least half (IoU >= 0.5).
 
-A record's target is a box in pixels, and ``meta`` has the picture's ``width`` and ``height``. The model says
+A record's target is a box in pixels, and ``meta`` has the image's ``width`` and ``height``. The model says
 ``[x1, y1, x2, y2]`` on a scale of its own: CoLLaVO from 0 to 1, others up to 100 or 1,000.
 
 Source: Yu et al. 2016 (RefCOCO, arXiv 1608.00272); accuracy at IoU 0.5 as MDETR's evaluator has it (arXiv 2104.12763),
@@ -177,12 +177,12 @@ def _target(record: Record, options: Options) -> Box:
 
 
 def _in_pixels(box: Box, record: Record, scale: float) -> Box:
-    """A box of the model in the picture's pixels, cut at its edges."""
+    """A box of the model in the image's pixels, cut at its edges."""
     try:
         width, height = float(record.meta["width"]), float(record.meta["height"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"record {shown(record.id)}: its picture's width and height are not known; name their columns in data.keep"
+            f"record {shown(record.id)}: its image's width and height are not known; name their columns in data.keep"
         ) from None
     across, down = (width / scale, height / scale) if scale else (1.0, 1.0)
     x1, x2 = (min(max(side * across, 0.0), width) for side in (box[0], box[2]))
@@ -209,4 +209,4 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
 
 def _mean_iou(scored: Sequence[Scored], group: str) -> Metric:
     known = [(s, s.score.iou) for s in scored if isinstance(s.score, Located) and s.score.iou is not None]
-    return rates.mean("mean_iou", [iou for _, iou in known], clusters=[rates.picture(s) for s, _ in known], group=group)
+    return rates.mean("mean_iou", [iou for _, iou in known], clusters=[rates.image(s) for s, _ in known], group=group)

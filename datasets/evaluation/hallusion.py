@@ -1,14 +1,14 @@
 """HallusionBench: accuracy over questions, question pairs and figures, easy and hard, and what goes wrong.
 
 A *question pair* is one question about all figures of its set, a *figure* all questions about it: either is right if
-all of its answers are. A question without a picture (category VS, figure 0) may also be answered with "I do not know".
+all of its answers are. A question without an image (category VS, figure 0) may also be answered with "I do not know".
 Rules (``rule`` in the declaration):
 
 - ``hallusion``: the official figures. A judge decides whether an answer is right, wrong or unclear; without one the
   words do (yes and not no, no and not yes, else unclear), as VLMEvalKit reads them.
 - ``hallusion_vlmevalkit``: VLMEvalKit's figures: questions with an image only (951, of 455 pairs and 346 figures),
   unclear is wrong; also by category and subcategory together (``VD_ocr``), its table's ``l2-category``.
-- ``hallusion_released``: what the first CoLLaVO release did: "yes" anywhere in the text, plain accuracy, pictures only.
+- ``hallusion_released``: what the first CoLLaVO release did: "yes" anywhere in the text, plain accuracy, images only.
 
 The first two also report ``average``, the mean of aAcc, fAcc and qAcc, by which leaderboards order models.
 """
@@ -142,7 +142,7 @@ def judged(record: Record, text: str, verdicts: Mapping[str, str], options: Opti
 
 
 def _credit(record: Record, verdict: str) -> float:
-    """1 for a right answer, and for not knowing where there is no picture to know it from."""
+    """1 for a right answer, and for not knowing where there is no image to know it from."""
     return float(verdict == CORRECT or (verdict == UNCLEAR and _blind(record)))
 
 

@@ -46,11 +46,11 @@ def bias(scored: Sequence[Scored], group: str) -> list[Metric]:
     said = [float((s.score.value == 1.0) == (s.record.target == "yes")) for s in done]
     leaning = [a - float(s.record.target == "yes") for a, s in zip(said, done, strict=True)]
     return [
-        rates.mean("yes_diff", leaning, clusters=[rates.picture(s) for s in done], group=group, signed=True),
+        rates.mean("yes_diff", leaning, clusters=[rates.image(s) for s in done], group=group, signed=True),
         rates.mean(
             "fp_ratio",
             [float(s.record.target == "no") for s in wrong],
-            clusters=[rates.picture(s) for s in wrong],
+            clusters=[rates.image(s) for s in wrong],
             group=group,
         ),
     ]

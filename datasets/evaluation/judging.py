@@ -1,11 +1,11 @@
 """Benchmarks whose answers a judge helps to score: what to ask it, scores from its verdicts, and what was used.
 
-A scorer that can use a judge has, beside ``score`` and ``summarize``:
+A scorer that can use a judge has, next to ``score`` and ``summarize``:
 
 - ``requests(answers, options)``: what a judge must be asked about some answers; nothing where its rules decide;
 - ``judged(record, text, verdicts, options)``: the score with the verdicts on that record, pure like ``score``;
 - ``OFFLINE``: what decides when there is no judge; "" where nothing does;
-- ``RECORDED``, where the authors' result files keep a judge's verdicts beside the replies: the name of that field;
+- ``RECORDED``, where the authors' result files keep a judge's verdicts next to the replies: the name of that field;
 - ``asks(options)``, where some of its rules have no use for a judge: whether the chosen one has.
 
 Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded verdicts serve as well.
@@ -41,7 +41,7 @@ def _has_use(module: ModuleType, options: Any) -> bool:
 
 
 def recorded_field(benchmark: Benchmark) -> str:
-    """Under which name result files of a benchmark keep a judge's verdict beside each reply; "" where they do not.
+    """Under which name result files of a benchmark keep a judge's verdict next to each reply; "" where they do not.
 
     Raises:
         DataError: unknown scorer or option.

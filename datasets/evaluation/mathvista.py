@@ -206,7 +206,7 @@ def _score(record: Record, said: str, note: str) -> Score:
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     """Accuracy as official, with empty extractions wrong, and as a reader would have understood; then the tables."""
     done = [s for s in scored if s.score.value is not None]
-    clusters = [rates.picture(s) for s in done]
+    clusters = [rates.image(s) for s in done]
     strict = [0.0 if s.score.no_answer else s.score.value or 0.0 for s in done]
     understood = [float(lenient(s.record, s.text) == s.record.target) for s in done]
     return [

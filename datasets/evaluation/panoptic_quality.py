@@ -1,8 +1,8 @@
 """Panoptic quality: how many segments of each class are found, and how well they fit.
 
 An image's reply is what ``pipeline/models/segmenter_maps.py`` says of its map, as JSON: the segments, and under
-``quality`` the matches of every class that is in the true map or in the found one. Sums run over all images; PQ, SQ and
-RQ are averaged over the classes that occur.
+``quality`` the matches of every class that is in the ground-truth map or in the found one. Sums run over all images;
+PQ, SQ and RQ are averaged over the classes that occur.
 
 Source: Kirillov et al. 2019 (arXiv 1801.00868).
 """
@@ -76,7 +76,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Score):
-    """A verdict on one picture's map.
+    """A verdict on one image's map.
 
     Attributes:
         tallies: COCO's class id -> its matches; None where the text says nothing of a map.
@@ -94,7 +94,7 @@ def own_reply(record: Record, options: Options) -> str:
 
 
 def score(record: Record, text: str, options: Options) -> Measured:
-    """Read a picture's matches; its value is their panoptic quality without regard to classes, 1 for nothing at all."""
+    """Read an image's matches; its value is their panoptic quality without regard to classes, 1 for nothing at all."""
     try:
         content = parse_json(text)
         tallies = {int(name): _tally(row) for name, row in content["quality"].items()}
@@ -114,7 +114,7 @@ def _tally(row: Any) -> Tally:
 
 
 def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
-    """PQ, SQ and RQ over all classes, things and stuff, and of every class; pictures without a map are left out."""
+    """PQ, SQ and RQ over all classes, things and stuff, and of every class; images without a map are left out."""
     each: dict[int, list[Tally]] = defaultdict(list)
     categories: dict[int, tuple[str, bool]] = {}
     counted = unlisted = 0

@@ -153,7 +153,7 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
 
 
 def _estimate(scored: Sequence[Scored]) -> Estimate:
-    return intervals.mean([s.score.value or 0.0 for s in scored], [rates.picture(s) for s in scored])
+    return intervals.mean([s.score.value or 0.0 for s in scored], [rates.image(s) for s in scored])
 
 
 def _average(name: str, classes: Sequence[tuple[Estimate, int]]) -> Metric:

@@ -9,7 +9,7 @@ Rules (``rule`` in the declaration):
 - ``qbench_released``: the first CoLLaVO release: the place of the text in "ABCD", and the last candidate if it is not
   there.
 
-The robust reading of `letters.lenient` is reported beside them.
+The robust reading of `letters.lenient` is reported next to them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Source: ChartQA (arXiv 2203.10244, section 5.1) as Pix2Struct's public metric reads it: both texts are numbers (a
 percent sign at the end divides by 100) and the right one is not 0, else the texts are compared without regard to case.
 "12." is the number 12; "12 years", "1,000" and "$5" are texts. What a robust reader would have understood is reported
-beside it as ``lenient_accuracy``: there both texts are read as quantities, so that 1,000 is 1000, and 2 % is 2 % or 2.
+next to it as ``lenient_accuracy``: there both texts are read as quantities, so that 1,000 is 1000, and 2 % is 2 % or 2.
 The paper's figure is the mean over the human and the augmented questions.
 """
 
@@ -122,14 +122,14 @@ def summarize(scored: Sequence[Scored], options: Options) -> list[Metric]:
     groups = rates.split_by(scored, lambda s: s.record.group)
     several = len(groups) > 1
     each = [rates.accuracy(members, group=name) for name, members in groups.items() if several]
-    credits = [[(s.score.value, rates.picture(s)) for s in g if s.score.value is not None] for g in groups.values()]
+    credits = [[(s.score.value, rates.image(s)) for s in g if s.score.value is not None] for g in groups.values()]
     known = [s for s in scored if s.score.value is not None]
     lenient = [_lenient(s, options) for s in known]
     return [
         *([rates.mean_of_groups("accuracy", credits)] if several else []),
         rates.accuracy(scored),
         *each,
-        rates.mean("lenient_accuracy", lenient, clusters=[rates.picture(s) for s in known]),
+        rates.mean("lenient_accuracy", lenient, clusters=[rates.image(s) for s in known]),
         rates.no_answer(scored),
         *rates.unscored(scored),
     ]

@@ -1,6 +1,6 @@
 """Files for the evaluation servers of benchmarks whose test answers are withheld.
 
-GQA and TextVQA take JSON, MMBench a spreadsheet with one row per pass, COCO panoptic a JSON beside a folder of PNGs.
+GQA and TextVQA take JSON, MMBench a spreadsheet with one row per pass, COCO panoptic a JSON next to a folder of PNGs.
 The texts go in as scored: after LLaVA's conversion for GQA, raw for the others, whose servers extract on their own.
 """
 
@@ -98,7 +98,7 @@ def _number(key: str) -> int | str:
 
 
 def _panoptic(scored: Sequence[Scored]) -> bytes:
-    """COCO's panoptic result format; pictures without a map are not in it."""
+    """COCO's panoptic result format; images without a map are not in it."""
     images, annotations = [], []
     categories: dict[int, tuple[str, bool]] = {}
     for item in scored:

@@ -71,7 +71,7 @@ def normalise(text: str) -> str:
 
 
 def without_punctuation(text: str) -> str:
-    """Delete the marks that stand beside a space somewhere in the text, and periods; put a space for the others."""
+    """Delete the marks that stand next to a space somewhere in the text, and periods; put a space for the others."""
     grouped = _THOUSANDS.search(text) is not None
     loose = {mark for mark in _PUNCTUATION if grouped or f"{mark} " in text or f" {mark}" in text}
     text = text.translate({ord(mark): None if mark in loose else " " for mark in _PUNCTUATION})

@@ -99,7 +99,7 @@ def _figures(group: str, scored: Sequence[Scored]) -> list[Metric]:
     precision = tp / (tp + fp) if tp + fp else None
     recall = tp / (tp + fn) if tp + fn else None
     f1 = 2 * precision * recall / (precision + recall) if precision and recall else None
-    clusters = [rates.picture(s) for s in scored]
+    clusters = [rates.image(s) for s in scored]
     return [
         rates.accuracy(scored, group=group),
         _over("precision", precision, scored, "yes", "extracted", group),
@@ -115,7 +115,7 @@ def _over(name: str, value: float | None, scored: Sequence[Scored], word: str, o
     """A share of right answers among those where the answer (or the label) is a word."""
     members = [s for s in scored if word == (s.score.extracted if of == "extracted" else s.record.target)]
     mean = rates.mean(
-        name, [s.score.value or 0.0 for s in members], clusters=[rates.picture(s) for s in members], group=group
+        name, [s.score.value or 0.0 for s in members], clusters=[rates.image(s) for s in members], group=group
     )
     return rates.exactly(mean, value)
 
@@ -137,9 +137,7 @@ def _means(rows: dict[str, list[Metric]], groups: Sequence[Sequence[Scored]]) ->
             continue
         if metrics[0].name in _MEMBERS:
             credit = _MEMBERS[metrics[0].name]
-            members = [
-                [(value, rates.picture(s)) for s in group if (value := credit(s)) is not None] for group in groups
-            ]
+            members = [[(value, rates.image(s)) for s in group if (value := credit(s)) is not None] for group in groups]
             means.append(rates.mean_of_groups(metrics[0].name, members))
             continue
         values = [metric.value for metric in metrics]

@@ -2,7 +2,7 @@
 
 A list of ``{"id", "image": "coco/train2017/000000033471.jpg", "conversations": [{"from": "human", "value"}, {"from":
 "gpt", "value"}, ...]}``; records without ``image`` are text only. In the released lists ids are texts or numbers, and
-repeat (several conversations about one picture), so that a sample's id is the record's with its place in the list.
+repeat (several conversations about one image), so that a sample's id is the record's with its place in the list.
 
 Source: LLaVA-1.5 (arXiv 2310.03744), ShareGPT4V (arXiv 2311.12793).
 """
@@ -18,18 +18,18 @@ from typing import Any
 from ..registration.formats.files import MalformedError, brief, image_file, take, take_id
 from ..types import BadRecord, DataError, ImageFile, ImageSource
 from .stream import stream_list
-from .types import MissingPicture, Sample, Turn
+from .types import MissingImage, Sample, Turn
 
 IMAGE_TAG = "<image>"
-"""Marks the picture's place in the released texts; the chat template has its own, so that it is taken out."""
+"""Marks the image's place in the released texts; the chat template has its own, so that it is taken out."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
-"""Tried where a picture is missing: the lists call all of OCR-VQA's ``.jpg``, downloads name some by their format."""
+"""Tried where an image is missing: the lists call all of OCR-VQA's ``.jpg``, downloads name some by their format."""
 
 
 @dataclass(frozen=True)
-class PictureBelow:
-    """A picture that is looked for when it is read.
+class ImageBelow:
+    """An image that is looked for when it is read.
 
     Attributes:
         roots: folders, in the order of the search.
@@ -55,7 +55,7 @@ class PictureBelow:
     def missing(self) -> str:
         """Says where it was looked for."""
         places = ", ".join(str(root / self.name) for root in self.roots)
-        return f"the picture is missing; looked for {places}, also as {', '.join(SUFFIXES)}"
+        return f"the image is missing; looked for {places}, also as {', '.join(SUFFIXES)}"
 
 
 def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bool) -> Iterator[Sample | BadRecord]:
@@ -66,8 +66,8 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
 
     Args:
         path: the JSON file.
-        image_roots: folders that the pictures' paths are relative to, in the order of the search.
-        check_images: look for every picture now, so that a sample without one becomes a `MissingPicture` rather than an
+        image_roots: folders that the images' paths are relative to, in the order of the search.
+        check_images: look for every image now, so that a sample without one becomes a `MissingImage` rather than an
             error in the middle of training; one or two file-system look-ups a record.
 
     Yields:
@@ -75,7 +75,7 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
         another suffix than its name was found that way; `gather` counts them.
 
     Raises:
-        DataError: the file is unreadable or no JSON list, or pictures are to be read and there is no folder for them.
+        DataError: the file is unreadable or no JSON list, or images are to be read and there is no folder for them.
     """
     roots = tuple(image_roots)
     for index, item in stream_list(path):
@@ -91,14 +91,14 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
         if image is not None and check_images:
             found = image.locate()
             if found is None:
-                yield MissingPicture(where=where, reason=image.missing())
+                yield MissingImage(where=where, reason=image.missing())
                 continue
             source = ImageFile(found, image.name)
         yield Sample(id=name, image=source, turns=turns, source=path.name, with_objects=image is not None)
 
 
-def _image(item: Any, roots: tuple[Path, ...]) -> PictureBelow | None:
-    """The picture of a record; None where it has none.
+def _image(item: Any, roots: tuple[Path, ...]) -> ImageBelow | None:
+    """The image of a record; None where it has none.
 
     Raises:
         MalformedError: there are several, or it is not named by a relative path.
@@ -108,20 +108,20 @@ def _image(item: Any, roots: tuple[Path, ...]) -> PictureBelow | None:
     if item.get("image") is None:
         return None
     if isinstance(item["image"], list):
-        raise MalformedError(f"'image' lists {len(item['image'])} pictures, a conversation can have one")
+        raise MalformedError(f"'image' lists {len(item['image'])} images, a conversation can have one")
     name = take(item, "image", str)
     if not Path(name).name:
-        raise MalformedError(f"'image' should be the path of a picture, got {brief(name)}")
+        raise MalformedError(f"'image' should be the path of an image, got {brief(name)}")
     if not roots:
-        raise DataError(f"picture {name}: no folder of pictures is given")
-    return PictureBelow(roots, image_file(roots[0], name).name)
+        raise DataError(f"image {name}: no folder of images is given")
+    return ImageBelow(roots, image_file(roots[0], name).name)
 
 
 def _turns(messages: list[Any], *, has_image: bool) -> tuple[Turn, ...]:
     """Pair questions with answers.
 
     Raises:
-        MalformedError: they do not alternate, one is empty, or the image tag stands where no picture can.
+        MalformedError: they do not alternate, one is empty, or the image tag stands where no image can.
     """
     if not messages or len(messages) % 2:
         raise MalformedError(f"expected questions and answers in pairs, got {len(messages)} messages")

@@ -1,4 +1,4 @@
-"""The pictures of COCO panoptic annotations (``panoptic_train2017.json``) with the classes that they are said to show.
+"""The images of COCO panoptic annotations (``panoptic_train2017.json``) with the classes that they are said to show.
 
 The maps themselves are read by the segmenter backend that reads them for evaluation too. Only names are kept here, not
 the segments, and the file is read as a stream.
@@ -15,15 +15,15 @@ from typing import Any
 from ..registration.formats.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
-from .types import MissingPicture
+from .types import MissingImage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PanopticPicture:
-    """A picture that has a panoptic map.
+class PanopticImage:
+    """An image that has a panoptic map.
 
     Attributes:
-        image: the picture; maps are looked up by the stem of its name.
+        image: the image; maps are looked up by the stem of its name.
         categories: official names of all classes annotated in it, however small, each once.
     """
 
@@ -31,16 +31,16 @@ class PanopticPicture:
     categories: tuple[str, ...]
 
 
-def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[PanopticPicture | BadRecord]:
-    """List the annotated pictures.
+def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[PanopticImage | BadRecord]:
+    """List the annotated images.
 
     Args:
         path: the JSON file, in COCO's panoptic layout.
-        images: folder of the pictures.
-        check_images: report pictures that are not there as `MissingPicture`.
+        images: folder of the images.
+        check_images: report images that are not there as `MissingImage`.
 
     Yields:
-        In the order of the annotations; malformed ones, and repeated pictures, as `BadRecord`.
+        In the order of the annotations; malformed ones, and repeated images, as `BadRecord`.
 
     Raises:
         DataError: the file is unreadable or no COCO panoptic JSON.
@@ -66,21 +66,21 @@ def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[Pano
     seen: set[int] = set()
     for where, image_id, shown in annotated:
         try:
-            picture = _picture(image_id, shown, names, categories, images)
+            image = _image(image_id, shown, names, categories, images)
             if image_id in seen:
                 raise MalformedError(f"repeats image {brief(image_id)}")
         except MalformedError as error:
             yield BadRecord(where=where, reason=str(error))
             continue
         seen.add(image_id)
-        if check_images and not os.path.isfile(picture.image.path):
-            yield MissingPicture(where=where, reason=f"the picture is missing; looked for {picture.image.path}")
+        if check_images and not os.path.isfile(image.image.path):
+            yield MissingImage(where=where, reason=f"the image is missing; looked for {image.image.path}")
         else:
-            yield picture
+            yield image
 
 
 def classes_of(path: Path) -> tuple[str, ...]:
-    """Official names of the classes that a file annotates: what can be in its pictures, and what can be absent.
+    """Official names of the classes that a file annotates: what can be in its images, and what can be absent.
 
     Args:
         path: the JSON file, in COCO's panoptic layout.
@@ -96,19 +96,19 @@ def _classes(annotation: Any) -> tuple[int, ...]:
     return tuple(sorted({take(item, "category_id", int) for item in take(annotation, "segments_info", list)}))
 
 
-def _picture(
+def _image(
     image_id: int, shown: tuple[int, ...], names: dict[int, str], categories: dict[int, str], images: Path
-) -> PanopticPicture:
+) -> PanopticImage:
     """Put names for numbers.
 
     Raises:
-        MalformedError: the file does not list the picture or a class.
+        MalformedError: the file does not list the image or a class.
     """
     if image_id not in names:
         raise MalformedError(f"image {brief(image_id)} is not among the file's images")
     unknown = [number for number in shown if number not in categories]
     if unknown:
         raise MalformedError(f"classes {brief(unknown)} are not among the file's categories")
-    return PanopticPicture(
+    return PanopticImage(
         image=image_file(images, names[image_id]), categories=tuple(categories[number] for number in shown)
     )

@@ -1,6 +1,6 @@
 """The segments of COCO panoptic annotations (``panoptic_train2017.json`` and its PNGs), to learn to segment from.
 
-Source: Kirillov et al. 2018 (arXiv 1801.00868), the format as COCO releases it: a PNG per picture whose colour is the
+Source: Kirillov et al. 2018 (arXiv 1801.00868), the format as COCO releases it: a PNG per image whose colour is the
 segment's id (R + 256 G + 65536 B). Crowds ("iscrowd"), which are no single thing, are left out.
 """
 
@@ -20,7 +20,7 @@ from ..image import UNREADABLE
 from ..registration.formats.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
-from .types import MissingPicture
+from .types import MissingImage
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -41,11 +41,11 @@ class AnnotatedClass:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentedPicture:
-    """A picture with its segments.
+class SegmentedImage:
+    """An image with its segments.
 
     Attributes:
-        image: the picture.
+        image: the image.
         map: its PNG.
         segments: id in the PNG and class (`AnnotatedClass.id`) of each, crowds left out.
     """
@@ -85,16 +85,16 @@ def _enter_class(found: dict[int, AnnotatedClass], item: Any, where: str, bad: l
         bad.append(BadRecord(where=where, reason=str(error)))
 
 
-def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedPicture | BadRecord]:
-    """List the annotated pictures with their segments.
+def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedImage | BadRecord]:
+    """List the annotated images with their segments.
 
     Args:
         path: the JSON file, in COCO's panoptic layout.
         maps: folder of the PNGs.
-        images: folder of the pictures.
+        images: folder of the images.
 
     Yields:
-        In the order of the annotations; malformed ones as `BadRecord`, those without picture as `MissingPicture`.
+        In the order of the annotations; malformed ones as `BadRecord`, those without image as `MissingImage`.
 
     Raises:
         DataError: the file is unreadable.
@@ -124,14 +124,14 @@ def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedPic
             if unknown := sorted({number for _, number in segments} - classes.keys()):
                 raise MalformedError(f"classes {brief(unknown)} are not among the file's categories")
             image = image_file(images, names[image_id])
-            picture = SegmentedPicture(image=image, map=image_file(maps, png).path, segments=segments)
+            segmented = SegmentedImage(image=image, map=image_file(maps, png).path, segments=segments)
         except MalformedError as error:
             yield BadRecord(where=where, reason=str(error))
             continue
-        if os.path.isfile(picture.image.path):
-            yield picture
+        if os.path.isfile(segmented.image.path):
+            yield segmented
         else:
-            yield MissingPicture(where=where, reason=f"the picture is missing; looked for {picture.image.path}")
+            yield MissingImage(where=where, reason=f"the image is missing; looked for {segmented.image.path}")
 
 
 def _segments(annotation: Any) -> tuple[tuple[int, int], ...]:
@@ -147,8 +147,8 @@ def _segments(annotation: Any) -> tuple[tuple[int, int], ...]:
     )
 
 
-def segment_map(picture: SegmentedPicture) -> tuple[Int32Array, tuple[int, ...]]:
-    """Where the segments of a picture are.
+def segment_map(segmented: SegmentedImage) -> tuple[Int32Array, tuple[int, ...]]:
+    """Where the segments of an image are.
 
     Returns: int32 (height, width): 1, 2, ... where a segment is, 0 elsewhere; and their classes, in this order.
     Segments without a pixel are left out.
@@ -157,13 +157,15 @@ def segment_map(picture: SegmentedPicture) -> tuple[Int32Array, tuple[int, ...]]
         DataError: the PNG is missing or damaged; it is named.
     """
     try:
-        with Image.open(picture.map) as opened:
+        with Image.open(segmented.map) as opened:
             colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
     except UNREADABLE as error:
-        raise DataError(f"picture {picture.image.name}: panoptic map {picture.map} cannot be read: {error}") from error
+        raise DataError(
+            f"image {segmented.image.name}: panoptic map {segmented.map} cannot be read: {error}"
+        ) from error
     ids = colours @ np.array([1, 256, 65536], np.int32)
     numbers, classes = np.zeros(ids.shape, np.int32), []
-    for segment_id, class_id in picture.segments:
+    for segment_id, class_id in segmented.segments:
         pixels = ids == segment_id
         if segment_id > 0 and pixels.any():
             classes.append(class_id)

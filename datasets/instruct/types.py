@@ -28,12 +28,12 @@ class Sample:
 
     Attributes:
         id: unique in its source; the messages of the trainer name it.
-        image: the picture, or None for a text-only conversation.
+        image: the image, or None for a text-only conversation.
         turns: at least one.
         source: where it comes from: the file's name, or the kind of instruction.
-        with_objects: whether the first user turn tells the picture's objects, as evaluation does. Crayon instructions
+        with_objects: whether the first user turn tells the image's objects, as evaluation does. Crayon instructions
             ask for just these objects: their prompt must not hold the list, or it would give the answer away.
-        independent: whether the turns are conversations of their own that have only the picture in common: no turn
+        independent: whether the turns are conversations of their own that have only the image in common: no turn
             sees another.
     """
 
@@ -48,19 +48,19 @@ class Sample:
         """Refuse what no trainer could use.
 
         Raises:
-            ValueError: there is no turn, or an object list is wanted without a picture.
+            ValueError: there is no turn, or an object list is wanted without an image.
         """
         if not self.turns:
             raise ValueError(f"sample {self.id} of {self.source} has no turn")
         if self.with_objects and self.image is None:
-            raise ValueError(f"sample {self.id} of {self.source} has no picture whose objects could be told")
+            raise ValueError(f"sample {self.id} of {self.source} has no image whose objects could be told")
 
 
-def share_pictures(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """Put conversations of one turn on the same picture together, as independent turns of one sample.
+def share_images(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """Put conversations of one turn on the same image together, as independent turns of one sample.
 
     Args:
-        samples: in any order; those of several turns, and those without picture, stay as they are.
+        samples: in any order; those of several turns, and those without image, stay as they are.
         most: turns of a sample.
     Returns: samples in the order of the first conversation of each.
     """
@@ -81,13 +81,13 @@ def share_pictures(samples: Sequence[Sample], most: int) -> list[Sample]:
 
 
 def _joined(group: Sequence[Sample]) -> Sample:
-    name = f"{group[0].id} and {len(group) - 1} more on its picture"
+    name = f"{group[0].id} and {len(group) - 1} more on its image"
     return replace(group[0], id=name, turns=tuple(sample.turns[0] for sample in group), independent=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MissingPicture(BadRecord):
-    """A record whose picture is not on this machine; otherwise it may be sound."""
+class MissingImage(BadRecord):
+    """A record whose image is not on this machine; otherwise it may be sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,9 @@ class Gathered:
 
     Attributes:
         samples: in the order of the file.
-        bad: malformed records, those without their picture included.
-        num_missing: how many of ``bad`` lack only their picture.
-        num_renamed: samples whose picture was found under another suffix than the file names.
+        bad: malformed records, those without their image included.
+        num_missing: how many of ``bad`` lack only their image.
+        num_renamed: samples whose image was found under another suffix than the file names.
     """
 
     samples: tuple[Sample, ...]
@@ -111,8 +111,8 @@ class Gathered:
         malformed = len(self.bad) - self.num_missing
         parts = [f"{len(self.samples)} samples"]
         parts += [f"{malformed} malformed records skipped"] if malformed else []
-        parts += [f"{self.num_missing} skipped, their pictures are missing"] if self.num_missing else []
-        parts += [f"{self.num_renamed} pictures found under another suffix"] if self.num_renamed else []
+        parts += [f"{self.num_missing} skipped, their images are missing"] if self.num_missing else []
+        parts += [f"{self.num_renamed} images found under another suffix"] if self.num_renamed else []
         return "; ".join(parts)
 
 
@@ -128,7 +128,7 @@ def gather(items: Iterable[Sample | BadRecord]) -> Gathered:
     return Gathered(
         samples=tuple(samples),
         bad=tuple(bad),
-        num_missing=sum(isinstance(item, MissingPicture) for item in bad),
+        num_missing=sum(isinstance(item, MissingImage) for item in bad),
         num_renamed=sum(_renamed(sample.image) for sample in samples),
     )
 

@@ -1,6 +1,6 @@
 """AI2D, test diagrams: one list ``ai2d_test.json``, or the release's ``questions/<image>.json`` and list of images.
 
-A question about letters that replace the labels of a diagram (``abcLabel``) is asked about the picture in
+A question about letters that replace the labels of a diagram (``abcLabel``) is asked about the image in
 ``abc_images``, any other about the one in ``images``.
 """
 
@@ -125,7 +125,7 @@ def _record(image: Any, question: Any, rest: Any, plain: Path, lettered: Path) -
     folder = lettered if take(rest, "abcLabel", bool) else plain
     return Record(
         id=take_id(rest, "questionId"),
-        # The name tells the two pictures of one diagram apart.
+        # The name tells the two images of one diagram apart.
         image=image_file(folder.parent, f"{folder.name}/{image}"),
         fields={
             "question": question,

@@ -1,8 +1,8 @@
 """The paper's object probes, made from COCO panoptic annotations: is a class there, and which class is in a box.
 
-Class2Binary asks of every picture about each annotated class, and about others that are not in it: as many as it takes
+Class2Binary asks of every image about each annotated class, and about others that are not in it: as many as it takes
 for a class to be absent as often as it is there, drawn from a seed. Box2Class asks about every segment, by its box in
-fractions of the picture's sides with two decimals, as the crayon prompt writes boxes.
+fractions of the image's sides with two decimals, as the crayon prompt writes boxes.
 
 Source: CoLLaVO (arXiv 2402.11248), section 4 (Class2Binary and Box2Class); COCO panoptic format (arXiv 1801.00868).
 """
@@ -21,7 +21,7 @@ from ..types import BadRecord, Record
 from .formats.files import MalformedError, brief, build_records, expect, image_file, place, put_once, read_json, take
 
 _LONGEST_SIDE = 1_000_000
-"""Pixels; what is said to be longer is no picture."""
+"""Pixels; what is said to be longer is no image."""
 _LARGEST = float(_LONGEST_SIDE**2)
 _SUFFIXES = ("-merged", "-other", "-stuff")
 
@@ -33,9 +33,9 @@ class Options:
     Attributes:
         task: class2binary or box2class.
         annotations: the panoptic JSON, the first one found.
-        images: folder of its pictures.
+        images: folder of its images.
         things_only: ask about countable objects only, as the paper does (80 classes of COCO).
-        min_area: least share of the picture that a segment must cover to be asked about.
+        min_area: least share of the image that a segment must cover to be asked about.
         limit: most questions about a class, drawn from the seed; None for all.
         seed: of what is drawn.
     """
@@ -58,7 +58,7 @@ class _Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class _Annotated:
-    """A picture: its segments large enough to be asked about, and all classes in it, however small."""
+    """An image: its segments large enough to be asked about, and all classes in it, however small."""
 
     where: str
     image: str
@@ -81,23 +81,23 @@ def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> 
 
 
 def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord]:
-    """Make the questions, picture by picture."""
+    """Make the questions, image by image."""
     path = find(roots, *options.annotations)
     images = place(roots, options.images)
     content = expect(read_json(path), dict, path)
     bad: list[BadRecord] = []
     classes = _classes(expect(content.get("categories"), list, path, "categories"), path, options.things_only, bad)
     sizes = _sizes(expect(content.get("images"), list, path, "images"), path, bad)
-    pictures: list[_Annotated] = []
+    annotated: list[_Annotated] = []
     for number, item in enumerate(expect(content.get("annotations"), list, path, "annotations")):
         where = f"{path}, annotations {number}"
         try:
-            pictures.append(_annotated(where, item, classes, sizes, options.min_area))
+            annotated.append(_annotated(where, item, classes, sizes, options.min_area))
         except MalformedError as error:
             bad.append(BadRecord(where=where, reason=str(error)))
     yield from bad
     names = sorted(set(classes.values()) - {""})
-    questions = _binary(pictures, names, options) if options.task == "class2binary" else _boxes(pictures, options)
+    questions = _binary(annotated, names, options) if options.task == "class2binary" else _boxes(annotated, options)
     yield from build_records(questions, lambda values: _record(images, names, **values))
 
 
@@ -123,7 +123,7 @@ def _sizes(items: Sequence[Any], path: Path, bad: list[BadRecord]) -> dict[int, 
         try:
             size = take(item, "width", int), take(item, "height", int)
             if not 1 <= min(size) <= max(size) <= _LONGEST_SIDE:
-                raise MalformedError(f"a picture of {brief(size[0])} x {brief(size[1])} pixels")
+                raise MalformedError(f"an image of {brief(size[0])} x {brief(size[1])} pixels")
             put_once(found, take(item, "id", int), (take(item, "file_name", str), *size), "image")
         except MalformedError as error:
             bad.append(BadRecord(where=f"{path}, images {number}", reason=str(error)))
@@ -136,7 +136,7 @@ def _annotated(
     """One annotation.
 
     Raises:
-        MalformedError: it is none, or names a picture or class that the file does not list.
+        MalformedError: it is none, or names an image or class that the file does not list.
     """
     image_id = take(item, "image_id", int)
     if image_id not in sizes:
@@ -176,32 +176,32 @@ def _chance(seed: int, *parts: str) -> int:
 
 
 def _binary(
-    pictures: Sequence[_Annotated], names: Sequence[str], options: Options
+    annotated: Sequence[_Annotated], names: Sequence[str], options: Options
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every class where it is, and in as many pictures where it is not."""
+    """Every class where it is, and in as many images where it is not."""
     chosen: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for name in names:
-        order = sorted(range(len(pictures)), key=lambda i: (_chance(options.seed, name, pictures[i].image), i))
-        there = [i for i in order if any(segment.name == name for segment in pictures[i].segments)]
+        order = sorted(range(len(annotated)), key=lambda i: (_chance(options.seed, name, annotated[i].image), i))
+        there = [i for i in order if any(segment.name == name for segment in annotated[i].segments)]
         there = there[: options.limit]
-        absent = [i for i in order if name not in pictures[i].names][: len(there)]
+        absent = [i for i in order if name not in annotated[i].names][: len(there)]
         for label, members in (("yes", there), ("no", absent)):
             for i in members:
                 chosen[i].append((name, label))
-    for i, picture in enumerate(pictures):
+    for i, one in enumerate(annotated):
         for name, label in sorted(chosen[i]):
             fields = {"question": f"Is there any {name} in this image?", "class": name}
-            values = {"id": f"{picture.image}/{name}", "image": picture.image, "fields": fields, "target": label}
-            yield picture.where, {**values, "name": name}
+            values = {"id": f"{one.image}/{name}", "image": one.image, "fields": fields, "target": label}
+            yield one.where, {**values, "name": name}
 
 
-def _boxes(pictures: Sequence[_Annotated], options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
+def _boxes(annotated: Sequence[_Annotated], options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every segment by its box; a box that two of them share is left out, since it does not say which one is meant."""
     asked: list[tuple[_Annotated, str, str]] = []
-    for picture in pictures:
-        boxes = [(_written(segment.box), segment.name) for segment in picture.segments]
+    for one in annotated:
+        boxes = [(_written(segment.box), segment.name) for segment in one.segments]
         written = [box for box, _ in boxes]
-        asked += [(picture, box, name) for box, name in boxes if written.count(box) == 1]
+        asked += [(one, box, name) for box, name in boxes if written.count(box) == 1]
     kept = set(range(len(asked)))
     if options.limit is not None:
         by_class: dict[str, list[int]] = defaultdict(list)
@@ -209,10 +209,10 @@ def _boxes(pictures: Sequence[_Annotated], options: Options) -> Iterator[tuple[s
             by_class[asked[i][2]].append(i)
         kept = {i for members in by_class.values() for i in members[: options.limit]}
     for i in sorted(kept):
-        picture, box, name = asked[i]
+        one, box, name = asked[i]
         fields = {"question": f"Which object is in the specified bounding box {box}?", "box": box}
-        values = {"id": f"{picture.image}/{box}", "image": picture.image, "fields": fields, "target": name}
-        yield picture.where, {**values, "name": name}
+        values = {"id": f"{one.image}/{box}", "image": one.image, "fields": fields, "target": name}
+        yield one.where, {**values, "name": name}
 
 
 def _written(box: tuple[float, float, float, float]) -> str:

@@ -32,7 +32,7 @@ class Options:
     Attributes:
         root: its folder.
         file: the questions.
-        images: folder of the pictures, in ``root``.
+        images: folder of the images, in ``root``.
     """
 
     root: str = "GQA"

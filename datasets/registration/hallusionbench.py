@@ -1,7 +1,7 @@
-"""HallusionBench: ``HallusionBench.json``, pictures in ``hallusion_bench/<category>/<subcategory>/``.
+"""HallusionBench: ``HallusionBench.json``, images in ``hallusion_bench/<category>/<subcategory>/``.
 
-A question belongs to a set; a set has several figures (number 0 is the original one, or no picture at all) about which
-the same questions are asked. ``category_subcategory_set_figure_question`` is the id. Some pictures on disk have their
+A question belongs to a set; a set has several figures (number 0 is the original one, or no image at all) about which
+the same questions are asked. ``category_subcategory_set_figure_question`` is the id. Some images on disk have their
 extension in the other case than the list says.
 """
 
@@ -41,8 +41,8 @@ class Options:
     Attributes:
         root: its folder.
         file: the questions.
-        images: folders that may hold the pictures, in ``root``; the first one found counts.
-        text_only: ask the questions without a picture too, which the official figures need.
+        images: folders that may hold the images, in ``root``; the first one found counts.
+        text_only: ask the questions without an image too, which the official figures need.
     """
 
     root: str = "HallusionBench"
@@ -89,7 +89,7 @@ def _record(item: Any, images: Path) -> Record:
     name = take_optional(item, "filename", str)
     return Record(
         id="_".join(key.values()),
-        image=None if name is None else _picture(images, name),
+        image=None if name is None else _image(images, name),
         fields={"question": take(item, "question", str)},
         target=None if answer is None else _ANSWERS[answer],
         group=key["category"],
@@ -102,10 +102,10 @@ def _check(key: str, value: str, known: Sequence[str]) -> None:
         raise MalformedError(f"'{key}' should be {' or '.join(known)}, got {brief(value)}")
 
 
-def _picture(images: Path, name: str) -> ImageFile:
-    """The picture with the extension it has on disk."""
-    picture = image_file(images, name.removeprefix("./"))
-    swapped = picture.path.with_suffix(picture.path.suffix.swapcase())
-    if not os.path.exists(picture.path) and os.path.exists(swapped):
-        return ImageFile(swapped, picture.name)
-    return picture
+def _image(images: Path, name: str) -> ImageFile:
+    """The image with the extension it has on disk."""
+    image = image_file(images, name.removeprefix("./"))
+    swapped = image.path.with_suffix(image.path.suffix.swapcase())
+    if not os.path.exists(image.path) and os.path.exists(swapped):
+        return ImageFile(swapped, image.name)
+    return image

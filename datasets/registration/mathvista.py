@@ -31,7 +31,7 @@ from .formats.files import (
     take_optional,
 )
 
-_PICTURES = "decoded_image"
+_IMAGES = "decoded_image"
 _QUESTION_TYPES = ("multi_choice", "free_form")
 _ANSWER_TYPES = ("text", "integer", "float", "list")
 _METADATA = ("language", "source", "category", "task", "context", "grade")
@@ -45,7 +45,7 @@ class Options:
         root: its folder.
         files: names of the table of problems, the first one found is read.
         queries: names of the file of prompts for a table that lacks them.
-        images: folder of ``images/<pid>.jpg``, in ``root``; the table's own pictures serve where a file is missing.
+        images: folder of ``images/<pid>.jpg``, in ``root``; the table's own images serve where a file is missing.
     """
 
     root: str = "MathVista"
@@ -71,7 +71,7 @@ def needed(options: Options) -> list[tuple[str, ...]]:
 def besides(roots: Sequence[Path], options: Options, fields: Container[str]) -> list[tuple[str, ...]]:
     """What questions are asked with besides: for each file or folder, the places below a root where it may be."""
     table = first(roots, *(f"{options.root}/{file}" for file in options.files))
-    if table is None or table.suffix == ".parquet":  # it holds the pictures too
+    if table is None or table.suffix == ".parquet":  # it holds the images too
         return []
     return [(f"{options.root}/{options.images}/images",)]
 
@@ -81,7 +81,7 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
     path = find(roots, *(f"{options.root}/{file}" for file in options.files))
     folder = place(roots, f"{options.root}/{options.images}/images").parent
     if path.suffix == ".parquet":
-        return build_records(parquet.rows(path, [_PICTURES]), lambda row: _table_record(row, path, folder))
+        return build_records(parquet.rows(path, [_IMAGES]), lambda row: _table_record(row, path, folder))
     queries = _queries(roots, options)
     items = (
         (f"{path}, problem {pid}", (pid, problem)) for pid, problem in named_items(expect(read_json(path), dict, path))
@@ -102,11 +102,11 @@ def _file_record(pid: str, problem: Any, queries: Mapping[str, Any], folder: Pat
     return _record(
         {**problem, "pid": pid},
         queries.get(pid) if query is None else query,
-        _picture(take(problem, "image", str), folder),
+        _image(take(problem, "image", str), folder),
     )
 
 
-def _picture(name: str, folder: Path) -> ImageSource:
+def _image(name: str, folder: Path) -> ImageSource:
     return image_file(folder, name)
 
 
@@ -115,10 +115,10 @@ def _table_record(row: parquet.Row, path: Path, folder: Path) -> Record:
 
 
 def _cell(row: parquet.Row, path: Path, folder: Path) -> ImageSource:
-    """The picture's file, else the cell of the table."""
+    """The image's file, else the cell of the table."""
     name = take(row.cells, "image", str)
     file = image_file(folder, name)
-    return file if os.path.isfile(file.path) else parquet.ParquetImage(path, name, _PICTURES, row.group, row.index)
+    return file if os.path.isfile(file.path) else parquet.ParquetImage(path, name, _IMAGES, row.group, row.index)
 
 
 def _record(problem: Mapping[str, Any], query: Any, image: ImageSource) -> Record:

@@ -1,7 +1,7 @@
 """MMBench in both languages: one table per split, read as a stream.
 
 A question comes several times with its options moved on by one letter; pass ``s`` of question ``i`` has the index
-``i + s * 1000000``. The first releases repeat the picture in every row, later ones store it once and give the index of
+``i + s * 1000000``. The first releases repeat the image in every row, later ones store it once and give the index of
 the row that has it.
 """
 
@@ -50,9 +50,9 @@ def read(roots: Sequence[Path], options: Options) -> Iterator[Record | BadRecord
         DataError: the table is missing, or lacks ``index`` or ``question``.
     """
     path = find(roots, *(f"{options.root}/{file}" for file in options.files))
-    pictures = tsv.Pictures(path)
+    images = tsv.DecodedImages(path)
     bad: list[BadRecord] = []
-    for item in build_records(_rows(path, bad), lambda row: _record(row, pictures)):
+    for item in build_records(_rows(path, bad), lambda row: _record(row, images)):
         yield from bad
         bad.clear()
         yield item
@@ -71,7 +71,7 @@ def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.Row]]:
         yield row.where, row
 
 
-def _record(row: tsv.Row, pictures: tsv.Pictures) -> Record:
+def _record(row: tsv.Row, images: tsv.DecodedImages) -> Record:
     cells = row.cells
     index = whole_number(cells["index"].strip())
     if not (index.isascii() and index.isdigit()):
@@ -86,7 +86,7 @@ def _record(row: tsv.Row, pictures: tsv.Pictures) -> Record:
     hint = cells.get("hint", "")
     return Record(
         id=index,
-        image=pictures.of(row),
+        image=images.of(row),
         fields={
             "question": cells["question"],
             "hint": hint,

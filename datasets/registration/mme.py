@@ -2,7 +2,7 @@
 
 Five subtasks keep ``images/`` and ``questions_answers_YN/`` apart, the others have both side by side. The evaluation
 tool's lists (``<subtask>.txt`` with ``image<TAB>question<TAB>answer``) are read where there are no folders: they name
-the pictures without holding them. Other folders and files are none of our business; a missing subtask is reported.
+the images without holding them. Other folders and files are none of our business; a missing subtask is reported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _QUESTIONS_PER_IMAGE = 2
 _LINE_END = re.compile("\r\n|\r|\n")
 
 Line = tuple[str, ImageSource, int, str]
-"""Subtask, picture, 0 or 1 for the first or second question, the text of the line."""
+"""Subtask, image, 0 or 1 for the first or second question, the text of the line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,22 +104,22 @@ def _folder(task: Path) -> Iterator[tuple[str, Line] | BadRecord]:
     """Lines of a subtask as the release has it."""
     images = task / "images" if (task / "images").is_dir() else task
     questions = task / "questions_answers_YN" if (task / "questions_answers_YN").is_dir() else task
-    pictures = {path.stem: path for path in _files(images) if path.suffix.lower() in _SUFFIXES}
+    found = {path.stem: path for path in _files(images) if path.suffix.lower() in _SUFFIXES}
     for path in (path for path in _files(questions) if path.suffix.lower() == ".txt"):
-        picture = pictures.get(path.stem)
+        file = found.get(path.stem)
         try:
             lines = _lines(path)
         except MalformedError as error:
             yield BadRecord(where=str(path), reason=str(error))
             continue
-        if picture is None and not any("\t" in line for line in lines):
+        if file is None and not any("\t" in line for line in lines):
             continue  # a text that somebody left there, not questions
-        if picture is None:
-            yield BadRecord(where=str(path), reason=f"no picture {path.stem}.jpg or .png in {images}")
+        if file is None:
+            yield BadRecord(where=str(path), reason=f"no image {path.stem}.jpg or .png in {images}")
         elif len(lines) != _QUESTIONS_PER_IMAGE:
             yield BadRecord(where=str(path), reason=f"expected two lines, got {len(lines)}")
         else:
-            source = ImageFile(picture, f"{task.name}/{picture.name}")
+            source = ImageFile(file, f"{task.name}/{file.name}")
             yield from ((f"{path}, line {n + 1}", (task.name, source, n, text)) for n, text in enumerate(lines))
 
 
@@ -145,7 +145,7 @@ def _list(path: Path) -> Iterator[tuple[str, Line] | BadRecord]:
         return
     for number, text in enumerate(lines, start=1):
         name, _, rest = text.partition("\t")
-        source = MissingImage(f"{path.stem}/{name}", f"{path} lists {name}, but the pictures are not there")
+        source = MissingImage(f"{path.stem}/{name}", f"{path} lists {name}, but the images are not there")
         yield f"{path}, line {number}", (path.stem, source, seen[name], rest)
         seen[name] += 1
 

@@ -33,7 +33,7 @@ class Options:
     Attributes:
         root: its folder.
         files: names of the file of questions, the first one found is read.
-        images: folder of the pictures, in ``root``.
+        images: folder of the images, in ``root``.
     """
 
     root: str = "mm-vet"

@@ -1,4 +1,4 @@
-"""COCO's panoptic annotations as they are: a picture, its true map, and the segments in it.
+"""COCO's panoptic annotations as they are: an image, its ground-truth map, and the segments in it.
 
 Source: COCO panoptic format (arXiv 1801.00868): a JSON, and PNGs whose colour is the segment's id, R + 256 G + 65536 B.
 """
@@ -37,7 +37,7 @@ class Options:
 
     Attributes:
         annotations: the panoptic JSON, the first one found; the PNGs lie in the folder of its name without ``.json``.
-        images: folder of the pictures.
+        images: folder of the images.
     """
 
     annotations: tuple[str, ...] = ("coco/annotations/panoptic_val2017.json",)
@@ -88,7 +88,7 @@ def _file_name(item: Any) -> str:
 def _enter(
     table: dict[int, T], items: Sequence[Any], where: str, read: Callable[[Any], T], bad: list[BadRecord]
 ) -> None:
-    """Enter classes or pictures by their ids; malformed ones go to ``bad``."""
+    """Enter classes or images by their ids; malformed ones go to ``bad``."""
     for number, item in enumerate(items):
         try:
             put_once(table, take(item, "id", int), read(item), "id")
@@ -100,7 +100,7 @@ def _record(item: Any, images: Path, folder: Path, named: Mapping[int, str], cat
     """One annotation.
 
     Raises:
-        MalformedError: it is none, names a picture or class that the file does not list, or its map is missing.
+        MalformedError: it is none, names an image or class that the file does not list, or its map is missing.
     """
     image_id = take(item, "image_id", int)
     if image_id not in named:
@@ -108,7 +108,7 @@ def _record(item: Any, images: Path, folder: Path, named: Mapping[int, str], cat
     name = named[image_id]
     true_map = image_file(folder, take(item, "file_name", str))
     if not os.path.isfile(true_map.path):
-        raise MalformedError(f"picture {listed([name])}: its map is missing; looked for {true_map.path}")
+        raise MalformedError(f"image {listed([name])}: its map is missing; looked for {true_map.path}")
     return Record(
         id=name,
         image=image_file(images, name),

@@ -1,7 +1,7 @@
-"""POPE: ``coco_pope_{random,popular,adversarial}.json``, one JSON object a line, pictures of COCO val2014.
+"""POPE: ``coco_pope_{random,popular,adversarial}.json``, one JSON object a line, images of COCO val2014.
 
 Earlier users of this code have all three lists merged in one file, ``POPE/new_pope_test.json`` (a JSON list with
-``image``, ``text``, ``question_id``, ``category``; its labels stand in the three lists beside it, or as ``label`` in
+``image``, ``text``, ``question_id``, ``category``; its labels stand in the three lists next to it, or as ``label`` in
 the record). It is read where the official lists are not all there to be read, or where the declaration asks for it.
 """
 
@@ -43,7 +43,7 @@ class Options:
         file: name of a list; ``{split}`` stands for its name.
         merged: the merged file, looked for in the same folders.
         splits: the lists to read.
-        images: folder of the pictures; COCO's own, outside POPE's.
+        images: folder of the images; COCO's own, outside POPE's.
         source: official lists, merged file, or whichever is there (auto prefers the lists).
     """
 
@@ -128,7 +128,7 @@ def _build(split: str, question_id: str, image: str, question: str, label: str, 
     """A record.
 
     Raises:
-        MalformedError: the question or the picture's name is empty, or the name leads out of its folder.
+        MalformedError: the question or the image's name is empty, or the name leads out of its folder.
     """
     if not question.strip():
         raise MalformedError("'text' is empty")
@@ -149,7 +149,7 @@ def _merged_items(path: Path, splits: Sequence[str]) -> Iterator[tuple[str, Any]
 
 
 def _labels(lists: Mapping[str, Path | None]) -> _Labels:
-    """Labels by split, picture and question; one that is asked repeatedly has them in the order of the list."""
+    """Labels by split, image and question; one that is asked repeatedly has them in the order of the list."""
     labels: dict[tuple[str, str, str], deque[str]] = defaultdict(deque)
     for split, path in lists.items():
         for line in jsonl.lines(path) if path else ():

@@ -31,7 +31,7 @@ def missing_files(benchmark: Benchmark, roots: Sequence[Path]) -> list[str]:
 
 
 def missing_places(benchmark: Benchmark, roots: Sequence[Path]) -> list[list[Path]]:
-    """Files of a benchmark that are nowhere, and folders of pictures: all that can be known before any is read.
+    """Files of a benchmark that are nowhere, and folders of images: all that can be known before any is read.
 
     Args:
         benchmark: names the reader and its options.

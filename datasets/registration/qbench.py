@@ -36,7 +36,7 @@ class Options:
     Attributes:
         root: its folder.
         file: the questions of a split.
-        images: folder of the pictures, in ``root``.
+        images: folder of the images, in ``root``.
     """
 
     root: str = "LLVisionQA-QBench"

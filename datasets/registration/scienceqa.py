@@ -37,8 +37,8 @@ class Options:
         problems: the questions.
         splits: the list of ids of each split.
         split: the split to read.
-        images: folder of the pictures, in ``root``.
-        image_only: leave out the questions without a picture (SQA-IMG).
+        images: folder of the images, in ``root``.
+        image_only: leave out the questions without an image (SQA-IMG).
     """
 
     root: str = "ScienceQA"
@@ -98,7 +98,7 @@ def _key(item: Any) -> Any:
 
 
 def _has_image(problem: Any) -> bool:
-    """False only for a well-formed problem without picture, so that a broken one is still reported."""
+    """False only for a well-formed problem without image, so that a broken one is still reported."""
     return not isinstance(problem, Mapping) or bool(problem.get("image"))
 
 
@@ -113,8 +113,8 @@ def _record(key: str, problem: Any, images: Path) -> Record:
     if answer is not None and not 0 <= answer < len(choices):
         raise MalformedError(f"'answer' should be an index into {len(choices)} choices, got {brief(answer)}")
     hint = (take_optional(problem, "hint", str) or "").strip()
-    picture = take_optional(problem, "image", str)
-    image = f"{take_optional(problem, 'split', str) or 'test'}/{key}/{picture}" if picture else None
+    file_name = take_optional(problem, "image", str)
+    image = f"{take_optional(problem, 'split', str) or 'test'}/{key}/{file_name}" if file_name else None
     return Record(
         id=key,
         image=image_file(images, image) if image else None,

@@ -1,4 +1,4 @@
-"""SEED-Bench: ``SEED-Bench.json`` with all questions, ``SEED-Bench-image/<data_id>`` with the pictures.
+"""SEED-Bench: ``SEED-Bench.json`` with all questions, ``SEED-Bench-image/<data_id>`` with the images.
 
 Two image questions of the release share the id 49914. Both are kept: the second one is ``49914#2`` here, and
 predictions keyed by the release's id reach it through ``meta["release_id"]``.
@@ -38,7 +38,7 @@ class Options:
     Attributes:
         root: its folder.
         file: all questions.
-        images: folder of the pictures, in ``root``.
+        images: folder of the images, in ``root``.
         data_types: ``image``, ``video``; videos can be scored, not shown to the model.
     """
 
@@ -94,7 +94,7 @@ def _record(item: Any, images: Path, dimensions: dict[str, str], seen: Counter[s
     seen[release_id] += 1
     return Record(
         id=release_id if seen[release_id] == 1 else f"{release_id}#{seen[release_id]}",
-        image=_picture(kind, data_id, images),
+        image=_image(kind, data_id, images),
         fields={"question": question, "options": " ".join(f"{letter}. {text}" for letter, text in options.items())},
         target=answer,
         group=dimensions[str(number)],
@@ -102,7 +102,7 @@ def _record(item: Any, images: Path, dimensions: dict[str, str], seen: Counter[s
     )
 
 
-def _picture(kind: str, data_id: str, images: Path) -> ImageSource:
+def _image(kind: str, data_id: str, images: Path) -> ImageSource:
     if kind == "image":
         return image_file(images, data_id)
     return MissingImage(data_id, f"{data_id}: video questions can be scored, but not shown to the model")

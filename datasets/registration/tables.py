@@ -40,7 +40,7 @@ class Options:
         splits: the splits to read; each is the group of its records and leads their ids.
         format: json, jsonl, tsv, csv or parquet, where the file's suffix does not tell.
         records: dotted path to the list or object of records in JSON; the keys of an object are ids.
-        images: folder of the pictures where records hold file names (also with ``{split}``); that of the file if "".
+        images: folder of the images where records hold file names (also with ``{split}``); that of the file if "".
         columns: our names -> theirs, for ``id``, ``question``, ``image``, ``answer``, ``options``, ``group``, ``hint``.
             What is left out is looked for under our own name, ``id`` as ``index``, ``question_id`` and ``id``, else
             as the key or number of the record; ``image`` also as ``image_path``; and options as A, B, C, ...
@@ -195,7 +195,7 @@ class _Table:
             if absent(value) or isinstance(value, (str, int, float))
         }
         for column in (*_IMAGES, self._column("image")):
-            named.pop(column, None)  # a picture is no text, and long
+            named.pop(column, None)  # an image is no text, and long
         named["question"] = _needed(cells, self._column("question"))
         hint = named["hint"] = named.get(self._column("hint"), "")
         if hint or "context" not in named:

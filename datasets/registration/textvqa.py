@@ -41,7 +41,7 @@ class Options:
         root: its folder.
         file: questions and answers.
         ocr: files that may hold the OCR tokens, the first one found counts.
-        images: folder of the pictures, in ``root``; those of val are among those of train.
+        images: folder of the images, in ``root``; those of val are among those of train.
     """
 
     root: str = "TextVQA"
@@ -104,7 +104,7 @@ class _Tokens:
     Args:
         by_image: by image; or None.
         by_question: by image and question.
-        spoilt: what is wrong with the first of the entries that could not be read; "" where all could.
+        corrupt: what is wrong with the first of the entries that could not be read; "" where all could.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def _checked(config: SegmenterConfig) -> SegmenterConfig:
     """The settings, resolved.
 
     Raises:
-        SegmenterError: unknown backend, a path that is needed, or a batch without pictures.
+        SegmenterError: unknown backend, a path that is needed, or a batch without images.
     """
     config = config.resolved()
     if config.NAME not in backends():

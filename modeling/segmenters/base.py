@@ -1,4 +1,4 @@
-"""What every panoptic segmenter gives: pictures in, one `PanopticMap` each out."""
+"""What every panoptic segmenter gives: images in, one `PanopticMap` each out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Int32Array = npt.NDArray[np.int32]
 
 
 def check_pixels(pixels: UInt8Array) -> None:
-    """Raise a ValueError for what is no RGB picture: grey, with alpha, of another type, or without any pixel."""
+    """Raise a ValueError for what is no RGB image: grey, with alpha, of another type, or without any pixel."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"expected RGB pixels, uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
     if pixels.size == 0:
-        raise ValueError(f"a picture of {pixels.shape[0]}x{pixels.shape[1]} pixels")
+        raise ValueError(f"an image of {pixels.shape[0]}x{pixels.shape[1]} pixels")
 
 
 def check_finite(name: str, *logits: Any) -> None:
@@ -35,18 +35,18 @@ def check_finite(name: str, *logits: Any) -> None:
     """
     if not all(bool(values.isfinite().all()) for values in logits):
         raise SegmenterError(
-            f"picture {name}: the segmenter's scores are not finite (NaN or infinity), so it has no map; a weight of "
+            f"image {name}: the segmenter's scores are not finite (NaN or infinity), so it has no map; a weight of "
             "SEGMENTER.PATH may be damaged or far too large"
         )
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture.
+class DecodedImage:
+    """A decoded image.
 
     Attributes:
         pixels: RGB, uint8 (height, width, 3).
-        name: the benchmark's stable name of the picture (for backends that look maps up on disk).
+        name: the benchmark's stable name of the image (for backends that look maps up on disk).
     """
 
     pixels: UInt8Array
@@ -82,19 +82,19 @@ class PanopticMap:
 
 
 class Segmenter(Protocol):
-    """A panoptic segmenter with its own picture preparation, thresholds and post-processing."""
+    """A panoptic segmenter with its own image preparation, thresholds and post-processing."""
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the maps could: backend, weights, thresholds. Part of a run's identity."""
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
-        """Segment pictures.
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
+        """Segment images.
 
         Args:
-            pictures: of any sizes.
+            images: of any sizes.
             size: height and width of the returned id maps, e.g. (35, 35).
 
         Returns:
-            one map per picture, in order; an empty one (zeros, no segments) where nothing is found.
+            one map per image, in order; an empty one (zeros, no segments) where nothing is found.
         """

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import find_objects
 
-from .base import PanopticMap, Picture, Segmenter
+from .base import DecodedImage, PanopticMap, Segmenter
 from .coco import COCO_PANOPTIC, Category
 
 MOST_PIXELS = 2**22
-"""Pixels of a map up to which a segmenter is asked for it at the picture's own size."""
+"""Pixels of a map up to which a segmenter is asked for it at the image's own size."""
 
 COCO_BY_INDEX: Mapping[int, Category] = dict(enumerate(COCO_PANOPTIC))
 
@@ -32,8 +32,8 @@ def categories_of(segmenter: Segmenter) -> Mapping[int, Category]:
     return categories
 
 
-def at_own_size(segmenter: Segmenter, pictures: Sequence[Picture]) -> list[PanopticMap]:
-    """Maps of pictures, each of its picture's height and width; pictures of one size are segmented together.
+def at_own_size(segmenter: Segmenter, images: Sequence[DecodedImage]) -> list[PanopticMap]:
+    """Maps of images, each of its image's height and width; images of one size are segmented together.
 
     Backends that make masks hold one of the asked size for every segment. So a map of more than `MOST_PIXELS` is asked
     for at a smaller size, which is still finer than any network's masks, and enlarged.
@@ -41,14 +41,14 @@ def at_own_size(segmenter: Segmenter, pictures: Sequence[Picture]) -> list[Panop
     Raises:
         SegmenterError: see `Segmenter.segment`.
     """
-    sizes = [(picture.pixels.shape[0], picture.pixels.shape[1]) for picture in pictures]
+    sizes = [(image.pixels.shape[0], image.pixels.shape[1]) for image in images]
     maps: dict[int, PanopticMap] = {}
     for size in dict.fromkeys(sizes):
         members = [index for index, other in enumerate(sizes) if other == size]
         asked = size if getattr(segmenter, "reads_maps", False) else _limited(size)
-        found = segmenter.segment([pictures[index] for index in members], asked)
+        found = segmenter.segment([images[index] for index in members], asked)
         maps |= zip(members, (_enlarged(panoptic, size) for panoptic in found), strict=True)
-    return [maps[index] for index in range(len(pictures))]
+    return [maps[index] for index in range(len(images))]
 
 
 def _limited(size: tuple[int, int]) -> tuple[int, int]:
@@ -109,7 +109,7 @@ def ids_of(image: Image.Image) -> npt.NDArray[np.int32]:
     """The id map that a panoptic PNG holds, (height, width).
 
     Raises:
-        OSError, SyntaxError, ValueError: the picture is damaged.
+        OSError, SyntaxError, ValueError: the image is damaged.
     """
     colours = np.asarray(image.convert("RGB"), np.int32)
     ids: npt.NDArray[np.int32] = colours[..., 0] + (colours[..., 1] << 8) + (colours[..., 2] << 16)
@@ -117,11 +117,11 @@ def ids_of(image: Image.Image) -> npt.NDArray[np.int32]:
 
 
 def unique_stems(names: Iterable[str], endings: Sequence[str] = ("",)) -> list[str]:
-    """File names without suffix, one for each picture; where files would have one name, later ones get ``_2``, ``_3``.
+    """File names without suffix, one for each image; where files would have one name, later ones get ``_2``, ``_3``.
 
     Args:
-        names: of the pictures; folders in them become a part of the file name.
-        endings: of the files that a picture gets, after its stem.
+        names: of the images; folders in them become a part of the file name.
+        endings: of the files that an image gets, after its stem.
     """
     stems = [str(PurePath(name).with_suffix("")).replace("/", "_").replace("\\", "_") for name in names]
     wished = {stem + ending for stem in stems for ending in endings}

@@ -1,9 +1,9 @@
-"""Panoptic FPN from detectron2's model zoo, with the library's own picture preparation and post-processing.
+"""Panoptic FPN from detectron2's model zoo, with the library's own image preparation and post-processing.
 
 Source: Kirillov et al. 2019 (arXiv 1901.02446). The library is optional and imported when a segmenter is built. A map
-is made at the picture's own size, in whose pixels the library counts areas, and brought to the asked size by taking the
+is made at the image's own size, in whose pixels the library counts areas, and brought to the asked size by taking the
 pixel at the middle of every cell; segments that no cell shows are left out. Padding is not masked in this network, so
-only pictures of one prepared size share a forward pass, and each has the map it would have alone.
+only images of one prepared size share a forward pass, and each has the map it would have alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..files import check_real
 from ..weight_files import load, load_described, named_tensors, read_archive
-from .base import PanopticMap, Picture, check_finite, check_pixels
+from .base import DecodedImage, PanopticMap, check_finite, check_pixels
 from .coco import coco_index
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 class Detectron2Segmenter:
-    """Segments pictures with a panoptic model of detectron2.
+    """Segments images with a panoptic model of detectron2.
 
     Args:
         model: in evaluation mode, on its device.
@@ -60,7 +60,7 @@ class Detectron2Segmenter:
         channels: order of the channels that the model reads, ``RGB`` or ``BGR``.
         things: our category of each thing class of the model.
         stuff: our category of each stuff class; None for a class that is no segment.
-        batch_size: most pictures in one forward pass.
+        batch_size: most images in one forward pass.
         fingerprint: see `Segmenter.fingerprint`.
     """
 
@@ -81,38 +81,38 @@ class Detectron2Segmenter:
         self.fingerprint = fingerprint
 
     @torch.inference_mode()
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB, cannot be resized, or for which the network computes no finite
+            SegmenterError: an image that is not RGB, cannot be resized, or for which the network computes no finite
                 scores; it is named.
         """
-        prepared = [self._prepare(picture) for picture in pictures]
+        prepared = [self._prepare(decoded) for decoded in images]
         maps: dict[int, PanopticMap] = {}
         for indices in self._batches(prepared):
             outputs = self._model([prepared[index] for index in indices])
             for index, output in zip(indices, outputs, strict=True):
                 if "sem_seg" in output:  # boxes that are not finite are left out by the library without a word
-                    check_finite(pictures[index].name, output["sem_seg"])
+                    check_finite(images[index].name, output["sem_seg"])
                 ids, infos = output["panoptic_seg"]
                 maps[index] = self._map(ids, infos, size)
-        return [maps[index] for index in range(len(pictures))]
+        return [maps[index] for index in range(len(images))]
 
-    def _prepare(self, picture: Picture) -> dict[str, Any]:
-        """A picture as the library's models take it; the size is that of the map they shall make."""
+    def _prepare(self, decoded: DecodedImage) -> dict[str, Any]:
+        """An image as the library's models take it; the size is that of the map they shall make."""
         try:
-            check_pixels(picture.pixels)
-            pixels = picture.pixels if self._channels == "RGB" else picture.pixels[:, :, ::-1]
+            check_pixels(decoded.pixels)
+            pixels = decoded.pixels if self._channels == "RGB" else decoded.pixels[:, :, ::-1]
             resized = self._resize.get_transform(pixels).apply_image(pixels)
         except ValueError as error:  # so Pillow says, too, that a side would shrink to nothing
-            shape = picture.pixels.shape
-            raise SegmenterError(f"picture {picture.name}, {shape}, cannot be resized: {error}") from error
+            shape = decoded.pixels.shape
+            raise SegmenterError(f"image {decoded.name}, {shape}, cannot be resized: {error}") from error
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))
         return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1]}
 
     def _batches(self, prepared: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
-        """Indices of at most ``batch_size`` pictures of one prepared size."""
+        """Indices of at most ``batch_size`` images of one prepared size."""
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, item in enumerate(prepared):
             groups[tuple(item["image"].shape)].append(index)

@@ -18,7 +18,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
 from ..weight_files import describe, out_of_range
-from .base import PanopticMap, Picture, check_finite, check_pixels
+from .base import DecodedImage, PanopticMap, check_finite, check_pixels
 from .coco import COCO_PANOPTIC
 from .errors import SegmenterError
 from .files import mask2former_folder, unusable
@@ -30,7 +30,7 @@ _LARGEST, _MOST_PIXELS = 2**20, 2**14
 
 
 class Mask2FormerSegmenter:
-    """Segments pictures with a Mask2Former.
+    """Segments images with a Mask2Former.
 
     Args:
         model: in evaluation mode, on its device.
@@ -58,28 +58,30 @@ class Mask2FormerSegmenter:
             )
 
     @torch.inference_mode()
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, decoded_images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB, or for which the network computes no finite scores; it is named.
+            SegmenterError: an image that is not RGB, or for which the network computes no finite scores; it is named.
         """
-        if not pictures:
+        if not decoded_images:
             return []
-        for picture in pictures:
+        for decoded in decoded_images:
             try:
-                check_pixels(picture.pixels)
+                check_pixels(decoded.pixels)
             except ValueError as error:
-                raise SegmenterError(f"picture {picture.name}: {error}") from error
-        images = [picture.pixels for picture in pictures]
-        # said outright: a picture of one or three pixels' height would be taken for one with channels first
+                raise SegmenterError(f"image {decoded.name}: {error}") from error
+        images = [decoded.pixels for decoded in decoded_images]
+        # said outright: an image of one or three pixels' height would be taken for one with channels first
         inputs = self._processor(images=images, return_tensors="pt", input_data_format="channels_last")
         pixels = inputs["pixel_values"].to(self._model.device, self._model.dtype)
         outputs = self._model(pixel_values=pixels, pixel_mask=inputs["pixel_mask"].to(self._model.device))
         outputs.class_queries_logits = outputs.class_queries_logits.float()
         outputs.masks_queries_logits = outputs.masks_queries_logits.float()
-        for picture, *logits in zip(pictures, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True):
-            check_finite(picture.name, *logits)
+        for decoded, *logits in zip(
+            decoded_images, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True
+        ):
+            check_finite(decoded.name, *logits)
         return self.post_process(outputs, size)
 
     def post_process(self, outputs: Any, size: tuple[int, int]) -> list[PanopticMap]:

@@ -1,4 +1,4 @@
-"""No segmenter: every picture gets an empty map, so that the model reads no crayon prompt."""
+"""No segmenter: every image gets an empty map, so that the model reads no crayon prompt."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from .base import PanopticMap, Picture
+from .base import DecodedImage, PanopticMap
 from .options import SegmenterConfig
 
 
 class NoSegmenter:
-    """Finds nothing in any picture."""
+    """Finds nothing in any image."""
 
     fingerprint = "none"
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`."""
-        return [PanopticMap(np.zeros(size, np.int32), ()) for _ in pictures]
+        return [PanopticMap(np.zeros(size, np.int32), ()) for _ in images]
 
 
 def build(config: SegmenterConfig, device: Any = "cpu") -> NoSegmenter:

@@ -41,11 +41,11 @@ class SegmenterConfig:
             that are left.
         STUFF: xdecoder: those of CLASSES that are stuff (one segment per class) without being COCO panoptic's stuff.
         TOKENIZER: xdecoder: directory of CLIP's tokenizer; needed only for names that are not COCO panoptic's.
-        RESIZE: xdecoder: how pictures are resized: ``evaluation`` (bilinear, rounded) or ``demo`` (bicubic, cut down).
+        RESIZE: xdecoder: how images are resized: ``evaluation`` (bilinear, rounded) or ``demo`` (bicubic, cut down).
             Empty: evaluation.
         SHORT_SIDE: xdecoder: wanted length of the shorter side, pixels. None is the rule's own: 800, demo 512.
         LONG_SIDE: xdecoder: most the longer side may have, pixels. None is the rule's own: 1333, demo no limit.
-        BATCH_SIZE: xdecoder, detectron2: most pictures in one forward pass; those of one prepared size share it.
+        BATCH_SIZE: xdecoder, detectron2: most images in one forward pass; those of one prepared size share it.
     """
 
     NAME: str = ""

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import FileError, member, stand_in
-from .base import Int32Array, PanopticMap, Picture, Segment
+from .base import DecodedImage, Int32Array, PanopticMap, Segment
 from .coco import INDEX_BY_COCO_ID, INDEX_BY_NAME
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -34,7 +34,7 @@ _UNREADABLE = (
 
 
 class PrecomputedSegmenter:
-    """Looks maps up by picture name: the whole name as the JSON lists it, else its last part without suffix.
+    """Looks maps up by image name: the whole name as the JSON lists it, else its last part without suffix.
 
     Args:
         annotations: the JSON file.
@@ -94,27 +94,27 @@ class PrecomputedSegmenter:
             raise SegmenterError(f"SEGMENTER.PATH: {self._file}, {key} {number}: {reason}")
         return found
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, decoded_images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture has no map, or its PNG is damaged; the picture is named.
+            SegmenterError: an image has no map, or its PNG is damaged; the image is named.
         """
-        return [self._segment(picture, size) for picture in pictures]
+        return [self._segment(decoded, size) for decoded in decoded_images]
 
-    def _segment(self, picture: Picture, size: tuple[int, int]) -> PanopticMap:
-        item = self._by_name.get(picture.name) or self._by_stem.get(Path(picture.name).stem)
+    def _segment(self, decoded: DecodedImage, size: tuple[int, int]) -> PanopticMap:
+        item = self._by_name.get(decoded.name) or self._by_stem.get(Path(decoded.name).stem)
         if item is None:
-            raise SegmenterError(f"picture {picture.name}: {self._file} has no panoptic map for it")
+            raise SegmenterError(f"image {decoded.name}: {self._file} has no panoptic map for it")
         try:
             path = member(self._folder, str(item["file_name"]))
         except FileError as error:
-            raise SegmenterError(f"picture {picture.name}: {self._file}: its map: {error}") from error
+            raise SegmenterError(f"image {decoded.name}: {self._file}: its map: {error}") from error
         try:
             with Image.open(path) as opened:
                 colours = np.asarray(opened.convert("RGB"), dtype=np.int32)
         except _UNREADABLE as error:
-            raise SegmenterError(f"picture {picture.name}: panoptic map {path} cannot be read: {error}") from error
+            raise SegmenterError(f"image {decoded.name}: panoptic map {path} cannot be read: {error}") from error
         ids = colours @ np.array([1, 256, 65536])
         try:
             listed = [(int(s["id"]), int(s["category_id"])) for s in item["segments_info"]]
@@ -122,7 +122,7 @@ class PrecomputedSegmenter:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise SegmenterError(
-                f"picture {picture.name}: its panoptic map {path}, listed in {self._file}, is malformed: {reason}"
+                f"image {decoded.name}: its panoptic map {path}, listed in {self._file}, is malformed: {reason}"
             ) from error
         return renumber(at_cell_centres(ids, size), [(number, self._classes[c]) for number, c in listed])
 
@@ -142,7 +142,7 @@ class PrecomputedSegmenter:
             raise ValueError(f"category {unknown[0]} is not among the file's categories")
         wanted = self._sizes.get(item.get("image_id"))
         if wanted is not None and ids.shape != wanted:
-            sizes = f"{ids.shape[1]} x {ids.shape[0]} pixels, the picture {wanted[1]} x {wanted[0]}"
+            sizes = f"{ids.shape[1]} x {ids.shape[0]} pixels, the image {wanted[1]} x {wanted[0]}"
             raise ValueError(f"the PNG has {sizes}")
 
 

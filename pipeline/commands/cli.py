@@ -199,9 +199,9 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         "--out",
         type=path_argument,
         metavar="DIR",
-        help="folder of the results (default: score/ beside PATH, with a folder in it for each judge)",
+        help="folder of the results (default: score/ next to PATH, with a folder in it for each judge)",
     )
-    shown = commands.add_parser("show", parents=[shared], help="pictures of a benchmark with map, question and reply")
+    shown = commands.add_parser("show", parents=[shared], help="images of a benchmark with map, question and reply")
     shown.add_argument(
         "predictions",
         nargs="?",
@@ -211,7 +211,7 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     )
     shown.add_argument("--wrong", action="store_true", help="of PREDICTIONS, what is wrong, unreadable or an error")
     shown.add_argument("--id", nargs="+", action="extend", default=[], metavar="ID", help="records of PREDICTIONS")
-    shown.add_argument("--num", type=int, default=4, help="how many pictures (default: %(default)s)")
+    shown.add_argument("--num", type=int, default=4, help="how many images (default: %(default)s)")
     shown.add_argument(
         "--out",
         type=path_argument,
@@ -219,8 +219,8 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="PNG",
         help="the sheet (default: %(default)s)",
     )
-    drawn = commands.add_parser("segment", parents=[shared], help="panoptic maps of pictures, by the segmenter alone")
-    drawn.add_argument("images", nargs="+", type=path_argument, metavar="IMAGE", help="pictures of any size and mode")
+    drawn = commands.add_parser("segment", parents=[shared], help="panoptic maps of images, by the segmenter alone")
+    drawn.add_argument("images", nargs="+", type=path_argument, metavar="IMAGE", help="images of any size and mode")
     drawn.add_argument(
         "--out",
         type=path_argument,
@@ -234,7 +234,7 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         added = commands.add_parser(command.name, parents=parents, **described(command.help, command.examples))
         command.options(added)
     check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
-    check.add_argument("--quick", action="store_true", help="look whether pictures are there, without decoding them")
+    check.add_argument("--quick", action="store_true", help="look whether images are there, without decoding them")
     check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
 

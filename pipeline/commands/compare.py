@@ -82,7 +82,7 @@ def _compare(args: argparse.Namespace) -> int:
             files.append(out / f"{TABLE}{suffix}")
             write_text(files[-1], content)
     else:
-        warn("no table: no run has results.json beside its predictions")
+        warn("no table: no run has results.json next to its predictions")
     if args.figures:
         sizes = dict(zip(names, args.parameters, strict=True)) if args.parameters else _sizes(runs)
         drawn, missing = draw_figures(table, every, sizes, out)

@@ -1,4 +1,4 @@
-"""Panoptic maps in colours, and over their pictures with numbers, boxes and a legend, for people to look at."""
+"""Panoptic maps in colours, and over their images with numbers, boxes and a legend, for people to look at."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DARKEST, _LIGHTER, _SHADES = 0.45, 0.12, 4
 _LIGHTNESSES, _SATURATIONS = (0.42, 0.56, 0.68), (0.9, 0.6)
 
 SMALLEST = 480
-"""Pixels of the longer side up to which a picture is enlarged before names are written on it."""
+"""Pixels of the longer side up to which an image is enlarged before names are written on it."""
 OPACITY = 0.55
 """Share of the class colour in a segment's pixels."""
 _SAMPLES = 64
@@ -124,13 +124,13 @@ def _inner(mask: npt.NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def overlay(pixels: Pixels, panoptic: PanopticMap, categories: Mapping[int, Category]) -> Image.Image:
-    """A picture under its map: class colours, outlines, boxes, numbered names, and a legend at the right.
+    """An image under its map: class colours, outlines, boxes, numbered names, and a legend at the right.
 
     Args:
         pixels: RGB, uint8 (height, width, 3).
         panoptic: of the same height and width.
         categories: what its class numbers stand for.
-    Returns: the picture at its own size, or enlarged by a whole factor where it is small, with the legend beside it.
+    Returns: the image at its own size, or enlarged by a whole factor where it is small, with the legend next to it.
     """
     height, width = panoptic.id_map.shape
     scale = max(1, SMALLEST // max(height, width))
@@ -150,7 +150,7 @@ def overlay(pixels: Pixels, panoptic: PanopticMap, categories: Mapping[int, Cate
 
 
 def _tinted(pixels: Pixels, panoptic: PanopticMap) -> Pixels:
-    """Class colours over a picture, black lines where segments meet."""
+    """Class colours over an image, black lines where segments meet."""
     colours = segment_colours(panoptic, lambda category, number: class_colour(category))
     mixed = np.asarray(Image.blend(Image.fromarray(pixels), Image.fromarray(colours), OPACITY)).copy()
     ids = panoptic.id_map
@@ -163,7 +163,7 @@ def _tinted(pixels: Pixels, panoptic: PanopticMap) -> Pixels:
 def _within(
     pen: ImageDraw.ImageDraw, item: Placed, scale: int, size: tuple[int, int], font: Font
 ) -> tuple[float, float]:
-    """Where a name is centred: at its segment, but not beyond the picture's edge where it fits into it."""
+    """Where a name is centred: at its segment, but not beyond the image's edge where it fits into it."""
     left, top, right, bottom = pen.textbbox((0, 0), item.name, font, stroke_width=2)
     middle = []
     for place, length, side in zip(item.at, (right - left, bottom - top), size, strict=True):
@@ -198,7 +198,7 @@ def _height(font: Font) -> float:
 
 
 def _beside(image: Image.Image, legend: Image.Image) -> Image.Image:
-    """A picture with a legend at its right; white where one is shorter than the other."""
+    """An image with a legend at its right; white where one is shorter than the other."""
     sheet = Image.new("RGB", (image.width + legend.width, max(image.height, legend.height)), "white")
     sheet.paste(image, (0, 0))
     sheet.paste(legend, (image.width, 0))

@@ -33,7 +33,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=BUDGET,
         metavar="MB",
-        help="of thumbnails that a page carries inside; the others lie beside it (default: %(default)g)",
+        help="of thumbnails that a page carries inside; the others lie next to it (default: %(default)g)",
     )
 
 

@@ -1,4 +1,4 @@
-"""``segment``: panoptic maps of pictures, by any backend: overlays to look at, id maps, and COCO's panoptic JSON."""
+"""``segment``: panoptic maps of images, by any backend: overlays to look at, id maps, and COCO's panoptic JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets.image import decode
 from datasets.types import DataError, ImageFile
 from datasets.writing import OLD
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import PanopticMap, Picture, Segmenter
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.coco_format import at_own_size, categories_of, panoptic_png, segments_info, unique_stems
 from modeling.segmenters.errors import SegmenterError
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from ..config import EvalConfig
 
 JSON, PNG, OVERLAY = "panoptic.json", ".png", "_overlay.png"
-"""Name of the JSON, and what a picture's files have after its stem."""
+"""Name of the JSON, and what an image's files have after its stem."""
 
 
 def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
-    """Segment pictures one after another, and write overlay and id map of each, and one JSON.
+    """Segment images one after another, and write overlay and id map of each, and one JSON.
 
     Args:
         config: resolved; its ``SEGMENTER`` counts.
-        files: the pictures.
+        files: the images.
         out: folder of what is written.
-    Returns: the exit code: 1 where a picture could not be segmented; it is named, and the others are done.
+    Returns: the exit code: 1 where an image could not be segmented; it is named, and the others are done.
 
     Raises:
         SegmenterError: the segmenter cannot be built.
-        RunError: the folder cannot be written to, or a picture would be overwritten.
+        RunError: the folder cannot be written to, or an image would be overwritten.
     """
     import torch
 
@@ -56,12 +56,12 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
     failed = 0
     for number, (file, stem) in enumerate(zip(files, stems, strict=True), start=1):
         try:
-            picture, panoptic = _segmented(segmenter, file)
+            image, panoptic = _segmented(segmenter, file)
         except (DataError, SegmenterError) as error:
             say(f"error: {inline(str(file))}: {error}")
             failed += 1
             continue
-        _write(out, stem, picture, panoptic, categories)
+        _write(out, stem, image, panoptic, categories)
         height, width = panoptic.id_map.shape
         images.append({"id": number, "file_name": names[number - 1], "height": height, "width": width})
         segments = segments_info(panoptic, {index: category.id for index, category in categories.items()})
@@ -69,26 +69,28 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
         tell(f"{inline(str(file))}: {len(segments)} segments; {inline(str(out / stem))}{OVERLAY}\n")
     content = {"images": images, "annotations": annotations, "categories": _listed(categories)}
     write_json(out / JSON, content)
-    tell(f"{len(images)} of {len(files)} pictures: {out / JSON}\n")
+    tell(f"{len(images)} of {len(files)} images: {out / JSON}\n")
     return 1 if failed else 0
 
 
-def _segmented(segmenter: Segmenter, file: Path) -> tuple[Picture, PanopticMap]:
-    """A picture and its map, both at the picture's own size.
+def _segmented(segmenter: Segmenter, file: Path) -> tuple[DecodedImage, PanopticMap]:
+    """An image and its map, both at the image's own size.
 
     Raises:
-        DataError: the picture cannot be read.
+        DataError: the image cannot be read.
         SegmenterError: it cannot be segmented.
     """
-    picture = Picture(decode(ImageFile(file, file.name), None), file.name)
-    return picture, at_own_size(segmenter, [picture])[0]
+    image = DecodedImage(decode(ImageFile(file, file.name), None), file.name)
+    return image, at_own_size(segmenter, [image])[0]
 
 
-def _write(out: Path, stem: str, picture: Picture, panoptic: PanopticMap, categories: Mapping[int, Category]) -> None:
-    """Write a picture's id map and its overlay."""
+def _write(
+    out: Path, stem: str, image: DecodedImage, panoptic: PanopticMap, categories: Mapping[int, Category]
+) -> None:
+    """Write an image's id map and its overlay."""
     write_bytes(out / f"{stem}{PNG}", panoptic_png(panoptic.id_map))
-    # a light compression: the default takes many times as long for a large picture
-    write_image(out / f"{stem}{OVERLAY}", overlay(picture.pixels, panoptic, categories), compress_level=3)
+    # a light compression: the default takes many times as long for a large image
+    write_image(out / f"{stem}{OVERLAY}", overlay(image.pixels, panoptic, categories), compress_level=3)
 
 
 def _check(files: Sequence[Path], stems: Sequence[str], out: Path) -> None:
@@ -105,11 +107,11 @@ def _check(files: Sequence[Path], stems: Sequence[str], out: Path) -> None:
     read = {file.resolve() for file in files}
     for place in (out / f"{stem}{ending}" for stem in stems for ending in (PNG, OVERLAY)):
         if place.resolve() in read:
-            raise RunError(f"--out: {place} is one of the pictures and would be overwritten; choose another folder")
+            raise RunError(f"--out: {place} is one of the images and would be overwritten; choose another folder")
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """What the JSON calls the pictures: by their file's name, or by the path as given where several share one."""
+    """What the JSON calls the images: by their file's name, or by the path as given where several share one."""
     counts = Counter(file.name for file in files)
     return [file.name if counts[file.name] == 1 else str(file) for file in files]
 

@@ -1,4 +1,4 @@
-"""``show``: a few pictures of a benchmark, each with its panoptic map, a question, and what the model says to it."""
+"""``show``: a few images of a benchmark, each with its panoptic map, a question, and what the model says to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from configs.load import ConfigError
 from datasets.image import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import DecodedImage, PanopticMap
 
 from ..base import BenchmarkPipeline
 from ..benchmarks import select_pipeline
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from ..config import EvalConfig
 
 SIDE, GAP, TEXT = 224, 16, 420
-"""Pixels: side of a picture on the sheet, space around it, width of the text."""
+"""Pixels: side of an image on the sheet, space around it, width of the text."""
 
 LONGEST = 1000
 """Characters of a line of the question, or of a reply."""
 
 _COLUMNS = 46
 _TERMINAL = 32
-"""Characters a side of a picture in a terminal; two rows of it share a line."""
+"""Characters a side of an image in a terminal; two rows of it share a line."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -58,7 +58,7 @@ class Shown:
     Attributes:
         record: the question.
         asked: as it was put to the model, without template.
-        picture: RGB, uint8 (side, side, 3).
+        image: RGB, uint8 (side, side, 3).
         coloured: its panoptic map in colours, of the same shape.
         objects: what the map holds, in words.
         reply: of the model.
@@ -67,7 +67,7 @@ class Shown:
 
     record: Record
     asked: str
-    picture: Pixels
+    image: Pixels
     coloured: Pixels
     objects: str
     reply: str
@@ -93,7 +93,7 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     records, _ = pipeline.load(data_roots(config.DATASETS.ROOT, environment))
     chosen = spread(records, num)
     if not chosen:
-        raise DataError(f"{benchmark.dataset}: it has no question with a picture")
+        raise DataError(f"{benchmark.dataset}: it has no question with an image")
     try:
         format_of(out)
     except ValueError as error:
@@ -103,16 +103,16 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     write_image(out, sheet(shown))
     for one in shown:
         write_out(in_words(one, sys.stdout.isatty()))
-    tell(f"pictures, maps and replies are in {out}\n")
+    tell(f"images, maps and replies are in {out}\n")
     return 0
 
 
 def spread(records: Sequence[Record], num: int) -> list[Record]:
-    """Records with a picture, evenly spread over the data, each of another picture as far as there are so many."""
+    """Records with an image, evenly spread over the data, each of another image as far as there are so many."""
     first = {record.image.name: record for record in reversed(records) if record.image is not None}
-    pictured = [record for record in records if record.image is not None and first[record.image.name] is record]
-    count = min(num, len(pictured))
-    return [pictured[i * len(pictured) // count] for i in range(count)]
+    imaged = [record for record in records if record.image is not None and first[record.image.name] is record]
+    count = min(num, len(imaged))
+    return [imaged[i * len(imaged) // count] for i in range(count)]
 
 
 def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Record]) -> list[Shown]:
@@ -126,27 +126,27 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     engine = source.engine()
     side = engine.image_size
-    pictures = [Picture(decode(r.image, side), r.image.name) for r in records if r.image is not None]
+    images = [DecodedImage(decode(r.image, side), r.image.name) for r in records if r.image is not None]
     declared = pipeline.declaration
     asked = [pipeline.prompt(record) for record in records]
-    queries = [Query(picture, text) for picture, text in zip(pictures, asked, strict=True)]
+    queries = [Query(image, text) for image, text in zip(images, asked, strict=True)]
     generation = Generation(num_beams=declared.num_beams, max_new_tokens=declared.max_new_tokens)
     replies = _replies(engine, queries, generation)
     scored = pipeline.evaluate(zip(records, replies, strict=True)).scored
     verdicts = {s.record.id: s.score.value for s in scored}
-    maps = source.segmenter().segment(pictures, (side, side))
+    maps = source.segmenter().segment(images, (side, side))
     words = {None: "", 0.0: "wrong", 1.0: "right"}
     return [
         Shown(
             record=record,
             asked=text,
-            picture=picture.pixels,
+            image=image.pixels,
             coloured=segment_colours(panoptic),
             objects=objects_of(panoptic),
             reply="(none: its scores are not finite)" if reply is None else reply,
             verdict=words.get(verdicts[record.id], "partly right"),
         )
-        for record, text, picture, panoptic, reply in zip(records, asked, pictures, maps, replies, strict=True)
+        for record, text, image, panoptic, reply in zip(records, asked, images, maps, replies, strict=True)
     ]
 
 
@@ -173,13 +173,13 @@ def objects_of(panoptic: PanopticMap) -> str:
 
 
 def sheet(shown: Sequence[Shown]) -> Image.Image:
-    """A row for each question: picture, map, words."""
+    """A row for each question: image, map, words."""
     row = SIDE + GAP
     image = Image.new("RGB", (2 * row + TEXT + 2 * GAP, len(shown) * row + GAP), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(15)
     for number, one in enumerate(shown):
         top = GAP + number * row
-        for column, pixels in enumerate((one.picture, one.coloured)):
+        for column, pixels in enumerate((one.image, one.coloured)):
             scaled = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
             image.paste(scaled, (GAP + column * row, top))
         lines = [line for text in _lines(one) for line in textwrap.wrap(text, _COLUMNS) or [""]]
@@ -197,15 +197,15 @@ def _lines(one: Shown) -> list[str]:
 
 
 def in_words(one: Shown, colours: bool) -> str:
-    """For the terminal: picture and map side by side where it shows colours, then the words."""
+    """For the terminal: image and map side by side where it shows colours, then the words."""
     lines = [f"  {line}".rstrip() for line in _lines(one)]
     if colours:
-        lines = [*blocks(np.concatenate([shrunk(one.picture), shrunk(one.coloured)], axis=1)), *lines]
+        lines = [*blocks(np.concatenate([shrunk(one.image), shrunk(one.coloured)], axis=1)), *lines]
     return "\n".join([*lines, "", ""])
 
 
 def shrunk(pixels: Pixels) -> Pixels:
-    """A picture of `_TERMINAL` pixels a side."""
+    """An image of `_TERMINAL` pixels a side."""
     return np.asarray(Image.fromarray(pixels).resize((_TERMINAL, _TERMINAL), Image.Resampling.BOX))
 
 

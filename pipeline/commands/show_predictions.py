@@ -30,7 +30,7 @@ def show_predictions(
         path: a predictions file, or a folder that holds one or several.
         wanted: which records of each.
         out: file of the sheet, a PNG.
-        conf_files: instead of the configuration beside the predictions.
+        conf_files: instead of the configuration next to the predictions.
         overrides: of it, such as another ``DATASETS.ROOT``.
     Returns: the exit code.
 
@@ -68,7 +68,7 @@ def _shown(prediction: Prediction, sights: Sights) -> Shown:
     return Shown(
         record=Record(id=prediction.id, image=None, fields={}, target=target),
         asked=prediction.question or prediction.prompt or "",
-        picture=_image(prediction, sights),
+        image=_image(prediction, sights),
         coloured=_blank() if kept is None else coloured(kept),
         objects="" if kept is None else kept.words,
         reply=f"(none: {prediction.error})" if prediction.text is None else prediction.text,

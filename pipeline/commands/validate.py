@@ -1,6 +1,6 @@
 """``validate``: what of a benchmark's files is there and sound, what is missing, and where it can be had.
 
-Needs no model and no torch. All pictures are decoded, unless only a quick look is asked for.
+Needs no model and no torch. All images are decoded, unless only a quick look is asked for.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def validate_all(
     Args:
         pipelines: of the benchmarks.
         roots: dataset folders.
-        quick: look whether pictures are there, without decoding them.
+        quick: look whether images are there, without decoding them.
         shown: how many things of a kind are named; None for all.
     Returns: whether all can be run as they are.
 
@@ -86,7 +86,7 @@ def validate(
 
 
 def _check(pipeline: BenchmarkPipeline, roots: Sequence[Path], readable: bool, quick: bool, shown: int | None) -> bool:
-    """Read the records, look at their pictures and word their questions, as far as the files allow."""
+    """Read the records, look at their images and word their questions, as far as the files allow."""
     try:
         records, bad, check = scorable(pipeline, *pipeline.load(roots))
     except UnscorableError as error:
@@ -100,27 +100,27 @@ def _check(pipeline: BenchmarkPipeline, roots: Sequence[Path], readable: bool, q
     maps = {f"map {one.name}": one for record in records if isinstance(one := record.meta.get("map"), ImageFile)}
     withheld = sum(record.target is None for record in records)
     _say(f"  questions: {len(records)}" + (f", {withheld} without an answer to compare with" if withheld else ""))
-    _say(f"  pictures: {len(images)}, questions without one: {sum(record.image is None for record in records)}")
+    _say(f"  images: {len(images)}, questions without one: {sum(record.image is None for record in records)}")
     images |= maps
     missing = {name: reason for name, image in images.items() if (reason := _missing(image)) is not None}
     sound = [image for name, image in images.items() if name not in missing]
     damaged = [] if quick else _damaged(pipeline.declaration.dataset, sound)
-    _list("  MISSING pictures", list(_by_folder(images, missing, shown)), shown, len(missing))
-    _list("  DAMAGED pictures", damaged, shown)
+    _list("  MISSING images", list(_by_folder(images, missing, shown)), shown, len(missing))
+    _list("  DAMAGED images", damaged, shown)
     _list("  MALFORMED records", [f"{item.where}: {item.reason}" for item in bad], shown)
     _say(f"  {check.sentence}")
     return _prompts(pipeline, records) and bool(records) and not missing and not damaged and not bad
 
 
 def _missing(image: ImageSource) -> str | None:
-    """What is known of a picture that is not there; None if it is."""
+    """What is known of an image that is not there; None if it is."""
     if isinstance(image, MissingImage):
         return image.reason
     return "" if isinstance(image, ImageFile) and not os.path.isfile(image.path) else None
 
 
 def _by_folder(images: dict[str, ImageSource], missing: dict[str, str], shown: int | None) -> Iterator[str]:
-    """Missing pictures, each folder named once and its pictures by their names in it."""
+    """Missing images, each folder named once and its images by their names in it."""
     folders: dict[Path, list[str]] = {}
     for name, reason in missing.items():
         image = images[name]
@@ -141,7 +141,7 @@ def _first(names: Sequence[str], shown: int | None) -> str:
 
 
 def _damaged(dataset: str, images: Sequence[ImageSource]) -> list[str]:
-    """What is wrong with pictures that cannot be decoded, in their order."""
+    """What is wrong with images that cannot be decoded, in their order."""
 
     def look(image: ImageSource) -> str:
         try:
@@ -152,7 +152,7 @@ def _damaged(dataset: str, images: Sequence[ImageSource]) -> list[str]:
 
     found = []
     workers = min(_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool, Progress(dataset, len(images), shown=True, unit="pictures") as progress:
+    with ThreadPoolExecutor(workers) as pool, Progress(dataset, len(images), shown=True, unit="images") as progress:
         for reason in pool.map(look, images):
             progress.advance(1)
             if reason:

@@ -1,6 +1,6 @@
-"""A benchmark of the segmenter itself: its maps of pictures, kept in COCO's format and compared with the true ones.
+"""A benchmark of the segmenter itself: its maps of images, kept in COCO's format and compared with the true ones.
 
-It goes through the same loop as a benchmark of the language model: what a model would say of a picture is here what the
+It goes through the same loop as a benchmark of the language model: what a model would say of an image is here what the
 segmenter found in it, as JSON for ``datasets/evaluation/panoptic_quality.py``. Maps lie as PNGs in `FOLDER` of the run.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from datasets.image import UNREADABLE
 from datasets.types import DataError, ImageFile, Record
-from modeling.segmenters.base import PanopticMap, Picture, Segmenter
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.coco_format import (
     at_own_size,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..base import Answerer, EngineSource
 
 FOLDER = "panoptic"
-"""Folder of a run's maps; ``panoptic.json`` beside it lists them."""
+"""Folder of a run's maps; ``panoptic.json`` next to it lists them."""
 
 
 class MapSource:
@@ -71,7 +71,7 @@ class MapSource:
 
 
 class MapAnswerer:
-    """Segments pictures, writes their maps, and compares them; see `Answerer`.
+    """Segments images, writes their maps, and compares them; see `Answerer`.
 
     Args:
         segmenter: makes the maps.
@@ -91,22 +91,22 @@ class MapAnswerer:
         """Segment and compare, in order.
 
         Raises:
-            DataError: a true map is unreadable, or not of its picture's size.
-            SegmenterError: a picture cannot be segmented.
+            DataError: a ground-truth map is unreadable, or not of its image's size.
+            SegmenterError: an image cannot be segmented.
         """
         from collavo.engine import Reply
 
-        pictures = [query.picture for query in queries if query.picture is not None]
-        truths = [_true_map(self._records[picture.name], picture) for picture in pictures]
-        maps = at_own_size(self._segmenter, pictures)
-        texts = [self._described(*each) for each in zip(pictures, truths, maps, strict=True)]
+        images = [query.image for query in queries if query.image is not None]
+        truths = [_true_map(self._records[image.name], image) for image in images]
+        maps = at_own_size(self._segmenter, images)
+        texts = [self._described(*each) for each in zip(images, truths, maps, strict=True)]
         return [Reply(text=text, prompt="", num_tokens=0, finished=True) for text in texts]
 
-    def _described(self, picture: Picture, true: npt.NDArray[np.int32], panoptic: PanopticMap) -> str:
+    def _described(self, image: DecodedImage, true: npt.NDArray[np.int32], panoptic: PanopticMap) -> str:
         """Write a map, and say what is in it and how well it fits."""
         from ..results.panoptic_matching import TrueSegment, compare
 
-        record = self._records[picture.name]
+        record = self._records[image.name]
         listed = class_ids(categories_of(self._segmenter), record.meta["categories"])
         kept = [segment for segment in panoptic.segments if segment.category_id in listed]
         if len(kept) < len(panoptic.segments):
@@ -139,21 +139,21 @@ def class_ids(categories: Mapping[int, Category], known: Mapping[int, tuple[str,
     return {index: number for index, number in found.items() if number is not None}
 
 
-def _true_map(record: Record, picture: Picture) -> npt.NDArray[np.int32]:
-    """The annotated ids of a picture, int32 (height, width).
+def _true_map(record: Record, image: DecodedImage) -> npt.NDArray[np.int32]:
+    """The annotated ids of an image, int32 (height, width).
 
     Raises:
-        DataError: the PNG is unreadable, or has another size than the picture.
+        DataError: the PNG is unreadable, or has another size than the image.
     """
     source: ImageFile = record.meta["map"]
     try:
         with Image.open(source.path) as opened:
             ids = ids_of(opened)
     except UNREADABLE as error:
-        raise DataError(f"picture {record.id}: its true map {source.path} cannot be read: {error}") from error
-    if ids.shape != picture.pixels.shape[:2]:
-        (height, width), (rows, columns) = picture.pixels.shape[:2], ids.shape
+        raise DataError(f"image {record.id}: its ground-truth map {source.path} cannot be read: {error}") from error
+    if ids.shape != image.pixels.shape[:2]:
+        (height, width), (rows, columns) = image.pixels.shape[:2], ids.shape
         raise DataError(
-            f"picture {record.id}: {width} x {height} pixels, but its true map {source.path} has {columns} x {rows}"
+            f"image {record.id}: {width} x {height} pixels, but its map {source.path} has {columns} x {rows}"
         )
     return ids

@@ -1,7 +1,7 @@
 """From answers to results: every record joined to its answer by id, scored, and summed up with what was counted.
 
 Nothing is scored before the ids of the answers equal the ids of the data. A record without an answer (an unreadable
-picture) reaches the scorer as unanswered, is counted, and is never given an answer.
+image) reaches the scorer as unanswered, is counted, and is never given an answer.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def predictions(answered: Answered, benchmark: Benchmark | None = None, roots: S
 
 
 def counts(answered: Answered) -> dict[str, int]:
-    """What was counted beside the scores.
+    """What was counted next to the scores.
 
     ``records`` is ``scored + unscored + withheld + errors`` (see `datasets.evaluation.predictions.outcome`), and
     ``answered`` the first three of them; ``bad_records`` could not be read and were never asked. ``no_answer`` and
@@ -145,7 +145,7 @@ def counts(answered: Answered) -> dict[str, int]:
         "withheld": became["withheld"],
         "errors": became["error"],
         "distinct_questions": len({entry.key for entry in answered.entries.values()}),
-        "pictures": len({record.image.name for record in answered.records if record.image is not None}),
+        "images": len({record.image.name for record in answered.records if record.image is not None}),
         "bad_records": len(answered.bad),
         "no_answer": sum(scored.score.no_answer for scored in given),
         "empty": sum(not scored.text.strip() for scored in given),
@@ -197,7 +197,7 @@ def part_in_words(about: Mapping[str, Any]) -> str:
 
 
 def compare(expected: Expected, metrics: Sequence[Metric], *, comparable: bool = True) -> dict[str, Any]:
-    """Set a published figure beside ours.
+    """Set a published figure next to ours.
 
     Args:
         expected: the published figure.
@@ -309,13 +309,13 @@ def paired(first: Evaluation, second: Evaluation) -> dict[str, float | int | Non
         first: a run.
         second: another one, on the same records.
     Returns: over the questions that both answered: how many, the mean difference of the credits (first less second)
-        with its standard error and 95 % interval, clustered by picture, and how many only one of them got more credit
+        with its standard error and 95 % interval, clustered by image, and how many only one of them got more credit
         for.
     """
     others = {scored.record.id: scored.score.value for scored in second.scored}
     pairs = [(s, s.score.value, others.get(s.record.id)) for s in first.scored]
     known = [(s, one - other) for s, one, other in pairs if one is not None and other is not None]
-    clusters = [rates.picture(s) for s, _ in known]
+    clusters = [rates.image(s) for s, _ in known]
     mean = rates.mean("difference", [gap for _, gap in known], clusters=clusters, signed=True)
     return {
         "questions": len(known),

@@ -62,7 +62,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """Verdicts that a file of replies holds beside them.
+    """Verdicts that a file of replies holds next to them.
 
     Attributes:
         verdicts: by record.
@@ -205,7 +205,7 @@ def score(
         return pipeline.evaluate(answers), Judgement()
     if judge is None and not held.verdicts:
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
-    kept = f"what {held.path} holds beside the replies" if held.verdicts else ""
+    kept = f"what {held.path} holds next to the replies" if held.verdicts else ""
     if judge is None:
         judgement = Judgement(
             decided_by=kept, judge=decider(benchmark, None, held.path), said=_without_words(held.verdicts)

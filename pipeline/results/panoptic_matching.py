@@ -1,9 +1,9 @@
 """How well a found panoptic map fits the true one, by COCO's rule: numpy counts the pixels of all pairs of ids.
 
 The rule: a found and a true segment of one class match where they overlap by more than half (intersection over union).
-Void (id 0 of the true map) does not count into the union. A true segment without a match is missed, unless it is a
-crowd. A found one without a match is wrong, unless more than half of it lies on void or on a crowd of its class; where
-a class has several crowds, the last one counts.
+Void (id 0 of the ground-truth map) does not count into the union. A true segment without a match is missed, unless it
+is a crowd. A found one without a match is wrong, unless more than half of it lies on void or on a crowd of its class;
+where a class has several crowds, the last one counts.
 
 Source: Kirillov et al. 2019 (arXiv 1801.00868); void and crowds as in ``panopticapi/evaluation.py`` of COCO's task.
 """
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from datasets.evaluation.panoptic_quality import Tally
 
 VOID = 0
-"""Id of what the true map says nothing about; found maps have it where no segment is."""
+"""Id of what the ground-truth map says nothing about; found maps have it where no segment is."""
 MATCH = 0.5
 """Overlap that a match must exceed, and share of a segment that must be excused."""
 
@@ -30,7 +30,7 @@ Int32Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True)
 class TrueSegment:
-    """A segment of the true map.
+    """A segment of the ground-truth map.
 
     Attributes:
         id: in the map.
@@ -61,7 +61,7 @@ def compare(
         found: ids (height, width), not negative; those that ``classes`` does not list are no segments.
         classes: found id -> COCO's class id.
         true: ids of the same shape; 0 is void. Ids that ``segments`` does not list can be matched by nothing.
-        segments: of the true map, in the annotation's order.
+        segments: of the ground-truth map, in the annotation's order.
     Returns: matches of each class that either map has.
 
     Raises:

@@ -21,7 +21,7 @@ from .result_files import mme_tool
 IDS = ("id", "question_id", "questionId", "pid", "index")
 """Names under which a file may give the id, in the order in which they are looked for."""
 SCORES = "score"
-"""Folder beside the predictions for new scores, if no other is named; a judge's go into one of its own in it."""
+"""Folder next to the predictions for new scores, if no other is named; a judge's go into one of its own in it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from .join import part_in_words, warnings
 
 PREDICTIONS, RESULTS, MARKDOWN, TABLE = "predictions.jsonl", "results.json", "results.md", "results.csv"
 CHANCE = "chance"
-"""Name of the metric that says what always giving the commonest answer would get."""
+"""Name of the metric that says a majority-answer baseline."""
 
 CLASS, MANY_ROWS = "class/", 120
 """How groups of single classes begin, and rows of a table from which the terminal shows none of them."""
@@ -148,7 +148,7 @@ _EXPECTED_HEADER = ("published", "value", "ours", "difference", "source")
 
 
 def _rows(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Rows of the table; what chance would give stands beside the figure that it belongs to."""
+    """Rows of the table; what chance would give stands next to the figure that it belongs to."""
     chance = {m["group"]: f" (chance {shown(m)})" for m in metrics if m["name"] == CHANCE}
     return [
         (

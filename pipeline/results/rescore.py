@@ -41,7 +41,7 @@ class Source:
     """What is to be scored.
 
     Attributes:
-        predictions: file or folder of replies, see ``predictions_file.py`` and ``result_files`` beside this file.
+        predictions: file or folder of replies, see ``predictions_file.py`` and ``result_files`` next to this file.
         verdicts: file of a judge's verdicts to use instead of asking one; None for none.
         against: file of another run's answers to compare with, question by question; None for none.
     """
@@ -59,7 +59,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
         catalog: of the declared benchmarks.
         source: see `Source`.
         dataset: name of the benchmark; None for what the configuration or the folder of the predictions says.
-        out: folder of the results; None for one beside the predictions, and in it one for each judge.
+        out: folder of the results; None for one next to the predictions, and in it one for each judge.
 
     Returns: the exit code.
 
@@ -117,7 +117,7 @@ def _score_into(
 
 
 def _folder(source: Source, out: Path | None, by: str) -> Path:
-    """Where the results go: what the rules decide beside the answers, what each judge does in a folder of its own.
+    """Where the results go: what the rules decide next to the answers, what each judge does in a folder of its own.
 
     Raises:
         RunError: the folder that is named holds another judge's results.
@@ -173,12 +173,12 @@ def score_file(
 
 
 def _held(pipeline: BenchmarkPipeline, source: Source) -> Held:
-    """Verdicts that stand beside the replies in their file; none where others are to be used."""
+    """Verdicts that stand next to the replies in their file; none where others are to be used."""
     return Held() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
 
 
 def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: Source) -> bool:
-    """Whether a file of replies leaves anything to a judge, or holds all verdicts beside them."""
+    """Whether a file of replies leaves anything to a judge, or holds all verdicts next to them."""
     held = _held(pipeline, source)
     if not held.verdicts or source.against is not None:
         return True
@@ -206,7 +206,7 @@ def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str 
 
 
 def _of_run(folder: Path) -> str:
-    """The dataset of a run by what it left beside its predictions; "" if it is no run's folder."""
+    """The dataset of a run by what it left next to its predictions; "" if it is no run's folder."""
     try:
         content: Any = read_json(folder / "results.json")
     except (OSError, ValueError):

@@ -22,7 +22,7 @@ from ..runtime.errors import RunError
 from ..runtime.files import make_folder, write_json
 
 CODE_VERSION = 2
-"""Raised when this code would answer the same question otherwise: another prompt, picture preparation or search.
+"""Raised when this code would answer the same question otherwise: another prompt, image preparation or search.
 
 2: images are resized with a bilinear filter instead of a bicubic one.
 """
@@ -54,7 +54,7 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 
 
 def digest(records: Iterable[Record]) -> str:
-    """Identity of a benchmark's records: ids, picture names, fields, targets, groups, and what scorers need."""
+    """Identity of a benchmark's records: ids, image names, fields, targets, groups, and what scorers need."""
     total = hashlib.sha256()
     for record in records:
         values = (record.id, record.image, record.fields, record.target, record.group, record.meta)
@@ -124,7 +124,7 @@ def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[
         file: the folder's ``run.json``.
         parts: of the run that is about to start, see `run_parts`.
         on_change: what to do where they differ from the folder's: ``refuse``, ``restart`` or ``continue``.
-        about: written beside them for the reader: commit, versions, time.
+        about: written next to them for the reader: commit, versions, time.
 
     Raises:
         RunError: the parts differ and ``on_change`` is ``refuse``, or ``run.json`` is unreadable.
@@ -172,7 +172,7 @@ def check_settings(file: Path, benchmark: Benchmark, engine: Mapping[str, Any]) 
 
 
 def told_of(file: Path) -> dict[str, list[str]]:
-    """What results must say of the run that gave the answers beside its ``run.json``.
+    """What results must say of the run that gave the answers next to its ``run.json``.
 
     Args:
         file: the folder's ``run.json``; it may be missing, or another tool's, which says nothing here.

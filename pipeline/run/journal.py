@@ -1,6 +1,6 @@
 """The journal of a run: one JSON line per sample as it is answered, so that a killed run continues where it stopped.
 
-A line says which question it answers (picture and prompt) and under which run's identity, and only that decides whether
+A line says which question it answers (image and prompt) and under which run's identity, and only that decides whether
 it is used again: neither the file it stands in nor the number of processes matters. A line is one ``write`` to a
 file opened for appending; what a kill leaves of a last line is skipped when reading and closed off when appending.
 """
@@ -27,7 +27,7 @@ class Entry:
     Attributes:
         run: mark of the run that gave it, see ``pipeline/run/identity.py``.
         id: the record.
-        image: name of the picture; None for a text-only question.
+        image: name of the image; None for a text-only question.
         question: the benchmark's prompt, resolved.
         prompt: the whole prompt the model saw; "" where there is an error.
         text: the reply; "" where there is an error.

@@ -14,7 +14,7 @@ from configs.common.words import quoted
 from configs.common.words import shown as inline
 from datasets.image import decode
 from datasets.types import DataError, ImageSource
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 
 from ..base import Answerer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
 
 SAMPLE_ERRORS = (DataError, SegmenterError)
-"""What can be wrong with one picture and not with the others."""
+"""What can be wrong with one image and not with the others."""
 
 EARLY = 32
 """Answers after which a process first looks whether they end."""
@@ -50,8 +50,8 @@ class LoopSettings:
     Attributes:
         run: identity that its journal lines carry.
         batch_size: questions answered at a time.
-        workers: threads that decode pictures ahead, and how many batches they are ahead.
-        strict: whether the first unreadable picture ends the run.
+        workers: threads that decode images ahead, and how many batches they are ahead.
+        strict: whether the first unreadable image ends the run.
         generation: how to search.
     """
 
@@ -82,16 +82,16 @@ def answer_all(
     Returns: one entry per question, for its first record.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
+        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
         RunError: none of the first questions has an answer, or (``strict``) one has scores that are not finite.
         WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
     todo = list(batches(questions, settings.batch_size))
-    for batch, pictures in _decoded(todo, answerer.image_size, settings.workers):
+    for batch, images in _decoded(todo, answerer.image_size, settings.workers):
         try:
-            entries += _answer_and_note(batch, pictures, answerer, journal, extract, settings)
+            entries += _answer_and_note(batch, images, answerer, journal, extract, settings)
         except (*SAMPLE_ERRORS, RunError, WriteError):
             raise
         except Exception as error:
@@ -126,7 +126,7 @@ def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
 
 def _answer_and_note(
     batch: Sequence[Question],
-    pictures: dict[str, Future[Picture]],
+    images: dict[str, Future[DecodedImage]],
     answerer: Answerer,
     journal: Journal,
     extract: Extract,
@@ -134,7 +134,7 @@ def _answer_and_note(
 ) -> list[Entry]:
     """Answer a batch and write it down; one entry per question, for its first record."""
     start = time.perf_counter()
-    results = _answer_batch(batch, pictures, answerer, settings)
+    results = _answer_batch(batch, images, answerer, settings)
     seconds = (time.perf_counter() - start) / len(batch)
     firsts: list[Entry] = []
     for question, result in zip(batch, results, strict=True):
@@ -166,19 +166,19 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
 
 
 def _answer_batch(
-    batch: Sequence[Question], pictures: dict[str, Future[Picture]], answerer: Answerer, settings: LoopSettings
+    batch: Sequence[Question], images: dict[str, Future[DecodedImage]], answerer: Answerer, settings: LoopSettings
 ) -> list[Reply | str]:
     """One reply, or the reason for none, per question.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and a picture is unreadable or has no map.
+        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
         RunError: ``strict``, and the model's scores are not finite.
     """
     results: list[Reply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
     for index, question in enumerate(batch):
         try:
-            good.append((index, _query(question, pictures)))
+            good.append((index, _query(question, images)))
         except (DataError, SegmenterError) as error:
             if settings.strict:
                 raise DataError(
@@ -201,7 +201,7 @@ def _replies(
     """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails.
 
     Raises:
-        SegmenterError: ``strict``, and a picture has no map.
+        SegmenterError: ``strict``, and an image has no map.
         NonFiniteError: ``strict``, and the model's scores are not finite.
     """
     if not queries:
@@ -221,21 +221,21 @@ def _replies(
     return [result for query in queries for result in _replies([query], answerer, settings)]
 
 
-def _query(question: Question, pictures: dict[str, Future[Picture]]) -> Query:
+def _query(question: Question, images: dict[str, Future[DecodedImage]]) -> Query:
     from collavo.engine import Query
 
-    picture = None if question.image is None else pictures[question.image.name].result()
-    return Query(picture=picture, question=question.prompt)
+    image = None if question.image is None else images[question.image.name].result()
+    return Query(image=image, question=question.prompt)
 
 
 def _decoded(
     todo: Sequence[list[Question]], size: int | None, workers: int
-) -> Iterator[tuple[list[Question], dict[str, Future[Picture]]]]:
-    """Yield batches with their pictures, decoding as many batches ahead as there are workers.
+) -> Iterator[tuple[list[Question], dict[str, Future[DecodedImage]]]]:
+    """Yield batches with their images, decoding as many batches ahead as there are workers.
 
-    A picture is decoded once for all batches within reach, and let go when none needs it any more.
+    An image is decoded once for all batches within reach, and let go when none needs it any more.
     """
-    held: dict[str, Future[Picture]] = {}
+    held: dict[str, Future[DecodedImage]] = {}
     window: deque[list[Question]] = deque()
     rest = iter(todo)
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
@@ -258,5 +258,5 @@ def _sources(batch: Sequence[Question]) -> list[ImageSource]:
     return [question.image for question in batch if question.image is not None]
 
 
-def _decode(source: ImageSource, size: int | None) -> Picture:
-    return Picture(pixels=decode(source, size), name=source.name)
+def _decode(source: ImageSource, size: int | None) -> DecodedImage:
+    return DecodedImage(pixels=decode(source, size), name=source.name)

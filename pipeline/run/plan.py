@@ -161,7 +161,7 @@ def options_of(config: EvalConfig) -> Options:
 
 
 def another_model(config: EvalConfig) -> str:
-    """Why figures are not those of CoLLaVO-7B, whose published ones they would stand beside; "" where they may be."""
+    """Why figures are not those of CoLLaVO-7B, whose published ones they would stand next to; "" where they may be."""
     if config.EVAL.PUBLISHED == "never":
         return "another model by its configuration (EVAL.PUBLISHED never)"
     if not config.WEIGHT:

@@ -1,8 +1,8 @@
 """Who answers what: distinct questions, their division over processes, and batches. Pure functions.
 
-A benchmark may ask the same thing twice (POPE's 9,000 records are 5,127 distinct pairs of picture and question): a
-question is answered once, and its answer counts for every record that asks it. Work is divided by picture, so that a
-process segments and encodes a picture for all of its questions; nothing is padded and nothing is dropped.
+A benchmark may ask the same thing twice (POPE's 9,000 records are 5,127 distinct pairs of image and question): a
+question is answered once, and its answer counts for every record that asks it. Work is divided by image, so that a
+process segments and encodes an image for all of its questions; nothing is padded and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from datasets.types import ImageSource, Record
 
 QuestionKey: TypeAlias = tuple[str | None, str]
-"""What makes two questions the same: the picture's name (None for a text-only question) and the resolved prompt."""
+"""What makes two questions the same: the image's name (None for a text-only question) and the resolved prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Question:
     """A distinct question.
 
     Attributes:
-        image: the picture; None for a text-only question.
+        image: the image; None for a text-only question.
         prompt: the benchmark's prompt, resolved.
         ids: of the records that ask it, in data order.
     """
@@ -38,7 +38,7 @@ class Question:
 
 
 def distinct_questions(asked: Iterable[tuple[Record, str]]) -> list[Question]:
-    """Group records that ask the same of the same picture.
+    """Group records that ask the same of the same image.
 
     Args:
         asked: records and their resolved prompts, in data order.
@@ -54,19 +54,19 @@ def distinct_questions(asked: Iterable[tuple[Record, str]]) -> list[Question]:
 
 
 def divide(questions: Sequence[Question], world: int) -> list[list[Question]]:
-    """Divide questions over processes, by picture and as evenly as that allows.
+    """Divide questions over processes, by image and as evenly as that allows.
 
-    The largest groups go first, each to the process that has least; a picture with more questions than one process
+    The largest groups go first, each to the process that has least; an image with more questions than one process
     should have is the only one that is split. The result depends on nothing but the arguments.
 
     Args:
         questions: what is to be answered, in data order.
         world: number of processes.
-    Returns: one list per process, in data order, questions about a picture next to each other.
+    Returns: one list per process, in data order, questions about an image next to each other.
     """
     share = max(1, -(-len(questions) // world))
     groups: list[list[Question]] = []
-    for group in _by_picture(questions):
+    for group in _by_image(questions):
         groups += [group[start : start + share] for start in range(0, len(group), share)]
     loads = [0] * world
     dealt: list[list[int]] = [[] for _ in range(world)]
@@ -77,8 +77,8 @@ def divide(questions: Sequence[Question], world: int) -> list[list[Question]]:
     return [[question for index in sorted(indices) for question in groups[index]] for indices in dealt]
 
 
-def _by_picture(questions: Sequence[Question]) -> list[list[Question]]:
-    """Questions of one picture together, in the order of the first; text-only questions each alone."""
+def _by_image(questions: Sequence[Question]) -> list[list[Question]]:
+    """Questions of one image together, in the order of the first; text-only questions each alone."""
     groups: dict[object, list[Question]] = {}
     for index, question in enumerate(questions):
         groups.setdefault(index if question.image is None else question.image.name, []).append(question)

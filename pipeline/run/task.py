@@ -215,7 +215,7 @@ def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
 
     Raises:
         AgreedError: it cannot start; every process raises the same.
-        DataError: ``strict``, and a picture is unreadable.
+        DataError: ``strict``, and an image is unreadable.
         SampleError: the engine failed.
         RunError: the answers are incomplete.
     """
@@ -315,7 +315,7 @@ def _answer_share(
     by_id = {record.id: record for record in data.records}
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
     file = task.folder / "journal" / f"process-{session.rank}.jsonl"
-    unit = "pictures" if declaration.measures_maps else "questions"
+    unit = "images" if declaration.measures_maps else "questions"
     with (
         Journal(file) as journal,
         kept_maps(engine, task.folder, session.rank),
@@ -334,17 +334,17 @@ def _answer_share(
 def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int) -> str:
     """What is about to be asked, with the first question as the model gets it, or what is to be segmented."""
     first = data.questions[0]
-    pictures = len({question.image.name for question in data.questions if question.image is not None})
+    images = len({question.image.name for question in data.questions if question.image is not None})
     done = len(data.questions) - left
     asked = [f"  first question: {quoted(first.prompt, LONGEST_PROMPT)}"]
     if benchmark.measures_maps:
         asked = ["  the segmenter's maps are compared with the true ones; no language model is asked"]
     part = f"a random {len(data.records)} of {data.of}" if len(data.records) < data.of else str(data.of)
     lines = [
-        f"{benchmark.dataset}: {part} records, {pictures} pictures, "
+        f"{benchmark.dataset}: {part} records, {images} images, "
         f"{len(data.questions)} distinct questions; {done} answered before, {left} to answer, "
         f"{batch_size} at a time on each process",
-        f"  first picture:  {inline(first.image.name) if first.image else 'none'}",
+        f"  first image:  {inline(first.image.name) if first.image else 'none'}",
         *asked,
     ]
     if data.bad:

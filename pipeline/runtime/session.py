@@ -40,11 +40,11 @@ class Options:
     """How a run goes; see the ``EVAL`` section of the configuration for each.
 
     Attributes:
-        strict: end at the first unreadable record or picture.
+        strict: end at the first unreadable record or image.
         on_change: what to do with a folder that other settings have filled.
         limit: how many records to ask, a random part; None for all.
         seed: of the part.
-        another_model: why figures are not set beside those published of CoLLaVO-7B; "" where they are.
+        another_model: why figures are not set next to those published of CoLLaVO-7B; "" where they are.
         untaught: datasets whose kind of question the model never learned.
         workers: threads that decode ahead.
         report: write the report's pages at the end.
@@ -70,7 +70,7 @@ class Session:
         roots: dataset folders.
         devices: of all processes.
         about: copied into every result: configuration hash, commit, versions.
-        config_yaml: the resolved configuration, saved beside every result.
+        config_yaml: the resolved configuration, saved next to every result.
         tracked: whether metrics also go to the accelerator's tracker.
         judge: helps to score, on the main process; None where there is none.
         brief: say little of each benchmark, since a table of several follows.

@@ -34,7 +34,7 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.tokenizer import tiny_tokenizer
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from modeling.shared_prefix import SharedPrefixCache
 
@@ -121,7 +121,7 @@ def plain(engine: Engine, queries: Sequence[Query], generation: Generation) -> l
     processor, model = engine.processor, engine.model
     prompts = [CHAT.prompt("", query.question) for query in queries]
     input_ids, attention_mask = processor.pad_left(processor.encode(prompts))
-    pixels = processor.pixel_values(np.stack([query.picture.pixels for query in queries if query.picture is not None]))
+    pixels = processor.pixel_values(np.stack([query.image.pixels for query in queries if query.image is not None]))
     empty = torch.zeros(len(queries), processor.grid**2, dtype=torch.long, device=model.device)
     with torch.inference_mode():
         out = model.generate(
@@ -279,7 +279,7 @@ def compare(
     """All figures of one geometry; see the top of the file."""
     engine = build(geometry, device, dtype)
     pixels = np.random.default_rng(0).integers(0, 256, (geometry.image_size, geometry.image_size, 3), np.uint8)
-    queries = [Query(Picture(pixels, "0"), f"Is there a {number} in the image?") for number in range(questions)]
+    queries = [Query(DecodedImage(pixels, "0"), f"Is there a {number} in the image?") for number in range(questions)]
     generation = Generation(num_beams=beams, max_new_tokens=tokens)
     runs: dict[str, Callable[[], list[str]]] = {"plain": lambda: plain(engine, queries, generation)}
     for size in BATCHES:

@@ -2,7 +2,7 @@
 
     python -m tests.benchmark.memory [--tokens 2048] [--labels 512] [--rank 64] [--device cuda]
 
-Weights, gradients and optimiser state are counted parameter by parameter on the model as the trainer sets it up.
+Weights, gradients and optimizer state are counted parameter by parameter on the model as the trainer sets it up.
 Activations are not estimated: the model's own forward and backward pass (gradient checkpointing, autocast, PEFT's and
 bitsandbytes' own functions) and AdamW's step run on tensors without storage, and a dispatch mode adds up what would be
 alive. What only a real GPU shows (CUDA's context, kernels' workspace, fragmentation) is listed as an allowance.
@@ -41,7 +41,7 @@ CARD = 24e9
 CONTEXT = 0.6e9
 """Allowance for CUDA's context and the libraries' handles, in bytes; 0.3 to 0.6 GB are usual."""
 DISTINCT = 60
-"""Distinct (class, number) pairs of a picture; COCO's pictures have a few dozen segments at most."""
+"""Distinct (class, number) pairs of an image; COCO's images have a few dozen segments at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +110,11 @@ def nf4_bytes(numbers: int) -> int:
 
 
 def set_up(config: CoLLaVOConfig, rank: int) -> tuple[CoLLaVOForConditionalGeneration, Adapters]:
-    """The model of step 2 on the meta device, with its 4-bit linears and LoRA sets.
+    """The model of step 2 on the meta device, with its 4-bit linears and LoRA adapters.
 
     Args:
         config: sizes.
-        rank: of both LoRA sets.
+        rank: of both LoRA adapters.
     """
     with torch.device("meta"), _default(torch.bfloat16):
         model = CoLLaVOForConditionalGeneration(config)
@@ -143,27 +143,27 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def standing(config: CoLLaVOConfig, rank: int) -> list[Item]:
-    """What is there throughout an update: weights, gradients, optimiser state.
+def read_progress(config: CoLLaVOConfig, rank: int) -> list[Item]:
+    """What is there throughout an update: weights, gradients, optimizer state.
 
     Args:
         config: sizes.
-        rank: of both LoRA sets.
+        rank: of both LoRA adapters.
     """
     model, sets = set_up(config, rank)
-    branches = groups(model, sets, "both")
-    moving = trained(branches)
+    adapters = groups(model, sets, "both")
+    moving = trained(adapters)
     packed = [module.weight.numel() for module in model.modules() if isinstance(module, _Packed)]
-    prompt = _numbers(branches[VL_CIT][0].values())
+    prompt = _numbers(adapters[VL_CIT][0].values())
     both_sets = _numbers(moving.values()) - prompt
-    one = max(sum(_numbers(group.values()) for group in branch) for branch in branches.values())
+    one = max(sum(_numbers(group.values()) for group in adapter) for adapter in adapters.values())
     rest = _numbers(model.parameters()) - _numbers(moving.values()) - sum(packed)
     steps = 4 * len(moving)  # AdamW counts its steps for each parameter, in float32
     return [
         Item(name="frozen weights, NF4, double quantisation", numbers=sum(packed), bytes=sum(map(nf4_bytes, packed))),
         Item(name="frozen weights, bf16 (embeddings, head, norms, vision tower)", numbers=rest, bytes=2 * rest),
         Item(name="crayon prompt, float32", numbers=prompt, bytes=4 * prompt),
-        Item(name=f"both LoRA sets (rank {rank}), float32", numbers=both_sets, bytes=4 * both_sets),
+        Item(name=f"both LoRA adapters (rank {rank}), float32", numbers=both_sets, bytes=4 * both_sets),
         Item(name="gradients of the crayon prompt and one set, float32", numbers=one, bytes=4 * one),
         Item(
             name="AdamW's two moments of all that is trained, float32",
@@ -183,7 +183,7 @@ class Passing:
 
     Attributes:
         backward: most that is alive at once in a forward and backward pass.
-        step: most that AdamW's step takes beside its state.
+        step: most that AdamW's step takes next to its state.
         workspace: the largest frozen weight in bf16, which a 4-bit kernel may write out.
     """
 
@@ -197,19 +197,19 @@ def passing(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> Passi
 
     Args:
         config: sizes.
-        rank: of both LoRA sets.
-        tokens: of the row, those of the picture included.
+        rank: of both LoRA adapters.
+        tokens: of the row, those of the image included.
         labels: tokens that are learned.
     """
     model, sets = set_up(config, rank)
     with FakeTensorMode():
         _fill(model)
-        branch = prepare(model, groups(model, sets, "both"))
+        adapter = prepare(model, groups(model, sets, "both"))
         largest = max(m.in_features * m.out_features for m in model.modules() if isinstance(m, _Packed))
         pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
         with LiveBytes(all_tensors(model)) as live:
             update(model, pixels, tokens, labels, torch.bfloat16)
-        optimizer = torch.optim.AdamW(branch, lr=1e-5, weight_decay=0.0, foreach=True)  # as CUDA's default
+        optimizer = torch.optim.AdamW(adapter, lr=1e-5, weight_decay=0.0, foreach=True)  # as CUDA's default
         optimizer.step()
         state = [value for held in optimizer.state.values() for value in held.values()]
         with LiveBytes([*all_tensors(model), *state]) as step:
@@ -217,24 +217,24 @@ def passing(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> Passi
     return Passing(backward=live.peak, step=step.peak, workspace=2 * largest)
 
 
-def prepare(model: CoLLaVOForConditionalGeneration, branches: Mapping[str, Sequence[Parameters]]) -> list[nn.Parameter]:
-    """Make the model as the trainer has it before the second of several pieces: gradients are there already.
+def prepare(model: CoLLaVOForConditionalGeneration, adapters: Mapping[str, Sequence[Parameters]]) -> list[nn.Parameter]:
+    """Make the model as the trainer has it before the second of several microbatches: gradients are there already.
 
     Args:
         model: with its sets; changed in place.
-        branches: see `trainer.parallel.trainable.groups`.
-    Returns: the parameters of the branch that learns.
+        adapters: see `trainer.parallel.trainable.groups`.
+    Returns: the parameters of the adapter that learns.
     """
-    branch = [parameter for group in branches[VL_CIT] for parameter in group.values()]
+    adapter = [parameter for group in adapters[VL_CIT] for parameter in group.values()]
     model.requires_grad_(False)
-    for parameter in trained(branches).values():
+    for parameter in trained(adapters).values():
         parameter.data = parameter.data.float()
-    for parameter in branch:
+    for parameter in adapter:
         parameter.requires_grad_(True)
         parameter.grad = torch.zeros_like(parameter)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train().vision_tower.eval()
-    return branch
+    return adapter
 
 
 def all_tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -264,7 +264,7 @@ def _fill(model: nn.Module) -> None:
 
 
 def _quant_state(weight: Tensor) -> QuantState:
-    """What bitsandbytes keeps beside a packed weight."""
+    """What bitsandbytes keeps next to a packed weight."""
     blocks = -(-weight.numel() // NF4_BLOCK)
     scales = QuantState(torch.empty(-(-blocks // SCALE_BLOCK)), None, torch.empty(256), SCALE_BLOCK, dtype=torch.float)
     absmax, code, offset = torch.empty(blocks, dtype=torch.uint8), torch.empty(16), torch.empty(())
@@ -279,7 +279,7 @@ def update(
     Args:
         model: in training mode.
         pixels: (1, 3, H, W).
-        tokens: of the row, those of the picture included; the picture's are the first.
+        tokens: of the row, those of the image included; the image's are the first.
         labels: the last tokens are learned.
         autocast: compute type, if it is not the weights'.
     """
@@ -303,7 +303,7 @@ def update(
 
 def count(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> list[Item]:
     """All of step 2's memory; the last item is the total."""
-    items = standing(config, rank)
+    items = read_progress(config, rank)
     more = passing(config, rank, tokens, labels)
     backward = f"activations, {tokens} tokens, gradient checkpointing, {labels} labelled"
     items.append(Item(name=f"{backward} (peak)", numbers=0, bytes=more.backward + more.workspace))
@@ -323,12 +323,12 @@ def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device:
         moving = trained(groups(model, sets, "both"))
         optimizer: torch.optim.Optimizer | None = None
         for _ in range(2):
-            branch = prepare(model, groups(model, sets, "both"))
+            adapter = prepare(model, groups(model, sets, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
             update(model, pixels, tokens, labels, torch.bfloat16)
             optimizer = optimizer or _with_state(list(moving.values()))
             optimizer.step()
-            for parameter in branch:
+            for parameter in adapter:
                 parameter.grad = None
     return torch.cuda.max_memory_allocated(device)
 
@@ -345,9 +345,9 @@ def _with_state(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
 def main(write: Callable[[str], Any] = sys.stdout.write) -> int:
     """Command line; see the top of the file."""
     parser = argparse.ArgumentParser(description="Count the GPU memory of step 2 at full size.")
-    parser.add_argument("--tokens", type=int, default=2048, help="of the row, picture included (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=2048, help="of the row, image included (default: %(default)s)")
     parser.add_argument("--labels", type=int, default=512, help="of them learned (default: %(default)s)")
-    parser.add_argument("--rank", type=int, default=64, help="of both LoRA sets (default: %(default)s)")
+    parser.add_argument("--rank", type=int, default=64, help="of both LoRA adapters (default: %(default)s)")
     parser.add_argument("--device", help="a CUDA device to measure on as well, with weights of no meaning")
     args = parser.parse_args()
     items = count(CoLLaVOConfig(), args.rank, args.tokens, args.labels)

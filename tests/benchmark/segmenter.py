@@ -1,9 +1,9 @@
-"""Speed of X-Decoder on pictures that share a forward pass against one picture at a time, in one run.
+"""Speed of X-Decoder on images that share a forward pass against one image at a time, in one run.
 
-    python -m tests.benchmark.segmenter [--path xdecoder_focalt.pt] [--sizes 480x640 640x480] [--pictures 16]
+    python -m tests.benchmark.segmenter [--path xdecoder_focalt.pt] [--sizes 480x640 640x480] [--images 16]
         [--batch 8] [--device cuda]
 
-Prints pictures per second of both, their ratio, how many passes each took, whether the maps are equal, and how often
+Prints images per second of both, their ratio, how many passes each took, whether the maps are equal, and how often
 the text encoder read each prompt: once while the segmenter is built, never while it segments. Without ``--path`` the
 network is a tiny one of random weights, which shows that everything works; how much is gained depends on network and
 device.
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import DecodedImage, PanopticMap
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import PROMPTS, save_model
 from modeling.segmenters.xdecoder.model import XDecoder
@@ -38,15 +38,15 @@ from tests.unit.segmenters.tiny_xdecoder import tiny_xdecoder
 RESULT = (35, 35)
 """Size of the maps: what CoLLaVO asks for."""
 TINY = {"THRESHOLD": 0.1, "MASK_THRESHOLD": 0.05, "SHORT_SIDE": 128}
-"""Settings under which the random network finds something, and small pictures for it."""
+"""Settings under which the random network finds something, and small images for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One way of segmenting all pictures.
+    """One way of segmenting all images.
 
     Attributes:
-        maps: one per picture.
+        maps: one per image.
         seconds: the best of some repetitions.
         passes: forward passes of the network.
     """
@@ -61,8 +61,8 @@ class Figures:
     """What the benchmark measures.
 
     Attributes:
-        single: one picture a call.
-        batched: all pictures in one call.
+        single: one image a call.
+        batched: all images in one call.
         prompts: of all classes and the background.
         encoded: prompts that the text encoder read while the segmenter was built.
         encoded_later: prompts that it read afterwards.
@@ -76,7 +76,7 @@ class Figures:
 
     @property
     def equal(self) -> int:
-        """Pictures whose two maps are equal, pixels and segments."""
+        """Images whose two maps are equal, pixels and segments."""
         pairs = zip(self.single.maps, self.batched.maps, strict=True)
         return sum(np.array_equal(a.id_map, b.id_map) and _classes(a) == _classes(b) for a, b in pairs)
 
@@ -101,24 +101,24 @@ def counted(kind: type[nn.Module]) -> Iterator[list[int]]:
         handle.remove()
 
 
-def draw(sizes: Sequence[tuple[int, int]], count: int) -> list[Picture]:
-    """Random pictures of some sizes in turn, in coarse patches, so that there is something to see."""
+def draw(sizes: Sequence[tuple[int, int]], count: int) -> list[DecodedImage]:
+    """Random images of some sizes in turn, in coarse patches, so that there is something to see."""
     rng = np.random.default_rng(0)
     found = []
     for number in range(count):
         height, width = sizes[number % len(sizes)]
         coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
         rows, columns = np.arange(height) * 6 // height, np.arange(width) * 8 // width
-        found.append(Picture(coarse[rows][:, columns], f"{number}.jpg"))
+        found.append(DecodedImage(coarse[rows][:, columns], f"{number}.jpg"))
     return found
 
 
-def measure(config: SegmenterConfig, pictures: Sequence[Picture], device: torch.device, repeat: int = 3) -> Figures:
+def measure(config: SegmenterConfig, images: Sequence[DecodedImage], device: torch.device, repeat: int = 3) -> Figures:
     """Build a segmenter, and run it both ways.
 
     Args:
         config: of X-Decoder; its ``BATCH_SIZE`` is used.
-        pictures: all that are segmented.
+        images: all that are segmented.
         device: where.
         repeat: timed repetitions, of which the best counts.
     """
@@ -128,10 +128,10 @@ def measure(config: SegmenterConfig, pictures: Sequence[Picture], device: torch.
         encoded = sum(prompts)
 
         def single() -> list[PanopticMap]:
-            return [segmenter.segment([picture], RESULT)[0] for picture in pictures]
+            return [segmenter.segment([image], RESULT)[0] for image in images]
 
         def batched() -> list[PanopticMap]:
-            return segmenter.segment(pictures, RESULT)
+            return segmenter.segment(images, RESULT)
 
         runs = [timed(way, device, repeat) for way in (single, batched)]
         own = Path(config.PATH) / PROMPTS
@@ -186,14 +186,14 @@ def _size(text: str) -> tuple[int, int]:
 
 def main() -> int:
     """Command line; see the top of the file."""
-    parser = argparse.ArgumentParser(description="Time X-Decoder with shared forward passes against single pictures.")
+    parser = argparse.ArgumentParser(description="Time X-Decoder with shared forward passes against single images.")
     parser.add_argument("--path", help="checkpoint: released file or directory (default: a tiny one, random weights)")
     parser.add_argument("--sizes", nargs="+", type=_size, default=[(480, 640), (640, 480)], metavar="HxW",
-        help="of the pictures, in turn (default: 480x640 640x480)")  # fmt: skip
-    parser.add_argument("--pictures", type=int, default=16, help="number of pictures (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="most pictures of a pass (default: %(default)s)")
+        help="of the images, in turn (default: 480x640 640x480)")  # fmt: skip
+    parser.add_argument("--images", type=int, default=16, help="number of images (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="most images of a pass (default: %(default)s)")
     parser.add_argument("--short-side", type=int,
-        help="of the resized pictures, pixels (default: 800; with the tiny network 128)")  # fmt: skip
+        help="of the resized images, pixels (default: 800; with the tiny network 128)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -203,9 +203,9 @@ def main() -> int:
         if not args.path:
             save_model(Path(folder), tiny_xdecoder())
         config = SegmenterConfig(NAME="xdecoder", PATH=args.path or folder, BATCH_SIZE=args.batch, **settings)
-        figures = measure(config, draw(args.sizes, args.pictures), torch.device(args.device))
+        figures = measure(config, draw(args.sizes, args.images), torch.device(args.device))
     sizes = " ".join(f"{height}x{width}" for height, width in args.sizes)
-    sys.stdout.write(f"{args.pictures} pictures of {sizes}, {args.batch} in a pass, {args.device}\n" + report(figures))
+    sys.stdout.write(f"{args.images} images of {sizes}, {args.batch} in a pass, {args.device}\n" + report(figures))
     return 0
 
 

@@ -2,14 +2,14 @@
 
     python -m tests.benchmark.training [--updates 8] [--batch 8] [--rows 4] [--width 256] [--share 4] [--device cuda]
 
-The plain recipe: the same model, records, PEFT adapters, optimiser and gradient checkpointing in the usual loop: rows
-in random order, padded on the right, a picture for every question, the crayon prompt's linears for every image token,
+The plain recipe: the same model, records, PEFT adapters, optimizer and gradient checkpointing in the usual loop: rows
+in random order, padded on the right, an image for every question, the crayon prompt's linears for every image token,
 logits at every position. Ours runs `trainer.loop.Loop` over `trainer.data.loader.Schedule`, once as the paper trains
-and once with several object-level questions a picture (TRAIN.QUESTIONS). Images and maps are drawn before for all of
+and once with several object-level questions an image (TRAIN.QUESTIONS). Images and maps are drawn before for all of
 them, text and batches are prepared on the way. The first update of each is not counted. Random weights: the work does
 not depend on them. Lengths of visual instructions are drawn log-normally, long-tailed as LLaVA's are.
 
-Memory is the most that is alive in the dearest update beyond weights and optimiser state: what PyTorch allocates on
+Memory is the most that is alive in the dearest update beyond weights and optimizer state: what PyTorch allocates on
 CUDA, and what its operations make on the CPU, counted storage by storage.
 """
 
@@ -36,9 +36,9 @@ from collavo.model import IGNORE_INDEX, CoLLaVOForConditionalGeneration, CrayonE
 from collavo.processing import CoLLaVOProcessor
 from collavo.tokenizer import tiny_tokenizer
 from datasets.instruct.order import adapter_of
-from datasets.instruct.types import Sample, Turn, share_pictures
+from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
-from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from trainer.data.batches import Batch, Example, collate
 from trainer.data.loader import Preparation, Schedule
 from trainer.loop import Loop, LoopSettings, Update
@@ -50,11 +50,11 @@ from .memory import LiveBytes, all_tensors
 TEXT, SPREAD = 0.15, 0.9
 """Median length of a conversation's text, as a share of the image tokens, and standard deviation of its logarithm."""
 TEXT_ONLY = 0.06
-"""Share of conversations without a picture, as in LLaVA-Instruct-665K (40,688 of 665,298)."""
+"""Share of conversations without an image, as in LLaVA-Instruct-665K (40,688 of 665,298)."""
 KINDS = {VL_CIT: "visual instructions", IMAGE_CIT: "object-level questions"}
 SHARE = 0.5
 """Share of the updates that are object-level (Image-CIT)."""
-WORDS = ("the", "red", "picture", "left", "of", "a", "person", "with", "dog", "and", "two", "small", "cups", "behind")
+WORDS = ("the", "red", "image", "left", "of", "a", "person", "with", "dog", "and", "two", "small", "cups", "behind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Size:
         layers: of the decoder.
         image_size: pixels a side.
         dropout: before the low-rank pairs of image tokens and crayon prompt.
-        rank: of both LoRA sets.
+        rank: of both LoRA adapters.
     """
 
     width: int
@@ -84,7 +84,7 @@ class Work:
         updates: that are timed.
         batch: samples of an update.
         rows: that run through the model at a time.
-        questions: about each picture.
+        questions: about each image.
         device: where.
     """
 
@@ -147,7 +147,7 @@ def build(size: Size, device: torch.device) -> tuple[CoLLaVOForConditionalGenera
 
 
 class Records:
-    """Conversations with drawn pictures and maps; see `trainer.data.loader.Source`.
+    """Conversations with drawn images and maps; see `trainer.data.loader.Source`.
 
     Args:
         samples: in any order.
@@ -171,8 +171,8 @@ class Records:
         sample = self.samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None, None)
-        picture = Picture(self._pixels[index % 8], sample.image.name)
-        return self._preparation.example(sample, picture, self._prompts[index % 8])
+        image = DecodedImage(self._pixels[index % 8], sample.image.name)
+        return self._preparation.example(sample, image, self._prompts[index % 8])
 
     def alone(self, index: int) -> tuple[int, int]:
         """Conversations of a sample, and their tokens as if each stood alone."""
@@ -186,7 +186,7 @@ class Records:
 
 
 def _prompt(grid: int, seed: int) -> CrayonPrompt:
-    """A picture of 3 to 9 objects in rectangles."""
+    """An image of 3 to 9 objects in rectangles."""
     rng = np.random.default_rng(seed)
     ids = np.zeros((grid, grid), np.int32)
     for number in range(1, int(rng.integers(4, 11))):
@@ -204,8 +204,8 @@ def draw(num: int, kind: str, image_tokens: int, questions: int) -> list[Sample]
     Args:
         num: how many.
         kind: `VL_CIT` or `IMAGE_CIT`.
-        image_tokens: of a picture; lengths are relative to them.
-        questions: about each picture.
+        image_tokens: of an image; lengths are relative to them.
+        questions: about each image.
     """
     rng, visual = np.random.default_rng([num, kind == VL_CIT]), kind == VL_CIT
     samples = []
@@ -213,10 +213,10 @@ def draw(num: int, kind: str, image_tokens: int, questions: int) -> list[Sample]
         words = max(2, round(float(rng.lognormal(np.log(TEXT * image_tokens), SPREAD)))) if visual else 3
         asked, told = (" ".join(rng.choice(WORDS, n)) for n in (max(4, words // 4), min(words, 4 * image_tokens)))
         name = f"{number // questions}.jpg"
-        picture = None if visual and rng.random() < TEXT_ONLY else ImageFile(Path(name), name)
-        turn, with_objects = Turn(question=asked, answer=told), visual and picture is not None
+        image = None if visual and rng.random() < TEXT_ONLY else ImageFile(Path(name), name)
+        turn, with_objects = Turn(question=asked, answer=told), visual and image is not None
         name = f"{kind}/{number}"
-        samples.append(Sample(id=name, image=picture, turns=(turn,), source=kind, with_objects=with_objects))
+        samples.append(Sample(id=name, image=image, turns=(turn,), source=kind, with_objects=with_objects))
     return samples
 
 
@@ -226,20 +226,20 @@ class Trained:
 
     model: CoLLaVOForConditionalGeneration
     processor: CoLLaVOProcessor
-    branches: Mapping[str, Sequence[dict[str, nn.Parameter]]]
+    adapters: Mapping[str, Sequence[dict[str, nn.Parameter]]]
     optimizer: torch.optim.Optimizer
 
 
 def set_up(size: Size, device: torch.device) -> Trained:
-    """Model, adapters and optimiser: the same for ours and the plain recipe."""
+    """Model, adapters and optimizer: the same for ours and the plain recipe."""
     model, processor = build(size, device)
     sets = Adapters(model, (IMAGE_CIT, VL_CIT), rank=size.rank, alpha=size.rank)
-    branches = groups(model, sets, "both")
+    adapters = groups(model, sets, "both")
     model.requires_grad_(False)
-    optimizer = torch.optim.AdamW(trained(branches).values(), lr=1e-5, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained(adapters).values(), lr=1e-5, weight_decay=0.0)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train().vision_tower.eval()
-    return Trained(model=model, processor=processor, branches=branches, optimizer=optimizer)
+    return Trained(model=model, processor=processor, adapters=adapters, optimizer=optimizer)
 
 
 class PlainCrayon(CrayonEmbedding):
@@ -274,13 +274,13 @@ def padded_right(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Ba
 
 
 def sources(work: Work, preparation: Preparation, share: int) -> dict[str, Records]:
-    """The records of both branches: those of one epoch, where a picture has one question."""
+    """The records of both adapters: those of one epoch, where an image has one question."""
     steps = Counter(adapter_of(preparation.seed, step, SHARE) for step in range(work.updates + 1))
     found = {}
-    for kind, per_picture in ((VL_CIT, 1), (IMAGE_CIT, work.questions)):
-        num = work.batch * max(1, steps[kind]) * per_picture
-        drawn = draw(num, kind, preparation.processor.grid**2, per_picture)
-        found[kind] = Records(share_pictures(drawn, share if per_picture > 1 else 1), preparation)
+    for kind, per_image in ((VL_CIT, 1), (IMAGE_CIT, work.questions)):
+        num = work.batch * max(1, steps[kind]) * per_image
+        drawn = draw(num, kind, preparation.processor.grid**2, per_image)
+        found[kind] = Records(share_images(drawn, share if per_image > 1 else 1), preparation)
     return found
 
 
@@ -300,7 +300,7 @@ def ours(size: Size, work: Work, share: int) -> Result:
     )
     settings = LoopSettings(steps=work.updates + 1, highest=1e-5, lowest=1e-6, warmup=0.0, clip=1.0)
     accelerator = Accelerator(cpu=work.device.type == "cpu")
-    placement = Whole(accelerator, held.model, held.branches, lr=1e-5, weight_decay=0.0)
+    placement = Whole(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)
     held.optimizer = placement.optimizer
     loop = Loop(accelerator, placement, work.device, settings)
     result, begun = Result(), [0.0]
@@ -309,12 +309,12 @@ def ours(size: Size, work: Work, share: int) -> Result:
         now = _clock(work.device)
         if update.step > 1:
             drawn = schedule.samples(update.step - 1).tolist()
-            result.add(data[update.branch], update.branch, drawn, now - begun[0])
+            result.add(data[update.adapter], update.adapter, drawn, now - begun[0])
         begun[0] = _clock(work.device)
 
     loop.run(schedule, 0, done)
     # the dearest update again, for its memory
-    dearest = max(range(1, work.updates + 1), key=lambda s: max(data[schedule.branch(s)].lengths[schedule.samples(s)]))
+    dearest = max(range(1, work.updates + 1), key=lambda s: max(data[schedule.adapter(s)].lengths[schedule.samples(s)]))
     again = Loop(accelerator, placement, work.device, replace(settings, steps=dearest + 1))
     result.peak = peak(held, work.device, lambda: again.run(schedule, dearest, lambda update: None))
     return result
@@ -330,18 +330,18 @@ def plain(size: Size, work: Work) -> Result:
     order = {kind: np.random.default_rng(1).permutation(len(records.samples)) for kind, records in data.items()}
     places = dict.fromkeys(data, 0)
     chosen: list[tuple[str, list[int]]] = []
-    for step in range(work.updates + 1):  # the same draw of branches, batches in random order
+    for step in range(work.updates + 1):  # the same draw of adapters, batches in random order
         kind = adapter_of(preparation.seed, step, SHARE)
         chosen.append((kind, [int(i) for i in order[kind][places[kind] : places[kind] + work.batch]]))
         places[kind] += work.batch
 
     def update(kind: str, indices: Sequence[int]) -> None:
-        only(held.branches[kind], model)
+        only(held.adapters[kind], model)
         parts = [indices[i : i + work.rows] for i in range(0, len(indices), work.rows)]
         for part in parts:
             batch = padded_right([data[kind].example(i, 0) for i in part], processor).to(work.device)
             (model(**batch.inputs(), use_cache=False).loss / len(parts)).backward()
-        nn.utils.clip_grad_norm_([p for group in held.branches[kind] for p in group.values()], 1.0)
+        nn.utils.clip_grad_norm_([p for group in held.adapters[kind] for p in group.values()], 1.0)
         held.optimizer.step()
         held.optimizer.zero_grad(set_to_none=True)
 
@@ -363,7 +363,7 @@ def _clock(device: torch.device) -> float:
 
 
 def peak(held: Trained, device: torch.device, run: Callable[[], None]) -> int:
-    """Most bytes alive in a run beyond weights and optimiser state."""
+    """Most bytes alive in a run beyond weights and optimizer state."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -382,11 +382,11 @@ def main() -> int:
         ("updates", 8, "timed updates"),
         ("batch", 8, "samples of an update"),
         ("rows", 4, "samples that run through the model at a time"),
-        ("share", 4, "questions about each picture; the last column shares the picture among them"),
+        ("share", 4, "questions about each image; the last column shares the image among them"),
         ("width", 256, "of the decoder"),
         ("layers", 4, "of the decoder"),
         ("image-size", 196, "pixels a side"),
-        ("rank", 16, "of both LoRA sets"),
+        ("rank", 16, "of both LoRA adapters"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default: %(default)s)")
     parser.add_argument("--dropout", type=float, default=0.05, help="before the low-rank pairs (default: %(default)s)")
@@ -402,7 +402,7 @@ def main() -> int:
         f"{args.updates} updates of {args.batch} samples, {args.rows} at a time, width {args.width}, "
         f"{args.layers} layers, {args.image_size}x{args.image_size} pixels, {args.device}\n"
     )
-    out(f"{'':<52}{'plain':>10}{'ours':>10}{'ratio':>8}{f'ours, {args.share} a picture':>22}{'ratio':>8}\n")
+    out(f"{'':<52}{'plain':>10}{'ours':>10}{'ratio':>8}{f'ours, {args.share} a image':>22}{'ratio':>8}\n")
     rates = [
         (f"{what}: {unit} per second", [getattr(r, unit)[kind] / r.seconds[kind] for r in results])
         for kind, what in KINDS.items()

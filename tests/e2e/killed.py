@@ -1,4 +1,4 @@
-"""A training that is killed again and again, and goes on each time until it is done; for test_kills.py.
+"""A training run that is killed again and again, and goes on each time until it is done; for test_kills.py.
 
     python -m tests.e2e.killed SEED KILLS KEY VALUE ...
 
@@ -31,7 +31,7 @@ def die() -> None:
 
 
 def die_before_operation(number: int) -> None:
-    """Die before the how-manieth file operation on a checkpoint that is being written or removed."""
+    """Die before the instance number file operation on a checkpoint that is being written or removed."""
     left = [number]
 
     def hook(event: str, args: tuple[Any, ...]) -> None:

@@ -79,7 +79,7 @@ BENCHMARKS:
     data:
       file: zoo/{split}.jsonl
       splits: [day, night]
-      images: zoo/pictures
+      images: zoo/images
       columns: {id: nr, question: ask, image: photo, answer: truth}
       answer: yes_no
     prompt: "{question} Say yes or no."
@@ -104,12 +104,12 @@ def png(seed: int) -> bytes:
 
 def test_new_benchmarks_need_yaml_alone(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "zoo"
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     for split in ("day", "night"):
         rows = [{"nr": n, "ask": f"Is animal {n} here?", "photo": f"{n}.png", "truth": n % 2 == 0} for n in range(3)]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for number in range(3):
-        (folder / "pictures" / f"{number}.png").write_bytes(png(number))
+        (folder / "images" / f"{number}.png").write_bytes(png(number))
     cell = base64.b64encode(png(9)).decode()
     table = ["index\tquestion\tA\tB\tanswer\tcategory\timage", f"1\tWhich?\tcat\tdog\tB\tpets\t{cell}"]
     (tmp_path / "data" / "kit.tsv").write_text("\n".join([*table, "2\tWho?\tme\tyou\tA\tpeople\t1"]) + "\n")

@@ -144,7 +144,7 @@ def test_print_config_is_complete_yaml() -> None:
 def test_validate_checks_a_folder_from_any_working_directory(world: Path) -> None:
     done = entry("validate", "pope_test", "--overrides", "DATASETS.ROOT", world)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "pictures: 4, questions without one: 0" in done.stdout
+    assert "images: 4, questions without one: 0" in done.stdout
     assert "| Answer the question using a single word or phrase." in done.stdout
 
 
@@ -155,7 +155,7 @@ def test_validate_names_what_is_missing(world: Path, tmp_path: Path) -> None:
     (tmp_path / "POPE").symlink_to(world / "POPE")
     done = entry("validate", "pope_test", "--overrides", "DATASETS.ROOT", tmp_path)
     assert done.returncode == 1
-    assert "MISSING pictures: 4" in done.stdout
+    assert "MISSING images: 4" in done.stdout
 
 
 @pytest.fixture(scope="module")

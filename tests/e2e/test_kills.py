@@ -1,4 +1,4 @@
-"""A training that is killed at many moments, most of them while it writes a checkpoint, ends as if it never was."""
+"""A training run that is killed at many moments, most of them while it writes a checkpoint, ends as if it never was."""
 
 from __future__ import annotations
 

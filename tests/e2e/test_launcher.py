@@ -53,7 +53,7 @@ def test_the_process_that_fails_has_the_last_word(tmp_path: Path, ends: str, cod
 
 
 def test_success_is_success(tmp_path: Path) -> None:
-    line = 'b"rank " + os.environ["RANK"].encode() + b"\\n"'  # in one piece, whatever the other process writes
+    line = 'b"rank " + os.environ["RANK"].encode() + b"\\n"'  # in one microbatch, whatever the other process writes
     (tmp_path / "script.py").write_text(f"import os\nos.write(1, {line})\n")
     done = launch(tmp_path / "script.py")
     assert (done.returncode, done.stderr) == (0, "")

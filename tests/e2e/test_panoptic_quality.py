@@ -19,7 +19,7 @@ from pipeline.commands.cli import main
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
 from tests.predicted import predicted
-from tests.unit.pipeline.official_quality import averages, one_picture
+from tests.unit.pipeline.official_quality import averages, one_image
 from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 
 NAME = "coco_panoptic_val"
@@ -31,7 +31,7 @@ def ids_of(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny world whose true maps have crowds and voids."""
+    """A tiny world whose ground-truth maps have crowds and voids."""
     root = tmp_path_factory.mktemp("world") / "data"
     write_world(root, seed=4, scenes=8, size=72)
     file = root / "coco/annotations/panoptic_val2017.json"
@@ -66,7 +66,7 @@ def official(world: Path, folder: Path) -> dict[str, tuple[float, float, float, 
     """Figures of the files that a run wrote, by the rule written out again."""
     truth = json.loads((world / "coco/annotations/panoptic_val2017.json").read_text())
     found = {a["image_id"]: a for a in json.loads((folder / "panoptic.json").read_text())["annotations"]}
-    pictures = []
+    images = []
     for true in truth["annotations"]:
         if true["image_id"] in found:
             mine = found[true["image_id"]]
@@ -75,10 +75,10 @@ def official(world: Path, folder: Path) -> dict[str, tuple[float, float, float, 
             ids = ids_of(maps[1] / mine["file_name"])
             assert {*np.unique(ids)} - {0} == {*classes}
             assert {s["id"]: s["area"] for s in mine["segments_info"]} == {n: (ids == n).sum() for n in classes}
-            pictures.append(one_picture(ids_of(maps[0]), true["segments_info"], ids, classes))
+            images.append(one_image(ids_of(maps[0]), true["segments_info"], ids, classes))
     things = {c["id"] for c in truth["categories"] if c["isthing"]}
     stuff = {c["id"] for c in truth["categories"]} - things
-    return {"all": averages(pictures), "things": averages(pictures, things), "stuff": averages(pictures, stuff)}
+    return {"all": averages(images), "things": averages(images, things), "stuff": averages(images, stuff)}
 
 
 def agree(scores: Any, wanted: dict[str, tuple[float, float, float, int]]) -> bool:
@@ -129,7 +129,7 @@ def test_a_segmenter_of_all_classes_is_measured_on_the_annotated_ones(world: Pat
     assert agree(found["scores"], official(world, tmp_path / "out" / NAME))
 
 
-def test_broken_pictures_and_maps_are_named_counted_and_tried_again(
+def test_broken_images_and_maps_are_named_counted_and_tried_again(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -138,18 +138,18 @@ def test_broken_pictures_and_maps_are_named_counted_and_tried_again(
     kept = (data / "coco/val2017/000000000002.jpg").read_bytes()
     (data / "coco/val2017/000000000002.jpg").write_bytes(kept[:300])
     pngs = data / "coco/annotations/panoptic_val2017"
-    (pngs / "000000000003.png").write_bytes(b"no picture")
+    (pngs / "000000000003.png").write_bytes(b"no image")
     Image.new("RGB", (5, 6)).save(pngs / "000000000004.png")
     (pngs / "000000000005.png").unlink()
     assert main(["validate", NAME, "--overrides", "DATASETS.ROOT", str(data)]) == 1
-    assert "picture 000000000005.jpg: its map is missing" in capsys.readouterr().out
+    assert "image 000000000005.jpg: its map is missing" in capsys.readouterr().out
     assert main(settings(data, tmp_path / "out", maps)) == 0
     found = results(tmp_path / "out")
     assert (found["counts"]["answered"], found["counts"]["errors"], found["counts"]["bad_records"]) == (4, 3, 1)
     reasons = [error["reason"] for error in found["errors"]]
-    assert "picture 000000000002.jpg: damaged" in reasons[0]
-    assert "picture 000000000003.jpg: its true map" in reasons[1]
-    assert "000000000004.jpg: 72 x 72 pixels, but its true map" in reasons[2]
+    assert "image 000000000002.jpg: damaged" in reasons[0]
+    assert "image 000000000003.jpg: its ground-truth map" in reasons[1]
+    assert "000000000004.jpg: 72 x 72 pixels, but its ground-truth map" in reasons[2]
     assert "only 4 of 8 records have an answer" in capsys.readouterr().err
     assert agree(found["scores"], official(data, tmp_path / "out" / NAME))
     (data / "coco/val2017/000000000002.jpg").write_bytes(kept)

@@ -19,25 +19,25 @@ from tests.predicted import predicted
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("random", "popular", "adversarial")
 OBJECTS = ("dog", "snowboard", "traffic light", "cup", "person", "pizza", "boat", "tie")
-NUM_PICTURES, PER_LIST = 5, 14
+NUM_IMAGES, PER_LIST = 5, 14
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder with three lists about the same pictures; the lists share some questions."""
+    """A dataset folder with three lists about the same images; the lists share some questions."""
     root = tmp_path_factory.mktemp("datasets")
     rng = np.random.default_rng(7)
-    pictures = [f"COCO_val2014_{number:012d}.jpg" for number in range(NUM_PICTURES)]
+    images = [f"COCO_val2014_{number:012d}.jpg" for number in range(NUM_IMAGES)]
     (root / "coco2014" / "val2014").mkdir(parents=True)
     (root / "POPE").mkdir()
-    for name in pictures:
+    for name in images:
         coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((120, 90)).save(root / "coco2014" / "val2014" / name, quality=95)
     for split in SPLITS:
         records = [
             {
                 "question_id": number + 1,
-                "image": pictures[number % NUM_PICTURES],
+                "image": images[number % NUM_IMAGES],
                 "text": f"Is there a {OBJECTS[int(rng.integers(len(OBJECTS)))]} in the image?",
                 "label": "yes" if number % 2 == 0 else "no",
             }
@@ -170,15 +170,15 @@ def test_other_settings_do_not_continue_a_run(data: Path, checkpoint: Path, alon
     assert {file: file.read_bytes() for file in alone.iterdir() if file.is_file()} == before
 
 
-def test_broken_pictures_and_records_are_counted(data: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
+def test_broken_images_and_records_are_counted(data: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
     root = tmp_path / "datasets"
     (root / "POPE").mkdir(parents=True)
     (root / "coco2014").mkdir()
     (root / "coco2014" / "val2014").mkdir()
-    for picture in sorted((data / "coco2014" / "val2014").iterdir()):
-        whole = picture.read_bytes()
-        cut = whole[: len(whole) // 3] if picture.name.endswith("1.jpg") else whole
-        (root / "coco2014" / "val2014" / picture.name).write_bytes(cut)
+    for image in sorted((data / "coco2014" / "val2014").iterdir()):
+        whole = image.read_bytes()
+        cut = whole[: len(whole) // 3] if image.name.endswith("1.jpg") else whole
+        (root / "coco2014" / "val2014" / image.name).write_bytes(cut)
     for split in SPLITS:
         text = (data / "POPE" / f"coco_pope_{split}.json").read_text(encoding="utf-8")
         text += '{"question_id": 99, "image":\n' if split == "popular" else ""
@@ -187,7 +187,7 @@ def test_broken_pictures_and_records_are_counted(data: Path, checkpoint: Path, a
     assert code == 0, err[-3000:]
     found = json.loads((tmp_path / "run/pope_test/results.json").read_text())
     hit = [row["id"] for row in lines(alone / "predictions.jsonl")]
-    hit = [name for index, name in enumerate(hit) if index % PER_LIST % NUM_PICTURES == 1]
+    hit = [name for index, name in enumerate(hit) if index % PER_LIST % NUM_IMAGES == 1]
     assert [error["id"] for error in found["errors"]] == hit
     assert found["counts"]["bad_records"] == 1 and "coco_pope_popular.json" in found["bad_records"][0]["where"]
     rows = {row["id"]: row for row in predicted(tmp_path / "run/pope_test/predictions.jsonl")}

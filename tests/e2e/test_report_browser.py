@@ -59,7 +59,7 @@ def test_keys_step_filter_and_show_the_map(page: Page, report: Path) -> None:
     assert cell(page, "id") == "r5"
     page.press("End")
     assert cell(page, "id") == f"r{LARGE - 3}"
-    page.wait("document.querySelector('.stage img').naturalWidth > 0")  # a file beside the page, under this policy
+    page.wait("document.querySelector('.stage img').naturalWidth > 0")  # a file next to the page, under this policy
     hidden = "document.querySelector('canvas').hidden"
     assert page.eval(hidden)
     page.press("m")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from assets.tiny.train.segmenter import ship
 from assets.tiny.world import write_lessons
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import load_model
 from tests.e2e.test_pope_processes import ROOT
@@ -74,21 +74,21 @@ def refused(scenes: Path, save: Path, *more: object) -> str:
 def straight(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save = tmp_path_factory.mktemp("straight")
     said = train(1, scenes, save)
-    assert "10 pictures; 0 skipped" in said and "on 21 classes" in said
+    assert "10 images; 0 skipped" in said and "on 21 classes" in said
     return save
 
 
 def test_a_checkpoint_is_a_segmenter_also_in_half_precision(straight: Path, scenes: Path, tmp_path: Path) -> None:
     checkpoint = straight / STEP.format(4)
     first = sorted((scenes / "coco" / "train2017").iterdir())[0]
-    picture = Picture(np.asarray(Image.open(first).convert("RGB")), first.name)
+    image = DecodedImage(np.asarray(Image.open(first).convert("RGB")), first.name)
     ship(checkpoint, tmp_path / "shipped")
     for folder in (checkpoint, tmp_path / "shipped"):
         settings = SegmenterConfig(NAME="xdecoder", PATH=str(folder), SHORT_SIDE=64, THRESHOLD=0.0, MASK_THRESHOLD=0.0)
         segmenter = build_segmenter(settings)
-        (found,) = segmenter.segment([picture], (35, 35))
+        (found,) = segmenter.segment([image], (35, 35))
         assert found.id_map.shape == (35, 35)
-        assert load_model(folder).kept is not None, "the embeddings belong to the text encoder beside them"
+        assert load_model(folder).kept is not None, "the embeddings belong to the text encoder next to them"
         one = SegmenterConfig(NAME="xdecoder", PATH=str(folder), CLASSES=["dog", "grass"], SHORT_SIDE=64)
         assert len(build_segmenter(one).categories) == 2  # type: ignore[attr-defined]
     assert (tmp_path / "shipped" / "model.safetensors").stat().st_size < 4e6
@@ -169,6 +169,6 @@ def test_mistakes_and_malformed_records_are_explained(scenes: Path, tmp_path: Pa
     (root / "coco" / "annotations" / "panoptic_train2017" / content["annotations"][5]["file_name"]).write_bytes(b"no")
     file.write_text(json.dumps(content))
     said = train(1, root, tmp_path / "out")
-    assert "9 pictures; 0 skipped, they are missing; 1 malformed records skipped" in said
+    assert "9 images; 0 skipped, they are missing; 1 malformed records skipped" in said
     assert "annotations 2: classes [999] are not among the file's categories" in said
-    assert "a picture is skipped" in said
+    assert "an image is skipped" in said

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from collavo.checkpoint.finetuned_checkpoint import read_state
 from tests.e2e.test_pope_processes import ROOT
-from tests.e2e.test_training import branches, losses, train
+from tests.e2e.test_training import adapters, losses, train
 from tests.limits import LIMIT, free_port
 from tests.tiny_training import STEP, settings, tiny
 
@@ -32,7 +32,7 @@ STEPS = 8
 
 
 def words(tiny: Path) -> tuple[object, ...]:
-    """Shares of unequal size, rows without picture, and a decay that would move a set whose gradient is zero."""
+    """Shares of unequal size, rows without image, and a decay that would move a set whose gradient is zero."""
     data, file = tiny / "data", tiny / "data" / "LLaVA" / "with_texts.json"
     entries = json.loads((tiny / "data" / "LLaVA" / "tiny_instruct.json").read_text())
     talk = [{"from": "human", "value": "Is the sky blue?"}, {"from": "gpt", "value": "It is, on most days."}]
@@ -92,12 +92,12 @@ def test_checkpoints_are_whole_and_the_same_files(one: Path, shards: tuple[str, 
 
 def test_the_resting_set_keeps_every_bit(shards: tuple[str, Path]) -> None:
     save = shards[1]
-    found = branches(save, STEPS)
+    found = adapters(save, STEPS)
     assert set(found) == {"image_cit", "vl_cit"}
-    for step, branch in enumerate(found, start=2):
+    for step, adapter in enumerate(found, start=2):
         before, after = (load_file(save / STEP.format(n) / "optimizer.safetensors") for n in (step - 1, step))
-        resting = {"image_cit": "vl_cit", "vl_cit": "image_cit"}[branch]
-        held = [key for key in before if f".{resting}." in key]
+        frozen = {"image_cit": "vl_cit", "vl_cit": "image_cit"}[adapter]
+        held = [key for key in before if f".{frozen}." in key]
         assert all(torch.equal(before[key], after[key]) for key in held), step
 
 
@@ -124,7 +124,7 @@ def test_one_process_goes_on_from_shards_and_shards_from_one(
     ("kind", "bits"), [("fsdp2", 4), pytest.param("zero2", 4, marks=ZERO), pytest.param("zero3", 16, marks=ZERO)]
 )
 def test_4_bit_and_bf16_weights(kind: str, bits: int, tiny: Path, tmp_path: Path) -> None:
-    """bf16 rounds at 4e-3 of a loss of about 8; adding pieces up in another order shows at that size."""
+    """bf16 rounds at 4e-3 of a loss of about 8; adding microbatches up in another order shows at that size."""
     more = (*words(tiny), "LLM.BITS", bits, "LLM.DTYPE", "bf16", "TRAIN.STEPS", 3)
     train(1, tiny, tmp_path / "one", *more)
     sharded(kind, tiny, tmp_path / kind, *more)
@@ -151,4 +151,4 @@ def test_the_launch_files_on_every_gpu_there_is(file: str, bits: int, tiny: Path
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(losses(tmp_path)) == STEPS and set(branches(tmp_path, STEPS)) == {"image_cit", "vl_cit"}
+    assert len(losses(tmp_path)) == STEPS and set(adapters(tmp_path, STEPS)) == {"image_cit", "vl_cit"}

@@ -77,8 +77,8 @@ def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     words = ["-m", "assets.tiny.train.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
     done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
-    assert "Training, spoiled maps, 1 seed\n" in done.stdout
+    assert "Crayon prompt, ground-truth maps, 1 seed\n" in done.stdout
+    assert "Training, corrupted maps, 1 seed\n" in done.stdout
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert len(scores["true"]["none"]["count"]) == 1
     state = json.loads((tmp_path / "out/vl_only-1/checkpoints/step-00000001/state.json").read_text())
@@ -104,7 +104,10 @@ def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
 def test_seeds_become_mean_and_spread() -> None:
     figures = {title: [50.0, 52.0, 57.0] for title in COLUMNS}
     text = tables({"true": {"none": figures, "full": figures}}, [0, 1, 2], markdown=True)
-    assert "### Crayon prompt, true maps, 3 seeds\n" in text and "### Training, true maps, 3 seeds\n" in text
+    assert (
+        "### Crayon prompt, ground-truth maps, 3 seeds\n" in text
+        and "### Training, ground-truth maps, 3 seeds\n" in text
+    )
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert [row[0] for row in rows if set(row[1:]) == {"53.0 (3.6)"}] == [
         "no crayon prompt",
@@ -139,7 +142,7 @@ def _accuracy(folder: Path, group: str) -> float:
     return float(next(m["value"] for m in metrics if (m["group"], m["name"]) == (group, "accuracy")))
 
 
-def test_pictures_are_shown_with_map_question_and_reply(made: Path, world: Path, tmp_path: Path) -> None:
+def test_images_are_shown_with_map_question_and_reply(made: Path, world: Path, tmp_path: Path) -> None:
     words = evaluation(made / "shipped" / "collavo", world, tmp_path, "tiny_world")
     done = python("lbk_entry.py", "show", *words, "--num", "3", "--out", str(tmp_path / "sheet.png"))
     assert done.returncode == 0, done.stdout + done.stderr

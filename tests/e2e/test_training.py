@@ -1,4 +1,4 @@
-"""Training through the entry: what moves and what rests, going on after a kill, any number of processes, evaluation."""
+"""Training through the entry: trainable and frozen parameters, resuming after a kill, processes, evaluation."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def straight(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save
 
 
-def branches(save: Path, steps: int) -> list[str]:
+def adapters(save: Path, steps: int) -> list[str]:
     """Which set each update trained, by which of the two moved."""
     found = []
     for step in range(2, steps + 1):
@@ -95,12 +95,12 @@ def branches(save: Path, steps: int) -> list[str]:
 
 
 def test_each_update_moves_one_set_and_leaves_the_other_bit_for_bit(straight: Path) -> None:
-    found = branches(straight, 10)
+    found = adapters(straight, 10)
     assert set(found) == {"image_cit", "vl_cit"}
-    for step, branch in enumerate(found, start=2):
+    for step, adapter in enumerate(found, start=2):
         before, after = (load_file(straight / STEP.format(n) / "optimizer.safetensors") for n in (step - 1, step))
-        resting = {"image_cit": "vl_cit", "vl_cit": "image_cit"}[branch]
-        at_rest = [key for key in before if f".{resting}." in key]
+        frozen = {"image_cit": "vl_cit", "vl_cit": "image_cit"}[adapter]
+        at_rest = [key for key in before if f".{frozen}." in key]
         assert all(torch.equal(before[key], after[key]) for key in at_rest), step
         crayon = (load_file(straight / STEP.format(n) / "crayon.safetensors") for n in (step - 1, step))
         assert not all(torch.equal(a, b) for a, b in zip(*(c.values() for c in crayon), strict=True))
@@ -198,9 +198,9 @@ def test_a_batch_smaller_than_the_processes_is_refused(tiny: Path, tmp_path: Pat
 
 
 def test_samples_that_cannot_be_read_are_skipped_and_said(tiny: Path, tmp_path: Path) -> None:
-    """A picture that is damaged, an answer that holds a tag, a record without answer, a picture that is not there."""
+    """An image that is damaged, an answer that holds a tag, a record without answer, an image that is not there."""
     shutil.copytree(tiny / "data", tmp_path / "data")
-    (tmp_path / "data" / "coco" / "val2017" / "000000000002.jpg").write_bytes(b"no picture")
+    (tmp_path / "data" / "coco" / "val2017" / "000000000002.jpg").write_bytes(b"no image")
     file = tmp_path / "data" / "LLaVA" / "tiny_instruct.json"
     entries = json.loads(file.read_text())
     entries[0]["conversations"][1]["value"] = "[UNUSED_TOKEN_145] yes"
@@ -212,9 +212,9 @@ def test_samples_that_cannot_be_read_are_skipped_and_said(tiny: Path, tmp_path: 
         *(2, tiny, tmp_path / "out", "TRAIN.STAGE", "cit", "TRAIN.ADAPTERS", "vl_only", "TRAIN.STEPS", 3),
         *("DATASETS.ROOT", root, "DATA.CONVERSATIONS", f"[{{FILE: {file}, IMAGES: {root}}}]"),
     )
-    assert "11 samples; 1 malformed records skipped; 1 skipped, their pictures are missing" in said
+    assert "11 samples; 1 malformed records skipped; 1 skipped, their images are missing" in said
     assert "gone.jpg" in said
-    assert "a sample is skipped: picture coco/val2017/000000000002.jpg" in said
+    assert "a sample is skipped: image coco/val2017/000000000002.jpg" in said
     assert "a text holds one of [UNUSED_TOKEN_146]" in said
     assert len(losses(tmp_path / "out")) == 3
 

@@ -1,8 +1,8 @@
-"""Our scores beside those of the benchmarks' own scorers, on recorded answers, through the code of ``score``.
+"""Our scores next to those of the benchmarks' own scorers, on recorded answers, through the code of ``score``.
 
     python -m tests.parity.scores [DIR]
 
-DIR holds a folder per dataset (default: the golden data beside the checkout), each with annotations in the release's
+DIR holds a folder per dataset (default: the golden data next to the checkout), each with annotations in the release's
 format, ``predictions.json`` and ``expected.json``. Exits with 1 if a figure differs.
 """
 

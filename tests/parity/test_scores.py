@@ -14,7 +14,7 @@ from tests.parity import scores
 from tests.parity.scores import BENCHMARKS, compare, find_cases
 
 LEFT = {"exact_equality_all_rows", "lmms_eval", "metrics_over_file_rows"}
-"""Recorded beside the official figures: other tools' rules, some drawn at random, that we do not have."""
+"""Recorded next to the official figures: other tools' rules, some drawn at random, that we do not have."""
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

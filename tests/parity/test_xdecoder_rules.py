@@ -1,4 +1,4 @@
-"""X-Decoder's texts, picture preparation, post-processing and whole segmenter against golden data of the reference."""
+"""X-Decoder's texts, image preparation, post-processing and whole segmenter against golden data of the reference."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.xdecoder.checkpoint import CONFIG, LoadedModel, load_model
 from modeling.segmenters.xdecoder.classes import ClassList
 from modeling.segmenters.xdecoder.preprocess import ResizeRule
@@ -69,31 +69,31 @@ def compare_checkpoint(directory: Path) -> Iterator[Difference]:
 
 
 def compare_segmenter(directory: Path) -> Iterator[Difference]:
-    """Maps of single pictures by the segmenter itself: released weights from a ``.pt`` file, texts, network, rules."""
+    """Maps of single images by the segmenter itself: released weights from a ``.pt`` file, texts, network, rules."""
     settings = json.loads((directory / "tiny" / "config.json").read_text(encoding="utf-8"))
     golden, maps = load_file(directory / "tiny" / "forward.safetensors"), np.load(directory / "tiny" / "panoptic.npz")
     loaded = load_released(directory)
     vocabulary = golden_vocabulary(directory, loaded, settings)
     for case in json.loads((directory / "tiny" / "panoptic.json").read_text(encoding="utf-8")):
-        if case["run"] == "batch":  # padded to the largest picture, which the segmenter never does
+        if case["run"] == "batch":  # padded to the largest image, which the segmenter never does
             continue
-        pixels = network.run_pictures(case["run"], golden)[0].permute(1, 2, 0).numpy()
+        pixels = network.run_images(case["run"], golden)[0].permute(1, 2, 0).numpy()
         segmenter = XDecoderSegmenter(
             loaded.model,
             vocabulary,
-            resize=ResizeRule(short_side=min(pixels.shape[:2]), long_side=None),  # leaves this picture as it is
+            resize=ResizeRule(short_side=min(pixels.shape[:2]), long_side=None),  # leaves this image as it is
             threshold=case["object_mask_threshold"],
             overlap=case["overlap_threshold"],
             identity=loaded.digest,
         )
-        found = segmenter.segment([Picture(pixels, case["run"])], (case["height"], case["width"]))[0]
+        found = segmenter.segment([DecodedImage(pixels, case["run"])], (case["height"], case["width"]))[0]
         for item in compare_map(f"segmenter.{case['key']}", found, maps[case["key"]], case):
             # a score may differ as the logits it is made of may; maps and segments are exact
             yield dataclasses.replace(item, tolerance=network.PREDICTIONS) if item.tolerance else item
 
 
 def load_released(directory: Path) -> LoadedModel:
-    """The tiny model by way of a ``.pt`` file as public checkpoints are, with our configuration beside it."""
+    """The tiny model by way of a ``.pt`` file as public checkpoints are, with our configuration next to it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.save(load_file(directory / "tiny" / "model.safetensors"), folder / "model.pt")

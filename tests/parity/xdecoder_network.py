@@ -195,7 +195,7 @@ def compare_backbone(directory: Path) -> Iterator[Difference]:
 
 @torch.no_grad()
 def compare_forward(directory: Path) -> Iterator[Difference]:
-    """Every recorded quantity of every run of the whole network, from the pictures on.
+    """Every recorded quantity of every run of the whole network, from the images on.
 
     Raises:
         ValueError: a recorded quantity that nothing here computes.
@@ -220,7 +220,7 @@ def compare_forward(directory: Path) -> Iterator[Difference]:
 
 @torch.no_grad()
 def compare_maps(directory: Path) -> Iterator[Difference]:
-    """Every id map and segment list of the whole model, from the pictures on."""
+    """Every id map and segment list of the whole model, from the images on."""
     model = load_tiny(directory)
     golden = load_file(directory / "tiny" / "forward.safetensors")
     maps = np.load(directory / "tiny" / "panoptic.npz")
@@ -228,8 +228,8 @@ def compare_maps(directory: Path) -> Iterator[Difference]:
     for case in json.loads((directory / "tiny" / "panoptic.json").read_text(encoding="utf-8")):
         run, row = case["run"], case["row"]
         output = model(run_input(run, golden, model.config), golden["text_embeddings"])
-        picture = run_pictures(run, golden)[row]
-        sizes = sizes_of_case(case, golden, run, picture, model.config.size_divisibility)
+        image = run_images(run, golden)[row]
+        sizes = sizes_of_case(case, golden, run, image, model.config.size_divisibility)
         rules = rules_of(settings["num_classes"], range(settings["num_things"]), case)
         found = panoptic_map(output.logits[row], output.masks[row], rules, sizes)
         for item in compare_map(f"map.{case['key']}", found, maps[case["key"]], case):
@@ -237,11 +237,11 @@ def compare_maps(directory: Path) -> Iterator[Difference]:
             yield replace(item, tolerance=PREDICTIONS) if item.tolerance else item
 
 
-def run_pictures(run: str, golden: Mapping[str, Tensor]) -> list[Tensor]:
-    """The pictures of a run, uint8 (3, H, W): all of them for ``batch``, else the one that its name counts.
+def run_images(run: str, golden: Mapping[str, Tensor]) -> list[Tensor]:
+    """The images of a run, uint8 (3, H, W): all of them for ``batch``, else the one that its name counts.
 
     Raises:
-        ValueError: a name that tells no picture.
+        ValueError: a name that tells no image.
     """
     if run == "batch":
         return [
@@ -249,24 +249,24 @@ def run_pictures(run: str, golden: Mapping[str, Tensor]) -> list[Tensor]:
         ]
     number = re.match(r"img(\d+)", run)
     if number is None:
-        raise ValueError(f"run {run} is neither the batch nor named after a picture")
+        raise ValueError(f"run {run} is neither the batch nor named after an image")
     return [golden[f"image{number[1]}"]]
 
 
 def run_input(run: str, golden: Mapping[str, Tensor], config: XDecoderConfig) -> Tensor:
-    """The run's pictures, normalised and padded together."""
-    pictures = run_pictures(run, golden)
-    sides = (max(picture.shape[1] for picture in pictures), max(picture.shape[2] for picture in pictures))
-    pixels = [picture.permute(1, 2, 0).numpy() for picture in pictures]
+    """The run's images, normalised and padded together."""
+    images = run_images(run, golden)
+    sides = (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
+    pixels = [image.permute(1, 2, 0).numpy() for image in images]
     return prepare(pixels, config.pixel_mean, config.pixel_std, padded_size(sides, config.size_divisibility))
 
 
 def _masks_out(run: str, ours: Mapping[str, Tensor], golden: Mapping[str, Tensor]) -> Tensor:
-    """A single picture's mask logits at the size of the recorded result."""
-    picture, padded = run_pictures(run, golden)[0], ours["input"]
+    """A single image's mask logits at the size of the recorded result."""
+    image, padded = run_images(run, golden)[0], ours["input"]
     result = golden[f"{run}/masks_out"]
-    sides = [(tensor.shape[-2], tensor.shape[-1]) for tensor in (padded, picture, result)]
-    return resize_masks(ours["pred_masks"][0], Sizes(padded=sides[0], picture=sides[1], result=sides[2]))
+    sides = [(tensor.shape[-2], tensor.shape[-1]) for tensor in (padded, image, result)]
+    return resize_masks(ours["pred_masks"][0], Sizes(padded=sides[0], image=sides[1], result=sides[2]))
 
 
 def _quantities(model: XDecoder, pixels: Tensor, classes: Tensor) -> dict[str, Tensor]:

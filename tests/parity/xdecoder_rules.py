@@ -1,4 +1,4 @@
-"""Parity of what surrounds X-Decoder's network: texts, picture preparation, mask resize, post-processing.
+"""Parity of what surrounds X-Decoder's network: texts, image preparation, mask resize, post-processing.
 
 Every function takes a directory of the fixtures' layout and gives named differences; sizes, classes and settings come
 from the directory. `tests.parity.xdecoder` runs them all.
@@ -90,7 +90,7 @@ def compare_token_ids(directory: Path) -> Iterator[Difference]:
 
 
 def compare_preprocess(directory: Path) -> Iterator[Difference]:
-    """The table of sizes, resized pictures by both rules, and the padded input."""
+    """The table of sizes, resized images by both rules, and the padded input."""
     settings = json.loads((directory / "preprocess.json").read_text())
     sizes = [
         ResizeRule(short_side=row["short"], long_side=row["long_max"]).size(row["height"], row["width"])
@@ -112,12 +112,12 @@ def compare_preprocess(directory: Path) -> Iterator[Difference]:
 
 
 def compare_mask_resize(directory: Path) -> Iterator[Difference]:
-    """Mask logits through the padded input's and the picture's size to the result's."""
+    """Mask logits through the padded input's and the image's size to the result's."""
     golden = load_file(directory / "mask_resize.safetensors")
     for name in sorted(key.removesuffix(".sizes") for key in golden if key.endswith(".sizes")):
         numbers = golden[f"{name}.sizes"].tolist()
-        padded, picture, result = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4))
-        ours = resize_masks(golden[f"{name}.low"], Sizes(padded=padded, picture=picture, result=result))
+        padded, image, result = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4))
+        ours = resize_masks(golden[f"{name}.low"], Sizes(padded=padded, image=image, result=result))
         yield difference(f"mask_resize.{name}", ours, golden[f"{name}.out"], MASK_RESIZE)
 
 
@@ -138,19 +138,19 @@ def compare_panoptic(directory: Path) -> Iterator[Difference]:
     for case in json.loads((directory / "tiny" / "panoptic.json").read_text()):
         run, row = case["run"], case["row"]
         whole = run if f"{run}/pred_masks" in golden else run.rpartition("_")[0]
-        picture = golden[f"image{row if whole == 'batch' else whole.removeprefix('img').partition('_')[0]}"]
-        sizes = sizes_of_case(case, golden, whole, picture, settings["size_divisibility"])
+        image = golden[f"image{row if whole == 'batch' else whole.removeprefix('img').partition('_')[0]}"]
+        sizes = sizes_of_case(case, golden, whole, image, settings["size_divisibility"])
         rules = rules_of(settings["num_classes"], range(settings["num_things"]), case)
         found = panoptic_map(golden[f"{whole}/pred_logits"][row], golden[f"{whole}/pred_masks"][row], rules, sizes)
         yield from compare_map(f"panoptic.{case['key']}", found, maps[case["key"]], case)
 
 
-def sizes_of_case(case: dict[str, Any], golden: dict[str, Tensor], run: str, picture: Tensor, multiple: int) -> Sizes:
-    """Sizes of a recorded run: padded as its input (or as a picture alone is), the picture's, and the result's."""
-    size = (picture.shape[1], picture.shape[2])
+def sizes_of_case(case: dict[str, Any], golden: dict[str, Tensor], run: str, image: Tensor, multiple: int) -> Sizes:
+    """Sizes of a recorded run: padded as its input (or as an image alone is), the image's, and the result's."""
+    size = (image.shape[1], image.shape[2])
     recorded = golden.get(f"{run}/input")
     padded = padded_size(size, multiple) if recorded is None else (recorded.shape[2], recorded.shape[3])
-    return Sizes(padded=padded, picture=size, result=(case["height"], case["width"]))
+    return Sizes(padded=padded, image=size, result=(case["height"], case["width"]))
 
 
 def rules_of(num_classes: int, things: Iterable[int], case: dict[str, Any]) -> Rules:

@@ -24,11 +24,11 @@ from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, load_model
 from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from tests.limits import LIMIT, QUICK, examples
 from tests.robustness.hostile import POINTER, copied, mutate
-from tests.unit.trainer.test_merge import left  # noqa: F401 - a fixture: what a training leaves
+from tests.unit.trainer.test_merge import left  # noqa: F401 - a fixture: what a training run leaves
 
 LLM, CPU = LLMConfig(BITS=32, DTYPE="fp32"), torch.device("cpu")
 MUTATIONS = examples(50)
@@ -76,8 +76,8 @@ def trained(left: Path) -> Path:  # noqa: F811 - the fixture
 def answer(folder: Path) -> tuple[dict[str, torch.Tensor], str]:
     """Weights and a reply."""
     engine = load_engine(LLM, str(folder), NoSegmenter())
-    picture = Picture(np.zeros((engine.image_size, engine.image_size, 3), np.uint8), "black.png")
-    replies = engine.answer([Query(picture, "Is there a dog?")], Generation(num_beams=1, max_new_tokens=2))
+    image = DecodedImage(np.zeros((engine.image_size, engine.image_size, 3), np.uint8), "black.png")
+    replies = engine.answer([Query(image, "Is there a dog?")], Generation(num_beams=1, max_new_tokens=2))
     return dict(engine.model.state_dict()), replies[0].text
 
 
@@ -281,7 +281,7 @@ def test_weights_beyond_half_precision_are_named(ours: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("state.json", top(started_from="."), "is itself what a training left"),
+        ("state.json", top(started_from="."), "is itself what a training run left"),
         ("state.json", top(started_from="nowhere"), "which is not there"),
         ("state.json", top(started_from="a\0b"), "is no path"),
         ("state.json", top(started_from=7), "started_from"),
@@ -324,7 +324,7 @@ def test_two_trainings_that_name_each_other_end(trained: Path, tmp_path: Path) -
     one, two = copied(trained, tmp_path / "one"), copied(trained, tmp_path / "two")
     edited(one, "state.json", top(started_from="../two"))
     edited(two, "state.json", top(started_from="../one"))
-    with pytest.raises(CheckpointError, match="is itself what a training left"):
+    with pytest.raises(CheckpointError, match="is itself what a training run left"):
         load_engine(LLM, str(one), NoSegmenter())
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import load_model, save_model
@@ -51,14 +51,14 @@ def mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["xdecoder", "mask2former"])
 def test_mutated_checkpoints_are_refused_or_segment(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     source: Path = request.getfixturevalue(name)
-    picture = Picture(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8), "noise.png")
+    image = DecodedImage(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8), "noise.png")
     refused = 0
     for seed in range(MUTATIONS):
         folder = copied(source, tmp_path / str(seed))
         said, _ = mutate(folder, random.Random(f"{name} {seed}"))
         try:
             config = SegmenterConfig(NAME=name, PATH=str(folder), SHORT_SIDE=64 if name == "xdecoder" else None)
-            maps = build_segmenter(config).segment([picture], (8, 8))
+            maps = build_segmenter(config).segment([image], (8, 8))
         except SegmenterError:
             refused += 1
         except Exception as error:
@@ -162,7 +162,7 @@ def test_a_map_outside_of_its_folder_is_refused(tmp_path: Path) -> None:
     config = SegmenterConfig(NAME="precomputed", PATH=str(tmp_path / "p.json"), IMAGES=str(tmp_path / "maps"))
     segmenter = build_segmenter(config)
     with pytest.raises(SegmenterError, match="leads out of"):
-        segmenter.segment([Picture(np.zeros((8, 8, 3), np.uint8), "../secret.png")], (4, 4))
+        segmenter.segment([DecodedImage(np.zeros((8, 8, 3), np.uint8), "../secret.png")], (4, 4))
     (tmp_path / "p.json").write_bytes(POINTER)
     with pytest.raises(SegmenterError, match="git-lfs pointer"):
         build_segmenter(config)

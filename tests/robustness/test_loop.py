@@ -75,7 +75,7 @@ def ended(process: subprocess.Popen[str]) -> bool:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy") / "data"
-    make_data(folder, num_pictures=9, num_records=75, seed=3)
+    make_data(folder, num_images=9, num_records=75, seed=3)
     (folder / "8.png").write_bytes(b"\x89PNG broken")
     return folder
 

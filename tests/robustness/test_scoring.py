@@ -128,7 +128,7 @@ def test_mathvistas_own_result_files_bring_their_extractions(here: Path, server:
     assert folder.name.startswith("verdicts-of-output_bard.json")
     found = results(folder)
     assert found["scores"]["all"]["accuracy"] == pytest.approx(1 / 3)
-    assert found["judged"]["decided_by"] == "what output_bard.json holds beside the replies"
+    assert found["judged"]["decided_by"] == "what output_bard.json holds next to the replies"
     rows = [json.loads(line) for line in Path(folder, "predictions.jsonl").read_text().splitlines()]
     assert [(row["text"], row["score"]) for row in rows] == [
         (REPLIES[row["id"]]["response"], float(row["id"] == "1")) for row in rows
@@ -144,7 +144,7 @@ def test_what_such_a_file_lacks_is_asked_or_stays_unscored(here: Path, server: S
     assert len(server.seen) == 2  # the probe and one request
     found = results("asked")
     assert found["scores"]["all"]["accuracy"] == pytest.approx(2 / 4)
-    assert found["judged"]["decided_by"].startswith("what output_bard.json holds beside the replies; judge: gpt")
+    assert found["judged"]["decided_by"].startswith("what output_bard.json holds next to the replies; judge: gpt")
 
 
 def test_judging_a_file_and_doing_it_again(

@@ -133,9 +133,9 @@ def test_one_row_without_options_is_one_malformed_record(here: Path) -> None:
 
 def test_boxes_need_no_columns_of_width_and_height(here: Path) -> None:
     rows = [{"answer": [10, 5, 30, 15], "image": "a.png"}, {"answer": [10, 5, 30, 15], "image": "gone.png"}]
-    table("boxes", rows, "grounding", answer="box", images="pictures")
-    Path("data/pictures").mkdir()
-    Image.new("RGB", (40, 20)).save("data/pictures/a.png")
+    table("boxes", rows, "grounding", answer="box", images="images")
+    Path("data/images").mkdir()
+    Image.new("RGB", (40, 20)).save("data/images/a.png")
     found = scored("boxes", ["[0.25, 0.25, 0.75, 0.75]", "[0.25, 0.25, 0.75, 0.75]"])
     assert (found["scores"]["all"]["accuracy"], found["counts"]["records"]) == (1.0, 1)
     assert "has no width and height" in found["bad_records"][0]["reason"]
@@ -212,7 +212,7 @@ SHAPES = [
 def test_the_reply_is_told_from_question_and_ground_truth(here: Path, number: int, wrong: bool) -> None:
     table("zoo", QUESTIONS, "yes_no")
     rows = SHAPES[number]
-    if wrong:  # the last reply; the ground truth beside it stays what it is
+    if wrong:  # the last reply; the ground truth next to it stays what it is
         key = next(n for n in ("pred", "response", "answer") if n in rows[3]) if "prompt" not in rows[3] else "text"
         rows = [*rows[:3], {**rows[3], **{name: "No" for name in {key, *(["prediction"] if key == "pred" else [])}}}]
     rows_of(*rows)

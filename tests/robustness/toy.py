@@ -2,8 +2,8 @@
 
     python -m tests.robustness.toy DATA SAVE [--batch-size-total N] [--delay SECONDS] ...
 
-The engine's reply is a digest of the picture's pixels and the question, so that an answer that was given to another
-question, or to another picture, is wrong in the predictions file. The toy has its own reader and scorer: what these
+The engine's reply is a digest of the image's pixels and the question, so that an answer that was given to another
+question, or to another image, is wrong in the predictions file. The toy has its own reader and scorer: what these
 tests find does not depend on any benchmark's.
 """
 
@@ -54,17 +54,17 @@ DECLARATION = Benchmark(
 )
 
 
-def make_data(folder: Path, num_pictures: int = 7, num_records: int = 60, seed: int = 0) -> None:
-    """Write pictures and records; some records ask the same of the same picture, and some have no picture."""
+def make_data(folder: Path, num_images: int = 7, num_records: int = 60, seed: int = 0) -> None:
+    """Write images and records; some records ask the same of the same image, and some have no image."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(num_pictures):
+    for number in range(num_images):
         pixels = rng.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     with (folder / "toy.jsonl").open("w", encoding="utf-8") as stream:
         for number in range(num_records):
-            picture = int(rng.integers(-1, num_pictures))
-            image = None if picture < 0 else f"{picture}.png"
+            number_of_image = int(rng.integers(-1, num_images))
+            image = None if number_of_image < 0 else f"{number_of_image}.png"
             question = f"Is there a thing of kind {rng.integers(0, 6)}?"
             stream.write(json.dumps({"id": f"r{number}", "image": image, "question": question}) + "\n")
 
@@ -148,7 +148,7 @@ class ToyEngine:
         for query in queries:
             if self.poison and self.poison in query.question:
                 raise ValueError("the toy engine was told to fail here")
-            pixels = b"" if query.picture is None else query.picture.pixels.tobytes()
+            pixels = b"" if query.image is None else query.image.pixels.tobytes()
             text = hashlib.sha256(pixels + query.question.encode()).hexdigest()[:12]
             replies.append(Reply(text=text, prompt=f"<{query.question}>", num_tokens=3, finished=True))
         return replies

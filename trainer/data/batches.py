@@ -1,6 +1,6 @@
-"""From prepared samples to tensors: padded on the left, with the pictures and crayon indices of the rows that have one.
+"""From prepared samples to tensors: padded on the left, with the images and crayon indices of the rows that have one.
 
-Shape legend: B rows, L tokens (an image counts as one), N pictures in the batch, P image tokens of a picture.
+Shape legend: B rows, L tokens (an image counts as one), N images in the batch, P image tokens of an image.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Example:
 
     Attributes:
         id: names it in messages.
-        input_ids: tokens; one image token if it has a picture.
+        input_ids: tokens; one image token if it has an image.
         labels: of the same length, -100 where nothing is learned.
         pixels: RGB, uint8 (image size, image size, 3); None for a text-only sample.
-        crayon: what the model is told of the picture; None without picture.
+        crayon: what the model is told of the image; None without image.
         parts: of independent turns, see `collavo.training_inputs.TrainingInputs`.
     """
 
@@ -61,10 +61,10 @@ class Batch:
         attention_mask: int64 (B, L), or bool (B, 1, T, T).
         labels: int64 (B, L) or (B, T).
         num_tokens: text tokens of the samples, padding left out; an image counts as one.
-        num_pictures: of the samples.
+        num_images: of the samples.
         position_ids: int64 (B, T) where rows have independent turns, else None.
         pixel_values: float32 (N, 3, H, W), or None.
-        semantic: int64 (N, P), or None where there is no picture.
+        semantic: int64 (N, P), or None where there is no image.
         numbering: int64 (N, P), or None.
     """
 
@@ -73,7 +73,7 @@ class Batch:
     attention_mask: Tensor
     labels: Tensor
     num_tokens: int
-    num_pictures: int
+    num_images: int
     pixel_values: Tensor | None
     semantic: Tensor | None
     numbering: Tensor | None
@@ -115,7 +115,7 @@ def collate(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Batch:
     if packed:
         parts = _padded_left([row.parts or [0] * len(row.input_ids) for row in rows], -1)
         mask, positions = seen_within(parts), positions_within(parts)
-    pictures = [example.pixels for example in examples if example.pixels is not None]
+    images = [example.pixels for example in examples if example.pixels is not None]
     prompts = [example.crayon for example in examples if example.crayon is not None]
     semantic = numbering = None
     if prompts:
@@ -127,9 +127,9 @@ def collate(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Batch:
         attention_mask=mask,
         labels=labels,
         num_tokens=sum(len(example.input_ids) for example in samples),
-        num_pictures=sum(example.pixels is not None for example in samples),
+        num_images=sum(example.pixels is not None for example in samples),
         position_ids=positions,
-        pixel_values=processor.pixel_values(np.stack(pictures)) if pictures else None,
+        pixel_values=processor.pixel_values(np.stack(images)) if images else None,
         semantic=semantic,
         numbering=numbering,
     )

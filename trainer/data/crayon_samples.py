@@ -13,7 +13,7 @@ import numpy as np
 
 from collavo.crayon import CrayonPrompt
 from collavo.instructions import Classes, Kind, instruction, possible_kinds
-from datasets.instruct.panoptic import PanopticPicture
+from datasets.instruct.panoptic import PanopticImage
 from datasets.instruct.types import Sample, Turn
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 
@@ -23,25 +23,25 @@ THING_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC if
 
 
 def crayon_sample(
-    picture: PanopticPicture,
+    image: PanopticImage,
     crayon: CrayonPrompt,
     kinds: Sequence[Kind],
     seed: Sequence[int],
     names: tuple[str, ...] = ALL_NAMES,
 ) -> Sample | None:
-    """Draw one instruction about a picture.
+    """Draw one instruction about an image.
 
     Args:
-        picture: with the classes annotated in it: those that the map is too coarse to show are never called absent.
+        image: with the classes annotated in it: those that the map is too coarse to show are never called absent.
         crayon: what the model is shown of it; the answer says the same.
-        kinds: what may be asked, each as likely as the others if the picture allows it.
-        seed: numbers from 0, for instance of run, epoch and picture; the same ones give the same instruction.
+        kinds: what may be asked, each as likely as the others if the image allows it.
+        seed: numbers from 0, for instance of run, epoch and image; the same ones give the same instruction.
         names: classes that questions may be about.
-    Returns: the sample, without object list in its prompt; None if the picture allows none of the kinds.
+    Returns: the sample, without object list in its prompt; None if the image allows none of the kinds.
     """
     rng = np.random.default_rng([*seed])
     shown = {item.category for item in crayon.objects}
-    unsure = frozenset(display_name(name) for name in picture.categories) - shown
+    unsure = frozenset(display_name(name) for name in image.categories) - shown
     classes = Classes(names=names, unsure=unsure)
     possible = possible_kinds(crayon.objects, kinds, classes)
     if not possible:
@@ -50,6 +50,4 @@ def crayon_sample(
     asked = instruction(kind, crayon.objects, classes, rng)
     turn = Turn(question=asked.question, answer=asked.answer)
     number = "-".join(map(str, seed))
-    return Sample(
-        id=f"{picture.image.name}@{number}", image=picture.image, turns=(turn,), source=kind, with_objects=False
-    )
+    return Sample(id=f"{image.image.name}@{number}", image=image.image, turns=(turn,), source=kind, with_objects=False)

@@ -1,4 +1,4 @@
-"""The data of a training: sources of samples, their order, and the batches that the loop takes.
+"""The data of a training run: sources of samples, their order, and the batches that the loop takes.
 
 A step's samples follow from seed and step alone; every process prepares only its own share, some steps ahead.
 """
@@ -25,10 +25,10 @@ from collavo.template import CHAT, IMAGE_TAG
 from collavo.training_inputs import ConversationError, training_inputs
 from datasets.image import decode
 from datasets.instruct.order import DataOrder, adapter_of, adapter_step, share
-from datasets.instruct.panoptic import PanopticPicture
-from datasets.instruct.types import Sample, share_pictures
+from datasets.instruct.panoptic import PanopticImage
+from datasets.instruct.types import Sample, share_images
 from datasets.types import DataError, ImageSource
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import DecodedImage, PanopticMap
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.errors import SegmenterError
 from pipeline.runtime.console import warn
@@ -36,7 +36,7 @@ from pipeline.runtime.console import warn
 from ..parallel.trainable import CRAYON
 from .batches import IDLE, Batch, Example, collate
 from .crayon_samples import crayon_sample
-from .maps import MapCache, spoil
+from .maps import MapCache, corrupt_map
 
 T = TypeVar("T")
 Int64Array = npt.NDArray[np.int64]
@@ -55,8 +55,8 @@ class Preparation:
         processor: of the model.
         max_length: longest row in tokens, image tokens counted.
         seed: of the run.
-        crayon: what the model is told of a picture's objects.
-        spoil: see `trainer.data.maps.spoil`.
+        crayon: what the model is told of an image's objects.
+        corrupt: see `trainer.data.maps.corrupt_map`.
         questions: how many crayon instructions a sample holds.
     """
 
@@ -64,7 +64,7 @@ class Preparation:
     max_length: int
     seed: int
     crayon: CrayonConfig = field(default_factory=CrayonConfig)
-    spoil: float = 0.0
+    corruption: float = 0.0
     questions: int = 1
 
     @property
@@ -72,29 +72,29 @@ class Preparation:
         """Side of the panoptic maps."""
         return self.processor.grid * self.crayon.map_scale
 
-    def picture(
+    def load_image(
         self, image: ImageSource, maps: MapCache, *key: int, classes: Sequence[int] = THING_CLASSES
-    ) -> tuple[Picture, CrayonPrompt, CrayonPrompt]:
-        """A picture, what is truly in it, and what the model is told.
+    ) -> tuple[DecodedImage, CrayonPrompt, CrayonPrompt]:
+        """An image, what is truly in it, and what the model is told.
 
         Args:
-            image: the picture.
+            image: the image.
             maps: of the source.
             *key: numbers that the errors are drawn from.
-            classes: what an object of a spoiled map may be taken for.
+            classes: what an object of a corrupted map may be taken for.
 
         Raises:
-            DataError, SegmenterError: the picture is unreadable, or has no map.
+            DataError, SegmenterError: the image is unreadable, or has no map.
         """
-        decoded = Picture(decode(image, self.processor.image_size), image.name)
+        decoded = DecodedImage(decode(image, self.processor.image_size), image.name)
         panoptic: PanopticMap = maps.of(decoded)
         true = crayon_prompt(panoptic, self.processor.grid)
-        if not self.spoil:
+        if not self.corruption:
             return decoded, true, true
         rng = np.random.default_rng([self.seed, *key])
-        return decoded, true, crayon_prompt(spoil(panoptic, self.spoil, classes, rng), self.processor.grid)
+        return decoded, true, crayon_prompt(corrupt_map(panoptic, self.corruption, classes, rng), self.processor.grid)
 
-    def example(self, sample: Sample, picture: Picture | None, crayon: CrayonPrompt | None) -> Example:
+    def example(self, sample: Sample, decoded: DecodedImage | None, crayon: CrayonPrompt | None) -> Example:
         """A sample as ids and labels.
 
         Raises:
@@ -107,7 +107,7 @@ class Preparation:
             id=sample.id,
             input_ids=inputs.input_ids,
             labels=inputs.labels,
-            pixels=None if picture is None else picture.pixels,
+            pixels=None if decoded is None else decoded.pixels,
             crayon=crayon,
             parts=inputs.parts,
         )
@@ -133,7 +133,7 @@ class Conversations:
 
     Args:
         samples: at least one.
-        maps: of their pictures.
+        maps: of their images.
         preparation: see `Preparation`.
     """
 
@@ -147,15 +147,15 @@ class Conversations:
         sample = self._samples[index]
         if sample.image is None:
             return self._preparation.example(sample, None, None)
-        picture, _, told = self._preparation.picture(sample.image, self._maps, step, index)
-        return self._preparation.example(sample, picture, told)
+        decoded, _, told = self._preparation.load_image(sample.image, self._maps, step, index)
+        return self._preparation.example(sample, decoded, told)
 
 
 class CrayonInstructions:
     """Object-level instructions, drawn anew for every step.
 
     Args:
-        pictures: that have a panoptic map.
+        images: that have a panoptic map.
         maps: theirs.
         kinds: what is asked.
         preparation: see `Preparation`.
@@ -164,29 +164,29 @@ class CrayonInstructions:
 
     def __init__(
         self,
-        pictures: Sequence[PanopticPicture],
+        images: Sequence[PanopticImage],
         maps: MapCache,
         kinds: Sequence[Kind],
         preparation: Preparation,
         names: Sequence[str],
     ) -> None:
-        self._pictures, self._maps, self._kinds = pictures, maps, kinds
+        self._images, self._maps, self._kinds = images, maps, kinds
         self._preparation = preparation
         self._names = tuple(map(display_name, names))
         self._things = [i for i in THING_CLASSES if COCO_PANOPTIC[i].name in names] or list(THING_CLASSES)
-        self.lengths = np.full(len(pictures), preparation.processor.grid**2, np.int64)
+        self.lengths = np.full(len(images), preparation.processor.grid**2, np.int64)
 
     def example(self, index: int, step: int) -> Example:
-        """See `Source.example`. The answer tells the truth, also where the map that the model sees is spoiled."""
-        listed = self._pictures[index]
-        picture, true, told = self._preparation.picture(listed.image, self._maps, step, index, classes=self._things)
+        """See `Source.example`. The answer tells the truth, also where the map that the model sees is corrupted."""
+        listed = self._images[index]
+        decoded, true, told = self._preparation.load_image(listed.image, self._maps, step, index, classes=self._things)
         seed, num = (self._preparation.seed, step, index), self._preparation.questions
         seeds = [seed] if num == 1 else [(*seed, number) for number in range(num)]
         made = [crayon_sample(listed, true, self._kinds, each, self._names) for each in seeds]
-        samples = share_pictures([sample for sample in made if sample is not None], num)
+        samples = share_images([sample for sample in made if sample is not None], num)
         if not samples:
-            raise DataError(f"picture {listed.image.name}: nothing can be asked about its objects")
-        return self._preparation.example(samples[0], picture, told)
+            raise DataError(f"image {listed.image.name}: nothing can be asked about its objects")
+        return self._preparation.example(samples[0], decoded, told)
 
 
 def prepared_ahead(prepare: Callable[[int], T], steps: Iterable[int], workers: int) -> Iterator[T]:
@@ -220,14 +220,15 @@ class Schedule:
     """The batches of a run; see `trainer.loop.TrainingData`.
 
     Args:
-        sources: branch -> its samples.
+        sources: adapter -> its samples.
         preparation: see `Preparation`.
         batch_size_total: samples of an update, over all processes.
         batch_size: samples that run through the model at a time.
         by_length: whether samples of similar length share a batch.
-        image_share: probability that an update is one of Image-CIT, where there are two branches.
+        image_share: probability that an update is one of Image-CIT, where there are two adapters.
         workers: how many updates are prepared ahead, each in a thread.
-        alike: give every process as many pieces as every other, each with a picture: rows that teach nothing fill up.
+        alike: give every process as many microbatches as every other, each with an image: rows that teach nothing fill
+            up.
     """
 
     def __init__(
@@ -270,15 +271,15 @@ class Schedule:
             digest.update(name.encode() + self._sources[name].lengths.astype("<i8").tobytes())
         return f"{self.num_samples} samples ({digest.hexdigest()[:8]})"
 
-    def branch(self, step: int) -> str:
-        """See `TrainingData.branch`."""
+    def adapter(self, step: int) -> str:
+        """See `TrainingData.adapter`."""
         return CRAYON if CRAYON in self._sources else adapter_of(self._preparation.seed, step, self._share)
 
     def samples(self, step: int) -> Int64Array:
-        """Numbers of the samples of a step, in its branch's source: those of all processes."""
-        branch = self.branch(step)
-        place = step if branch == CRAYON else adapter_step(self._preparation.seed, step, self._share)
-        return self._orders[branch].batch(place)
+        """Numbers of the samples of a step, in its adapter's source: those of all processes."""
+        adapter = self.adapter(step)
+        place = step if adapter == CRAYON else adapter_step(self._preparation.seed, step, self._share)
+        return self._orders[adapter].batch(place)
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[list[Batch]]:
         """See `TrainingData.batches`."""
@@ -286,7 +287,7 @@ class Schedule:
 
     def _prepare(self, step: int, rank: int, world: int) -> list[Batch]:
         """A process's share of a step; where nothing of it is usable, a row that teaches nothing."""
-        source = self._sources[self.branch(step)]
+        source = self._sources[self.adapter(step)]
         examples = []
         for index in share(self.samples(step), rank, world):
             try:
@@ -295,26 +296,26 @@ class Schedule:
                 self.skipped[type(error).__name__] += 1
                 warn(f"update {step + 1}: a sample is skipped: {error}")
         examples.sort(key=lambda example: -len(example.input_ids))
-        pieces = [examples[i : i + self._batch_size] for i in range(0, len(examples), self._batch_size)]
+        microbatches = [examples[i : i + self._batch_size] for i in range(0, len(examples), self._batch_size)]
         if self._alike:
-            pieces = self._filled_up(pieces, world)
-        return [collate(piece, self._preparation.processor) for piece in pieces or [[self._idle()]]]
+            microbatches = self._filled_up(microbatches, world)
+        return [collate(microbatch, self._preparation.processor) for microbatch in microbatches or [[self._idle()]]]
 
-    def _filled_up(self, pieces: list[list[Example]], world: int) -> list[list[Example]]:
-        """As many pieces as the largest share has, and a picture in each, so that they reach every parameter."""
+    def _filled_up(self, microbatches: list[list[Example]], world: int) -> list[list[Example]]:
+        """As many microbatches as the largest share has, and an image in each, so that they reach every parameter."""
         largest = -(-self._batch_size_total // world)
-        pieces = pieces + [[] for _ in range(-(-largest // self._batch_size) - len(pieces))]
+        microbatches = microbatches + [[] for _ in range(-(-largest // self._batch_size) - len(microbatches))]
         return [
-            piece if any(e.pixels is not None for e in piece) else [*piece, self._idle(picture=True)]
-            for piece in pieces
+            microbatch if any(e.pixels is not None for e in microbatch) else [*microbatch, self._idle(decoded=True)]
+            for microbatch in microbatches
         ]
 
-    def _idle(self, *, picture: bool = False) -> Example:
+    def _idle(self, *, decoded: bool = False) -> Example:
         """A row without labels, so that a process without samples takes part in the update all the same."""
         processor = self._preparation.processor
-        ids = processor.encode([f"{IMAGE_TAG}-" if picture else "-"])[0]
+        ids = processor.encode([f"{IMAGE_TAG}-" if decoded else "-"])[0]
         labels, side = [IGNORE_INDEX] * len(ids), processor.image_size
-        if not picture:
+        if not decoded:
             return Example(id=IDLE, input_ids=ids, labels=labels)
         pixels, prompt = np.zeros((side, side, 3), np.uint8), CrayonPrompt.empty(processor.grid)
         return Example(id=IDLE, input_ids=ids, labels=labels, pixels=pixels, crayon=prompt)

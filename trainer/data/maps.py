@@ -1,4 +1,4 @@
-"""Panoptic maps of training pictures: computed once, kept on disk, and spoiled where training asks for it."""
+"""Panoptic maps of training images: computed once, kept on disk, and corrupted where training asks for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.writing import OLD, PARTIAL
-from modeling.segmenters.base import PanopticMap, Picture, Segment, Segmenter
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segment, Segmenter
 from pipeline.runtime.files import make_folder, remove_partial, write_bytes
 
 
@@ -33,26 +33,26 @@ class MapCache:
             remove_partial(self._folder, OLD, f"*/.*{PARTIAL}")
         self._lock = threading.Lock()
 
-    def of(self, picture: Picture) -> PanopticMap:
-        """The map of a picture, (grid, grid).
+    def of(self, image: DecodedImage) -> PanopticMap:
+        """The map of an image, (grid, grid).
 
         Raises:
             SegmenterError: the segmenter has none for it.
         """
         if self._folder is None:
-            return self._segment(picture)
-        digest = hashlib.sha256(repr(picture.pixels.shape).encode() + np.ascontiguousarray(picture.pixels).tobytes())
+            return self._segment(image)
+        digest = hashlib.sha256(repr(image.pixels.shape).encode() + np.ascontiguousarray(image.pixels).tobytes())
         name = digest.hexdigest()[:32]
         file = self._folder / name[:2] / f"{name}.npz"
         kept = _read(file, self._grid)
         if kept is None:
-            kept = self._segment(picture)
+            kept = self._segment(image)
             _write(file, kept)
         return kept
 
-    def _segment(self, picture: Picture) -> PanopticMap:
+    def _segment(self, image: DecodedImage) -> PanopticMap:
         with self._lock:  # one model, and several threads that prepare samples
-            return self._segmenter.segment([picture], (self._grid, self._grid))[0]
+            return self._segmenter.segment([image], (self._grid, self._grid))[0]
 
 
 def _read(file: Path, grid: int) -> PanopticMap | None:
@@ -76,11 +76,11 @@ def _write(file: Path, panoptic: PanopticMap) -> None:
     write_bytes(file, content.getvalue(), sync=False)
 
 
-def spoil(panoptic: PanopticMap, share: float, classes: Sequence[int], rng: np.random.Generator) -> PanopticMap:
+def corrupt_map(panoptic: PanopticMap, share: float, classes: Sequence[int], rng: np.random.Generator) -> PanopticMap:
     """A map with errors like a segmenter's: some objects are missing, some are taken for something else.
 
     Args:
-        panoptic: the true map.
+        panoptic: the ground-truth map.
         share: probability that an object is dropped, and the same again that it is renamed.
         classes: what a renamed object may become.
         rng: source of chance.

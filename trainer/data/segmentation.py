@@ -1,6 +1,6 @@
-"""The data of stage ``segmenter``: pictures with their segments, resized, cropped, mirrored, as batches.
+"""The data of stage ``segmenter``: images with their segments, resized, cropped, mirrored, as batches.
 
-Shape legend: B pictures, S their side, K classes, T prompts of a class, L positions.
+Shape legend: B images, S their side, K classes, T prompts of a class, L positions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from datasets.image import decode
 from datasets.instruct.order import DataOrder, share
-from datasets.instruct.segments import SegmentedPicture, segment_map
+from datasets.instruct.segments import SegmentedImage, segment_map
 from datasets.types import DataError
 from modeling.segmenters.xdecoder.config import XDecoderConfig
 from modeling.segmenters.xdecoder.criterion import Target, num_matched
@@ -26,19 +26,19 @@ from pipeline.runtime.console import warn
 from ..loop import Totals
 from .loader import prepared_ahead
 
-BRANCH = "segmenter"
-_PICTURE, _PROMPTS, _POINTS = range(3)
+ADAPTER = "segmenter"
+_IMAGE, _PROMPTS, _POINTS = range(3)
 """Set the draws of one purpose apart from those of another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How a picture becomes a square.
+    """How an image becomes a square.
 
     Attributes:
         side: of the square, pixels (S).
         scale: lowest and highest size over the side; None for exactly the side.
-        flip: mirror every other picture.
+        flip: mirror every other image.
     """
 
     side: int
@@ -71,13 +71,13 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SegmentationBatch:
-    """Pictures that run through the model at a time; see `trainer.loop.Piece`.
+    """Images that run through the model at a time; see `trainer.loop.Piece`.
 
     Attributes:
-        ids: of the pictures; none for a piece that teaches nothing.
+        ids: of the images; none for a microbatch that teaches nothing.
         pixels: float32 (B, 3, S, S).
         prompts: token ids, int64 (K + 1, 1, L).
-        targets: one per picture.
+        targets: one per image.
         num_labels: segments that find a query.
     """
 
@@ -89,7 +89,7 @@ class SegmentationBatch:
     num_tokens: int = 0
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """Of the samples."""
         return len(self.ids)
 
@@ -100,7 +100,7 @@ class SegmentationBatch:
 
     def loss(self, model: nn.Module, totals: Totals) -> Tensor:
         """See `trainer.loop.Piece.loss`."""
-        numbers = {"num_pictures": max(1, totals.samples), "num_masks": totals.labels}
+        numbers = {"num_images": max(1, totals.samples), "num_masks": totals.labels}
         loss: Tensor = model(self.pixels, self.prompts, self.targets, **numbers)
         return loss if self.ids else 0.0 * loss
 
@@ -109,20 +109,20 @@ class SegmentationData:
     """See `trainer.loop.TrainingData`.
 
     Args:
-        pictures: at least one.
+        images: at least one.
         classes: the file's number of a class -> ours.
         prompts: token ids of all templates, int64 (K + 1, T, L).
         network: sizes of the model.
         augmentation: see there.
-        batch_size_total: pictures of an update, over all processes.
-        batch_size: pictures that run through the model at a time.
+        batch_size_total: images of an update, over all processes.
+        batch_size: images that run through the model at a time.
         seed: of the run.
         workers: how many updates are prepared ahead, each in a thread.
     """
 
     def __init__(
         self,
-        pictures: Sequence[SegmentedPicture],
+        images: Sequence[SegmentedImage],
         classes: Mapping[int, int],
         prompts: Tensor,
         network: XDecoderConfig,
@@ -133,35 +133,35 @@ class SegmentationData:
         seed: int,
         workers: int,
     ) -> None:
-        self._pictures, self._classes, self._prompts, self._network = pictures, classes, prompts, network
+        self._images, self._classes, self._prompts, self._network = images, classes, prompts, network
         self._augmentation, self._batch_size, self._seed, self._workers = augmentation, batch_size, seed, workers
-        lengths = np.ones(len(pictures), np.int64)
+        lengths = np.ones(len(images), np.int64)
         self._order = DataOrder(lengths=lengths, batch_size=batch_size_total, seed=seed, chunk_batches=1)
 
     @property
     def num_samples(self) -> int:
-        """Pictures."""
-        return len(self._pictures)
+        """Images."""
+        return len(self._images)
 
-    def branch(self, step: int) -> str:
-        """See `TrainingData.branch`."""
-        return BRANCH
+    def adapter(self, step: int) -> str:
+        """See `TrainingData.adapter`."""
+        return ADAPTER
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Sequence[SegmentationBatch]]:
         """See `TrainingData.batches`."""
         return prepared_ahead(lambda step: self._prepare(step, rank, world), range(start, stop), self._workers)
 
     def _prepare(self, step: int, rank: int, world: int) -> list[SegmentationBatch]:
-        """A process's share of a step; where nothing of it is usable, a piece that teaches nothing."""
+        """A process's share of a step; where nothing of it is usable, a microbatch that teaches nothing."""
         made = []
         for index in share(self._order.batch(step), rank, world):
             try:
                 made.append(self._example(int(index), step))
             except DataError as error:
-                warn(f"update {step + 1}: a picture is skipped: {error}")
+                warn(f"update {step + 1}: an image is skipped: {error}")
         prompts = self._drawn(step)
-        pieces = [made[i : i + self._batch_size] for i in range(0, len(made), self._batch_size)]
-        return [self._collate(piece, prompts) for piece in pieces] or [self._idle(prompts)]
+        microbatches = [made[i : i + self._batch_size] for i in range(0, len(made), self._batch_size)]
+        return [self._collate(microbatch, prompts) for microbatch in microbatches] or [self._idle(prompts)]
 
     def _drawn(self, step: int) -> Tensor:
         """One prompt for each class, int64 (K + 1, 1, L); the same on every process."""
@@ -170,24 +170,24 @@ class SegmentationData:
         return self._prompts[torch.arange(classes), drawn][:, None]
 
     def _example(self, index: int, step: int) -> tuple[str, npt.NDArray[np.uint8], Target]:
-        """A picture as it is shown.
+        """An image as it is shown.
 
         Raises:
             DataError: it is unreadable, or its map is, or they are of different sizes.
         """
-        picture = self._pictures[index]
-        pixels = decode(picture.image, None)
-        numbers, classes = segment_map(picture)
+        image = self._images[index]
+        pixels = decode(image.image, None)
+        numbers, classes = segment_map(image)
         if numbers.shape != pixels.shape[:2]:
             raise DataError(
-                f"picture {picture.image.name} is of {pixels.shape[1]} x {pixels.shape[0]} pixels, its map "
-                f"{picture.map} of {numbers.shape[1]} x {numbers.shape[0]}"
+                f"image {image.image.name} is of {pixels.shape[1]} x {pixels.shape[0]} pixels, its map "
+                f"{image.map} of {numbers.shape[1]} x {numbers.shape[0]}"
             )
         pixels, numbers = self._augmentation.apply(
-            pixels, numbers, np.random.default_rng([self._seed, _PICTURE, step, index])
+            pixels, numbers, np.random.default_rng([self._seed, _IMAGE, step, index])
         )
         seed = int(np.random.default_rng([self._seed, _POINTS, step, index]).integers(2**62))
-        return picture.image.name, pixels, self._target(numbers, classes, seed)
+        return image.image.name, pixels, self._target(numbers, classes, seed)
 
     def _target(self, numbers: npt.NDArray[np.int32], classes: Sequence[int], seed: int) -> Target:
         """What is in a square: segments that lie outside of it are gone."""
@@ -204,18 +204,18 @@ class SegmentationData:
         self, examples: Sequence[tuple[str, npt.NDArray[np.uint8], Target]], prompts: Tensor
     ) -> SegmentationBatch:
         network, side = self._network, self._augmentation.side
-        names, pictures, targets = zip(*examples, strict=True)
+        names, images, targets = zip(*examples, strict=True)
         counts = [len(target.labels) for target in targets]
         return SegmentationBatch(
             ids=names,
-            pixels=prepare(pictures, network.pixel_mean, network.pixel_std, (side, side)),
+            pixels=prepare(images, network.pixel_mean, network.pixel_std, (side, side)),
             prompts=prompts,
             targets=targets,
             num_labels=num_matched(counts, network.decoder.num_queries - 1),
         )
 
     def _idle(self, prompts: Tensor) -> SegmentationBatch:
-        """A picture without anything in it, so that a process takes part in the update all the same."""
+        """An image without anything in it, so that a process takes part in the update all the same."""
         side = self._augmentation.side
         nothing = self._target(np.zeros((1, 1), np.int32), (), 0)
         return SegmentationBatch(

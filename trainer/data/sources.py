@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from collavo.instructions import KINDS, Kind
 from configs.load import ConfigError
 from datasets.instruct.llava import read_conversations
-from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
-from datasets.instruct.types import MissingPicture, Sample, gather, share_pictures
+from datasets.instruct.panoptic import PanopticImage, classes_of, read_panoptic
+from datasets.instruct.types import MissingImage, Sample, gather, share_images
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -62,7 +62,7 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
     reads_files = config.SEGMENTER.resolved().NAME in ("precomputed", "none")
     folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
     samples = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in gathered.samples]
-    samples = share_pictures(samples, config.TRAIN.QUESTIONS)
+    samples = share_images(samples, config.TRAIN.QUESTIONS)
     return Conversations(samples, MapCache(segmenter, preparation.map_side, folder), preparation)
 
 
@@ -76,7 +76,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
 
     Raises:
         ConfigError: no annotations are named.
-        DataError: they are unreadable, or have no picture that is there.
+        DataError: they are unreadable, or have no image that is there.
         SegmenterError: their maps are not there.
     """
     source = config.DATA.PANOPTIC
@@ -84,21 +84,21 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         if not getattr(source, name):
             raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
     file, images = located(config, source.ANNOTATIONS), located(config, source.IMAGES)
-    pictures: list[PanopticPicture] = []
+    annotated: list[PanopticImage] = []
     bad: list[BadRecord] = []
     for item in read_panoptic(file, images, check_images=True):
-        if isinstance(item, PanopticPicture):
-            pictures.append(item)
+        if isinstance(item, PanopticImage):
+            annotated.append(item)
         else:
             bad.append(item)
-    missing = sum(isinstance(item, MissingPicture) for item in bad)
-    report(source.ANNOTATIONS, f"{len(pictures)} pictures; {missing} skipped, they are missing", bad)
-    if not pictures:
-        raise DataError(f"{file}: none of its pictures is in {images}")
+    missing = sum(isinstance(item, MissingImage) for item in bad)
+    report(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
+    if not annotated:
+        raise DataError(f"{file}: none of its images is in {images}")
     precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
     maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
     chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
-    return CrayonInstructions(pictures, maps, chosen, preparation, classes_of(file))
+    return CrayonInstructions(annotated, maps, chosen, preparation, classes_of(file))
 
 
 def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from modeling.internlm2 import DecoderLayer
 from modeling.vit import VisionBlock
 
-from ..optimizer import RESTS, GroupSettings, RestingAdamW, all_alike
+from ..optimizer import FROZEN, FrozenAwareAdamW, GroupSettings, all_alike
 from .trainable import Parameters, only, separate
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Placement(Protocol):
 
     Attributes:
         model: to call.
-        optimizer: over all that any branch trains.
-        alike: whether all processes must run through equally many pieces, each of which reaches every parameter:
+        optimizer: over all that any adapter trains.
+        alike: whether all processes must run through equally many microbatches, each of which reaches every parameter:
             shards are gathered and gradients scattered by all processes together.
     """
 
@@ -47,14 +47,14 @@ class Placement(Protocol):
     optimizer: torch.optim.Optimizer
     alike: bool
 
-    def train(self, branch: str, *, pictures: bool) -> None:
-        """Let the next update train a branch; without pictures in its batch the crayon prompt rests as well."""
+    def train(self, adapter: str, *, images: bool) -> None:
+        """Let the next update train a adapter; without images in its batch the crayon prompt rests as well."""
 
     def adding_up(self, last: bool) -> AbstractContextManager[Any]:
-        """Around a piece of an update; gradients are averaged over the processes in the last one."""
+        """Around a microbatch of an update; gradients are averaged over the processes in the last one."""
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Add a piece's gradients; they are averaged over the processes, not summed."""
+        """Add a microbatch's gradients; they are averaged over the processes, not summed."""
 
     def step(self, clip: float) -> float:
         """Update what is trained, unless the gradient is no number; its norm before it is clipped (0: no limit)."""
@@ -74,8 +74,8 @@ class Whole:
 
     Args:
         accelerator: joins the processes.
-        model: carries the branches' parameters.
-        branches: see `trainer.parallel.trainable.groups`.
+        model: carries the adapters' parameters.
+        adapters: see `trainer.parallel.trainable.groups`.
         lr: learning rate.
         weight_decay: of AdamW.
         own: what groups of parameters have of their own.
@@ -87,32 +87,34 @@ class Whole:
         self,
         accelerator: Accelerator,
         model: nn.Module,
-        branches: Branches,
+        adapters: Branches,
         *,
         lr: float,
         weight_decay: float,
         own: GroupSettings = all_alike,
     ) -> None:
-        self._accelerator, self._inner, self._branches = accelerator, model, branches
-        self._groups = separate(branches)
+        self._accelerator, self._inner, self._branches = accelerator, model, adapters
+        self._groups = separate(adapters)
         self.model = self._placed(model)
-        self.optimizer: torch.optim.Optimizer = RestingAdamW(self._groups, lr=lr, weight_decay=weight_decay, own=own)
+        self.optimizer: torch.optim.Optimizer = FrozenAwareAdamW(
+            self._groups, lr=lr, weight_decay=weight_decay, own=own
+        )
 
     def _placed(self, model: nn.Module) -> nn.Module:
         placed: nn.Module = self._accelerator.prepare_model(model, device_placement=False)
         return placed
 
-    def train(self, branch: str, *, pictures: bool) -> None:
+    def train(self, adapter: str, *, images: bool) -> None:
         """See `Placement.train`."""
-        active = self._branches[branch]
+        active = self._branches[adapter]
         only(active, self._inner)
         shared = {id(group) for group in self._shared()}
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             among = any(group.keys() == other.keys() for other in active)
-            settings[RESTS] = not among or (not pictures and id(group) in shared)
+            settings[FROZEN] = not among or (not images and id(group) in shared)
 
     def _shared(self) -> list[Parameters]:
-        """The crayon prompt: what is reached through pictures alone."""
+        """The crayon prompt: what is reached through images alone."""
         return [group for group in self._groups if any(name.startswith("crayon.") for name in group)]
 
     def adding_up(self, last: bool) -> AbstractContextManager[Any]:
@@ -125,7 +127,7 @@ class Whole:
 
     def step(self, clip: float) -> float:
         """See `Placement.step`."""
-        moving = [p for g in self.optimizer.param_groups if not g[RESTS] for p in g["params"]]
+        moving = [p for g in self.optimizer.param_groups if not g[FROZEN] for p in g["params"]]
         norm = float(whole(nn.utils.clip_grad_norm_(moving, clip or math.inf)))
         if math.isfinite(norm):
             self.optimizer.step()
@@ -151,7 +153,7 @@ class Whole:
         for name, parameter in self._named():
             for part in ("step", "exp_avg", "exp_avg_sq"):
                 if (value := state.get(f"{name}/{part}")) is not None:
-                    # AdamW keeps its count on the CPU, and everything else beside the parameter
+                    # AdamW keeps its count on the CPU, and everything else next to the parameter
                     kept = value.cpu() if part == "step" else laid_like(value, parameter)
                     self.optimizer.state[parameter][part] = kept
 
@@ -160,7 +162,7 @@ class Whole:
 
 
 class FullySharded(Whole):
-    """Weights, gradients and optimiser state in shards, by torch's `fully_shard` (FSDP2).
+    """Weights, gradients and optimizer state in shards, by torch's `fully_shard` (FSDP2).
 
     Every parameter stays a tensor of its own, so one without a gradient is passed by as ever. 4-bit and 8-bit weights
     stay whole on every process (4 GB at full size): they do not train, and gathering them twice in every pass would
@@ -169,7 +171,7 @@ class FullySharded(Whole):
     Args:
         accelerator: joins the processes.
         model: changed in place.
-        branches: of the model before it is sharded.
+        adapters: of the model before it is sharded.
         sharding: see there.
         lr: learning rate.
         weight_decay: of AdamW.
@@ -181,7 +183,7 @@ class FullySharded(Whole):
         self,
         accelerator: Accelerator,
         model: nn.Module,
-        branches: Branches,
+        adapters: Branches,
         sharding: Sharding,
         *,
         lr: float,
@@ -190,7 +192,7 @@ class FullySharded(Whole):
         _shard(model, sharding, accelerator.num_processes)
         now = dict(model.named_parameters())
         sharded = {
-            branch: [{name: now[name] for name in group} for group in groups] for branch, groups in branches.items()
+            adapter: [{name: now[name] for name in group} for group in groups] for adapter, groups in adapters.items()
         }
         super().__init__(accelerator, model, sharded, lr=lr, weight_decay=weight_decay)
 
@@ -198,7 +200,7 @@ class FullySharded(Whole):
         return model
 
     def adding_up(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Placement.adding_up`. Gradients are scattered after every piece: whole ones are never kept."""
+        """See `Placement.adding_up`. Gradients are scattered after every microbatch: whole ones are never kept."""
         return contextlib.nullcontext()
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -232,7 +234,7 @@ def laid_like(tensor: Tensor, parameter: Tensor) -> Tensor:
 def place(
     accelerator: Accelerator,
     model: nn.Module,
-    branches: Branches,
+    adapters: Branches,
     sharding: Sharding | None,
     *,
     lr: float,
@@ -240,12 +242,12 @@ def place(
     clip: float,
     own: GroupSettings = all_alike,
 ) -> Placement:
-    """Lay a model and its optimiser out on the processes.
+    """Lay a model and its optimizer out on the processes.
 
     Args:
         accelerator: joins the processes.
         model: loaded on this process's device; what is trained is float32.
-        branches: see `trainer.parallel.trainable.groups`.
+        adapters: see `trainer.parallel.trainable.groups`.
         sharding: see there; None for the whole model everywhere.
         lr: learning rate.
         weight_decay: of AdamW.
@@ -253,9 +255,9 @@ def place(
         own: what groups of parameters have of their own; only where the whole model is everywhere.
     """
     if sharding is None:
-        return Whole(accelerator, model, branches, lr=lr, weight_decay=weight_decay, own=own)
+        return Whole(accelerator, model, adapters, lr=lr, weight_decay=weight_decay, own=own)
     if sharding.kind == "fsdp2":
-        return FullySharded(accelerator, model, branches, sharding, lr=lr, weight_decay=weight_decay)
+        return FullySharded(accelerator, model, adapters, sharding, lr=lr, weight_decay=weight_decay)
     from .zero import Zero
 
-    return Zero(model, branches, sharding, lr=lr, weight_decay=weight_decay, clip=clip)
+    return Zero(model, adapters, sharding, lr=lr, weight_decay=weight_decay, clip=clip)

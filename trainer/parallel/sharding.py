@@ -19,9 +19,9 @@ class Sharding:
 
     Attributes:
         kind: torch's `fully_shard`, or DeepSpeed's ZeRO.
-        stage: of ZeRO: 2 (gradients, optimiser state) or 3 (weights too); 0 for FSDP2, which shards all three.
+        stage: of ZeRO: 2 (gradients, optimizer state) or 3 (weights too); 0 for FSDP2, which shards all three.
         reshard: FSDP2: give weights back after a layer's forward pass, at the price of gathering them again.
-        offload: ZeRO: keep optimiser state in the host's memory.
+        offload: ZeRO: keep optimizer state in the host's memory.
     """
 
     kind: Literal["fsdp2", "zero"]
@@ -76,7 +76,7 @@ def _zero(environ: Mapping[str, str], bits: int) -> Sharding:
         raise RunError(f"zero_stage: {stage} is not one of 2, 3; for neither use configs/accel/ddp_accel.yaml")
     if stage == 3 and bits in (4, 8):
         raise RunError(
-            f"LLM.BITS {bits}: ZeRO-3 cuts weights into flat pieces, which bitsandbytes cannot compute with. Use "
+            f"LLM.BITS {bits}: ZeRO-3 cuts weights into flat microbatches, which bitsandbytes cannot compute with. Use "
             "configs/accel/deepspeed_zero2_accel.yaml or fsdp2_accel.yaml, or LLM.BITS 16"
         )
     if _yes(environ, "ACCELERATE_DEEPSPEED_ZERO3_INIT"):

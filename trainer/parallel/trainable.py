@@ -1,4 +1,4 @@
-"""Which parameters a step trains; all others rest, and nothing moves them."""
+"""Which parameters a step trains; all others are frozen, and nothing moves them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from collavo.model import CoLLaVOForConditionalGeneration
 Parameters = dict[str, nn.Parameter]
 
 CRAYON, SHARED = "crayon", "shared"
-"""The branch of stage ``cpt``; and the one set of the ablation that trains both kinds of data with it."""
+"""The adapter of stage ``cpt``; and the one set of the ablation that trains both kinds of data with it."""
 
 SETS = {"dual": (IMAGE_CIT, VL_CIT), "shared": (SHARED,), "vl_only": (VL_CIT,)}
-"""TRAIN.ADAPTERS -> the LoRA sets."""
+"""TRAIN.ADAPTERS -> the LoRA adapters."""
 
 
 def groups(model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str) -> dict[str, Sequence[Parameters]]:
-    """What the steps of each branch train.
+    """What the steps of each adapter train.
 
     Args:
         model: carries the sets.
         adapters: the sets; none for stage ``cpt``.
         crayon: TRAIN.CRAYON; without a crayon prompt its parameters rest.
-    Returns: branch -> groups of parameters, by name.
+    Returns: adapter -> groups of parameters, by name.
     """
     prompt: list[Parameters] = [] if crayon == "none" else [crayon_parameters(model)]
     if not adapters.names:
@@ -36,15 +36,15 @@ def groups(model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: s
     return {name: [*prompt, adapters.parameters(name)] for name in adapters.names}
 
 
-def trained(branches: Mapping[str, Sequence[Parameters]]) -> Parameters:
-    """All parameters that any branch trains, by name."""
-    return {name: parameter for groups in branches.values() for group in groups for name, parameter in group.items()}
+def trained(adapters: Mapping[str, Sequence[Parameters]]) -> Parameters:
+    """All parameters that any adapter trains, by name."""
+    return {name: parameter for groups in adapters.values() for group in groups for name, parameter in group.items()}
 
 
-def separate(branches: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
-    """The groups of all branches, each once, in a fixed order."""
+def separate(adapters: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
+    """The groups of all adapters, each once, in a fixed order."""
     found: dict[tuple[str, ...], Parameters] = {}
-    for groups in branches.values():
+    for groups in adapters.values():
         for group in groups:
             found.setdefault(tuple(group), group)
     return list(found.values())

@@ -1,4 +1,4 @@
-"""A model under DeepSpeed's ZeRO: stage 2 shards gradients and optimiser state, stage 3 the weights as well.
+"""A model under DeepSpeed's ZeRO: stage 2 shards gradients and optimizer state, stage 3 the weights as well.
 
 ZeRO lays each group of parameters into a flat buffer, in which a missing gradient is zero; `RestingAdamW` says why the
 set at rest does not move all the same. What is trained is float32 and computes under autocast, as everywhere else here,
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..optimizer import RESTS, RestingAdamW
+from ..optimizer import FROZEN, FrozenAwareAdamW
 from .sharding import Sharding
 from .trainable import Parameters, only, separate
 
@@ -34,8 +34,8 @@ class Zero:
 
     Args:
         model: on this process's device; changed in place by stage 3.
-        branches: see `trainer.parallel.trainable.groups`.
-        sharding: stage, and where the optimiser's state lies.
+        adapters: see `trainer.parallel.trainable.groups`.
+        sharding: stage, and where the optimizer's state lies.
         lr: learning rate.
         weight_decay: of AdamW.
         clip: largest norm of the gradient; 0 for no limit.
@@ -46,7 +46,7 @@ class Zero:
     def __init__(
         self,
         model: nn.Module,
-        branches: Mapping[str, Sequence[Parameters]],
+        adapters: Mapping[str, Sequence[Parameters]],
         sharding: Sharding,
         *,
         lr: float,
@@ -55,8 +55,8 @@ class Zero:
     ) -> None:
         import deepspeed
 
-        self._inner, self._branches, self._groups = model, branches, separate(branches)
-        self.optimizer: torch.optim.Optimizer = RestingAdamW(self._groups, lr=lr, weight_decay=weight_decay)
+        self._inner, self._branches, self._groups = model, adapters, separate(adapters)
+        self.optimizer: torch.optim.Optimizer = FrozenAwareAdamW(self._groups, lr=lr, weight_decay=weight_decay)
         deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.model, self._zero, _, _ = deepspeed.initialize(
             model=model, optimizer=self.optimizer, config=_settings(sharding, clip), dist_init_required=False
@@ -79,14 +79,14 @@ class Zero:
         of_group = self._zero.sub_group_to_group_id
         return [(buffer, of_group[n]) for n, buffer in enumerate(self._zero.fp32_partitioned_groups_flat)]
 
-    def train(self, branch: str, *, pictures: bool) -> None:
+    def train(self, adapter: str, *, images: bool) -> None:
         """See `Placement.train`."""
-        active = self._branches[branch]
+        active = self._branches[adapter]
         only(active, self._inner)
         names = [group.keys() for group in active]
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             prompt = any(name.startswith("crayon.") for name in group)
-            settings[RESTS] = group.keys() not in names or (prompt and not pictures)
+            settings[FROZEN] = group.keys() not in names or (prompt and not images)
 
     def adding_up(self, last: bool) -> AbstractContextManager[Any]:
         """See `Placement.adding_up`."""

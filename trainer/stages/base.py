@@ -1,4 +1,4 @@
-"""What a stage brings to a training; the rest of `trainer.run` is the same for all of them."""
+"""What a stage brings to a training run; the rest of `trainer.run` is the same for all of them."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ class Job(Protocol):
 
     Attributes:
         model: the whole model, unwrapped.
-        branches: what an update of each branch trains; see `trainer.parallel.trainable.groups`.
+        adapters: what an update of each adapter trains; see `trainer.parallel.trainable.groups`.
         data: its batches.
         settings: of the loop.
         labels: what the loss is a mean over, in words.
     """
 
     model: nn.Module
-    branches: Mapping[str, Sequence[Parameters]]
+    adapters: Mapping[str, Sequence[Parameters]]
     data: TrainingData
     settings: LoopSettings
     labels: str
 
-    def shared(self) -> Mapping[str, Any]:
+    def resume_settings(self) -> Mapping[str, Any]:
         """What a continuation must have in common with what it continues, by name, as JSON has it."""
 
-    def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
+    def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
         """The updates that a checkpoint has, and its `shared`.
 
         Raises:
             CheckpointError: it is no checkpoint of such a stage.
         """
 
-    def take_up(self, folder: Path) -> None:
+    def load_weights(self, folder: Path) -> None:
         """Load the weights of a checkpoint."""
 
-    def ready(self) -> None:
+    def train_mode(self) -> None:
         """Put the model into training mode."""
 
-    def own(self, group: Parameters) -> Mapping[str, Any]:
+    def group_settings(self, group: Parameters) -> Mapping[str, Any]:
         """See `trainer.optimizer.GroupSettings`."""
 
-    def content(self, placement: Placement, step: int) -> Callable[[Path], None]:
+    def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
         """What writes what is trained into a checkpoint's folder. All processes must call it, one writes."""
 
-    def introduction(self, trained: Parameters) -> str:
+    def describe(self, trained: Parameters) -> str:
         """A line on what is trained, and on what."""
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Step 2, crayon instruction tuning with Dual QLoRA: object-level and visual instructions, a LoRA set for each.
+"""Step 2, crayon instruction tuning with Dual QLoRA: object-level and visual instructions, a LoRA adapter for each.
 
 Source: CoLLaVO (arXiv 2402.11248), section 3.3: Image-CIT learns from crayon instructions, VL-CIT from LLaVA-Instruct
 and ShareGPT4V; which one a step is, is drawn. The paper's ablations: one set for both, and VL-CIT alone.
@@ -21,7 +21,7 @@ from .tuning import Tuning, load_tuning
 
 
 def adapters(config: TrainConfig) -> tuple[str, ...]:
-    """The LoRA sets of ``TRAIN.ADAPTERS``."""
+    """The LoRA adapters of ``TRAIN.ADAPTERS``."""
     return SETS[config.TRAIN.ADAPTERS]
 
 

@@ -19,7 +19,7 @@ from .tuning import Tuning, load_tuning
 
 
 def adapters(config: TrainConfig) -> tuple[str, ...]:
-    """This stage has no LoRA sets."""
+    """This stage has no LoRA adapters."""
     return ()
 
 

@@ -12,5 +12,5 @@ from .segmenter_job import SegmenterJob, load_segmenter
 
 
 def load(config: TrainConfig, device: torch.device, *, alike: bool) -> SegmenterJob:
-    """See `trainer.run.load_job`; the whole model is on every process, so pieces need not be alike."""
+    """See `trainer.run.load_job`; the whole model is on every process, so microbatches need not be alike."""
     return load_segmenter(config, device)

@@ -24,8 +24,8 @@ from collavo.checkpoint.names import read_json
 from collavo.checkpoint.sizes import Strict, validated
 from collavo.errors import CheckpointError
 from configs.load import ConfigError
-from datasets.instruct.segments import AnnotatedClass, SegmentedPicture, read_classes, read_segments
-from datasets.instruct.types import MissingPicture
+from datasets.instruct.segments import AnnotatedClass, SegmentedImage, read_classes, read_segments
+from datasets.instruct.types import MissingImage
 from datasets.types import BadRecord, DataError
 from modeling.segmenters.coco import COCO_PANOPTIC, coco_index
 from modeling.segmenters.errors import SegmenterError
@@ -55,7 +55,7 @@ from ..config import SEGMENTER_STATE as STATE
 from ..config import TrainConfig
 from ..config import XDecoderConfig as Settings
 from ..data.paths import located
-from ..data.segmentation import BRANCH, Augmentation, SegmentationData
+from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
 from ..data.sources import report
 from ..loop import LoopSettings
 from ..optimizer import FACTOR
@@ -73,7 +73,7 @@ _TABLES = ("query_start", "query_position", "level_embedding", "token_embedding.
 _CONTINUED = ("STAGE", "BATCH_SIZE_TOTAL", "LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "SEED")
 
 
-class _Standing(Strict):
+class _Progress(Strict):
     """`STATE`."""
 
     step: Annotated[int, Field(ge=0, le=2**40)]
@@ -82,7 +82,7 @@ class _Standing(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The network that a training starts from.
+    """The network that a training run starts from.
 
     Attributes:
         network: in float32.
@@ -126,7 +126,7 @@ class SegmenterJob:
             start.network, _criterion(settings), text_trains=settings.TRAIN_TEXT
         ).to(device)
         self.data = data
-        self.branches: Mapping[str, Sequence[Parameters]] = {BRANCH: _groups(self.model, settings.TRAIN_TEXT)}
+        self.adapters: Mapping[str, Sequence[Parameters]] = {ADAPTER: _groups(self.model, settings.TRAIN_TEXT)}
         self.settings = LoopSettings(
             steps=_steps(config, data.num_samples),
             highest=config.TRAIN.LR,
@@ -136,7 +136,7 @@ class SegmenterJob:
             autocast=torch.bfloat16 if settings.DTYPE == "bf16" else None,
         )
 
-    def shared(self) -> dict[str, Any]:
+    def resume_settings(self) -> dict[str, Any]:
         """See `Job.shared`."""
         config = self._config
         return {
@@ -149,29 +149,29 @@ class SegmenterJob:
             "start": self._start.identity,
         }
 
-    def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
+    def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
         """See `Job.standing`."""
-        said = validated(_Standing, read_json(folder / STATE), f"{folder / STATE}: not what stage segmenter left")
+        said = validated(_Progress, read_json(folder / STATE), f"{folder / STATE}: not what stage segmenter left")
         return said.step, said.settings
 
-    def take_up(self, folder: Path) -> None:
+    def load_weights(self, folder: Path) -> None:
         """See `Job.take_up`."""
         try:
             self._start.network.load_state_dict(read_file(folder / WEIGHTS))
         except RuntimeError as error:
             raise CheckpointError(f"{folder / WEIGHTS}: cannot be gone on from ({error})") from error
 
-    def ready(self) -> None:
+    def train_mode(self) -> None:
         """See `Job.ready`."""
         self.model.train()
 
-    def own(self, group: Parameters) -> Mapping[str, Any]:
+    def group_settings(self, group: Parameters) -> Mapping[str, Any]:
         """See `Job.own`."""
         name, parameter = next(iter(group.items()))
         factor = self._config.XDECODER.BACKBONE_FACTOR if name.startswith(_BACKBONE) else 1.0
         return {FACTOR: factor, "weight_decay": self._config.TRAIN.WEIGHT_DECAY if _decays(name, parameter) else 0.0}
 
-    def content(self, placement: Placement, step: int) -> Callable[[Path], None]:
+    def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
         """See `Job.content`."""
         network = self._start.network
 
@@ -179,7 +179,7 @@ class SegmenterJob:
             save_model(folder, network, self._kept(network))
             if self._start.own:
                 self._start.table.write(folder / PROMPTS)
-            state = {"step": step, "settings": self.shared()}
+            state = {"step": step, "settings": self.resume_settings()}
             (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
         return write
@@ -189,13 +189,13 @@ class SegmenterJob:
         names, stuff = self._classes
         return keep(network, names, stuff, self._ids)
 
-    def introduction(self, trained: Parameters) -> str:
+    def describe(self, trained: Parameters) -> str:
         """See `Job.introduction`."""
         number = sum(parameter.numel() for parameter in trained.values())
         total = sum(parameter.numel() for parameter in self.model.parameters())
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained on {len(self._classes[0])} "
-            f"classes; {self.data.num_samples} pictures"
+            f"classes; {self.data.num_samples} images"
         )
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
@@ -229,7 +229,7 @@ def load_segmenter(config: TrainConfig, device: torch.device) -> SegmenterJob:
     ids = reader.ids(wanted, text.context_length)
     settings = config.XDECODER
     data = SegmentationData(
-        _pictures(file, located(config, source.MAPS), located(config, source.IMAGES), source.ANNOTATIONS),
+        _segmented_images(file, located(config, source.MAPS), located(config, source.IMAGES), source.ANNOTATIONS),
         {one.id: index for index, one in enumerate(annotated)},
         ids,
         start.network.config,
@@ -247,7 +247,7 @@ def load_segmenter(config: TrainConfig, device: torch.device) -> SegmenterJob:
 
 
 def keep(network: XDecoder, names: tuple[str, ...], stuff: tuple[str, ...], ids: Tensor) -> KeptEmbeddings:
-    """The embeddings of some classes, as they lie beside a checkpoint.
+    """The embeddings of some classes, as they lie next to a checkpoint.
 
     Args:
         network: with its text encoder.
@@ -293,25 +293,25 @@ def _place(row: int | None) -> int:
     return len(COCO_PANOPTIC) if row is None else row
 
 
-def _pictures(file: Path, maps: Path, images: Path, name: str) -> list[SegmentedPicture]:
-    """The pictures of a file; what is skipped is said.
+def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[SegmentedImage]:
+    """The images of a file; what is skipped is said.
 
     Raises:
         DataError: there are none.
     """
-    pictures: list[SegmentedPicture] = []
+    found: list[SegmentedImage] = []
     bad: list[BadRecord] = []
     for item in read_segments(file, maps, images):
-        if isinstance(item, SegmentedPicture):
-            pictures.append(item)
+        if isinstance(item, SegmentedImage):
+            found.append(item)
         else:
             bad.append(item)
-    missing = sum(isinstance(item, MissingPicture) for item in bad)
+    missing = sum(isinstance(item, MissingImage) for item in bad)
     malformed = f"; {len(bad) - missing} malformed records skipped" if len(bad) > missing else ""
-    report(name, f"{len(pictures)} pictures; {missing} skipped, they are missing{malformed}", bad)
-    if not pictures:
-        raise DataError(f"{file}: none of its pictures is in {images}")
-    return pictures
+    report(name, f"{len(found)} images; {missing} skipped, they are missing{malformed}", bad)
+    if not found:
+        raise DataError(f"{file}: none of its images is in {images}")
+    return found
 
 
 def _criterion(settings: Settings) -> CriterionConfig:

@@ -1,4 +1,4 @@
-"""Stages ``cpt`` and ``cit``: CoLLaVO's crayon prompt, and its LoRA sets, above a frozen model."""
+"""Stages ``cpt`` and ``cit``: CoLLaVO's crayon prompt, and its LoRA adapters, above a frozen model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _CONTINUED = (
 
 
 Sources = Callable[[TrainConfig, Preparation, torch.device], Mapping[str, Source]]
-"""What each branch of a stage learns from."""
+"""What each adapter of a stage learns from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Parts:
     Attributes:
         model: the whole model, unwrapped.
         processor: of the model.
-        adapters: its LoRA sets.
+        adapters: its LoRA adapters.
         schedule: its data.
         steps: updates in all.
         started_from: the whole checkpoint below.
@@ -84,25 +84,25 @@ class Tuning:
     def __init__(self, config: TrainConfig, parts: Parts) -> None:
         self._config, self._parts = config, parts
         self.model, self.data = parts.model, parts.schedule
-        self.branches: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
+        self.adapters: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
         self.settings = _settings(config, parts.steps)
         self._shared = _shared_settings(config, parts)
 
-    def shared(self) -> dict[str, Any]:
+    def resume_settings(self) -> dict[str, Any]:
         """See `Job.shared`."""
         return self._shared
 
-    def standing(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
+    def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
         """See `Job.standing`."""
         state = read_state(folder)
         return state.step, state.settings
 
-    def take_up(self, folder: Path) -> None:
+    def load_weights(self, folder: Path) -> None:
         """See `Job.take_up`."""
         load_crayon(folder, crayon_parameters(self._parts.model))
         self._parts.adapters.load(folder)
 
-    def ready(self) -> None:
+    def train_mode(self) -> None:
         """See `Job.ready`. The vision tower rests in every way."""
         model = self._parts.model
         if self._config.TRAIN.GRADIENT_CHECKPOINTING:
@@ -110,11 +110,11 @@ class Tuning:
         model.train()
         model.vision_tower.eval()
 
-    def own(self, group: Parameters) -> Mapping[str, Any]:
+    def group_settings(self, group: Parameters) -> Mapping[str, Any]:
         """See `Job.own`."""
         return all_alike(group)
 
-    def content(self, placement: Placement, step: int) -> Callable[[Path], None]:
+    def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
         """See `Job.content`."""
         adapters = self._parts.adapters
         crayon = placement.weights(crayon_parameters(self._parts.model))
@@ -138,12 +138,12 @@ class Tuning:
             segmenter=None if segmenter is None else segmenter.model_dump(exclude_defaults=True),
         )
 
-    def introduction(self, trained: Parameters) -> str:
+    def describe(self, trained: Parameters) -> str:
         """See `Job.introduction`."""
         parts, train = self._parts, self._config.TRAIN
         number = sum(parameter.numel() for parameter in trained.values())
         total = sum(parameter.numel() for parameter in parts.model.parameters())
-        sets = f", LoRA sets {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
+        sets = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon prompt: "
             f"{train.CRAYON}{sets}); {parts.schedule.num_samples} samples"
@@ -206,7 +206,7 @@ def load_tuning(
     Args:
         config: resolved.
         device: of this process.
-        names: of the LoRA sets.
+        names: of the LoRA adapters.
         sources: of the stage.
         alike: see `trainer.data.loader.Schedule`.
 
@@ -226,7 +226,7 @@ def load_tuning(
         max_length=config.TRAIN.MAX_LENGTH,
         seed=config.TRAIN.SEED,
         crayon=config.CRAYON,
-        spoil=config.DATA.SPOIL,
+        corruption=config.DATA.SPOIL,
         questions=config.TRAIN.QUESTIONS,
     )
     schedule = Schedule(

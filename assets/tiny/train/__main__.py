@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument(
         "--segmenter",
         type=Path,
-        help="X-Decoder whose maps step 2 shows with visual instructions (default: true maps)",
+        help="X-Decoder whose maps step 2 shows with visual instructions (default: ground-truth maps)",
     )
     args = parser.parse_args()
     args.directory.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     else:
         teach_tower(tower, processor, drawn, steps=args.vision_steps, batch_size=64, rate=1.5e-3, **settings)
         save(tower.state_dict(), file)
-    features = features_of(model, lambda part: processor.pixel_values(drawn.pictures[part]), len(drawn.pictures))
+    features = features_of(model, lambda part: processor.pixel_values(drawn.images[part]), len(drawn.images))
     packer, settings = Packer(tokenizer, grid**2), {"batch_size": 32, "questions": 10, **settings}
     talking = args.directory / "language.safetensors"
     if talking.is_file():

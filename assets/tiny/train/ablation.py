@@ -4,8 +4,9 @@
 
 Source: CoLLaVO (arXiv 2402.11248), the ablations of the crayon prompt (none; semantic; semantic and numbering) and of
 the training (visual instructions alone; both kinds in one adapter; Dual QLoRA). Every row starts from the same tiny
-language model, and is trained (on true maps) and evaluated through ``lbk_entry.py``. Rows stop by updates, never by the
-clock; rows of the second table have the same number of updates on visual instructions. What is already there is kept.
+language model, and is trained (on ground-truth maps) and evaluated through ``lbk_entry.py``. Rows stop by updates,
+never by the clock; rows of the second table have the same number of updates on visual instructions. What is already
+there is kept.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Plan:
         base: checkpoint that every row starts from.
         step1: updates of crayon prompt tuning.
         step2: updates of step 2 with both kinds of data.
-        batch: pictures of an update.
+        batch: images of an update.
     """
 
     folder: Path
@@ -118,7 +119,7 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], help="(default: all)")
     parser.add_argument("--step1", type=int, default=100, help="updates of step 1 (default: %(default)s)")
     parser.add_argument("--step2", type=int, default=250, help="updates of step 2 (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=16, help="pictures of an update (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="images of an update (default: %(default)s)")
     parser.add_argument("--lessons", type=int, default=8000, help="scenes to train on (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=150, help="scenes to evaluate on (default: %(default)s)")
     parser.add_argument(

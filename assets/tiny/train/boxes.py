@@ -90,7 +90,7 @@ class Boxes:
     Attributes:
         rows: int64 (N,).
         tokens: int64 (N,), place of the last number in its row.
-        middles: float32 (N, 2), x and y in fractions of the picture.
+        middles: float32 (N, 2), x and y in fractions of the image.
     """
 
     rows: Tensor

@@ -52,8 +52,8 @@ def features_of(model: CoLLaVOForConditionalGeneration, pixels: Callable[[slice]
 
     Args:
         model: its tower.
-        pixels: slice -> normalised pictures.
-        num: of pictures.
+        pixels: slice -> normalised images.
+        num: of images.
     """
     with torch.inference_mode():
         parts = [model.vision_tower(pixels(slice(i, i + 256))).half() for i in range(0, num, 256)]
@@ -62,7 +62,7 @@ def features_of(model: CoLLaVOForConditionalGeneration, pixels: Callable[[slice]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of the training.
+    """A stretch of the training run.
 
     Attributes:
         steps: updates.
@@ -95,10 +95,10 @@ def teach_language(
         model: fresh but for its tower; with ``reading``, one that was taught without.
         packer: makes rows.
         drawn: scenes.
-        features: of their pictures, see `features_of`.
+        features: of their images, see `features_of`.
         phases: one after the other, under one schedule of the rate.
         seed: of the order and the questions.
-        batch_size: pictures of an update.
+        batch_size: images of an update.
         questions: about each.
         rate: highest learning rate.
         say: gets a line now and then.
@@ -112,8 +112,8 @@ def teach_language(
         gather_numbers(model, numbers, seed)
     output, model.output = model.output, SharedWords(table)  # type: ignore[assignment]
     helper = TokenSays(table, words, model.config.grid, numbers)
-    resting = {id(p) for name, p in model.named_parameters() if "crayon" in name or name.startswith("vision_tower.")}
-    parameters = [p for p in model.parameters() if id(p) not in resting] + list(helper.parameters())
+    frozen = {id(p) for name, p in model.named_parameters() if "crayon" in name or name.startswith("vision_tower.")}
+    parameters = [p for p in model.parameters() if id(p) not in frozen] + list(helper.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     labels = torch.from_numpy(drawn.labels).long()
     steps, tally = sum(phase.steps for phase in phases), Tally()

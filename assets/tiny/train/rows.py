@@ -1,4 +1,4 @@
-"""Lessons as rows: many questions behind one picture, each of which sees the picture and itself alone.
+"""Lessons as rows: many questions behind one image, each of which sees the image and itself alone.
 
 Shape legend: B rows, T tokens, P image tokens, Q questions of a row.
 """
@@ -70,12 +70,12 @@ class Packer:
 
     Attributes:
         tokenizer: as given.
-        prefix: ids of what all questions on a picture share, image tokens written out.
+        prefix: ids of what all questions on an image share, image tokens written out.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int) -> None:
         self.tokenizer = tokenizer
-        before, _ = CHAT.parts("", "", told=False)
+        before, _ = CHAT.parts("", "", with_objects=False)
         image = int(tokenizer.convert_tokens_to_ids(IMAGE_TAG))
         ids = list(tokenizer(before).input_ids)
         place = ids.index(image)
@@ -98,7 +98,7 @@ class Packer:
         return list(self.tokenizer(list(texts), add_special_tokens=False).input_ids)
 
     def rows(self, chosen: Sequence[Sequence[Encoded]]) -> Row:
-        """Put the questions of each row behind its picture.
+        """Put the questions of each row behind its image.
 
         Args:
             chosen: for every row its questions, in order.
@@ -107,7 +107,7 @@ class Packer:
         length = start + max(sum(len(item.ids) for item in row) for row in chosen)
         ids = np.full((len(chosen), length), self._pad, np.int64)
         labels = np.full((len(chosen), length), IGNORE_INDEX, np.int64)
-        parts = np.full((len(chosen), length), -1, np.int64)  # 0: picture; 1, 2, ...: questions; -1: padding
+        parts = np.full((len(chosen), length), -1, np.int64)  # 0: image; 1, 2, ...: questions; -1: padding
         weights: list[npt.NDArray[np.float32]] = []
         kinds: list[str] = []
         ids[:, :start], parts[:, :start] = self.prefix, 0

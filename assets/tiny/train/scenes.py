@@ -36,13 +36,13 @@ class Drawn:
     """Scenes.
 
     Attributes:
-        pictures: RGB, uint8 (N, S, S, 3).
+        images: RGB, uint8 (N, S, S, 3).
         labels: int8 (N, P, 3): class (of `CLASSES`), colour (of `COLOUR_NAMES`) and text of a sign (of `TEXTS`) that an
             image token shows; -1 for none.
         lessons: questions about each scene.
     """
 
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int8]
     lessons: Sequence[Sequence[Lesson]]
 
@@ -62,7 +62,7 @@ def draw(seed: int, num: int, size: int, grid: int, workers: int) -> Drawn:
     with multiprocessing.get_context("fork" if workers == 1 else "spawn").Pool(workers) as pool:
         parts = pool.map(task, chunks, chunksize=1)
     return Drawn(
-        pictures=np.concatenate([part.pictures for part in parts]),
+        images=np.concatenate([part.images for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         lessons=[lesson for part in parts for lesson in part.lessons],
     )
@@ -73,7 +73,7 @@ def _draw_chunk(seed: int, size: int, grid: int, chunk: tuple[int, int]) -> Draw
     rng = np.random.default_rng([TEACHING, seed, 0, start])
     scenes = [draw_scene(rng, size, bool(rng.random() < SIGN_CHANCE)) for _ in range(num)]
     return Drawn(
-        pictures=np.stack([scene.picture for scene in scenes]),
+        images=np.stack([scene.image for scene in scenes]),
         labels=np.stack([token_labels(scene, grid) for scene in scenes]),
         lessons=[lessons(scene, rng) + object_lessons(scene, grid, rng) for scene in scenes],
     )
@@ -81,7 +81,7 @@ def _draw_chunk(seed: int, size: int, grid: int, chunk: tuple[int, int]) -> Draw
 
 def panoptic_map(scene: Scene) -> PanopticMap:
     """A scene's exact map, at its own size."""
-    ids = np.zeros(scene.picture.shape[:2], np.int32)
+    ids = np.zeros(scene.image.shape[:2], np.int32)
     for number, shape in enumerate(scene.shapes, start=1):
         ids[shape.pixels] = number
     segments = (
@@ -104,7 +104,7 @@ def object_lessons(scene: Scene, grid: int, rng: np.random.Generator) -> list[Le
 
 def token_labels(scene: Scene, grid: int) -> npt.NDArray[np.int8]:
     """Class, colour and text at every image token, int8 (P, 3); see `Drawn`."""
-    ids = np.zeros(scene.picture.shape[:2], np.int64)
+    ids = np.zeros(scene.image.shape[:2], np.int64)
     table = [(-1, -1, -1)]
     for number, shape in enumerate(scene.shapes, start=1):
         ids[shape.pixels] = number

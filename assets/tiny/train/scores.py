@@ -2,9 +2,9 @@
 
     python -m assets.tiny.train.scores outputs/tiny_scores
 
-evaluates the shipped model on scenes of a seed that it never saw: with their true maps, with spoiled ones, with
-X-Decoder's, and without any, and prints the scores side by side. Everything runs through ``lbk_entry.py eval``; what is
-already there is kept.
+evaluates the shipped model on scenes of a seed that it never saw: with their ground-truth maps, with corrupted ones,
+with X-Decoder's, and without any, and prints the scores side by side. Everything runs through ``lbk_entry.py eval``;
+what is already there is kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the tiny X-Decoder, which segments the pictures of the tiny world, from nothing on a CPU.
+"""Make the tiny X-Decoder, which segments the images of the tiny world, from nothing on a CPU.
 
     python -m assets.tiny.train.segmenter outputs/tiny_segmenter --seed 0
 

@@ -1,4 +1,4 @@
-"""What is shipped of a training: its recipe, half precision, no optimiser, what lies beside it by relative paths."""
+"""What is shipped of a training run: its recipe and half-precision weights, without optimizer; paths are relative."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ship(trained: Path, target: Path) -> None:
     """Copy a checkpoint and the one that it started from.
 
     Args:
-        trained: what a training left.
+        trained: what a training run left.
         target: gets ``base`` and ``collavo``; what is there is replaced.
 
     Raises:
@@ -46,7 +46,7 @@ def ship(trained: Path, target: Path) -> None:
 
 
 def shipped_segmenter() -> dict[str, Any]:
-    """The X-Decoder that is shipped beside the model and evaluates it, as a checkpoint records it."""
+    """The X-Decoder that is shipped next to the model and evaluates it, as a checkpoint records it."""
     evaluated = read_yaml(find_file("configs/collavo_tiny.yaml"))["SEGMENTER"]
     known = {key: value for key, value in evaluated.items() if key in SegmenterRecord.model_fields}
     return {**known, "PATH": "../segmenter"}

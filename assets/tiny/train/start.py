@@ -1,4 +1,4 @@
-"""What a tiny language model needs so that it learns to look things up in a picture; a plain random start does not.
+"""What a tiny language model needs so that it learns to look things up in an image; a plain random start does not.
 
 Input and output share their words; image tokens resemble the words for their class, colour, text and place (auxiliary
 loss); the first query head of every group starts equal to its key and passes on what it finds (mimetic start, arXiv
@@ -26,8 +26,8 @@ from ..world.facts import CORNERS
 from .scenes import CLASSES, COLOUR_NAMES, TEXTS
 from .vision import mean_loss
 
-_COORDINATES = 0.5  # weight of coordinates beside class, colour, text and place
-_SPREAD = 0.12  # of the numbers that an image token resembles, in fractions of the picture
+_COORDINATES = 0.5  # weight of coordinates next to class, colour, text and place
+_SPREAD = 0.12  # of the numbers that an image token resembles, in fractions of the image
 
 
 def config_of(tokenizer: PreTrainedTokenizerBase, image_size: int, patch_size: int) -> CoLLaVOConfig:

@@ -1,6 +1,6 @@
 """The tiny vision tower, taught to say what each image token shows: class, colour, text of a sign.
 
-CLIP's tower has seen 400 million pictures with captions; a tower of four layers learns as much of the tiny world as
+CLIP's tower has seen 400 million images with captions; a tower of four layers learns as much of the tiny world as
 the rest of the model needs from the labels of each patch. It is frozen afterwards, as in the paper.
 """
 
@@ -68,7 +68,7 @@ def teach_tower(
 
     Args:
         tower: fresh.
-        processor: normalises pictures.
+        processor: normalises images.
         drawn: scenes.
         seed: of the order.
         steps: updates.
@@ -82,12 +82,12 @@ def teach_tower(
     parameters = [*tower.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     rng = np.random.default_rng(seed)
-    num = len(drawn.pictures)
+    num = len(drawn.images)
     order = np.concatenate([rng.permutation(num) for _ in range(math.ceil(steps * batch_size / num))])
     tower.train()
     for step in range(steps):
         chosen = order[step * batch_size : (step + 1) * batch_size]
-        pixels = processor.pixel_values(drawn.pictures[chosen])
+        pixels = processor.pixel_values(drawn.images[chosen])
         labels = torch.cat([torch.from_numpy(drawn.labels[chosen]).long(), places.expand(len(chosen), -1, -1)], dim=-1)
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, steps, rate)

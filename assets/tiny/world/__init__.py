@@ -2,9 +2,9 @@
 
     python -m assets.tiny.world DIR --seed 0
 
-writes pictures with their exact panoptic maps (COCO 2017's layout), conversations about them (LLaVA's JSON, to train
+writes images with their exact panoptic maps (COCO 2017's layout), conversations about them (LLaVA's JSON, to train
 on), and a mini version of every benchmark that is declared, in its official format. Every answer is right by
-construction. The same seed gives the same bytes. ``coco_panoptic`` holds the maps of all pictures of all benchmarks,
+construction. The same seed gives the same bytes. ``coco_panoptic`` holds the maps of all images of all benchmarks,
 for the segmenter ``precomputed``: the true ones, and ones with errors. With ``--lessons`` it writes what to train on.
 """
 
@@ -54,7 +54,7 @@ _MINIS: tuple[Callable[[Release, Sequence[Scene], np.random.Generator], None], .
     families.write_families,
 )
 SPOILED = 0.05
-"""Share of things that the spoiled maps lack, and the same share that they call by another name."""
+"""Share of things that the corrupted maps lack, and the same share that they call by another name."""
 
 
 def write_world(directory: Path, seed: int, scenes: int, size: int, renew: bool = False) -> bool:
@@ -63,8 +63,8 @@ def write_world(directory: Path, seed: int, scenes: int, size: int, renew: bool 
     Args:
         directory: made if absent.
         seed: of everything.
-        scenes: pictures of POPE and COCO; the other benchmarks share them, and a few more where these are too few.
-        size: side of a picture in pixels.
+        scenes: images of POPE and COCO; the other benchmarks share them, and a few more where these are too few.
+        size: side of an image in pixels.
         renew: whether a world of other settings in the directory is replaced.
     Returns: whether anything was written.
 
@@ -85,7 +85,7 @@ def write_lessons(directory: Path, seed: int, scenes: int, size: int, renew: boo
         directory: made if absent.
         seed: of everything.
         scenes: how many.
-        size: side of a picture in pixels.
+        size: side of an image in pixels.
         renew: whether a world of other settings in the directory is replaced.
     Returns: whether anything was written.
 

@@ -30,7 +30,7 @@ def draw_chart(
         heights = {str(name): int(number) for name, number in zip(names, numbers, strict=True)}
     colours = rng.permutation(list(COLOURS))
     canvas = Canvas(np.full((size, size, 3), _PAPER, np.uint8), np.full((size, size), -1, np.int64))
-    canvas.picture[-max(1, size // 56) :] = 0  # the base line
+    canvas.image[-max(1, size // 56) :] = 0  # the base line
     cell = size / _TALLEST
     for column, (name, height) in enumerate(heights.items()):
         x = size * (column + 0.5) / len(heights)

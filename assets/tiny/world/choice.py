@@ -44,11 +44,11 @@ PASS_STRIDE = 1_000_000
 
 
 def write_scienceqa(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
-    """ScienceQA: problems with a picture in the test split, and one without."""
+    """ScienceQA: problems with an image in the test split, and one without."""
     problems: dict[str, Any] = {}
     for number, asked in enumerate(pick(scenes, rng, ("count", "side", "present", "colour"), 16), start=1):
         choices, right = shuffled_options(asked.fact, rng, 2 + number % 3)
-        release.picture(f"ScienceQA/images/test/{number}/image.png", f"test/{number}/image.png", scenes[asked.scene])
+        release.image(f"ScienceQA/images/test/{number}/image.png", f"test/{number}/image.png", scenes[asked.scene])
         hint = "Look at the drawing." if number % 2 else ""
         problems[str(number)] = _problem(ask(asked.fact), choices, right, hint, "image.png")
     problems["17"] = _problem("Which of these is an animal?", ["dog", "kite"], 0, "", None)
@@ -112,14 +112,14 @@ def _row(index: int, question: str, options: Sequence[str], right: int, fact: Fa
 
 
 def write_seed(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
-    """SEED-Bench's nine dimensions of pictures, and a video question that its image part leaves out."""
+    """SEED-Bench's nine dimensions of images, and a video question that its image part leaves out."""
     questions: list[dict[str, Any]] = []
     types = {name: number for number, name in enumerate(_DIMENSIONS, start=1)} | {"Action Recognition": 10}
     for name, kind in _DIMENSIONS.items():
         for asked in pick(scenes, rng, (kind,), 2):
             number = len(questions) + 1
             data_id = f"{1_000_000 + number}_{number}"
-            release.picture(f"SEED-Bench/SEED-Bench-image/{data_id}", data_id, scenes[asked.scene])
+            release.image(f"SEED-Bench/SEED-Bench-image/{data_id}", data_id, scenes[asked.scene])
             questions.append(_seed_question(str(number), data_id, "image", types[name], asked, rng))
     questions.append({**questions[0], "question_id": "v1", "data_id": "v1", "data_type": "video"})
     questions[-1]["question_type_id"] = 10
@@ -148,7 +148,7 @@ def write_qbench(release: Release, scenes: Sequence[Scene], rng: np.random.Gener
     for number, asked in enumerate(pick(scenes, rng, kinds, 16)):
         options, right = shuffled_options(asked.fact, rng, 4 - number % 2)
         name = f"qbench_{number:04d}.jpg"
-        release.picture(f"LLVisionQA-QBench/images/{name}", name, scenes[asked.scene])
+        release.image(f"LLVisionQA-QBench/images/{name}", name, scenes[asked.scene])
         entry = {"img_path": name, "question": ask(asked.fact), "candidates": options, "correct_ans": options[right]}
         entries.append({**entry, "type": kinds[asked.fact.kind], "concern": number % 4})
     release.json("LLVisionQA-QBench/llvisionqa_dev.json", entries)
@@ -161,7 +161,7 @@ def write_ai2d(release: Release, scenes: Sequence[Scene], rng: np.random.Generat
         by_scene.setdefault(asked.scene, []).append(asked)
     for scene, members in by_scene.items():
         name = f"{scene}.png"
-        release.picture(f"ai2d/images/{name}", f"images/{name}", scenes[scene])
+        release.image(f"ai2d/images/{name}", f"images/{name}", scenes[scene])
         questions: dict[str, Any] = {}
         for asked in members:
             options, right = shuffled_options(asked.fact, rng)

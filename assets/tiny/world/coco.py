@@ -1,7 +1,7 @@
-"""COCO's pictures and panoptic maps: PNGs whose colour is the segment's id (R + 256 G + 65536 B), and a JSON.
+"""COCO's images and panoptic maps: PNGs whose colour is the segment's id (R + 256 G + 65536 B), and a JSON.
 
-``coco`` is the release of COCO 2017 val. ``coco_panoptic`` has the same maps under the names that all pictures of all
-benchmarks go by, for the segmenter that reads maps from disk; pictures of one scene share one PNG.
+``coco`` is the release of COCO 2017 val. ``coco_panoptic`` has the same maps under the names that all images of all
+benchmarks go by, for the segmenter that reads maps from disk; images of one scene share one PNG.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def write_coco2017(release: Release, scenes: Sequence[Scene]) -> None:
     """Write ``coco/val2017`` and its panoptic annotations."""
     named = {f"{number:012d}.jpg": scene for number, scene in enumerate(scenes, start=1)}
     for name, scene in named.items():
-        release.picture(f"coco/val2017/{name}", name, scene)
+        release.image(f"coco/val2017/{name}", name, scene)
     write_panoptic(release, "coco/annotations/panoptic_val2017", named)
 
 
@@ -30,7 +30,7 @@ def spoiled(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
     """A scene as a careless segmenter sees it: some things are missing, some are taken for others.
 
     Args:
-        scene: its picture stays as it is.
+        scene: its image stays as it is.
         share: probability that a thing is missed, and the same again that it gets another name.
         rng: source of chance.
     """
@@ -45,22 +45,22 @@ def spoiled(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
 
 
 def write_panoptic(release: Release, path: str, named: Mapping[str, Scene]) -> None:
-    """Write the maps of pictures: ``<path>.json``, and ``<path>/`` with one PNG per scene.
+    """Write the maps of images: ``<path>.json``, and ``<path>/`` with one PNG per scene.
 
     Args:
         release: where.
         path: of the JSON without its suffix, and of the folder.
-        named: file name of a picture -> what it shows.
+        named: file name of an image -> what it shows.
     """
     files: dict[int, tuple[str, list[dict[str, Any]]]] = {}
     images, annotations = [], []
     for number, (name, scene) in enumerate(named.items(), start=1):
         if id(scene.shapes) not in files:
-            # A table's pictures are called by a digest: their map must not look like a file of another suffix.
+            # A table's images are called by a digest: their map must not look like a file of another suffix.
             png = f"{name.rpartition('.')[0] or name}.png".replace("/", "_")
             files[id(scene.shapes)] = png, segments_file(release, f"{path}/{png}", scene)
         png, segments = files[id(scene.shapes)]
-        height, width, _ = scene.picture.shape
+        height, width, _ = scene.image.shape
         images.append({"id": number, "file_name": name, "height": height, "width": width})
         annotations.append({"image_id": number, "file_name": png, "segments_info": segments})
     categories = [{"id": i, "name": name, "isthing": int(name in THINGS)} for name, i in (THINGS | STUFF).items()]
@@ -69,7 +69,7 @@ def write_panoptic(release: Release, path: str, named: Mapping[str, Scene]) -> N
 
 def segments_file(release: Release, path: str, scene: Scene) -> list[dict[str, Any]]:
     """Write a scene's PNG; returns its entries of ``segments_info``."""
-    ids = np.zeros(scene.picture.shape[:2], np.int64)
+    ids = np.zeros(scene.image.shape[:2], np.int64)
     for number, shape in enumerate(scene.shapes, start=1):
         ids[shape.pixels] = number
     colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)

@@ -17,7 +17,7 @@ _TURNS = 6
 
 
 def write_conversations(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
-    """One conversation per picture of COCO: short answers, then a description; and one without picture."""
+    """One conversation per image of COCO: short answers, then a description; and one without image."""
     entries: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes, start=1):
         known = facts(scene, rng)

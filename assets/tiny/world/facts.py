@@ -15,7 +15,7 @@ import numpy as np
 from .glyphs import WORDS
 from .scenes import COLOURS, GROUPS, SIGN, THINGS, Scene, Shape
 
-_CLEAR = 0.14  # fraction of the picture by which left and right, above and below must differ
+_CLEAR = 0.14  # fraction of the image by which left and right, above and below must differ
 _FARTHER = 1.4
 _MOST = 7  # numbers that are offered: 1 to 7
 CORNERS = ("top left", "top right", "bottom left", "bottom right")

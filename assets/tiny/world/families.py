@@ -35,14 +35,14 @@ def write_families(release: Release, scenes: Sequence[Scene], rng: np.random.Gen
                 line = {"id": len(lines), "image": image, "kind": lesson.kind}
                 lines.append({**line, "question": lesson.question, "answer": lesson.answer})
     for image in sorted({line["image"] for line in lines}):
-        release.picture(f"TinyWorld/images/{image}", image, scenes[int(image[5:11]) - 1])
+        release.image(f"TinyWorld/images/{image}", image, scenes[int(image[5:11]) - 1])
     release.json_lines("TinyWorld/questions.jsonl", lines)
 
 
 def _numbered(scene: Scene, rng: np.random.Generator) -> Iterator[Lesson]:
     """Which object is in a box, and which one of its kind; kinds are numbered in the order of the map's segments."""
     counts: Counter[str] = Counter()
-    size = scene.picture.shape[0]
+    size = scene.image.shape[0]
     objects = []
     for thing in scene.things:
         counts[thing.name] += 1

@@ -36,6 +36,6 @@ def _expressions(scene: Scene, name: str) -> Iterator[tuple[Shape, str]]:
 
 def _line(release: Release, scenes: Sequence[Scene], index: int, thing: Shape, sentence: str) -> dict[str, Any]:
     scene, image = scenes[index], f"train2014/COCO_train2014_{index + 1:012d}.jpg"
-    release.picture(f"RefCOCO/images/{image}", image, scene)
-    height, width, _ = scene.picture.shape
+    release.image(f"RefCOCO/images/{image}", image, scene)
+    height, width, _ = scene.image.shape
     return {"image": image, "sent": sentence, "bbox": list(thing.box), "height": height, "width": width}

@@ -34,7 +34,7 @@ def write_mmvet(release: Release, scenes: Sequence[Scene], rng: np.random.Genera
     entries: dict[str, Any] = {}
     for number, asked in enumerate(pick(scenes, rng, _CAPABILITIES, 12)):
         key, scene = f"v1_{number}", scenes[asked.scene]
-        release.picture(f"mm-vet/images/{key}.png", f"{key}.png", scene)
+        release.image(f"mm-vet/images/{key}.png", f"{key}.png", scene)
         question, answer = ask(asked.fact), asked.fact.answer
         if asked.fact.kind == "present":
             question, answer = "What is in the image?", "<AND>".join(scene.counts)
@@ -52,7 +52,7 @@ def write_mathvista(release: Release, scenes: Sequence[Scene], rng: np.random.Ge
     kinds = {"count": "choice", "sum": "integer", "more": "float"}
     for number, asked in enumerate(pick(scenes, rng, kinds, 12), start=1):
         pid, scene = str(number), scenes[asked.scene]
-        release.picture(f"MathVista/images/{pid}.jpg", f"images/{pid}.jpg", scene)
+        release.image(f"MathVista/images/{pid}.jpg", f"images/{pid}.jpg", scene)
         form = kinds[asked.fact.kind]
         question, answer, choices = _problem(asked.fact, form, scene, rng)
         problems[pid] = _entry(pid, question, answer, choices, form, scene)
@@ -77,7 +77,7 @@ def _problem(fact: Fact, form: str, scene: Scene, rng: np.random.Generator) -> t
 
 
 def _entry(pid: str, question: str, answer: str, choices: list[str] | None, form: str, scene: Scene) -> dict[str, Any]:
-    height, width, _ = scene.picture.shape
+    height, width, _ = scene.image.shape
     return {
         "pid": pid,
         "question": question,

@@ -1,4 +1,4 @@
-"""Files of the tiny world: where a release is written, and which scene every picture of it shows."""
+"""Files of the tiny world: where a release is written, and which scene every image of it shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Release:
         root: the folder.
 
     Attributes:
-        shown: name of a picture, as its benchmark's reader names it -> what it shows; panoptic maps are written for
+        shown: name of an image, as its benchmark's reader names it -> what it shows; panoptic maps are written for
             all of them.
     """
 
@@ -58,25 +58,25 @@ class Release:
         lines = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
         self.text(path, "".join("\t".join(line) + "\n" for line in lines))
 
-    def picture(self, path: str, name: str, scene: Scene, pixels: Pixels | None = None) -> None:
-        """Write a picture; a path without suffix, or with .jpg, holds a JPEG, any other a PNG.
+    def image(self, path: str, name: str, scene: Scene, pixels: Pixels | None = None) -> None:
+        """Write an image; a path without suffix, or with .jpg, holds a JPEG, any other a PNG.
 
         Args:
             path: of the file.
             name: the benchmark's name of it.
             scene: whose map belongs to it.
-            pixels: the picture, where it is not that of the scene as drawn.
+            pixels: the image, where it is not that of the scene as drawn.
 
         Raises:
             ValueError: another scene has that name.
         """
         self._know(name, scene)
         kind: Format = "PNG" if path.endswith(".png") else "JPEG"
-        self.file(path, self._encode(scene.picture if pixels is None else pixels, kind))
+        self.file(path, self._encode(scene.image if pixels is None else pixels, kind))
 
     def base64(self, scene: Scene) -> str:
-        """A picture as a table's cell holds it; the table's readers name it by the digest of the cell."""
-        cell = base64.b64encode(self._encode(scene.picture, "JPEG")).decode("ascii")
+        """An image as a table's cell holds it; the table's readers name it by the digest of the cell."""
+        cell = base64.b64encode(self._encode(scene.image, "JPEG")).decode("ascii")
         self._know(digest(cell), scene)
         return cell
 
@@ -85,7 +85,7 @@ class Release:
             raise ValueError(f"two scenes are called {name}")
 
     def _encode(self, pixels: Pixels, kind: Format) -> bytes:
-        """Encode a picture once, however many benchmarks have it."""
+        """Encode an image once, however many benchmarks have it."""
         key = id(pixels), kind
         if key not in self._encoded:
             self._encoded[key] = encoded(pixels, kind)
@@ -94,7 +94,7 @@ class Release:
 
 
 def encoded(pixels: Pixels, kind: Format) -> bytes:
-    """A picture as a file holds it."""
+    """An image as a file holds it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
     return buffer.getvalue()

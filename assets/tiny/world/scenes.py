@@ -99,7 +99,7 @@ class Shape:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Middle of the box, x and y in fractions of the picture."""
+        """Middle of the box, x and y in fractions of the image."""
         left, top, right, bottom = self.box
         height, width = self.pixels.shape
         return (left + right) / 2 / width, (top + bottom) / 2 / height
@@ -110,12 +110,12 @@ class Scene:
     """A drawn scene.
 
     Attributes:
-        picture: RGB, uint8 (size, size, 3).
+        image: RGB, uint8 (size, size, 3).
         shapes: regions that divide it, things first.
         group: one of `GROUPS`; "chart" for a chart.
     """
 
-    picture: Pixels
+    image: Pixels
     shapes: tuple[Shape, ...]
     group: str
 
@@ -137,10 +137,10 @@ class Scene:
 
 @dataclass
 class Canvas:
-    """A picture that is being drawn.
+    """An image that is being drawn.
 
     Attributes:
-        picture: RGB, uint8 (size, size, 3).
+        image: RGB, uint8 (size, size, 3).
         owner: which region shows at a pixel, by its place in ``regions``.
         regions: name, colour and text.
         areas: pixels of each region before anything covered it.
@@ -148,7 +148,7 @@ class Canvas:
         kept: pixels that nothing may cover.
     """
 
-    picture: Pixels
+    image: Pixels
     owner: npt.NDArray[np.int64]
     regions: list[tuple[str, str, str]] = field(default_factory=list)
     areas: list[int] = field(default_factory=list)
@@ -163,7 +163,7 @@ class Canvas:
     def ground(self, name: str, first_row: int) -> None:
         """Lay a ground from a row down."""
         self.owner[first_row:] = len(self.regions)
-        self.picture[first_row:] = _GROUNDS[name]
+        self.image[first_row:] = _GROUNDS[name]
         self._add(name, "", "", 0)
 
     def put(self, name: str, colour: str, tones: Pixels, text: str = "") -> bool:
@@ -188,7 +188,7 @@ class Canvas:
         self.owner = after
         np.copyto(self.tones, tones, where=mask)
         body, accent = tones_of(name, colour)
-        self.picture[mask] = np.array([body, accent], np.uint8)[tones[mask] - BODY]
+        self.image[mask] = np.array([body, accent], np.uint8)[tones[mask] - BODY]
         self._add(name, colour, text, int(visible[-1]))
         return True
 
@@ -210,7 +210,7 @@ class Canvas:
             for (name, colour, text), mask in zip(self.regions, masks, strict=True)
             if mask.any()
         ]
-        return Scene(self.picture, tuple(sorted(shapes, key=lambda shape: not shape.is_thing)), group)
+        return Scene(self.image, tuple(sorted(shapes, key=lambda shape: not shape.is_thing)), group)
 
 
 def draw_scene(rng: np.random.Generator, size: int, sign: bool | None = None) -> Scene:
@@ -233,9 +233,9 @@ def draw_scene(rng: np.random.Generator, size: int, sign: bool | None = None) ->
             x, y = rng.uniform(radius, size - radius, 2)
             if canvas.put(name, colour, draw_glyph(name, size, x, y, radius, mirrored=rng.random() < 0.5)):
                 break
-    noise = rng.integers(-6, 7, canvas.picture.shape, np.int16)
-    np.clip(canvas.picture + noise, 0, 255, out=noise)
-    canvas.picture = noise.astype(np.uint8)
+    noise = rng.integers(-6, 7, canvas.image.shape, np.int16)
+    np.clip(canvas.image + noise, 0, 255, out=noise)
+    canvas.image = noise.astype(np.uint8)
     return canvas.scene(group)
 
 
@@ -306,9 +306,9 @@ def tones_of(name: str, colour: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def recolour(scene: Scene, thing: Shape, colour: str) -> Scene:
     """The same scene with one of its things in another colour."""
-    picture = scene.picture.copy()
+    image = scene.image.copy()
     body, accent = tones_of(thing.name, colour)
-    picture[thing.pixels] = body
-    picture[thing.accent] = accent
+    image[thing.pixels] = body
+    image[thing.accent] = accent
     shapes = tuple(replace(shape, colour=colour) if shape is thing else shape for shape in scene.shapes)
-    return replace(scene, picture=picture, shapes=shapes)
+    return replace(scene, image=image, shapes=shapes)

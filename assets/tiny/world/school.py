@@ -36,7 +36,7 @@ def write_school(release: Release, scenes: int, size: int, seed: int) -> None:
     Args:
         release: where.
         scenes: how many.
-        size: side of a picture in pixels.
+        size: side of an image in pixels.
         seed: of everything.
     """
     images: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def write_school(release: Release, scenes: int, size: int, seed: int) -> None:
         rng = np.random.default_rng([TEACHING, seed, 1, number])
         scene = draw_scene(rng, size, bool(rng.random() < SIGN_CHANCE))
         stem = f"{number:012d}"
-        release.file(f"coco/train2017/{stem}.jpg", encoded(scene.picture, "JPEG"))
+        release.file(f"coco/train2017/{stem}.jpg", encoded(scene.image, "JPEG"))
         segments = segments_file(release, f"coco/annotations/panoptic_train2017/{stem}.png", scene)
         images.append({"id": number, "file_name": f"{stem}.jpg", "height": size, "width": size})
         annotations.append({"image_id": number, "file_name": f"{stem}.png", "segments_info": segments})

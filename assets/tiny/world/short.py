@@ -28,7 +28,7 @@ def write_gqa(release: Release, scenes: Sequence[Scene], rng: np.random.Generato
     questions: dict[str, Any] = {}
     for asked in pick(scenes, rng, _TYPES, 20):
         name = f"n{1_000_000 + asked.scene}"
-        release.picture(f"GQA/images/{name}.jpg", f"{name}.jpg", scenes[asked.scene])
+        release.image(f"GQA/images/{name}.jpg", f"{name}.jpg", scenes[asked.scene])
         questions[str(20_000_000 + len(questions))] = _question(asked.fact, name)
     questions["29999999"] = {**next(iter(questions.values())), "isBalanced": False}
     release.json("GQA/testdev_balanced_questions.json", questions)
@@ -62,8 +62,8 @@ def write_textvqa(release: Release, scenes: Sequence[Scene], rng: np.random.Gene
     tokens: list[dict[str, Any]] = []
     for asked in pick(scenes, rng, ("text",), 12):
         scene, image = scenes[asked.scene], f"{asked.scene + 1:016x}"
-        release.picture(f"TextVQA/train_images/{image}.jpg", f"{image}.jpg", scene)
-        height, width, _ = scene.picture.shape
+        release.image(f"TextVQA/train_images/{image}.jpg", f"{image}.jpg", scene)
+        height, width, _ = scene.image.shape
         entry = {"question": ask(asked.fact).lower(), "image_id": image, "question_id": 34_000 + len(entries)}
         entry |= {"answers": [asked.fact.answer] * _ANSWERS, "image_width": width, "image_height": height}
         entries.append({**entry, "image_classes": ["Sign"], "set_name": "val"})
@@ -75,12 +75,12 @@ def write_textvqa(release: Release, scenes: Sequence[Scene], rng: np.random.Gene
 
 def write_chartqa(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """ChartQA: questions about drawn charts, as people would ask them and as they follow from a summary."""
-    size = scenes[0].picture.shape[0]
+    size = scenes[0].image.shape[0]
     for split in ("human", "augmented"):
         entries = []
         for number in range(5):
             chart, name = draw_chart(rng, size), f"{split}_{number}.png"
-            release.picture(f"ChartQA/test/png/{name}", name, chart)
+            release.image(f"ChartQA/test/png/{name}", name, chart)
             most, _ = chart.counts.most_common(1)[0]
             fewest = chart.counts.most_common()[-1][0]
             if split == "human":

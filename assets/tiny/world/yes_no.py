@@ -15,8 +15,8 @@ from .release import Release
 from .scenes import SIGN, THINGS, Scene, recolour
 from .wording import plural, spelled, with_article
 
-_PAIRS_PER_PICTURE = 1
-_PICTURES_PER_SUBTASK = 2
+_PAIRS_PER_IMAGE = 1
+_IMAGES_PER_SUBTASK = 2
 _SETS = 4
 
 
@@ -30,25 +30,25 @@ def write_pope(release: Release, scenes: Sequence[Scene], rng: np.random.Generat
         "adversarial": lambda scene, name: -sum(together[present, name] for present in scene.counts),
     }
     for number, scene in enumerate(scenes, start=1):
-        name = _pope_picture(number)
-        release.picture(f"coco2014/val2014/{name}", name, scene)
+        name = _pope_image(number)
+        release.image(f"coco2014/val2014/{name}", name, scene)
     for split, rank in rankings.items():
         lines: list[dict[str, Any]] = []
         for number, scene in enumerate(scenes, start=1):
             for name, label in _polled(scene, rank, rng):
                 text = f"Is there {with_article(name)} in the image?"
-                line = {"question_id": len(lines) + 1, "image": _pope_picture(number), "text": text, "label": label}
+                line = {"question_id": len(lines) + 1, "image": _pope_image(number), "text": text, "label": label}
                 lines.append(line)
         release.json_lines(f"POPE/coco_pope_{split}.json", lines)
 
 
-def _pope_picture(number: int) -> str:
+def _pope_image(number: int) -> str:
     return f"COCO_val2014_{number:012d}.jpg"
 
 
 def _polled(scene: Scene, rank: Callable[[Scene, str], float], rng: np.random.Generator) -> Iterator[tuple[str, str]]:
     """Classes to ask about, each with its label."""
-    present = [str(name) for name in rng.permutation(list(scene.counts))[:_PAIRS_PER_PICTURE]]
+    present = [str(name) for name in rng.permutation(list(scene.counts))[:_PAIRS_PER_IMAGE]]
     ranks = {name: rank(scene, name) for name in THINGS if name not in scene.counts}
     lacking = sorted(ranks, key=lambda name: (ranks[name], name))[: len(present)]
     for pair in zip(present, lacking, strict=True):
@@ -73,7 +73,7 @@ def _count(fact: Fact, scene: Scene) -> tuple[str, str]:
 
 
 def _code(fact: Fact, scene: Scene) -> tuple[str, str]:
-    """The output of a line of code, compared with the picture."""
+    """The output of a line of code, compared with the image."""
     return _asks(
         f"The code is print({{}} + 1). Is its output the number of {plural(fact.about[0])} in this image?",
         str(int(fact.answer) - 1),
@@ -89,7 +89,7 @@ def _spelling(fact: Fact, scene: Scene) -> tuple[str, str]:
 
 
 def _fitting(fact: Fact, scene: Scene) -> tuple[str, str]:
-    """Knowledge of what a thing is for, of the picture's own things."""
+    """Knowledge of what a thing is for, of the image's own things."""
     return _asks("Can {} be seen in this image?", _KNOWN[fact.answer], _KNOWN[_unlike(fact.answer, scene)])
 
 
@@ -126,7 +126,7 @@ SUBTASKS: dict[str, tuple[str, Callable[[Fact, Scene], tuple[str, str]]]] = {
 """MME's subtasks: the kind of fact, and its question with the right answer and with a wrong one."""
 _ARTWORK = "Is the drawing of {} a part of this artwork?"
 _APART = ("posters", "celebrity", "scene", "landmark", "artwork")
-"""Subtasks that keep pictures and questions in folders of their own."""
+"""Subtasks that keep images and questions in folders of their own."""
 
 
 def _nearest(fact: Fact) -> tuple[str, str]:
@@ -139,25 +139,25 @@ def _sum(fact: Fact) -> tuple[str, str]:
 
 
 def write_mme(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
-    """MME's 14 subtasks, each picture with a question to answer by yes and one by no."""
+    """MME's 14 subtasks, each image with a question to answer by yes and one by no."""
     for task, (kind, word) in SUBTASKS.items():
-        for number, asked in enumerate(_pictures(scenes, rng, kind), start=1):
+        for number, asked in enumerate(_images(scenes, rng, kind), start=1):
             root, name = f"MME_Benchmark_release_version/{task}", f"{number:06d}"
             scene = scenes[asked.scene]
             images, questions = ("/images", "/questions_answers_YN") if task in _APART else ("", "")
-            release.picture(f"{root}{images}/{name}.jpg", f"{task}/{name}.jpg", scene)
+            release.image(f"{root}{images}/{name}.jpg", f"{task}/{name}.jpg", scene)
             lines = zip(word(asked.fact, scene), ("Yes", "No"), strict=True)
             content = "".join(f"{question} Please answer yes or no.\t{label}\n" for question, label in lines)
             release.text(f"{root}{questions}/{name}.txt", content)
 
 
-def _pictures(scenes: Sequence[Scene], rng: np.random.Generator, kind: str) -> list[Asked]:
+def _images(scenes: Sequence[Scene], rng: np.random.Generator, kind: str) -> list[Asked]:
     """Facts of different scenes; of any countable kind where the scenes have none of the wanted one."""
-    return pick(scenes, rng, (kind,), _PICTURES_PER_SUBTASK)
+    return pick(scenes, rng, (kind,), _IMAGES_PER_SUBTASK)
 
 
 def write_hallusionbench(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
-    """HallusionBench: scenes and edited doubles with another colour (VD), charts with and without a picture (VS)."""
+    """HallusionBench: scenes and edited doubles with another colour (VD), charts with and without an image (VS)."""
     entries: list[dict[str, Any]] = []
     for number, asked in enumerate(pick(scenes, rng, ("colour",), _SETS)):
         scene, fact = scenes[asked.scene], asked.fact
@@ -170,7 +170,7 @@ def write_hallusionbench(release: Release, scenes: Sequence[Scene], rng: np.rand
                 details = f"The {thing.name} is {colour}."
                 entries.append(_entry("VD", "figure", number, figure, question, text, right, details, file))
     for number in range(_SETS):
-        entries += _charts(release, number, rng, scenes[0].picture.shape[0])
+        entries += _charts(release, number, rng, scenes[0].image.shape[0])
     release.json("HallusionBench/HallusionBench.json", entries)
 
 
@@ -192,7 +192,7 @@ def _charts(release: Release, number: int, rng: np.random.Generator, size: int) 
 
 def _figure(release: Release, category: str, sub: str, number: int, figure: int, scene: Scene) -> str:
     name = f"{category}/{sub}/{number}_{figure}.png"
-    release.picture(f"HallusionBench/hallusion_bench/{name}", name, scene)
+    release.image(f"HallusionBench/hallusion_bench/{name}", name, scene)
     return f"./{name}"
 
 

@@ -27,7 +27,7 @@ _EXAMPLES = (
     ("How many apples are left?", (), "integer", "I cannot see the picture well enough.", NOTHING),
 )
 _PROMPT = """\
-A model answered a question about a picture. Copy out what its answer comes to, in the form that is asked for. Do not \
+A model answered a question about an image. Copy out what its answer comes to, in the form that is asked for. Do not \
 solve the question and do not correct the answer. If it commits to nothing, write {nothing}.
 
 {examples}

@@ -24,7 +24,7 @@ _EXAMPLES = (
     ),
 )
 _PROMPT = """\
-You grade how well a model answered a question about a picture that you cannot see. You are given the question, the \
+You grade how well a model answered a question about an image that you cannot see. You are given the question, the \
 reference and the model's answer. Grade from 0.0 (nothing of the reference is there, or it is contradicted) to 1.0 \
 (all of it is there), in steps of 0.1. In a reference, <AND> joins elements that must all be there for 1.0, with part \
 of the credit for some of them; <OR> joins alternatives of which one suffices. How the answer is worded does not matter.

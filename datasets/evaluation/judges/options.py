@@ -1,7 +1,7 @@
 """Which judge to ask and how: from the configuration, else from the environment, else the defaults.
 
 Every setting has a variable, ``COLLAVO_JUDGE_`` and its name (``COLLAVO_JUDGE_MODEL``). A key is only ever taken from
-the environment, since configurations are saved beside results. ``OPENAI_BASE_URL`` is heeded as by the client library.
+the environment, since configurations are saved next to results. ``OPENAI_BASE_URL`` is heeded as by the client library.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def key_variable_fault(name: str) -> str:
 
 
 def check_no_key(values: Any, variable: str | None, environ: Mapping[str, str]) -> None:
-    """Check that no setting holds the key of the environment, since settings are printed and saved beside results.
+    """Check that no setting holds the key of the environment, since settings are printed and saved next to results.
 
     Args:
         values: the settings, nested.
@@ -125,7 +125,7 @@ def check_no_key(values: Any, variable: str | None, environ: Mapping[str, str]) 
     key = environ.get(variable, "").strip()
     if len(key) >= _SURELY_A_KEY and (setting := _setting_with(key, values)):
         raise JudgeError(
-            f"{setting} holds the key of the environment variable {quoted(variable)}. Settings are saved beside "
+            f"{setting} holds the key of the environment variable {quoted(variable)}. Settings are saved next to "
             "results: take it out, the judge finds it in the environment"
         )
 

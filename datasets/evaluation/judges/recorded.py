@@ -1,4 +1,4 @@
-"""Verdicts in files: kept beside a run's results, so that scores can be made again, and those that others publish.
+"""Verdicts in files: kept next to a run's results, so that scores can be made again, and those that others publish.
 
 Ours are JSON lines with id, part, verdict, reply, failure and judge. Also read: an object from ids to a text
 (extractions), to an object of texts (HallusionBench's ``correctness`` and ``same``), to MM-Vet's ``{"score": [...]}``,

@@ -2,7 +2,7 @@
 
 Every rule takes the raw text and the options (letter -> text, in order) and returns a letter, or "" where it finds
 none. The official rules keep their flaws on purpose; `lenient` is what a human reader would have understood, and its
-accuracy is reported beside the official one. Rules: shared facts of the release scripts of LLaVA (ScienceQA),
+accuracy is reported next to the official one. Rules: shared facts of the release scripts of LLaVA (ScienceQA),
 VLMEvalKit (MMBench), MMStar, lmms-eval (AI2D) and the SEED-Bench leaderboard; ``_released`` is what the first CoLLaVO
 release did.
 """

@@ -84,7 +84,7 @@ def mean_of_groups(name: str, groups: Sequence[Sequence[tuple[float, Hashable]]]
 
     Args:
         name: the metric's name.
-        groups: credit and cluster of every sample, group by group; clusters may span groups (the same picture).
+        groups: credit and cluster of every sample, group by group; clusters may span groups (the same image).
         group: see `mean`.
     Returns: no value if there is no group, or an empty one.
     """
@@ -101,7 +101,7 @@ def count(name: str, number: int, num: int, *, group: str = "") -> Metric:
     return Metric(name=name, value=number, num=num, group=group, kind="count")
 
 
-def picture(scored: Scored) -> Hashable:
+def image(scored: Scored) -> Hashable:
     """What the answers to one image share: the image's name, or the record itself for a text-only question."""
     image = scored.record.image
     return ("image", image.name) if image else ("record", scored.record.id)
@@ -120,7 +120,7 @@ def accuracy(
     """
     counted = [s for s in scored if s.score.value is not None or (missing is not None and s.record.target is not None)]
     values = [missing if s.score.value is None else s.score.value for s in counted]
-    return mean(name, [v for v in values if v is not None], clusters=[picture(s) for s in counted], group=group)
+    return mean(name, [v for v in values if v is not None], clusters=[image(s) for s in counted], group=group)
 
 
 def no_answer(scored: Sequence[Scored]) -> Metric:

@@ -1,4 +1,4 @@
-"""Pictures that stand as base64 in a table or a JSON file, decoded when they are needed."""
+"""Images that stand as base64 in a table or a JSON file, decoded when they are needed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _LONGEST_NAME = 4096
 
 
 def digest(cell: str | bytes) -> str:
-    """Short name of a picture by its encoded content, so that equal names mean equal pictures."""
+    """Short name of an image by its encoded content, so that equal names mean equal images."""
     return hashlib.sha256(cell.encode("utf-8", "surrogatepass") if isinstance(cell, str) else cell).hexdigest()[:16]
 
 
 def is_base64(text: str) -> bool:
-    """Whether a text is a picture, not the name of its file: that is not so long, or has a period."""
+    """Whether a text is an image, not the name of its file: that is not so long, or has a period."""
     return bool(_DATA_URI.match(text)) or len(text) > _LONGEST_NAME or bool(_PLAIN.fullmatch(text))
 
 
 def from_base64(text: str, where: str) -> bytes:
-    """Decode a picture's text, be it broken into lines or led by ``data:image/png;base64,``.
+    """Decode an image's text, be it broken into lines or led by ``data:image/png;base64,``.
 
     Args:
         text: the base64.
@@ -43,7 +43,7 @@ def from_base64(text: str, where: str) -> bytes:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A picture whose text is held in memory, since its file cannot be read in parts.
+    """An image whose text is held in memory, since its file cannot be read in parts.
 
     Attributes:
         where: file and place, for messages.
@@ -57,4 +57,4 @@ class EncodedImage:
 
     def read(self) -> bytes:
         """See `ImageSource.read`."""
-        return from_base64(self.text, f"{self.where}: the picture")
+        return from_base64(self.text, f"{self.where}: the image")

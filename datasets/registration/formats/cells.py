@@ -1,4 +1,4 @@
-"""Values of a table's cells, whatever its format: texts, lists, options, answers and the one picture of a question.
+"""Values of a table's cells, whatever its format: texts, lists, options, answers and the one image of a question.
 
 The same question reads the same from every format: a number is the text it is written with, a list may stand as JSON
 (or as Python writes it) in a cell of text, and a missing value is None, an empty text, an empty list or not-a-number.
@@ -72,7 +72,7 @@ def as_list(value: Any) -> list[Any] | None:
 
 
 def single(cell: Any) -> Any:
-    """The one picture of a cell: base64 or a file name as text, bytes, or None.
+    """The one image of a cell: base64 or a file name as text, bytes, or None.
 
     Args:
         cell: one of these, a list of at most one of these, or an object with ``bytes`` and ``path``.
@@ -83,7 +83,7 @@ def single(cell: Any) -> Any:
     items = as_list(cell)
     if items is not None:
         if len(items) > 1:
-            raise MalformedError(f"has {len(items)} pictures; one picture for each question is supported")
+            raise MalformedError(f"has {len(items)} images; one image for each question is supported")
         return single(items[0]) if items else None
     if isinstance(cell, Mapping):
         return cell.get("path") if absent(cell.get("bytes")) else cell["bytes"]

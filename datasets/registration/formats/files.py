@@ -44,7 +44,7 @@ class MalformedError(Exception):
 
 @dataclass(frozen=True)
 class MissingImage:
-    """Stands for a picture that should be there and is not: scoring works, asking the model says what is wrong.
+    """Stands for an image that should be there and is not: scoring works, asking the model says what is wrong.
 
     Attributes:
         name: see `ImageSource.name`.
@@ -313,7 +313,7 @@ _LISTED, _LONGEST_LISTED = 20, 60
 
 
 def image_file(folder: Path, name: str) -> ImageFile:
-    """A picture of a folder by its relative path, which is also its name.
+    """An image of a folder by its relative path, which is also its name.
 
     Raises:
         MalformedError: the name is empty, leads out of the folder, or is none that a file can have.
@@ -321,7 +321,7 @@ def image_file(folder: Path, name: str) -> ImageFile:
     parts = Path(name).parts
     long = any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in parts)
     if not name.strip() or not parts or Path(name).is_absolute() or ".." in parts or long or "\0" in name:
-        raise MalformedError(f"expected the name of a picture below {folder}, got {brief(name)}")
+        raise MalformedError(f"expected the name of an image below {folder}, got {brief(name)}")
     return ImageFile(folder / name, name)
 
 
@@ -329,7 +329,7 @@ HIDDEN = ("thumbs.db", "desktop.ini")
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file is one that systems leave beside others: ``._0001.txt`` and ``.DS_Store`` of macOS, Thumbs.db."""
+    """Whether a file is one that systems leave next to others: ``._0001.txt`` and ``.DS_Store`` of macOS, Thumbs.db."""
     return path.name.startswith(".") or path.name.lower() in HIDDEN
 
 
@@ -405,7 +405,7 @@ def put_once(table: dict[K, T], key: K, value: T, what: str) -> None:
 
 
 def place(roots: Sequence[Path], *candidates: str) -> Path:
-    """First existing candidate under a root, else the first of all: a folder of pictures is only needed later."""
+    """First existing candidate under a root, else the first of all: a folder of images is only needed later."""
     return first(roots, *candidates) or places(roots, *candidates)[0]
 
 

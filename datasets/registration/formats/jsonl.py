@@ -1,4 +1,4 @@
-"""Files of one JSON value per line, read as a stream; a spoilt line spoils nothing but itself."""
+"""Files of one JSON value per line, read as a stream; a corrupt line costs only itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineImage:
-    """A picture in a line of a file, as base64; only its place is kept.
+    """An image in a line of a file, as base64; only its place is kept.
 
     Attributes:
         path: the file.
@@ -52,7 +52,7 @@ class LineImage:
         with self.path.open("rb") as file:
             file.seek(self.start)
             content = file.read(self.length)
-        where = f"{self.path}: the picture of the line at byte {self.start}"
+        where = f"{self.path}: the image of the line at byte {self.start}"
         try:
             text = single(parse(content)[self.key])
         except (MalformedError, KeyError, TypeError) as error:

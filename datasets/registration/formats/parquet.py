@@ -1,7 +1,7 @@
-"""Tables in parquet, as the Hugging Face hub has them: rows without their pictures, and pictures one by one.
+"""Tables in parquet, as the Hugging Face hub has them: rows without their images, and images one by one.
 
-A picture column holds the encoded bytes, base64, an object with ``bytes`` and ``path``, or a list of one. Rows need
-not be read with it; a `ParquetImage` reads the row group of its row when the picture is needed.
+An image column holds the encoded bytes, base64, an object with ``bytes`` and ``path``, or a list of one. Rows need
+not be read with it; a `ParquetImage` reads the row group of its row when the image is needed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ...types import DataError
 from .base64_images import from_base64
 from .files import MalformedError
 
-_BATCH = 256  # rows made into Python values at a time; with their pictures they take twice the memory
+_BATCH = 256  # rows made into Python values at a time; with their images they take twice the memory
 
 
 @dataclass(frozen=True)
 class ParquetImage:
-    """A picture in a cell of a parquet table.
+    """An image in a cell of a parquet table.
 
     Attributes:
         path: the table.
         name: see `ImageSource.name`.
-        column: the column of pictures.
+        column: the column of images.
         group: the row group that holds the row.
         row: index in that group.
     """
@@ -45,13 +45,13 @@ class ParquetImage:
             table = pq.ParquetFile(self.path).read_row_group(self.group, columns=[self.column])
             cell = table.column(self.column)[self.row].as_py()
         except (pa.ArrowException, ValueError, OverflowError, KeyError, IndexError) as error:
-            raise OSError(f"{self.path}: picture {self.name} cannot be read: {error}") from None
+            raise OSError(f"{self.path}: image {self.name} cannot be read: {error}") from None
         cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if isinstance(content, str):
-            return from_base64(content, f"{self.path}: picture {self.name}")
+            return from_base64(content, f"{self.path}: image {self.name}")
         if not isinstance(content, bytes):
-            raise OSError(f"{self.path}: the table has no bytes for picture {self.name}")
+            raise OSError(f"{self.path}: the table has no bytes for image {self.name}")
         return content
 
 
@@ -61,7 +61,7 @@ class Row:
 
     Attributes:
         where: file and row, for messages.
-        cells: column name -> value, without pictures.
+        cells: column name -> value, without images.
         group: its row group.
         index: its index in the group.
     """
@@ -72,12 +72,12 @@ class Row:
     index: int
 
 
-def rows(path: Path, pictures: Sequence[str]) -> Iterator[tuple[str, Row | MalformedError]]:
+def rows(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Row | MalformedError]]:
     """Read a table row group by row group.
 
     Args:
         path: the table.
-        pictures: columns to leave out.
+        images: columns to leave out.
 
     Yields:
         the place of a row with its cells, or with what is wrong: a cell that is no value of its column's type, or a
@@ -89,7 +89,7 @@ def rows(path: Path, pictures: Sequence[str]) -> Iterator[tuple[str, Row | Malfo
     try:
         table = pq.ParquetFile(path)
         sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
-        columns = [name for name in table.schema_arrow.names if name not in pictures]
+        columns = [name for name in table.schema_arrow.names if name not in images]
     except _UNREADABLE as error:
         raise DataError(f"{path}: not a readable parquet table: {error}. Was the download cut short?") from None
     number = 0

@@ -1,7 +1,7 @@
 """Files of records in any of the usual formats, read row by row: JSON, JSON lines, tables with tabs or commas, parquet.
 
-What a row's cells hold is left as the format gives it. A picture that stands in a cell is made into an `ImageSource`
-that finds it again, so that the pictures of a large file are not held in memory; JSON alone cannot be read in parts.
+What a row's cells hold is left as the format gives it. An image that stands in a cell is made into an `ImageSource`
+that finds it again, so that the images of a large file are not held in memory; JSON alone cannot be read in parts.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Entry:
     Attributes:
         cells: column name -> value.
         key: its name, where the file is an object of records.
-        picture: makes the source of the picture in a cell, from the names of its column and of the rows' index.
-        pointers: whether a picture may be given as the index of the row that has it, and all cells are text.
+        image: makes the source of the image in a cell, from the names of its column and of the rows' index.
+        pointers: whether an image may be given as the index of the row that has it, and all cells are text.
     """
 
     cells: Mapping[str, Any]
-    picture: Callable[[str, str], ImageSource]
+    image: Callable[[str, str], ImageSource]
     key: str | None = None
     pointers: bool = False
 
@@ -82,28 +82,28 @@ def _parquet(path: Path) -> Iterator[Item]:
         if isinstance(row, MalformedError):
             yield where, row
         else:
-            yield where, Entry(cells=row.cells, picture=partial(_parquet_picture, path, row))
+            yield where, Entry(cells=row.cells, image=partial(_parquet_image, path, row))
 
 
-def _parquet_picture(path: Path, row: parquet.Row, column: str, index: str) -> ImageSource:
+def _parquet_image(path: Path, row: parquet.Row, column: str, index: str) -> ImageSource:
     return parquet.ParquetImage(
         path, digest(_content(row.cells[column], column, (str, bytes))), column, row.group, row.index
     )
 
 
 def _separated(path: Path, delimiter: str) -> Iterator[Item]:
-    pictures: dict[tuple[str, str], tsv.Pictures] = {}
+    images: dict[tuple[str, str], tsv.DecodedImages] = {}
 
-    def picture(row: tsv.Row, column: str, index: str) -> ImageSource:
-        if (column, index) not in pictures:
-            pictures[column, index] = tsv.Pictures(path, column, index, delimiter)
-        return pictures[column, index].of(row)
+    def image(row: tsv.Row, column: str, index: str) -> ImageSource:
+        if (column, index) not in images:
+            images[column, index] = tsv.DecodedImages(path, column, index, delimiter)
+        return images[column, index].of(row)
 
     for row in tsv.rows(path, delimiter):
         if isinstance(row, tuple):
             yield row[0], MalformedError(row[1])
         else:
-            yield row.where, Entry(cells=row.cells, picture=partial(picture, row), pointers=True)
+            yield row.where, Entry(cells=row.cells, image=partial(image, row), pointers=True)
 
 
 def _lines(path: Path) -> Iterator[Item]:
@@ -114,12 +114,12 @@ def _lines(path: Path) -> Iterator[Item]:
             yield line.where, error
             continue
         if isinstance(value, dict):
-            yield line.where, Entry(cells=value, picture=partial(_line_picture, path, line, value))
+            yield line.where, Entry(cells=value, image=partial(_line_image, path, line, value))
         else:
             yield line.where, MalformedError(f"expected an object, got {type(value).__name__}")
 
 
-def _line_picture(path: Path, line: jsonl.Line, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
+def _line_image(path: Path, line: jsonl.Line, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
     name = digest(_content(cells[column], column, (str,)))
     return jsonl.LineImage(path, name, line.start, len(line.content), column)
 
@@ -150,12 +150,12 @@ def _json(path: Path, records: str) -> Iterator[Item]:
         where = f"{path}, {records or 'record'}[{listed([name])}]"
         if isinstance(value, dict):
             key = name if isinstance(found, dict) else None
-            yield where, Entry(cells=value, key=key, picture=partial(_json_picture, where, value))
+            yield where, Entry(cells=value, key=key, image=partial(_json_image, where, value))
         else:
             yield where, MalformedError(f"expected an object, got {type(value).__name__}")
 
 
-def _json_picture(where: str, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
+def _json_image(where: str, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
     text = _content(cells[column], column, (str,))
     return EncodedImage(where, digest(text), str(text))
 
@@ -173,7 +173,7 @@ def _descend(content: Any, records: str, path: Path) -> list[Any] | dict[str, An
     place = f"at '{records}' (data.records)" if records else "at the top; data.records may name where they are"
     if not isinstance(content, (list, dict)):
         raise DataError(f"{path}: expected a list or an object of records {place}. {_described(content)}")
-    needed = any if records else all  # where the place was declared, some may be spoilt
+    needed = any if records else all  # where the place was declared, some may be corrupt
     if isinstance(content, dict) and content and not needed(isinstance(value, dict) for value in content.values()):
         raise DataError(f"{path}: the object {place} holds other things than records. {_described(content)}")
     return content
@@ -186,12 +186,12 @@ def _described(content: Any) -> str:
 
 
 def _content(cell: Any, column: str, kinds: tuple[type, ...]) -> str | bytes:
-    """The encoded picture of a cell.
+    """The encoded image of a cell.
 
     Raises:
         MalformedError: there are several, or something else.
     """
     content = single(cell)
     if not isinstance(content, (str, bytes)) or not isinstance(content, kinds):
-        raise MalformedError(f"'{column}' should be a picture: its file's name or base64, got {type(content).__name__}")
+        raise MalformedError(f"'{column}' should be an image: its file's name or base64, got {type(content).__name__}")
     return content.strip() if isinstance(content, str) else content

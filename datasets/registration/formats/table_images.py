@@ -1,4 +1,4 @@
-"""The picture of a record in a table: a file by its name, what stands in the cell, or that of another row."""
+"""The image of a record in a table: a file by its name, what stands in the cell, or that of another row."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .table_files import Entry, Item
 
 
 class Gallery:
-    """The pictures of one file.
+    """The images of one file.
 
     Args:
-        columns: columns of pictures; the first that holds one counts.
-        folder: of the pictures that are given by file name.
-        pointers: whether a cell of digits may be the index of the row that has the picture, not a file name.
+        columns: columns of images; the first that holds one counts.
+        folder: of the images that are given by file name.
+        pointers: whether a cell of digits may be the index of the row that has the image, not a file name.
         scan: reads the file from its start.
     """
 
@@ -30,7 +30,7 @@ class Gallery:
         self._columns, self._folder, self._pointers, self._scan = columns, folder, pointers, scan
 
     def of(self, where: str, entry: Entry, index: str) -> ImageSource | None:
-        """The picture of a record; None for one that has none where others do, or where no column is for them.
+        """The image of a record; None for one that has none where others do, or where no column is for them.
 
         Args:
             where: the record's place, for messages.
@@ -38,7 +38,7 @@ class Gallery:
             index: column of the rows' indices.
 
         Raises:
-            MalformedError: the cell holds several pictures or none, or its file's name leads out of the folder.
+            MalformedError: the cell holds several images or none, or its file's name leads out of the folder.
         """
         present = [column for column in self._columns if column in entry.cells]
         for column in present:
@@ -46,7 +46,7 @@ class Gallery:
                 return self._source(entry, column, cell, index)
         if not present or self._any:
             return None
-        return MissingImage(where, f"{where}: no {present[0]}; the file was stripped of its pictures")
+        return MissingImage(where, f"{where}: no {present[0]}; the file was stripped of its images")
 
     def _source(self, entry: Entry, column: str, cell: Any, index: str) -> ImageSource:
         if isinstance(cell, str):
@@ -54,10 +54,10 @@ class Gallery:
             pointer = whole_number(name).isdigit() and entry.pointers and self._pointers
             if not pointer and not is_base64(name):
                 return image_file(self._folder, name)
-        return entry.picture(column, index)
+        return entry.image(column, index)
 
     @functools.cached_property
     def _any(self) -> bool:
-        """Whether any record of the file has a picture."""
+        """Whether any record of the file has an image."""
         found = (entry.cells for _, entry in self._scan() if isinstance(entry, Entry))
         return any(not absent(cells.get(column)) for cells in found for column in self._columns)

@@ -1,6 +1,6 @@
-"""Tables of values separated by tabs or commas, with base64 pictures in their cells, read as a stream.
+"""Tables of values separated by tabs or commas, with base64 images in their cells, read as a stream.
 
-Only the place of a picture in the file is kept; its bytes are read again when the picture is needed. Cells are text:
+Only the place of an image in the file is kept; its bytes are read again when the image is needed. Cells are text:
 "None", "nan" and "NA" stay what they are, and an empty cell is an absent value.
 
 Cells are quoted as pandas and Python's csv module quote them: a cell that begins with a quote ends at the next single
@@ -23,7 +23,7 @@ from .base64_images import digest, from_base64
 from .cells import single
 from .files import MalformedError, MissingImage, listed, whole_number
 
-_LONGEST_POINTER = 64  # characters; an encoded picture is longer, the index of a row is not
+_LONGEST_POINTER = 64  # characters; an encoded image is longer, the index of a row is not
 _LONGEST_ROW = 1 << 26
 """Bytes; where a quote has not been closed by then, none was meant."""
 _FEWEST_COLUMNS = 3
@@ -49,11 +49,11 @@ class Row:
 
 @dataclass(frozen=True)
 class CellImage:
-    """A picture in a cell of a table, as base64.
+    """An image in a cell of a table, as base64.
 
     Attributes:
         path: the table.
-        name: digest of the cell, so that equal names mean equal pictures.
+        name: digest of the cell, so that equal names mean equal images.
         start: first byte of its row.
         length: bytes of its row.
         column: index of its cell.
@@ -250,12 +250,12 @@ def _are_rows(first: bytes, later: bytes, num_columns: int) -> bool:
     return num_columns >= _FEWEST_COLUMNS and first.count(b"\t") == later.count(b"\t") == num_columns - 1
 
 
-class Pictures:
-    """The pictures of a table: in the cell of a row, or in that of the row whose index the cell gives.
+class DecodedImages:
+    """The images of a table: in the cell of a row, or in that of the row whose index the cell gives.
 
     Args:
         path: the table.
-        column: the column of pictures.
+        column: the column of images.
         key: the column of the rows' indices.
         delimiter: what separates cells.
     """
@@ -266,17 +266,15 @@ class Pictures:
         self._all_known = False
 
     def of(self, row: Row) -> ImageSource:
-        """The picture of a row.
+        """The image of a row.
 
         Raises:
-            MalformedError: its cell gives the index of a row that has no picture.
+            MalformedError: its cell gives the index of a row that has no image.
         """
         cell = whole_number(row.cells.get(self._column, "").strip())
         index = whole_number(row.cells.get(self._key, "").strip())
         if not cell:
-            return MissingImage(
-                f"row {index}", f"{row.where}: no {self._column}; the table was stripped of its pictures"
-            )
+            return MissingImage(f"row {index}", f"{row.where}: no {self._column}; the table was stripped of its images")
         if not (len(cell) <= _LONGEST_POINTER and cell.isdigit()):
             return self._keep(row)
         if cell not in self._known and not self._all_known:

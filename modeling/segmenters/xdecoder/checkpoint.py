@@ -1,7 +1,7 @@
 """X-Decoder's weights on disk: released ``.pt`` files, and directories of ours.
 
 A released file is a flat dictionary of tensors. A directory of ours holds ``config.json`` and ``model.safetensors``;
-beside them may lie ``class_embeddings.safetensors`` (the text encoder's result for a list of classes, so that it need
+next to them may lie ``class_embeddings.safetensors`` (the text encoder's result for a list of classes, so that it need
 not run) and ``prompts.json`` (token ids of a vocabulary of its own, in the layout of ``coco_prompts.json``).
 
 Nothing is left to chance: a tensor that is missing, of another shape, or unknown is an error that names it; the known
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class KeptEmbeddings:
-    """Class embeddings that lie beside a checkpoint.
+    """Class embeddings that lie next to a checkpoint.
 
     Attributes:
         classes: names, without the background.
@@ -59,7 +59,7 @@ class LoadedModel:
     Attributes:
         model: in evaluation mode, on the CPU, float32.
         has_text_encoder: false where the checkpoint was saved without it; the model then has none either.
-        kept: class embeddings beside the weights that belong to them, if any.
+        kept: class embeddings next to the weights that belong to them, if any.
         prompts: the checkpoint's own table of prompts, if any.
         skipped: released tensors that the model does not use, with the reason.
         digest: of the weights' file and the sizes.
@@ -120,15 +120,15 @@ def save_model(
     Args:
         folder: made if it is missing.
         model: the network.
-        kept: class embeddings to lie beside it.
-        prompts: table of prompts to lie beside it, for a vocabulary of its own.
+        kept: class embeddings to lie next to it.
+        prompts: table of prompts to lie next to it, for a vocabulary of its own.
         with_text: write the text encoder too; without it only the kept classes can be used.
 
     Raises:
         SegmenterError: neither a text encoder nor class embeddings would be written.
     """
     if not with_text and kept is None:
-        raise SegmenterError("an X-Decoder without its text encoder needs class embeddings beside it")
+        raise SegmenterError("an X-Decoder without its text encoder needs class embeddings next to it")
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     if not with_text:
         weights = {key: tensor for key, tensor in weights.items() if not key.startswith(TEXT_PREFIX)}
@@ -247,7 +247,7 @@ def read_kept(file: Path, digest: str | None, width: int) -> KeptEmbeddings | No
     """Read class embeddings, if they are there and the text encoder that made them has not changed since.
 
     Args:
-        file: beside the weights.
+        file: next to the weights.
         digest: of the text encoder's weights; None where there is none, and the embeddings are all there is.
         width: of the model's class embeddings.
 

@@ -1,4 +1,4 @@
-"""Names of the weights: those of the released X-Decoder checkpoints beside ours, for all parts.
+"""Names of the weights: those of the released X-Decoder checkpoints next to ours, for all parts.
 
 A released checkpoint is a flat dictionary of tensors (public X-Decoder repository, branch v2.0). The pairs of
 `RELEASED_NAMES` are one-to-one. In a name ``*`` stands for a number that both sides share; a name that ends in a dot or

@@ -1,6 +1,6 @@
 """Sizes of an X-Decoder, part by part, and the two public ones: `FOCAL_T` and `FOCAL_L`.
 
-`to_dict` and `from_dict` are the layout of the ``config.json`` that lies beside a checkpoint of ours. Importing this
+`to_dict` and `from_dict` are the layout of the ``config.json`` that lies next to a checkpoint of ours. Importing this
 file loads no torch.
 """
 
@@ -19,7 +19,7 @@ from ..errors import SegmenterError
 NUM_STAGES = 4  # of the backbone: feature maps of strides 4, 8, 16, 32
 NUM_LEVELS = 3  # maps that the decoder's queries attend to: strides 32, 16, 8
 NORM_GROUPS = 32  # of every group norm of the pixel decoder
-MOST_PADDING = 1024  # pixels that a picture may be padded to a multiple of
+MOST_PADDING = 1024  # pixels that an image may be padded to a multiple of
 LARGEST = 2**40  # of any number in a configuration
 
 

@@ -2,7 +2,7 @@
 
 Every prediction counts, that before the first layer and those after each. The image query is neither matched nor
 taught. Masks are compared at points. Sums are divided by numbers of the whole batch, wherever it is computed, and
-points are drawn from numbers that belong to the picture: how a batch is cut up changes rounding only. Rounding can
+points are drawn from numbers that belong to the image: how a batch is cut up changes rounding only. Rounding can
 show more than itself, though: of two candidates that are equally uncertain to the last bit, another one may be taken,
 which moves a loss of 50 by 1e-4, and the gradient by as much of itself. In float64 nothing of that is seen.
 
@@ -10,8 +10,8 @@ Source: Cheng et al. 2022 (arXiv 2112.01527), section 3.2 and 3.3 (losses, their
 section 4.1); Zou et al. 2022 (arXiv 2212.11270), section 3.3 (the same losses on logits that come from class names);
 Lin et al. 2017 (arXiv 1708.02002), section 3 (focal loss).
 
-Shapes: B pictures, Q object queries, K classes, N segments of a picture, L + 1 predictions, M matched pairs of all
-predictions and pictures, P points; h and w the sides of predicted masks, H and W those of the padded pictures.
+Shapes: B images, Q object queries, K classes, N segments of an image, L + 1 predictions, M matched pairs of all
+predictions and images, P points; h and w the sides of predicted masks, H and W those of the padded images.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CriterionConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """What is truly in a picture.
+    """What is truly in an image.
 
     Attributes:
         labels: classes of the segments, int64 (N,).
@@ -105,10 +105,10 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class _Matched:
-    """Pairs of all predictions and pictures: each one's prediction, picture, query and segment, int64 (M,)."""
+    """Pairs of all predictions and images: each one's prediction, image, query and segment, int64 (M,)."""
 
     prediction: Tensor
-    picture: Tensor
+    image: Tensor
     query: Tensor
     segment: Tensor
 
@@ -123,15 +123,13 @@ class Criterion:
     def __init__(self, config: CriterionConfig) -> None:
         self.config = config
 
-    def __call__(
-        self, output: XDecoderOutput, targets: Sequence[Target], *, num_pictures: int, num_masks: int
-    ) -> Losses:
+    def __call__(self, output: XDecoderOutput, targets: Sequence[Target], *, num_images: int, num_masks: int) -> Losses:
         """Match, and compare.
 
         Args:
             output: of the network, with the auxiliary predictions.
-            targets: one per picture.
-            num_pictures: in the whole batch, of which this may be a part.
+            targets: one per image.
+            num_images: in the whole batch, of which this may be a part.
             num_masks: segments in the whole batch, see `num_matched`.
         """
         final: Sequence[Prediction | XDecoderOutput] = (*output.auxiliary, output)
@@ -139,7 +137,7 @@ class Criterion:
         masks = torch.stack([one.masks[:, :-1] for one in final])  # (L + 1, B, Q, h, w)
         generators = [torch.Generator().manual_seed(target.seed) for target in targets]
         matched = self._match(logits, masks, targets, generators)
-        every = num_masks + self.config.no_object * (num_pictures * logits.shape[2] - num_masks)
+        every = num_masks + self.config.no_object * (num_images * logits.shape[2] - num_masks)
         mask, dice = self._mask_losses(masks, matched, targets, generators, max(1, num_masks))
         return Losses(named=self._class_loss(logits, matched, targets) / every, mask=mask, dice=dice)
 
@@ -150,10 +148,8 @@ class Criterion:
         config = self.config
         weights = (config.class_weight, config.mask_weight, config.dice_weight)
         points = torch.stack([draw(generator, config.num_points) for generator in generators]).to(masks.device)
-        by_picture = masks.transpose(0, 1).flatten(1, 2)  # (B, (L + 1) * Q, h, w)
-        sampled = at_points(by_picture, points).reshape(
-            len(targets), len(masks), -1, points.shape[1]
-        )  # (B, L + 1, Q, P)
+        by_image = masks.transpose(0, 1).flatten(1, 2)  # (B, (L + 1) * Q, h, w)
+        sampled = at_points(by_image, points).reshape(len(targets), len(masks), -1, points.shape[1])  # (B, L + 1, Q, P)
         found: list[Tensor] = []
         for number, target in enumerate(targets):
             inside = labels_at_points(target.map, points[number])  # (P,)
@@ -163,8 +159,8 @@ class Criterion:
                 queries, segments = match(one)
                 here = torch.full_like(queries, prediction), torch.full_like(queries, number)
                 found.append(torch.stack([*here, queries, segments]))
-        prediction_, picture, query, segment = torch.cat(found, dim=1).to(masks.device)
-        return _Matched(prediction=prediction_, picture=picture, query=query, segment=segment)
+        prediction_, image, query, segment = torch.cat(found, dim=1).to(masks.device)
+        return _Matched(prediction=prediction_, image=image, query=query, segment=segment)
 
     def _class_loss(self, logits: Tensor, matched: _Matched, targets: Sequence[Target]) -> Tensor:
         """Cross-entropy of every query of every prediction, weighted and summed; see `classification`."""
@@ -172,8 +168,8 @@ class Criterion:
         labels = torch.full(logits.shape[:-1], background, device=logits.device)
         offsets = _offsets([len(target.labels) for target in targets]).to(logits.device)
         every = torch.cat([target.labels for target in targets])
-        place = (matched.prediction, matched.picture, matched.query)
-        labels[place] = every[offsets[matched.picture] + matched.segment]
+        place = (matched.prediction, matched.image, matched.query)
+        labels[place] = every[offsets[matched.image] + matched.segment]
         config = self.config
         return classification(logits, labels, no_object=config.no_object, gamma=config.focal_gamma)
 
@@ -190,9 +186,9 @@ class Criterion:
             none = 0.0 * masks.sum()
             return none, none
         config = self.config
-        chosen = masks[matched.prediction, matched.picture, matched.query]  # (M, h, w), picture by picture
+        chosen = masks[matched.prediction, matched.image, matched.query]  # (M, h, w), image by image
         num_even = config.num_points - config.num_uncertain
-        pairs = torch.bincount(matched.picture, minlength=len(targets)).tolist()
+        pairs = torch.bincount(matched.image, minlength=len(targets)).tolist()
         drawn = [draw(g, num, config.num_candidates + num_even) for g, num in zip(generators, pairs, strict=True)]
         candidates, even = torch.split(torch.cat(drawn).to(masks.device), [config.num_candidates, num_even], dim=1)
         points = torch.cat([least_certain(chosen, candidates, config.num_uncertain), even], dim=1)  # (M, P, 2)
@@ -205,10 +201,10 @@ class Criterion:
 
 
 def num_matched(num_segments: Sequence[int], num_queries: int) -> int:
-    """How many segments of some pictures find a query.
+    """How many segments of some images find a query.
 
     Args:
-        num_segments: of each picture.
+        num_segments: of each image.
         num_queries: object queries (Q).
     """
     return sum(min(num, num_queries) for num in num_segments)

@@ -3,7 +3,7 @@
 Source: Carion et al. 2020 (arXiv 2005.12872), section 3.1, bipartite matching; Cheng et al. 2022 (arXiv 2112.01527),
 section 3.2 and 3.3, the costs: class, mask and dice, at points.
 
-Shapes: Q object queries, K classes, one more for the background, N segments of a picture, P points.
+Shapes: Q object queries, K classes, one more for the background, N segments of an image, P points.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def match(cost: Tensor) -> Pairs:
     Returns:
         queries in rising order, and their segments, on the CPU.
     """
-    # a cost that is no number must not end the run here: the loss will be none either, and the loop names the pictures
+    # a cost that is no number must not end the run here: the loss will be none either, and the loop names the images
     finite = cost.nan_to_num(_COST_OF_NO_NUMBER, _COST_OF_NO_NUMBER, -_COST_OF_NO_NUMBER)
     queries, segments = linear_sum_assignment(finite.cpu().numpy())
     return torch.as_tensor(queries, dtype=torch.int64), torch.as_tensor(segments, dtype=torch.int64)

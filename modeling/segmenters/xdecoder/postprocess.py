@@ -1,10 +1,10 @@
-"""From a picture's class and mask logits to its panoptic map, by the rules of X-Decoder.
+"""From an image's class and mask logits to its panoptic map, by the rules of X-Decoder.
 
 Source: Zou et al. 2022 (arXiv 2212.11270), whose public code follows Cheng et al. 2022 (arXiv 2112.01527) here; where
 both differ (area test, merged stuff), X-Decoder's way is taken. All in float32: a resize or sigmoid in half precision
 moves pixels across 0.5.
 
-Shapes: Q queries, K classes and the background last, h x w the mask logits, H x W the picture, R x S the result.
+Shapes: Q queries, K classes and the background last, h x w the mask logits, H x W the image, R x S the result.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ CHUNK_ELEMENTS = 2**24  # of resized masks held at once: 64 MiB
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Heights and widths that the masks of a picture pass through.
+    """Heights and widths that the masks of an image pass through.
 
     Attributes:
         padded: of the network's input.
-        picture: of what lies in its upper left corner.
+        image: of what lies in its upper left corner.
         result: of the wanted map.
     """
 
     padded: tuple[int, int]
-    picture: tuple[int, int]
+    image: tuple[int, int]
     result: tuple[int, int]
 
 
@@ -57,7 +57,7 @@ class Rules:
 def resize_masks(masks: Tensor, sizes: Sizes) -> Tensor:
     """Mask logits (Q, h, w) at the result's size (Q, R, S): twice bicubic with antialiasing, never rounded."""
     at_input = _resize(masks.float(), sizes.padded)
-    return _resize(at_input[:, : sizes.picture[0], : sizes.picture[1]], sizes.result)
+    return _resize(at_input[:, : sizes.image[0], : sizes.image[1]], sizes.result)
 
 
 def _resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -65,7 +65,7 @@ def _resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def panoptic_map(logits: Tensor, masks: Tensor, rules: Rules, sizes: Sizes | None = None) -> PanopticMap:
-    """Turn one picture's predictions into a panoptic map.
+    """Turn one image's predictions into a panoptic map.
 
     Args:
         logits: class logits (Q, K + 1).

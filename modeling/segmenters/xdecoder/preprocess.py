@@ -1,10 +1,10 @@
-"""From a decoded picture to the network's input: resized, normed, padded.
+"""From a decoded image to the network's input: resized, normed, padded.
 
 Source: Zou et al. 2022 (arXiv 2212.11270). Its public code has two rules. ``evaluation``: the shorter side becomes 800
 unless the longer one would pass 1333, bilinear, sides rounded half up. ``demo``: the shorter side becomes 512, bicubic,
-the longer one is cut down to an integer, without a limit. Both resize 8-bit pictures with Pillow.
+the longer one is cut down to an integer, without a limit. Both resize 8-bit images with Pillow.
 
-Shapes: H x W a picture in pixels, h x w resized, P x S padded.
+Shapes: H x W an image in pixels, h x w resized, P x S padded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 from ..base import UInt8Array, check_pixels
 
 EVALUATION, DEMO = "evaluation", "demo"
-MAX_PIXELS = 2**24  # of a resized picture; the network needs about 2 GiB for one of these
+MAX_PIXELS = 2**24  # of a resized image; the network needs about 2 GiB for one of these
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeRule:
-    """How pictures are resized.
+    """How images are resized.
 
     Attributes:
         short_side: wanted length of the shorter side, pixels.
@@ -53,13 +53,13 @@ class ResizeRule:
         return cls(short_side=short_side or own_short, long_side=long_side or own_long, demo=demo)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a picture after the resize; at least one pixel each.
+        """Height and width of an image after the resize; at least one pixel each.
 
         Raises:
             ValueError: a side is 0, or the result has more than `MAX_PIXELS` pixels.
         """
         if min(height, width) < 1:
-            raise ValueError(f"a picture of {height}x{width} pixels")
+            raise ValueError(f"an image of {height}x{width} pixels")
         short, long = self._sides(min(height, width), max(height, width))
         if short * long > MAX_PIXELS:
             raise ValueError(f"{height}x{width} pixels would become {short} by {long}; limit SEGMENTER.LONG_SIDE")
@@ -78,10 +78,10 @@ class ResizeRule:
         return max(1, int(new_short + half)), max(1, int(new_long + half))
 
     def resize(self, pixels: UInt8Array) -> UInt8Array:
-        """Resize a picture, uint8 (H, W, 3) to (h, w, 3).
+        """Resize an image, uint8 (H, W, 3) to (h, w, 3).
 
         Raises:
-            ValueError: it is no such picture, or see `size`.
+            ValueError: it is no such image, or see `size`.
         """
         check_pixels(pixels)
         height, width = self.size(*pixels.shape[:2])
@@ -96,12 +96,12 @@ def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
 
 
 def prepare(
-    pictures: Sequence[UInt8Array], mean: Sequence[float], std: Sequence[float], padded: tuple[int, int]
+    images: Sequence[UInt8Array], mean: Sequence[float], std: Sequence[float], padded: tuple[int, int]
 ) -> Tensor:
-    """Norm pictures and pad them with zeros at the right and the bottom.
+    """Norm images and pad them with zeros at the right and the bottom.
 
     Args:
-        pictures: resized, uint8 (h, w, 3) each, none larger than ``padded``.
+        images: resized, uint8 (h, w, 3) each, none larger than ``padded``.
         mean: per channel, of 0..255.
         std: per channel, of 0..255.
         padded: height and width of the result.
@@ -109,9 +109,9 @@ def prepare(
     Returns:
         float32 (B, 3, P, S).
     """
-    batch = torch.zeros(len(pictures), 3, *padded)
+    batch = torch.zeros(len(images), 3, *padded)
     shift, scale = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
-    for row, pixels in zip(batch, pictures, strict=True):
+    for row, pixels in zip(batch, images, strict=True):
         channels = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float()
         row[:, : channels.shape[1], : channels.shape[2]] = (channels - shift) / scale
     return batch

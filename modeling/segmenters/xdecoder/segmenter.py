@@ -1,6 +1,6 @@
-"""X-Decoder behind the segmenter interface: prepare pictures, run the network, make panoptic maps.
+"""X-Decoder behind the segmenter interface: prepare images, run the network, make panoptic maps.
 
-Padding is not masked in this network, so a picture's map depends on how far it is padded. Pictures share a forward pass
+Padding is not masked in this network, so an image's map depends on how far it is padded. Images share a forward pass
 only where their padded sizes are equal, and so each has the map it would have alone.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..base import PanopticMap, Picture, check_finite, check_pixels
+from ..base import DecodedImage, PanopticMap, check_finite, check_pixels
 from ..coco import Category
 from ..errors import SegmenterError
 from ..options import SegmenterConfig
@@ -30,15 +30,15 @@ THRESHOLD, OVERLAP = 0.8, 0.8  # of the reference's panoptic evaluation
 
 
 class XDecoderSegmenter:
-    """Segments pictures with an X-Decoder.
+    """Segments images with an X-Decoder.
 
     Args:
         model: in evaluation mode, float32, on its device; its text encoder is not used.
         vocabulary: the classes it looks for, with their embeddings on the same device.
-        resize: how pictures are resized.
+        resize: how images are resized.
         threshold: probability that a segment's class must exceed.
         overlap: least share of its own mask that a segment must win.
-        batch_size: most pictures in one forward pass.
+        batch_size: most images in one forward pass.
         identity: of the weights.
     """
 
@@ -65,43 +65,43 @@ class XDecoderSegmenter:
         return self._vocabulary.classes.categories
 
     @torch.inference_mode()
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`.
 
         Raises:
-            SegmenterError: a picture that is not RGB, cannot be resized, or for which the network computes no finite
+            SegmenterError: an image that is not RGB, cannot be resized, or for which the network computes no finite
                 scores; it is named.
         """
         maps: dict[int, PanopticMap] = {}
-        for padded, batch in self._batches(pictures):
-            maps |= zip(batch, self._segment([pictures[index] for index in batch], padded, size), strict=True)
-        return [maps[index] for index in range(len(pictures))]
+        for padded, batch in self._batches(images):
+            maps |= zip(batch, self._segment([images[index] for index in batch], padded, size), strict=True)
+        return [maps[index] for index in range(len(images))]
 
-    def _batches(self, pictures: Sequence[Picture]) -> Iterator[tuple[tuple[int, int], list[int]]]:
-        """Padded sizes, each with the indices of at most ``batch_size`` pictures of that size."""
+    def _batches(self, images: Sequence[DecodedImage]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+        """Padded sizes, each with the indices of at most ``batch_size`` images of that size."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, picture in enumerate(pictures):
+        for index, image in enumerate(images):
             try:
-                check_pixels(picture.pixels)
-                resized = self._resize.size(*picture.pixels.shape[:2])
+                check_pixels(image.pixels)
+                resized = self._resize.size(*image.pixels.shape[:2])
             except ValueError as error:
-                raise SegmenterError(f"picture {picture.name}: {error}") from error
+                raise SegmenterError(f"image {image.name}: {error}") from error
             groups[padded_size(resized, self._model.config.size_divisibility)].append(index)
         for padded, indices in groups.items():
             for start in range(0, len(indices), self._batch_size):
                 yield padded, indices[start : start + self._batch_size]
 
     def _segment(
-        self, pictures: Sequence[Picture], padded: tuple[int, int], size: tuple[int, int]
+        self, images: Sequence[DecodedImage], padded: tuple[int, int], size: tuple[int, int]
     ) -> Iterator[PanopticMap]:
-        """Segment pictures of one padded size in one forward pass."""
+        """Segment images of one padded size in one forward pass."""
         config, vectors = self._model.config, self._vocabulary.vectors
-        resized = [self._resize.resize(picture.pixels) for picture in pictures]
+        resized = [self._resize.resize(image.pixels) for image in images]
         pixels = prepare(resized, config.pixel_mean, config.pixel_std, padded).to(vectors.device)
         output = self._model(pixels, vectors)
-        for picture, side, logits, masks in zip(pictures, resized, output.logits, output.masks, strict=True):
-            check_finite(picture.name, logits, masks)
-            sizes = Sizes(padded=padded, picture=(side.shape[0], side.shape[1]), result=size)
+        for image, side, logits, masks in zip(images, resized, output.logits, output.masks, strict=True):
+            check_finite(image.name, logits, masks)
+            sizes = Sizes(padded=padded, image=(side.shape[0], side.shape[1]), result=size)
             yield self._numbered(panoptic_map(logits, masks, self._rules, sizes))
 
     def _numbered(self, panoptic: PanopticMap) -> PanopticMap:

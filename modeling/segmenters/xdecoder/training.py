@@ -1,6 +1,6 @@
-"""An X-Decoder in training: pictures, prompts and true segments in, one loss out.
+"""An X-Decoder in training: images, prompts and true segments in, one loss out.
 
-Shapes: B pictures, H and W their padded sides, K classes, one more for the background, T prompts of a
+Shapes: B images, H and W their padded sides, K classes, one more for the background, T prompts of a
 class, L positions.
 """
 
@@ -31,21 +31,21 @@ class XDecoderInTraining(nn.Module):
         self.network, self._criterion, self._text_trains = network, Criterion(config), text_trains
 
     def forward(
-        self, pixels: Tensor, prompts: Tensor, targets: Sequence[Target], *, num_pictures: int, num_masks: int
+        self, pixels: Tensor, prompts: Tensor, targets: Sequence[Target], *, num_images: int, num_masks: int
     ) -> Tensor:
         """The loss of a part of a batch: those of all parts add up to the batch's.
 
         Args:
             pixels: normalised RGB, padded (B, 3, H, W).
             prompts: token ids, int64 (K + 1, T, L); the background's last.
-            targets: one per picture.
-            num_pictures: in the whole batch.
+            targets: one per image.
+            num_images: in the whole batch.
             num_masks: in the whole batch, see `criterion.num_matched`.
         """
         with torch.set_grad_enabled(self._text_trains and torch.is_grad_enabled()):
             classes = class_embeddings(self.network.text_encoder, prompts)
         output = self.network(pixels, classes, auxiliary=True)
-        losses = self._criterion(output, targets, num_pictures=num_pictures, num_masks=num_masks)
+        losses = self._criterion(output, targets, num_images=num_images, num_masks=num_masks)
         return losses.total(self._criterion.config)
 
 

@@ -1,4 +1,4 @@
-"""The class embeddings of a list of classes: those kept beside the checkpoint, or new ones from its text encoder."""
+"""The class embeddings of a list of classes: those kept next to the checkpoint, or new ones from its text encoder."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _token_ids(loaded: LoadedModel, wanted: Sequence[str], tokenizer: str) -> Te
         raise SegmenterError(
             f"SEGMENTER.{'TOKENIZER' if tokenizer else 'PATH'}: prompts from {tokenizer or table} end with token "
             f"{int(ids.max())}, those of this checkpoint's text encoder with {text.eos_id}; a checkpoint with a "
-            f"vocabulary of its own needs its {PROMPTS} beside it"
+            f"vocabulary of its own needs its {PROMPTS} next to it"
         )
     return ids
 

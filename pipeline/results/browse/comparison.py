@@ -2,7 +2,7 @@
 
 Every record stands against itself, so the difference is known far better than two separate intervals tell. The interval
 is clustered by image (``datasets/evaluation/statistics/intervals.py``). Where all credits are 0 or 1, McNemar's exact
-test stands beside it (McNemar, Psychometrika 12 (1947) 153): of records on which only one run is right, each run has
+test stands next to it (McNemar, Psychometrika 12 (1947) 153): of records on which only one run is right, each run has
 a binomial share.
 """
 

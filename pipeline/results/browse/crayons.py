@@ -1,4 +1,4 @@
-"""Panoptic maps as the model saw them, kept beside a run's journal, so that the report can show them.
+"""Panoptic maps as the model saw them, kept next to a run's journal, so that the report can show them.
 
 Each process appends one line per image to ``crayons/process-N.jsonl``: the map at a size to look at (run lengths of
 object indices, 0 for none) and the objects with their numbers and boxes.

@@ -100,7 +100,7 @@ def _row(file: str, run: BenchmarkRun) -> str:
     cells = [
         f'<a href="{html.escape(file)}">{_text(run.title)}</a>',
         _text(run.name),
-        _text(headline({**run.results, "part": None}) if run.results else "no results.json beside the predictions"),
+        _text(headline({**run.results, "part": None}) if run.results else "no results.json next to the predictions"),
         _text(part or str(len(run.predictions))),
         str(faults),
     ]

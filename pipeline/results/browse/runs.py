@@ -23,7 +23,7 @@ from .crayons import KeptMap, read_crayons
 from .prediction import Prediction, read_prediction_file
 
 SETTINGS = "config.yaml"
-"""The resolved configuration that a run leaves beside its results."""
+"""The resolved configuration that a run leaves next to its results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def read_results(folder: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from None
     if not isinstance(content, Mapping) or not isinstance(content.get("metrics"), list) or "counts" not in content:
-        raise DataError(f"{file}: not the results of a run; remove it, or run `score` on the predictions beside it")
+        raise DataError(f"{file}: not the results of a run; remove it, or run `score` on the predictions next to it")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Thumbnails of a report's images: made once per image, in a few threads, as files beside the pages."""
+"""Thumbnails of a report's images: made once per image, in a few threads, as files next to the pages."""
 
 from __future__ import annotations
 

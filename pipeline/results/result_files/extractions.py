@@ -1,4 +1,4 @@
-"""What a judge extracted from replies, where a result file keeps it beside them, as MathVista's own files do."""
+"""What a judge extracted from replies, where a result file keeps it next to them, as MathVista's own files do."""
 
 from __future__ import annotations
 

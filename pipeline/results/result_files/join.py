@@ -1,7 +1,7 @@
 """Which record a row of another tool's result file answers: found by what the row says, and only without doubt.
 
 A row belongs to a record if nothing that it says contradicts it (the question's text, image, options, ground truth and
-list), and if something beside the question's text speaks for it: its id, image, options or ground truth. Of several
+list), and if something next to the question's text speaks for it: its id, image, options or ground truth. Of several
 such records one must be left. A bare number that is the last part of an id (``5`` of ``v1_5``) speaks for a record
 where no other asks the same, or where all numbers of a long file agree with the questions. Ids that mostly contradict
 are numbers of the tool's own, and say nothing.
@@ -299,7 +299,7 @@ def _shows(said: _Said, record: Record, known: _Known) -> bool:
 
 
 def _speaks_for(said: _Said, record: Record, known: _Known) -> bool:
-    """Whether something beside the question's text says that a row belongs to a record."""
+    """Whether something next to the question's text says that a row belongs to a record."""
     return _shows(said, record, known) or _same_target(said, record, known) is True
 
 

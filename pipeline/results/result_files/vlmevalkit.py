@@ -1,6 +1,6 @@
 """VLMEvalKit's result tables: ``<model>_<dataset>.xlsx``, ``.tsv`` or ``.csv`` with the columns index and prediction.
 
-Beside these a table has what the dataset's table had: question, answer, category, options A, B, ...; pictures are left
+Next to these a table has what the dataset's table had: question, answer, category, options A, B, ...; images are left
 out. An empty cell is an empty reply. Source: ``vlmeval/inference.py`` and ``vlmeval/smp/file.py`` of the tool.
 """
 

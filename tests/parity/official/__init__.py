@@ -1,1 +1,1 @@
-"""Our scores beside those of the official scorers, benchmark by benchmark; `tests.parity.scores` is the command."""
+"""Our scores next to those of the official scorers, benchmark by benchmark; `tests.parity.scores` is the command."""

@@ -1,4 +1,4 @@
-"""ScienceQA, MMBench, SEED-Bench, Q-Bench and AI2D beside their official scripts."""
+"""ScienceQA, MMBench, SEED-Bench, Q-Bench and AI2D next to their official scripts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def mmbench(case: Case) -> Iterator[Row]:
 
 
 def seed(case: Case) -> Iterator[Row]:
-    """Accuracy with counts over pictures, videos and both, by dimension; the released evaluation."""
+    """Accuracy with counts over images, videos and both, by dimension; the released evaluation."""
     with tempfile.TemporaryDirectory() as scratch:
         place = (case.folder / case.expected["annotations"].split(" ")[0]).resolve()
         if place.name != "SEED-Bench.json":  # right letters alone, where the release may not be spread

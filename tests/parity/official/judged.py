@@ -1,4 +1,4 @@
-"""MM-Vet, MathVista and HallusionBench beside their official scripts, with recorded verdicts and without a judge."""
+"""MM-Vet, MathVista and HallusionBench next to their official scripts, with recorded verdicts and without a judge."""
 
 from __future__ import annotations
 

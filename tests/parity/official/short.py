@@ -1,4 +1,4 @@
-"""GQA, TextVQA, POPE and MME beside their official scripts."""
+"""GQA, TextVQA, POPE and MME next to their official scripts."""
 
 from __future__ import annotations
 

@@ -13,7 +13,17 @@ from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
-from tests.benchmark.memory import CARD, LiveBytes, all_tensors, count, measured, passing, prepare, standing, update
+from tests.benchmark.memory import (
+    CARD,
+    LiveBytes,
+    all_tensors,
+    count,
+    measured,
+    passing,
+    prepare,
+    read_progress,
+    update,
+)
 from trainer.parallel.trainable import Parameters, groups, trained
 
 RANK, TOKENS, LABELS = 4, 96, 16
@@ -35,9 +45,9 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     loaded: tuple[CoLLaVOForConditionalGeneration, Adapters],
 ) -> None:
     model, sets = loaded
-    branches = groups(model, sets, "both")
-    branch = prepare(model, branches)
-    moving: Parameters = trained(branches)
+    adapters = groups(model, sets, "both")
+    adapter = prepare(model, adapters)
+    moving: Parameters = trained(adapters)
     optimizer = torch.optim.AdamW(moving.values(), lr=1e-3)
     for parameter in moving.values():
         parameter.grad = torch.zeros_like(parameter)
@@ -45,8 +55,8 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     state = size(*(value for held in optimizer.state.values() for value in held.values()))
     for parameter in moving.values():
         parameter.grad = None
-    prepare(model, branches)
-    items = standing(model.config, RANK)
+    prepare(model, adapters)
+    items = read_progress(model.config, RANK)
     numbers = [item.bytes for item in items]
     packed = [module.weight for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
     quantised = sum(
@@ -58,7 +68,7 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     known = {id(w) for w in packed} | {id(p) for p in moving.values()}
     assert numbers[1] == size(*(p for p in model.parameters() if id(p) not in known))
     assert numbers[2] + numbers[3] == size(*moving.values())
-    assert numbers[4] == size(*(p.grad for p in model.parameters())) == size(*branch)
+    assert numbers[4] == size(*(p.grad for p in model.parameters())) == size(*adapter)
     assert numbers[5] == state
 
 

@@ -44,10 +44,10 @@ def test_every_row_of_a_call_counts() -> None:
 def test_the_command_takes_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--path", str(save_tiny_xdecoder(tmp_path)), "--sizes", "32x48", "--pictures", "3", "--short-side", "32"]
+    given = ["--path", str(save_tiny_xdecoder(tmp_path)), "--sizes", "32x48", "--images", "3", "--short-side", "32"]
     monkeypatch.setattr("sys.argv", ["segmenter", *given, "--batch", "2"])
     assert segmenter.main() == 0
     shown = capsys.readouterr().out
-    assert "3 pictures of 32x48, 2 in a pass, cpu" in shown
+    assert "3 images of 32x48, 2 in a pass, cpu" in shown
     assert "maps equal: 3 of 3" in shown
     assert "0 x (embeddings lie by the checkpoint) while building, 0 x while segmenting" in shown

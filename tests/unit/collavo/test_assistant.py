@@ -58,9 +58,9 @@ def test_a_path_an_image_and_an_array_give_the_same_reply(model: CoLLaVO, photo:
 
 def test_it_answers_as_eval_does(model: CoLLaVO, photo: Path) -> None:
     pixels = decode(ImageFile(photo, photo.name), 112)
-    picture = prepared(photo, 112)
-    assert (picture.pixels == pixels).all() and picture.name == "photo.png"
-    expected = model.engine.answer([Query(picture, QUESTIONS[1])], Generation(num_beams=3, max_new_tokens=6))
+    image = prepared(photo, 112)
+    assert (image.pixels == pixels).all() and image.name == "photo.png"
+    expected = model.engine.answer([Query(image, QUESTIONS[1])], Generation(num_beams=3, max_new_tokens=6))
     assert model.ask(photo, QUESTIONS[1], num_beams=3, max_new_tokens=6) == expected[0].text
 
 

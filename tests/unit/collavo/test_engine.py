@@ -13,7 +13,7 @@ from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, memory_needed, resolve_attention
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
-from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from modeling.shared_prefix import SharedPrefixCache
 from tests.processor import RIGHT_INT8
 
@@ -26,7 +26,7 @@ QUESTIONS = (
 
 
 class HalfSegmenter:
-    """Finds a person in the left half of every picture and a sky in the right one; counts its calls."""
+    """Finds a person in the left half of every image and a sky in the right one; counts its calls."""
 
     fingerprint = "half"
 
@@ -34,13 +34,13 @@ class HalfSegmenter:
         self.seen: list[str] = []
         self.sizes: list[tuple[int, int]] = []
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
-        self.seen += [picture.name for picture in pictures]
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
+        self.seen += [image.name for image in images]
         self.sizes.append(size)
         id_map = np.ones(size, np.int32)
         id_map[:, size[1] // 2 :] = 2
         segments = (Segment(id=1, category_id=0, score=1.0), Segment(id=2, category_id=119, score=1.0))
-        return [PanopticMap(id_map, segments) for _ in pictures]
+        return [PanopticMap(id_map, segments) for _ in images]
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,13 @@ def engine(checkpoint: Path) -> Engine:
     return load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(checkpoint), HalfSegmenter())
 
 
-def pictures(count: int) -> list[Picture]:
+def images(count: int) -> list[DecodedImage]:
     rng = np.random.default_rng(0)
-    return [Picture(np.full((112, 112, 3), rng.integers(0, 256, 3), np.uint8), f"{i}.png") for i in range(count)]
+    return [DecodedImage(np.full((112, 112, 3), rng.integers(0, 256, 3), np.uint8), f"{i}.png") for i in range(count)]
 
 
 def queries(count: int = 4) -> list[Query]:
-    asked = [Query(picture, question) for picture in pictures(count) for question in QUESTIONS]
+    asked = [Query(image, question) for image in images(count) for question in QUESTIONS]
     return [*asked, Query(None, "What is two and two?"), Query(None, "Hello")]
 
 
@@ -75,11 +75,11 @@ def test_replies_equal_plain_generate(engine: Engine, generation: Generation) ->
     for query, reply in zip(queries(), replies, strict=True):
         ids, mask = processor.pad_left(processor.encode([reply.prompt]))
         inputs = {}
-        if query.picture is not None:
+        if query.image is not None:
             half = torch.ones(8, 8, dtype=torch.long)
             half[:, 4:] = 120
             inputs = {
-                "pixel_values": processor.pixel_values(query.picture.pixels[None]),
+                "pixel_values": processor.pixel_values(query.image.pixels[None]),
                 "semantic": half.view(1, -1),
                 "numbering": torch.ones(1, 64, dtype=torch.long),
             }
@@ -104,7 +104,7 @@ def test_numbers_do_not_depend_on_company_or_order(checkpoint: Path, dtype: str,
     engine = load_engine(LLMConfig(BITS=bits, DTYPE=dtype), str(checkpoint), HalfSegmenter())
     generation = Generation(num_beams=beams, max_new_tokens=4)
     asked = queries(6)
-    asked += [Query(asked[0].picture, f"Is there a {'very ' * (n % 5)}large dog?") for n in range(14)]
+    asked += [Query(asked[0].image, f"Is there a {'very ' * (n % 5)}large dog?") for n in range(14)]
 
     def ask(order: list[int], size: int) -> dict[int, tuple[str, float]]:
         found = {}
@@ -129,13 +129,13 @@ def test_prompts_hold_the_objects(engine: Engine) -> None:
     assert "<image>" not in text_only.prompt
 
 
-def test_a_picture_is_segmented_and_encoded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_segmented_and_encoded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
     encode = engine.model.encode_images
     monkeypatch.setattr(engine.model, "encode_images", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
     for _ in range(3):
         engine.answer(
-            [Query(pictures(1)[0], question) for question in QUESTIONS], Generation(num_beams=3, max_new_tokens=2)
+            [Query(images(1)[0], question) for question in QUESTIONS], Generation(num_beams=3, max_new_tokens=2)
         )
     assert engine.segmenter.seen == ["0.png"]  # type: ignore[attr-defined]
     assert encoded == [1]
@@ -151,7 +151,7 @@ def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatc
         sizes.append(self.num_bytes)
 
     monkeypatch.setattr(SharedPrefixCache, "__init__", watched)
-    image = pictures(1)[0]
+    image = images(1)[0]
     engine.answer([Query(image, f"Is there a {n}?") for n in range(500)], Generation(num_beams=3, max_new_tokens=1))
     prefix = next(iter(engine._prefixes.values()))
     assert len(engine._prefixes) == 1
@@ -160,13 +160,13 @@ def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatc
     assert sizes[0] == 16 * (32 + 1) * per_token, "rows of a block, times places, and nothing of the prefix"
 
 
-def test_a_cached_prefix_is_never_used_for_another_picture(engine: Engine) -> None:
+def test_a_cached_prefix_is_never_used_for_another_image(engine: Engine) -> None:
     """Same name, same objects, other pixels: the reply must be that of the other pixels."""
-    first, second = pictures(2)
-    renamed = Picture(second.pixels, first.name)
+    first, second = images(2)
+    renamed = DecodedImage(second.pixels, first.name)
     generation = Generation(num_beams=1, max_new_tokens=6)
     alone = engine.answer([Query(second, QUESTIONS[0])], generation)[0].text
-    answers = [engine.answer([Query(picture, QUESTIONS[0])], generation)[0].text for picture in (first, renamed)]
+    answers = [engine.answer([Query(image, QUESTIONS[0])], generation)[0].text for image in (first, renamed)]
     assert answers[1] == alone != answers[0]
 
 
@@ -214,8 +214,8 @@ def test_8_bits_are_refused_where_their_products_come_out_wrong(
 
 
 def test_an_image_tag_in_a_question_is_left_out(engine: Engine) -> None:
-    picture, generation = pictures(1)[0], Generation(num_beams=1, max_new_tokens=4)
-    asked = [Query(picture, "<image>Is it a dog?"), Query(None, "What is <image> it?"), Query(picture, "Is it a dog?")]
+    image, generation = images(1)[0], Generation(num_beams=1, max_new_tokens=4)
+    asked = [Query(image, "<image>Is it a dog?"), Query(None, "What is <image> it?"), Query(image, "Is it a dog?")]
     replies = engine.answer(asked, generation)
     assert replies[0] == replies[2]
     assert "What is  it?" in replies[1].prompt
@@ -226,7 +226,7 @@ def test_a_processor_of_another_model_is_refused(checkpoint: Path, tmp_path: Pat
         (tmp_path / file.name).write_bytes(file.read_bytes())
     settings = (tmp_path / "preprocessor_config.json").read_text()
     (tmp_path / "preprocessor_config.json").write_text(settings.replace('"image_size": 112', '"image_size": 126'))
-    with pytest.raises(CheckpointError, match="makes pictures of 126 px in patches of 14, the model expects 112"):
+    with pytest.raises(CheckpointError, match="makes images of 126 px in patches of 14, the model expects 112"):
         load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(tmp_path), HalfSegmenter())
 
 
@@ -238,7 +238,7 @@ def test_flash_attention_falls_back_and_says_so(caplog: pytest.LogCaptureFixture
 
 
 def test_the_object_list_can_stay_out_and_maps_can_be_finer(checkpoint: Path) -> None:
-    llm, segmenter, one = LLMConfig(BITS=32, DTYPE="fp32"), HalfSegmenter(), pictures(1)[0]
+    llm, segmenter, one = LLMConfig(BITS=32, DTYPE="fp32"), HalfSegmenter(), images(1)[0]
     told = load_engine(llm, str(checkpoint), segmenter)
     untold = load_engine(llm, str(checkpoint), segmenter, crayon=CrayonConfig(OBJECT_LIST=False, MAP_SCALE=3))
     generation, query = Generation(num_beams=1, max_new_tokens=2), Query(one, "Is there a dog?")

@@ -22,12 +22,12 @@ def model() -> CoLLaVOForConditionalGeneration:
     return model
 
 
-def row(length: int, *, picture: bool, seed: int = 0) -> dict[str, torch.Tensor]:
-    """One row of inputs, with or without a picture."""
+def row(length: int, *, image: bool, seed: int = 0) -> dict[str, torch.Tensor]:
+    """One row of inputs, with or without an image."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, 50, (1, length), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if picture:
+    if image:
         ids[0, 2] = IMAGE
         inputs["pixel_values"] = torch.randn(1, 3, 112, 112, generator=generator)
         inputs["semantic"] = torch.randint(0, 134, (1, 64), generator=generator)
@@ -36,7 +36,7 @@ def row(length: int, *, picture: bool, seed: int = 0) -> dict[str, torch.Tensor]
 
 
 def batch(*rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rows padded on the left, pictures stacked."""
+    """Rows padded on the left, images stacked."""
     length = max(r["input_ids"].shape[1] for r in rows)
     joined = {
         name: torch.cat([torch.nn.functional.pad(r[name], (length - r[name].shape[1], 0), value=fill) for r in rows])
@@ -50,11 +50,11 @@ def batch(*rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("pictures", [(True, False, True), (False, False), (False, True), (True,)])
+@pytest.mark.parametrize("images", [(True, False, True), (False, False), (False, True), (True,)])
 def test_a_row_gives_the_same_logits_alone_and_in_any_batch(
-    model: CoLLaVOForConditionalGeneration, pictures: tuple[bool, ...]
+    model: CoLLaVOForConditionalGeneration, images: tuple[bool, ...]
 ) -> None:
-    rows = [row(6 + 3 * i, picture=p, seed=i) for i, p in enumerate(pictures)]
+    rows = [row(6 + 3 * i, image=p, seed=i) for i, p in enumerate(images)]
     together = model(**batch(*rows)).logits
     for ours, alone in zip(together, rows, strict=True):
         expected = model(**alone).logits[0]
@@ -66,7 +66,7 @@ def test_a_row_gives_the_same_logits_alone_and_in_any_batch(
 def test_mixed_batches_generate_what_each_row_generates_alone(
     model: CoLLaVOForConditionalGeneration, beams: int
 ) -> None:
-    rows = [row(5, picture=True, seed=1), row(9, picture=False, seed=2), row(7, picture=True, seed=3)]
+    rows = [row(5, image=True, seed=1), row(9, image=False, seed=2), row(7, image=True, seed=3)]
     settings: dict[str, Any] = {"num_beams": beams, "max_new_tokens": 6, "do_sample": False, "eos_token_id": 2}
     together = model.generate(**batch(*rows), **settings)[:, 9:]
     for ours, alone in zip(together.tolist(), rows, strict=True):
@@ -76,7 +76,7 @@ def test_mixed_batches_generate_what_each_row_generates_alone(
 
 @torch.no_grad()
 def test_generate_returns_the_prompt_as_given_and_leaves_it_alone(model: CoLLaVOForConditionalGeneration) -> None:
-    inputs = row(6, picture=True)
+    inputs = row(6, image=True)
     before = inputs["input_ids"].clone()
     out = model.generate(**inputs, max_new_tokens=2, do_sample=False, eos_token_id=[])
     assert out.shape == (1, 8)
@@ -90,7 +90,7 @@ def test_generate_returns_the_prompt_as_given_and_leaves_it_alone(model: CoLLaVO
 
 @torch.no_grad()
 def test_cached_steps_equal_one_pass(model: CoLLaVOForConditionalGeneration) -> None:
-    inputs = row(12, picture=True)
+    inputs = row(12, image=True)
     whole = model(**inputs).logits
     cache = DynamicCache(config=model.config.text)
     first = {**inputs, "input_ids": inputs["input_ids"][:, :7], "attention_mask": inputs["attention_mask"][:, :7]}
@@ -101,14 +101,14 @@ def test_cached_steps_equal_one_pass(model: CoLLaVOForConditionalGeneration) -> 
 
 @torch.no_grad()
 def test_given_embeddings_equal_ids(model: CoLLaVOForConditionalGeneration) -> None:
-    inputs = row(8, picture=False)
+    inputs = row(8, image=False)
     embeds = model.get_input_embeddings()(inputs["input_ids"])
     torch.testing.assert_close(model(inputs_embeds=embeds).logits, model(**inputs).logits)
 
 
 @torch.no_grad()
 def test_logits_to_keep_and_backends_agree(model: CoLLaVOForConditionalGeneration) -> None:
-    inputs = batch(row(6, picture=True, seed=1), row(4, picture=True, seed=2))
+    inputs = batch(row(6, image=True, seed=1), row(4, image=True, seed=2))
     everything = model(**inputs).logits
     torch.testing.assert_close(model(**inputs, logits_to_keep=1).logits, everything[:, -1:])
     model.set_attn_implementation("eager")
@@ -120,7 +120,7 @@ def test_logits_to_keep_and_backends_agree(model: CoLLaVOForConditionalGeneratio
 
 @torch.no_grad()
 def test_the_crayon_prompt_changes_image_tokens(model: CoLLaVOForConditionalGeneration) -> None:
-    inputs = row(6, picture=True)
+    inputs = row(6, image=True)
     other = {**inputs, "semantic": (inputs["semantic"] + 1) % 134}
     assert not torch.allclose(model(**inputs).logits, model(**other).logits, atol=1e-3)
     without = {name: value for name, value in inputs.items() if name not in ("semantic", "numbering")}
@@ -128,7 +128,7 @@ def test_the_crayon_prompt_changes_image_tokens(model: CoLLaVOForConditionalGene
 
 
 def test_loss_is_that_of_the_labelled_tokens(model: CoLLaVOForConditionalGeneration) -> None:
-    inputs = row(8, picture=True)
+    inputs = row(8, image=True)
     labels = torch.full_like(inputs["input_ids"], -100)
     labels[0, -2:] = inputs["input_ids"][0, -2:]
     with torch.no_grad():
@@ -138,11 +138,11 @@ def test_loss_is_that_of_the_labelled_tokens(model: CoLLaVOForConditionalGenerat
     torch.testing.assert_close(out.loss, expected)
 
 
-def test_pictures_that_do_not_fit_the_text_are_refused(model: CoLLaVOForConditionalGeneration) -> None:
-    inputs = row(6, picture=True)
-    with pytest.raises(ValueError, match="no pictures were given"):
+def test_images_that_do_not_fit_the_text_are_refused(model: CoLLaVOForConditionalGeneration) -> None:
+    inputs = row(6, image=True)
+    with pytest.raises(ValueError, match="no images were given"):
         model(input_ids=inputs["input_ids"])
-    with pytest.raises(ValueError, match="2 pictures of 64 tokens need one image token"):
+    with pytest.raises(ValueError, match="2 images of 64 tokens need one image token"):
         model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"].repeat(2, 1, 1, 1))
     twice = inputs["input_ids"].clone()
     twice[0, 4] = IMAGE
@@ -169,7 +169,7 @@ def test_gradients_reach_the_crayon_tables(model: CoLLaVOForConditionalGeneratio
     for parameter in trained.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     trained.gradient_checkpointing_enable()
-    inputs = row(8, picture=True)
+    inputs = row(8, image=True)
     trained(**inputs, labels=inputs["input_ids"].masked_fill(inputs["input_ids"] == IMAGE, -100)).loss.backward()
     for table in (trained.crayon.semantic, trained.crayon.numbering):
         assert table.weight.grad is not None

@@ -14,7 +14,7 @@ from collavo.engine import Engine, Generation, Query, non_finite
 from collavo.errors import NonFiniteError
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import DecodedImage, PanopticMap
 
 SEARCHES = (Generation(num_beams=1, max_new_tokens=6), Generation(num_beams=3, max_new_tokens=5))
 QUESTION = "Is there a dog in the image?"
@@ -26,8 +26,8 @@ class Blind:
 
     fingerprint = "blind"
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
-        return [PanopticMap(np.zeros(size, np.int32), ()) for _ in pictures]
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
+        return [PanopticMap(np.zeros(size, np.int32), ()) for _ in images]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def load(checkpoint: Path) -> Engine:
     return load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(checkpoint), Blind())
 
 
-def image(level: int) -> Picture:
-    return Picture(np.full((112, 112, 3), level, np.uint8), f"{level}.png")
+def image(level: int) -> DecodedImage:
+    return DecodedImage(np.full((112, 112, 3), level, np.uint8), f"{level}.png")
 
 
 def overflow_on_bright(engine: Engine) -> None:

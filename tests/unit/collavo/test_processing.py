@@ -38,18 +38,18 @@ def test_pixels_equal_golden_data() -> None:
 
 def test_channels_are_normalised_each_by_its_own_numbers() -> None:
     processor = CoLLaVOProcessor(tiny_tokenizer(), 2, 1, image_mean=(10, 20, 30), image_std=(1, 2, 4))
-    pictures = np.full((1, 2, 2, 3), (12, 30, 130), np.uint8)
-    pictures[0, 0, 1] = (10, 20, 30)
-    assert processor.pixel_values(pictures).tolist() == [[[[2, 0], [2, 2]], [[5, 0], [5, 5]], [[25, 0], [25, 25]]]]
+    images = np.full((1, 2, 2, 3), (12, 30, 130), np.uint8)
+    images[0, 0, 1] = (10, 20, 30)
+    assert processor.pixel_values(images).tolist() == [[[[2, 0], [2, 2]], [[5, 0], [5, 5]], [[25, 0], [25, 25]]]]
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "images",
     [np.zeros((1, 28, 14, 3), np.uint8), np.zeros((1, 3, 28, 28), np.uint8), np.zeros((1, 28, 28, 3), np.float32)],
 )
-def test_other_pictures_are_refused(processor: CoLLaVOProcessor, pictures: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="pictures must be uint8"):
-        processor.pixel_values(pictures)
+def test_other_images_are_refused(processor: CoLLaVOProcessor, images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="images must be uint8"):
+        processor.pixel_values(images)
 
 
 @given(st.lists(st.lists(st.integers(3, 200), min_size=1, max_size=9), min_size=1, max_size=5))
@@ -72,11 +72,11 @@ def test_padding_is_the_tokenizers(processor: CoLLaVOProcessor) -> None:
     assert torch.equal(mask, theirs.attention_mask)
 
 
-def test_one_image_id_a_picture(processor: CoLLaVOProcessor) -> None:
+def test_one_image_id_a_image(processor: CoLLaVOProcessor) -> None:
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
-    with_picture, without = processor.encode([CHAT.prompt("", "Why?"), CHAT.prompt(None, "Why?")])
-    assert (with_picture.count(image), without.count(image)) == (1, 0)
-    assert with_picture[0] == without[0] == processor.tokenizer.bos_token_id
+    with_image, without = processor.encode([CHAT.prompt("", "Why?"), CHAT.prompt(None, "Why?")])
+    assert (with_image.count(image), without.count(image)) == (1, 0)
+    assert with_image[0] == without[0] == processor.tokenizer.bos_token_id
 
 
 def test_the_end_tag_stays_visible_and_ends_the_reply(processor: CoLLaVOProcessor) -> None:

@@ -29,7 +29,7 @@ def whole(tmp_path: Path) -> Path:
 
 
 def state(folder: Path, below: Path, crayon: object, **values: Any) -> Path:
-    """What a training left, as far as settings are concerned."""
+    """What a training run left, as far as settings are concerned."""
     folder.mkdir()
     content = {
         "step": 1, "started_from": str(below), "stage": "cit", "adapters": [], "rank": 4, "alpha": 4, "crayon": "both",

@@ -34,14 +34,16 @@ def test_the_demo_template(objects: str | None, told: str) -> None:
 def test_a_question_can_be_asked_without_telling_the_objects(template: Template) -> None:
     for objects in (OBJECTS, ""):
         told = f"The image includes {OBJECTS}. " if objects else NONE_FOUND
-        assert template.prompt(objects, "Is it?", told=False) == template.prompt(objects, "Is it?").replace(told, "")
-    assert template.prompt(None, "Is it?", told=False) == template.prompt(None, "Is it?")
+        assert template.prompt(objects, "Is it?", with_objects=False) == template.prompt(objects, "Is it?").replace(
+            told, ""
+        )
+    assert template.prompt(None, "Is it?", with_objects=False) == template.prompt(None, "Is it?")
     assert template.prompt(OBJECTS, "Is it?").endswith(template.next_turn("Is it?").removeprefix(template.user))
     assert template.prompt(None, "Is it?") == f"{SYSTEM} {template.next_turn('Is it?')}"
 
 
 @given(st.sampled_from([CHAT, DEMO]), st.none() | st.sampled_from(["", OBJECTS]), st.text())
-def test_all_questions_on_a_picture_begin_alike(template: Template, objects: str | None, question: str) -> None:
+def test_all_questions_on_a_image_begin_alike(template: Template, objects: str | None, question: str) -> None:
     before, after = template.parts(objects, question)
     assert before + after == template.prompt(objects, question)
     assert before == template.parts(objects, "another")[0]

@@ -19,7 +19,7 @@ TINY = tiny_tokenizer()
 PROCESSOR = CoLLaVOProcessor(TINY, image_size=28, patch_size=14)
 STOP, START, IMAGE = TINY.convert_tokens_to_ids([STOP_TAG, START_TAG, IMAGE_TAG])
 OBJECTS = "(#1 dog) [0.00, 0.16, 0.29, 0.88]"
-PICTURE = ImageFile(Path("a.jpg"), "a.jpg")
+IMAGE_FILE = ImageFile(Path("a.jpg"), "a.jpg")
 special = (START_TAG, STOP_TAG, IMAGE_TAG, "<s>", "</s>", "<unk>")
 texts = (
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -30,9 +30,9 @@ texts = (
 ).filter(lambda text: not any(tag in text for tag in special))
 
 
-def sample(*said: str, picture: bool = True, with_objects: bool = True) -> Sample:
+def sample(*said: str, with_image: bool = True, with_objects: bool = True) -> Sample:
     turns = tuple(Turn(question=q, answer=a) for q, a in zip(said[::2], said[1::2], strict=True))
-    image, with_objects = (PICTURE, with_objects) if picture else (None, False)
+    image, with_objects = (IMAGE_FILE, with_objects) if with_image else (None, False)
     return Sample(id="7@3", image=image, turns=turns, source="test", with_objects=with_objects)
 
 
@@ -63,7 +63,7 @@ def words(*tokens: str) -> list[int]:
 
 def test_labels_of_a_single_turn_stand_exactly_on_the_answer() -> None:
     """Written out by hand: what stands before the reply, the reply, its end tag."""
-    found = row(sample("Is there a dog?", "Yes, it is", picture=False))
+    found = row(sample("Is there a dog?", "Yes, it is", with_image=False))
     tail = words(START_TAG, "user", "Ċ", "Is", "Ġthere", "Ġa", "Ġdog", "?", STOP_TAG, "Ċ", START_TAG, "assistant", "Ċ")
     answer = words("Yes", ",", "Ġit", "Ġis", STOP_TAG)
     assert found.input_ids[-len(tail) - len(answer) :] == tail + answer
@@ -92,18 +92,18 @@ said = st.lists(st.tuples(texts, texts), min_size=1, max_size=4).map(lambda turn
 
 @given(said, st.booleans(), st.sampled_from([OBJECTS, ""]), st.booleans())
 def test_learned_ids_are_the_answers_and_the_prompt_is_evaluations(
-    spoken: list[str], picture: bool, objects: str, with_objects: bool
+    spoken: list[str], with_image: bool, objects: str, with_objects: bool
 ) -> None:
-    conversation = sample(*spoken, picture=picture, with_objects=with_objects)
+    conversation = sample(*spoken, with_image=with_image, with_objects=with_objects)
     found = row(conversation, objects)
     assert [PROCESSOR.decode(run) for run in learned(found)] == [f"{answer}{STOP_TAG}" for answer in spoken[1::2]]
-    prompt = CHAT.prompt(objects if picture else None, spoken[0], told=with_objects)
+    prompt = CHAT.prompt(objects if with_image else None, spoken[0], with_objects=with_objects)
     ids = PROCESSOR.encode([prompt])[0]
     assert found.input_ids[: len(ids)] == ids
     assert found.labels[: len(ids)] == [IGNORE] * len(ids)
     assert found.labels[len(ids)] != IGNORE
-    assert found.input_ids.count(IMAGE) == picture
-    assert found.length == len(found.input_ids) + 3 * picture
+    assert found.input_ids.count(IMAGE) == with_image
+    assert found.length == len(found.input_ids) + 3 * with_image
     assert all(label in (IGNORE, index) for index, label in zip(found.input_ids, found.labels, strict=True))
     whole = prompt + spoken[1] + STOP_TAG
     for question, answer in zip(spoken[2::2], spoken[3::2], strict=True):
@@ -155,26 +155,26 @@ def test_rows_are_cut_at_the_end() -> None:
     whole = row(conversation)
     prompt = len(PROCESSOR.encode([CHAT.prompt(OBJECTS, "Is there a dog?")])[0])
     for kept in range(prompt + 1, len(whole.input_ids) + 5):
-        found = row(conversation, max_length=kept + 3)  # a picture of 4 tokens adds 3
+        found = row(conversation, max_length=kept + 3)  # an image of 4 tokens adds 3
         assert found.input_ids == whole.input_ids[:kept]
         assert found.labels == whole.labels[:kept]
         assert found.length == min(kept, len(whole.input_ids)) + 3
     for kept in (prompt + 3, prompt, 10, 3, 0):
         with pytest.raises(ConversationError, match=rf"sample 7@3: its first answer lies beyond the {kept} tokens"):
             row(conversation, max_length=kept)
-    alone = sample("Hello", "Hi", picture=False)
+    alone = sample("Hello", "Hi", with_image=False)
     full = row(alone)
     assert row(alone, max_length=full.length - 1).input_ids == full.input_ids[:-1]
 
 
 @pytest.mark.parametrize("tag", [START_TAG, STOP_TAG, IMAGE_TAG])
 @pytest.mark.parametrize("place", range(4))
-@pytest.mark.parametrize("picture", [True, False])
-def test_texts_with_tags_are_refused(tag: str, place: int, picture: bool) -> None:
+@pytest.mark.parametrize("with_image", [True, False])
+def test_texts_with_tags_are_refused(tag: str, place: int, with_image: bool) -> None:
     spoken = ["What?", "This.", "And?", "That."]
     spoken[place] += f" {tag} "
     with pytest.raises(ConversationError, match="sample 7@3: a text holds one of"):
-        row(sample(*spoken, picture=picture))
+        row(sample(*spoken, with_image=with_image))
 
 
 @pytest.mark.parametrize("tag", ["<s>", "</s>"])

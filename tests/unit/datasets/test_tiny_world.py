@@ -13,7 +13,7 @@ from datasets.evaluation import evaluate
 from datasets.image import decode
 from datasets.registration import load_records
 from datasets.types import DataError, Record
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.precomputed import PrecomputedSegmenter
 from pipeline.catalog import load_catalog
 
@@ -103,7 +103,7 @@ def test_every_benchmark_reads_its_mini_and_who_knows_gets_the_full_score(datase
         assert benchmark.render(record.fields, record.meta.get("absent"))
         if record.image is not None:
             pixels = decode(record.image, 112)
-            assert segmenter.segment([Picture(pixels, record.image.name)], (8, 8))[0].segments
+            assert segmenter.segment([DecodedImage(pixels, record.image.name)], (8, 8))[0].segments
     if dataset == "mm-vet":  # there is no score without a judge
         return
     evaluation = evaluate(benchmark, [(record, perfect(record)) for record in records])
@@ -112,16 +112,16 @@ def test_every_benchmark_reads_its_mini_and_who_knows_gets_the_full_score(datase
     assert rows[name] == pytest.approx(full), [s for s in evaluation.scored if s.score.value != 1.0][:2]
 
 
-def test_maps_show_what_pictures_show(whole: Path) -> None:
+def test_maps_show_what_images_show(whole: Path) -> None:
     """A thing's pixels have one or two tones, wherever its map says it is."""
     content = json.loads((whole / "coco" / "annotations" / "panoptic_val2017.json").read_text())
     things = {category["id"] for category in content["categories"] if category["isthing"]}
     for image, annotation in list(zip(content["images"], content["annotations"], strict=True))[:8]:
-        picture = np.asarray(Image.open(whole / "coco" / "val2017" / image["file_name"])).astype(int)
+        pixels_of_image = np.asarray(Image.open(whole / "coco" / "val2017" / image["file_name"])).astype(int)
         maps = whole / "coco" / "annotations" / "panoptic_val2017"
         ids = np.asarray(Image.open(maps / annotation["file_name"])).astype(int) @ [1, 256, 65536]
         for info in annotation["segments_info"]:
             if info["category_id"] in things:
-                pixels = picture[ids == info["id"]]
+                pixels = pixels_of_image[ids == info["id"]]
                 centre = np.median(pixels, axis=0)
                 assert np.mean(np.abs(pixels - centre).max(1) < 60) > 0.3

@@ -1,4 +1,4 @@
-"""Summaries of choice sets: unanswered questions, circular passes, tables, and the robust reading beside the rule."""
+"""Summaries of choice sets: unanswered questions, circular passes, tables, and the robust reading next to the rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short answers: what counts as equal, and what always giving the commonest answer would get."""
+"""Short answers: what counts as equal, and a majority-answer baseline."""
 
 from collections import Counter
 

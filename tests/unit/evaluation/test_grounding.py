@@ -76,7 +76,7 @@ def test_half_is_right_and_less_is_not() -> None:
     assert score(record(target), "[0, 0, 100, 100]", Options(scale=0)).iou == 1.0
     assert score(record(target), "[0, 0, 500, 1000]", Options(scale=1000)).iou == 1.0
     assert score(record([50, 0, 50, 100]), "[0.25, 0, 0.5, 1]", Options(box="xywh")).iou == 1.0
-    assert score(record(target), "[-3, -3, 0.5, 9]", Options()).iou == 1.0  # cut at the picture's edges
+    assert score(record(target), "[-3, -3, 0.5, 9]", Options()).iou == 1.0  # cut at the image's edges
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 4000))

@@ -47,7 +47,7 @@ CHINESE = {"A": "一只狗", "B": "两只黑猫", "C": "猫"}
         ("cat", "B"),
         ("A dog.", "A"),
         ("A cat", "B"),
-        ("The picture shows two black cats", "C"),
+        ("The image shows two black cats", "C"),
         ("none.", "D"),
         ("Ｂ", "B"),
         ("（B）", "B"),
@@ -151,7 +151,7 @@ def test_released_scienceqa_strips_first() -> None:
         ("E", ""),
         ("It is a CAT, I think", "B"),
         ("It is a cat, I think, though this sentence runs on for rather longer than the options do", ""),
-        ("A picture of two black cats", ""),  # "cat" stands in "two black cats": two options match
+        ("An image of two black cats", ""),  # "cat" stands in "two black cats": two options match
     ],
 )
 def test_mmbench_equals_exact_matching(text: str, letter: str) -> None:

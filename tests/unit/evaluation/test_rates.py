@@ -64,7 +64,7 @@ def test_a_mean_of_groups_has_the_error_of_its_parts() -> None:
     one = rates.mean_of_groups("accuracy", groups[1:])
     plain = rates.mean("accuracy", [v for v, _ in groups[1]])
     assert (one.value, one.stderr) == (plain.value, pytest.approx(plain.stderr))
-    rng = np.random.default_rng(0)  # against the spread of repeated draws of the pictures
+    rng = np.random.default_rng(0)  # against the spread of repeated draws of the images
     draws = [np.mean([rng.random(40) < 0.7]) / 2 + np.mean([rng.random(160) < 0.4]) / 2 for _ in range(3000)]
     sample = [[(float(rng.random() < p), (p, i)) for i in range(n)] for p, n in ((0.7, 40), (0.4, 160))]
     assert rates.mean_of_groups("accuracy", sample).stderr == pytest.approx(np.std(draws), rel=0.15)

@@ -1,4 +1,4 @@
-"""Crayon instructions: answers checked by reading them back, wordings, absent classes, pictures without objects."""
+"""Crayon instructions: answers checked by reading them back, wordings, absent classes, images without objects."""
 
 import re
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from collavo.crayon import Box, CrayonObject, format_box
 from collavo.instructions import (
     ABSENT,
-    BRIEF,
     CRAYON_KINDS,
     KINDS,
     NOTHING,
     OBJECT_KINDS,
     QUESTIONS,
+    SHORT_ANSWER,
     SURE,
     Classes,
     Kind,
@@ -40,7 +40,7 @@ HORSES = (
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> list[CrayonObject]:
+def images(draw: st.DrawFn) -> list[CrayonObject]:
     counts: dict[str, int] = {}
     things = []
     for name in draw(st.lists(st.sampled_from([*NAMES, "rug"]), max_size=8)):
@@ -52,8 +52,8 @@ def pictures(draw: st.DrawFn) -> list[CrayonObject]:
 
 def ask(kind: Kind, things: Sequence[CrayonObject], seed: int = 0, classes: Classes = CLASSES) -> tuple[str, str]:
     turn = instruction(kind, things, classes, np.random.default_rng(seed))
-    assert turn.question.endswith(BRIEF) == (kind in ("class_binary", "box_class"))
-    return turn.question.removesuffix(BRIEF), turn.answer
+    assert turn.question.endswith(SHORT_ANSWER) == (kind in ("class_binary", "box_class"))
+    return turn.question.removesuffix(SHORT_ANSWER), turn.answer
 
 
 def asked_about(question: str, kind: Kind) -> str:
@@ -87,8 +87,8 @@ def test_the_probes_own_questions_are_among_the_wordings() -> None:
     assert min(len(QUESTIONS[kind]) for kind in KINDS) >= 3
 
 
-@given(pictures(), st.integers(0, 2**32))
-def test_what_is_answered_is_in_the_picture(things: list[CrayonObject], seed: int) -> None:
+@given(images(), st.integers(0, 2**32))
+def test_what_is_answered_is_in_the_image(things: list[CrayonObject], seed: int) -> None:
     for kind in possible_kinds(things, KINDS, CLASSES):
         question, answer = ask(kind, things, seed)
         about, there = asked_about(question, kind), [thing for thing in things]
@@ -109,17 +109,17 @@ def test_what_is_answered_is_in_the_picture(things: list[CrayonObject], seed: in
             assert thing.category in NAMES
 
 
-@given(pictures())
+@given(images())
 def test_kinds_that_are_not_possible_are_refused(things: list[CrayonObject]) -> None:
     possible = possible_kinds(things, KINDS, CLASSES)
     assert [kind for kind in KINDS if kind in possible] == possible
     assert set(possible) >= {*CRAYON_KINDS, "class_binary"}
     for kind in set(KINDS) - set(possible):
-        with pytest.raises(ValueError, match="no box of this picture belongs to one object alone"):
+        with pytest.raises(ValueError, match="no box of this image belongs to one object alone"):
             ask(kind, things)
 
 
-@given(pictures(), st.sampled_from(KINDS), st.integers(0, 2**32))
+@given(images(), st.sampled_from(KINDS), st.integers(0, 2**32))
 def test_the_same_state_asks_the_same(things: list[CrayonObject], kind: Kind, seed: int) -> None:
     if kind in possible_kinds(things, KINDS, CLASSES):
         assert ask(kind, things, seed) == ask(kind, things, seed)
@@ -149,11 +149,11 @@ def test_classes_lost_on_the_map_are_never_called_absent() -> None:
         assert names == {"potted plant"}
     lost = Classes(names=("dog",), unsure=frozenset({"dog"}))
     assert possible_kinds(HORSES, KINDS, lost) == ["names", "names_boxes"]
-    with pytest.raises(ValueError, match="no class is surely in this picture"):
+    with pytest.raises(ValueError, match="no class is surely in this image"):
         ask("class_binary", HORSES, 0, lost)
 
 
-def test_an_empty_picture_is_asked_about_too() -> None:
+def test_an_empty_image_is_asked_about_too() -> None:
     assert possible_kinds((), KINDS, CLASSES) == [*CRAYON_KINDS, "class_binary"]
     assert ask("names", ())[1] == ask("names_boxes", ())[1] == NOTHING
     assert ask("class_binary", ())[1] == "No"

@@ -1,4 +1,4 @@
-"""Conversations as LLaVA and ShareGPT4V release them, odd records, and pictures under other suffixes or missing."""
+"""Conversations as LLaVA and ShareGPT4V release them, odd records, and images under other suffixes or missing."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.instruct.llava import PictureBelow, read_conversations
-from datasets.instruct.types import MissingPicture, Sample, Turn, gather
+from datasets.instruct.llava import ImageBelow, read_conversations
+from datasets.instruct.types import MissingImage, Sample, Turn, gather
 from datasets.types import BadRecord, DataError, ImageFile
 
 
@@ -48,12 +48,12 @@ def test_the_tag_is_taken_out_of_the_first_question(first: str, question: str, t
     assert isinstance(sample, Sample)
     assert sample.turns == (Turn(question=question, answer="A dog."), Turn(question="Why?", answer=" So.\n"))
     assert sample.with_objects
-    assert sample.image == PictureBelow((tmp_path,), "coco/train2017/000000000009.jpg")
+    assert sample.image == ImageBelow((tmp_path,), "coco/train2017/000000000009.jpg")
     assert sample.source == "llava_v1_5_mix665k.json"
 
 
 @pytest.mark.parametrize("image", [..., None])
-def test_text_only_records_have_no_picture(image: Any, tmp_path: Path) -> None:
+def test_text_only_records_have_no_image(image: Any, tmp_path: Path) -> None:
     sample = one(tmp_path, record(" Hello", "Hi", image=image, id="wgByO4Y_0", model=""))
     assert isinstance(sample, Sample)
     assert (sample.image, sample.with_objects) == (None, False)
@@ -93,12 +93,12 @@ def test_repeated_and_numeric_ids_are_as_released(tmp_path: Path) -> None:
         (record("a", "b", id=...), "lacks 'id'"),
         (record("a", "b", id=["x"]), "'id' should be a text or a whole number"),
         (record("a", "b", id=True), "'id' should be a text or a whole number"),
-        (record("a", "b", image=["1.jpg", "2.jpg"]), "'image' lists 2 pictures, a conversation can have one"),
+        (record("a", "b", image=["1.jpg", "2.jpg"]), "'image' lists 2 images, a conversation can have one"),
         (record("a", "b", image=7), "'image' should be a text, got 7"),
-        (record("a", "b", image=""), "should be the path of a picture"),
-        (record("a", "b", image="."), "should be the path of a picture"),
-        (record("a", "b", image="../1.jpg"), "expected the name of a picture below"),
-        (record("a", "b", image="/etc/1.jpg"), "expected the name of a picture below"),
+        (record("a", "b", image=""), "should be the path of an image"),
+        (record("a", "b", image="."), "should be the path of an image"),
+        (record("a", "b", image="../1.jpg"), "expected the name of an image below"),
+        (record("a", "b", image="/etc/1.jpg"), "expected the name of an image below"),
         (record("<image>\na", "b", image=...), "message 0: <image> may stand once"),
         (record("<image>\na <image>", "b"), "message 0: <image> may stand once"),
         (record("a", "b", "<image>\nc", "d"), "message 2: <image> may stand once"),
@@ -112,7 +112,7 @@ def test_odd_records_are_reported_and_left_out(item: Any, reason: str, tmp_path:
     good = record("a", "b")
     first, bad, last = read(tmp_path, [good, item, good])
     assert isinstance(bad, BadRecord)
-    assert not isinstance(bad, MissingPicture)
+    assert not isinstance(bad, MissingImage)
     assert bad.where == f"{tmp_path / 'llava_v1_5_mix665k.json'}, record 1"
     assert reason in bad.reason
     assert isinstance(first, Sample)
@@ -145,7 +145,7 @@ def test_every_record_gives_a_sample_or_a_reason(tmp_path_factory: pytest.TempPa
     assert len(found) == len(items)
 
 
-def test_pictures_are_searched_under_all_roots_and_suffixes(tmp_path: Path) -> None:
+def test_images_are_searched_under_all_roots_and_suffixes(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     names = [f"ocr_vqa/images/{stem}.jpg" for stem in ("exact", "gif", "png", "none")]
     for root, file in ((there, "exact.jpg"), (here, "exact.png"), (here, "gif.gif"), (there, "png.png")):
@@ -159,19 +159,19 @@ def test_pictures_are_searched_under_all_roots_and_suffixes(tmp_path: Path) -> N
         None,
     ]
     missing, malformed = gathered.bad
-    assert isinstance(missing, MissingPicture)
+    assert isinstance(missing, MissingImage)
     assert missing.where.endswith("record 3")
     for place in (here / names[3], there / names[3], ".png"):
         assert str(place) in missing.reason
-    assert not isinstance(malformed, MissingPicture)
+    assert not isinstance(malformed, MissingImage)
     assert (gathered.num_missing, gathered.num_renamed) == (1, 2)
     assert gathered.summary() == (
-        "4 samples; 1 malformed records skipped; 1 skipped, their pictures are missing; "
-        "2 pictures found under another suffix"
+        "4 samples; 1 malformed records skipped; 1 skipped, their images are missing; "
+        "2 images found under another suffix"
     )
 
 
-def test_unchecked_pictures_are_searched_when_they_are_read(tmp_path: Path) -> None:
+def test_unchecked_images_are_searched_when_they_are_read(tmp_path: Path) -> None:
     sample = one(tmp_path, record("<image>\na", "b", image="a/b.jpg"))
     assert isinstance(sample, Sample)
     assert sample.image is not None
@@ -190,15 +190,15 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:
         gather(read_conversations(tmp_path / "a.json", [tmp_path], False))
 
 
-def test_pictures_need_a_folder(tmp_path: Path) -> None:
+def test_images_need_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([record("a", "b")]))
-    with pytest.raises(DataError, match="no folder of pictures is given"):
+    with pytest.raises(DataError, match="no folder of images is given"):
         gather(read_conversations(tmp_path / "a.json", [], False))
 
 
-def test_a_sample_needs_turns_and_a_picture_for_its_objects() -> None:
+def test_a_sample_needs_turns_and_a_image_for_its_objects() -> None:
     turn = Turn(question="a", answer="b")
     with pytest.raises(ValueError, match="sample x of y has no turn"):
         Sample(id="x", image=None, turns=(), source="y", with_objects=False)
-    with pytest.raises(ValueError, match="sample x of y has no picture"):
+    with pytest.raises(ValueError, match="sample x of y has no image"):
         Sample(id="x", image=None, turns=(turn,), source="y", with_objects=True)

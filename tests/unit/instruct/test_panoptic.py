@@ -11,10 +11,10 @@ from PIL import Image
 
 from collavo.crayon import crayon_prompt, format_box, names_only, object_list
 from collavo.instructions import CRAYON_KINDS, KINDS
-from datasets.instruct.panoptic import PanopticPicture, read_panoptic
-from datasets.instruct.types import MissingPicture
+from datasets.instruct.panoptic import PanopticImage, read_panoptic
+from datasets.instruct.types import MissingImage
 from datasets.types import BadRecord, DataError
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.coco import COCO_PANOPTIC
 from modeling.segmenters.precomputed import PrecomputedSegmenter
 from trainer.data.crayon_samples import ALL_NAMES, THING_NAMES, crayon_sample
@@ -42,11 +42,11 @@ def write(folder: Path, data: Any) -> Path:
     return folder / "panoptic_train2017.json"
 
 
-def test_pictures_and_their_classes_are_listed(tmp_path: Path) -> None:
+def test_images_and_their_classes_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path, content(annotation(25, SKY, HORSE, HORSE), annotation(9)))
     first, second = read_panoptic(path, tmp_path / "train2017", False)
-    assert isinstance(first, PanopticPicture)
-    assert isinstance(second, PanopticPicture)
+    assert isinstance(first, PanopticImage)
+    assert isinstance(second, PanopticImage)
     assert first.image.path == tmp_path / "train2017/000000000025.jpg"
     assert (first.image.name, first.categories) == ("000000000025.jpg", ("horse", "sky-other-merged"))
     assert second.categories == ()
@@ -65,10 +65,10 @@ def test_odd_annotations_are_reported(tmp_path: Path) -> None:
         ("annotations 0", "image 7 is not among the file's images"),
         ("annotations 1", "classes [300] are not among the file's categories"),
         ("annotations 3", "repeats image 9"),
-        ("annotations 5", f"the picture is missing; looked for {tmp_path / '000000000025.jpg'}"),
+        ("annotations 5", f"the image is missing; looked for {tmp_path / '000000000025.jpg'}"),
     ]
-    assert isinstance(found[-1], MissingPicture)
-    assert sum(isinstance(item, PanopticPicture) for item in found) == 1
+    assert isinstance(found[-1], MissingImage)
+    assert sum(isinstance(item, PanopticImage) for item in found) == 1
 
 
 @pytest.mark.parametrize("data", [{}, {"images": [], "annotations": []}, {"images": [{"id": 1, "file_name": "a"}]}])
@@ -78,31 +78,31 @@ def test_other_files_are_refused(data: Any, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> tuple[PanopticPicture, PrecomputedSegmenter]:
+def scene(tmp_path: Path) -> tuple[PanopticImage, PrecomputedSegmenter]:
     """Two horses under a sky, and a dog of one pixel that no cell shows."""
     ids = np.zeros((70, 140), np.uint8)
     ids[:20], ids[30:60, 8:40], ids[30:70, 60:100], ids[0, 0] = 1, 2, 3, 4
     (tmp_path / "maps").mkdir()
     Image.fromarray(np.stack([ids, 0 * ids, 0 * ids], -1)).save(tmp_path / "maps/000000000009.png")
     path = write(tmp_path, content(annotation(9, SKY, HORSE, HORSE, DOG)))
-    (picture,) = read_panoptic(path, tmp_path, False)
-    assert isinstance(picture, PanopticPicture)
-    return picture, PrecomputedSegmenter(path, tmp_path / "maps")
+    (image,) = read_panoptic(path, tmp_path, False)
+    assert isinstance(image, PanopticImage)
+    return image, PrecomputedSegmenter(path, tmp_path / "maps")
 
 
-def test_instructions_say_what_the_crayon_prompt_shows(scene: tuple[PanopticPicture, PrecomputedSegmenter]) -> None:
-    picture, segmenter = scene
+def test_instructions_say_what_the_crayon_prompt_shows(scene: tuple[PanopticImage, PrecomputedSegmenter]) -> None:
+    image, segmenter = scene
     pixels = np.zeros((GRID, GRID, 3), np.uint8)
-    (panoptic,) = segmenter.segment([Picture(pixels, picture.image.name)], (GRID, GRID))
+    (panoptic,) = segmenter.segment([DecodedImage(pixels, image.image.name)], (GRID, GRID))
     crayon = crayon_prompt(panoptic, GRID)
     boxes = {"sky": "[0.00, 0.00, 1.00, 0.29]", "left": "[0.06, 0.43, 0.29, 0.86]", "right": "[0.43, 0.43, 0.71, 1.00]"}
     horses = f"(#1 horse) {boxes['left']}, (#2 horse) {boxes['right']}"
     answers: dict[str, set[str]] = {}
     binary = {}
     for draw in range(1500):
-        sample = crayon_sample(picture, crayon, KINDS, (1, draw))
+        sample = crayon_sample(image, crayon, KINDS, (1, draw))
         assert sample is not None
-        assert (sample.with_objects, sample.image, sample.id) == (False, picture.image, f"000000000009.jpg@1-{draw}")
+        assert (sample.with_objects, sample.image, sample.id) == (False, image.image, f"000000000009.jpg@1-{draw}")
         (turn,) = sample.turns
         for told in (object_list(crayon.objects), names_only(crayon.objects), "#1", "(#"):
             assert told not in turn.question
@@ -123,16 +123,16 @@ def test_instructions_say_what_the_crayon_prompt_shows(scene: tuple[PanopticPict
     assert len(binary) > 60
 
 
-def test_only_wanted_kinds_and_names_are_asked(scene: tuple[PanopticPicture, PrecomputedSegmenter]) -> None:
-    picture, segmenter = scene
-    (panoptic,) = segmenter.segment([Picture(np.zeros((2, 2, 3), np.uint8), picture.image.name)], (GRID, GRID))
+def test_only_wanted_kinds_and_names_are_asked(scene: tuple[PanopticImage, PrecomputedSegmenter]) -> None:
+    image, segmenter = scene
+    (panoptic,) = segmenter.segment([DecodedImage(np.zeros((2, 2, 3), np.uint8), image.image.name)], (GRID, GRID))
     crayon = crayon_prompt(panoptic, GRID)
-    samples = [crayon_sample(picture, crayon, ("box_class",), (draw,), THING_NAMES) for draw in range(50)]
+    samples = [crayon_sample(image, crayon, ("box_class",), (draw,), THING_NAMES) for draw in range(50)]
     assert {sample.turns[0].answer for sample in samples if sample} == {"horse"}
-    samples = [crayon_sample(picture, crayon, CRAYON_KINDS, (draw,)) for draw in range(50)]
+    samples = [crayon_sample(image, crayon, CRAYON_KINDS, (draw,)) for draw in range(50)]
     assert {sample.source for sample in samples if sample} == set(CRAYON_KINDS)
-    assert crayon_sample(picture, crayon, ("class_binary",), (0,), ("dog",)) is None
-    again = [crayon_sample(picture, crayon, KINDS, (3, 4)) for _ in range(2)]
+    assert crayon_sample(image, crayon, ("class_binary",), (0,), ("dog",)) is None
+    again = [crayon_sample(image, crayon, KINDS, (3, 4)) for _ in range(2)]
     assert again[0] == again[1]
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.instruct.segments import SegmentedPicture, read_classes, read_segments, segment_map
-from datasets.instruct.types import MissingPicture
+from datasets.instruct.segments import SegmentedImage, read_classes, read_segments, segment_map
+from datasets.instruct.types import MissingImage
 from datasets.types import BadRecord, DataError
 
 CATEGORIES = [{"id": 18, "name": "dog", "isthing": 1}, {"id": 193, "name": "grass-merged", "isthing": 0}]
 
 
 def written(folder: Path, annotations: list[Any], categories: list[Any] = CATEGORIES) -> Path:
-    """A file on two pictures, one of which is there with a map of two segments, a crowd, and void."""
+    """A file on two images, one of which is there with a map of two segments, a crowd, and void."""
     images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)]
     file = folder / "panoptic.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
@@ -37,10 +37,10 @@ def record(image: int = 1, **more: Any) -> dict[str, Any]:
 
 def test_segments_come_without_crowds_and_without_those_that_no_pixel_shows(tmp_path: Path) -> None:
     file = written(tmp_path, [record()])
-    (picture,) = read_segments(file, tmp_path, tmp_path)
-    assert isinstance(picture, SegmentedPicture)
-    assert picture.segments == ((300, 193), (70000, 18), (9, 18))
-    numbers, classes = segment_map(picture)
+    (image,) = read_segments(file, tmp_path, tmp_path)
+    assert isinstance(image, SegmentedImage)
+    assert image.segments == ((300, 193), (70000, 18), (9, 18))
+    numbers, classes = segment_map(image)
     assert numbers.tolist() == [[1, 1, 0, 0], [1, 2, 2, 0]]
     assert classes == (193, 18)
     assert [(one.id, one.is_thing) for one in read_classes(file)] == [(18, True), (193, False)]
@@ -54,7 +54,7 @@ def test_segments_come_without_crowds_and_without_those_that_no_pixel_shows(tmp_
         (record(segments_info=[{"category_id": 18}]), "id"),
         (record(segments_info="none"), "segments_info"),
         ({"image_id": 1, "segments_info": []}, "file_name"),
-        (record(file_name="../m.png"), "expected the name of a picture below"),
+        (record(file_name="../m.png"), "expected the name of an image below"),
         ("text", "expected an object with 'image_id', got str"),
     ],
 )
@@ -69,11 +69,11 @@ def test_a_malformed_record_is_named_and_the_others_are_read(tmp_path: Path, ann
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (missing,) = read_segments(written(tmp_path, [record(2)]), tmp_path, tmp_path)
-    assert isinstance(missing, MissingPicture) and "2.png" in missing.reason
-    (picture,) = read_segments(written(tmp_path, [record(file_name="gone.png")]), tmp_path, tmp_path)
-    assert isinstance(picture, SegmentedPicture)
-    with pytest.raises(DataError, match=r"picture 1\.png: panoptic map .*gone\.png cannot be read"):
-        segment_map(picture)
+    assert isinstance(missing, MissingImage) and "2.png" in missing.reason
+    (image,) = read_segments(written(tmp_path, [record(file_name="gone.png")]), tmp_path, tmp_path)
+    assert isinstance(image, SegmentedImage)
+    with pytest.raises(DataError, match=r"image 1\.png: panoptic map .*gone\.png cannot be read"):
+        segment_map(image)
     with pytest.raises(DataError, match="categories 0"):
         read_classes(written(tmp_path, [], [{"id": 1, "isthing": 1}]))
     with pytest.raises(DataError, match="no list of categories"):

@@ -10,7 +10,7 @@ Sums = dict[int, list[float]]
 """Class -> sum of overlaps, true positives, false positives, false negatives."""
 
 
-def one_picture(true: Any, true_segments: Sequence[Mapping[str, Any]], found: Any, classes: Mapping[int, int]) -> Sums:
+def one_image(true: Any, true_segments: Sequence[Mapping[str, Any]], found: Any, classes: Mapping[int, int]) -> Sums:
     """Count matches; ids of the found map that ``classes`` does not list are no segments."""
     pairs = Counter(zip(np.asarray(true).reshape(-1).tolist(), np.asarray(found).reshape(-1).tolist(), strict=True))
     area_true, area_found = Counter[int](), Counter[int]()
@@ -44,11 +44,11 @@ def one_picture(true: Any, true_segments: Sequence[Mapping[str, Any]], found: An
     return sums
 
 
-def averages(pictures: Sequence[Sums], among: set[int] | None = None) -> tuple[float, float, float, int]:
+def averages(images: Sequence[Sums], among: set[int] | None = None) -> tuple[float, float, float, int]:
     """PQ, SQ, RQ over the classes that occur, and how many they are."""
     rows = []
-    for category in {c for sums in pictures for c in sums if among is None or c in among}:
-        iou, tp, fp, fn = (sum(sums.get(category, [0, 0, 0, 0])[k] for sums in pictures) for k in range(4))
+    for category in {c for sums in images for c in sums if among is None or c in among}:
+        iou, tp, fp, fn = (sum(sums.get(category, [0, 0, 0, 0])[k] for sums in images) for k in range(4))
         if tp + fp + fn:
             rows.append((iou / (tp + 0.5 * fp + 0.5 * fn), iou / tp if tp else 0.0, tp / (tp + 0.5 * fp + 0.5 * fn)))
     pq, sq, rq = (sum(row[k] for row in rows) / max(1, len(rows)) for k in range(3))

@@ -1,4 +1,4 @@
-"""Maps kept beside a run: read back as they were made, whatever a kill or a stranger left in the file."""
+"""Maps kept next to a run: read back as they were made, whatever a kill or a stranger left in the file."""
 
 from __future__ import annotations
 

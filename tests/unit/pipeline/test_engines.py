@@ -57,5 +57,5 @@ def test_a_tokenizer_that_does_not_fit_is_said_before_the_segmenter_is_built(tmp
     file = tmp_path / "tiny" / "preprocessor_config.json"
     file.write_text(file.read_text().replace("112", "126"))
     source = engine_of("RESUME_FROM", tmp_path / "tiny", "SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", "nowhere")
-    with pytest.raises(CheckpointError, match="makes pictures of 126 px"):
+    with pytest.raises(CheckpointError, match="makes images of 126 px"):
         source.parts()

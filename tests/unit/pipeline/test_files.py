@@ -156,7 +156,7 @@ def test_images_are_written_by_their_suffix(tmp_path: Path) -> None:
 
 RECORD = Record(id="1", image=None, fields={"question": "q" * 9000}, target="A", meta={"options": {"A": "a"}})
 SCORED = [Scored(record=RECORD, text="A" * 9000, score=Score(value=1.0, extracted="A" * 9000))]
-UPDATE = Update(step=1, branch="vl_cit", loss=1.0, norm=1.0, rate=1.0, samples=1, tokens=1, labels=1, seconds=1.0)
+UPDATE = Update(step=1, adapter="vl_cit", loss=1.0, norm=1.0, rate=1.0, samples=1, tokens=1, labels=1, seconds=1.0)
 
 
 def checkpoint(folder: Path) -> None:
@@ -181,7 +181,7 @@ def map_cache(folder: Path) -> None:
     write_map(folder / "map.npz", PanopticMap(noise, ()))
 
 
-def picture(folder: Path) -> None:
+def image(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     write_image(folder / "show.png", Image.fromarray(noise))
 
@@ -191,7 +191,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "journal": journal,
     "log": log,
     "map cache": map_cache,
-    "picture": picture,
+    "image": image,
     "results": lambda folder: write_json(folder / "results.json", ["x" * 9000]),
     "gqa": lambda folder: write_submission("gqa", SCORED, folder),
     "textvqa": lambda folder: write_submission("vqa_accuracy", SCORED, folder),

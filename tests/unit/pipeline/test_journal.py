@@ -83,7 +83,7 @@ def test_only_accepted_runs_and_no_errors_count() -> None:
         entry("old", "q1", "old answer"),
         entry("new", "q1", "new answer"),
         entry("other", "q2", "of a run that is not accepted"),
-        entry("new", "q3", "", "truncated picture"),
+        entry("new", "q3", "", "truncated image"),
         entry("old", "q4", "only the old run has it"),
     ]
     texts = {key[1]: answer.text for key, answer in usable_answers(entries, ["new", "old"]).items()}

@@ -14,7 +14,7 @@ from datasets.evaluation.panoptic_quality import Tally
 from pipeline.results.panoptic_matching import TrueSegment, compare
 from tests.limits import examples
 
-from .official_quality import one_picture
+from .official_quality import one_image
 
 CLASSES = (1, 2, 187)
 
@@ -30,7 +30,7 @@ def blocks(rng: np.random.Generator, ids: int, share: float) -> Any:
 
 
 def scene(seed: int) -> tuple[Any, list[dict[str, Any]], Any, dict[int, int]]:
-    """A true map with crowds, voids, unlisted ids, segments without pixels; and a found one that resembles it."""
+    """A ground truth with crowds, voids, unlisted ids, segments without pixels; and a prediction that resembles it."""
     rng = np.random.default_rng(seed)
     true = blocks(rng, 8, 0.9)
     listed = [n for n in range(1, 9) if rng.random() < 0.9]
@@ -61,7 +61,7 @@ def compared(true: Any, segments: list[dict[str, Any]], found: Any, classes: dic
 @given(seed=st.integers(0, 10**9))
 def test_equals_the_official_rule(seed: int) -> None:
     values = scene(seed)
-    official = {c: row for c, row in one_picture(*values).items() if sum(row[1:])}
+    official = {c: row for c, row in one_image(*values).items() if sum(row[1:])}
     ours = compared(*values)
     assert ours.keys() == official.keys()
     for category, row in official.items():
@@ -70,15 +70,15 @@ def test_equals_the_official_rule(seed: int) -> None:
 
 def test_scenes_of_these_tests_hold_what_makes_the_rule_difficult() -> None:
     scenes = [scene(seed) for seed in range(300)]
-    sums = [row for values in scenes for row in one_picture(*values).values()]
+    sums = [row for values in scenes for row in one_image(*values).values()]
     assert all(sum(row[k] for row in sums) > 100 for k in (1, 2, 3))
     plain = [
-        one_picture(true, [{**s, "iscrowd": 0} for s in segments], found, classes)
+        one_image(true, [{**s, "iscrowd": 0} for s in segments], found, classes)
         for true, segments, found, classes in scenes
     ]
-    assert sum(one_picture(*values) != other for values, other in zip(scenes, plain, strict=True)) > 50
+    assert sum(one_image(*values) != other for values, other in zip(scenes, plain, strict=True)) > 50
     filled = [(np.where(true == 0, 99, true), *more) for true, *more in scenes]
-    assert sum(one_picture(*a) != one_picture(*b) for a, b in zip(scenes, filled, strict=True)) > 50
+    assert sum(one_image(*a) != one_image(*b) for a, b in zip(scenes, filled, strict=True)) > 50
 
 
 def test_equals_torchmetrics_where_its_rule_is_the_same() -> None:

@@ -345,7 +345,7 @@ def test_no_row_goes_to_a_record_that_it_contradicts(rows: list[Row]) -> None:
         assert got.question in ("", "Is it red?")
         assert got.image not in {"1.jpg", "2.jpg"} - {f"{name}.jpg"}
         assert got.target not in {"yes", "no"} - {own.target}
-        assert got.ids or got.image or got.target  # something beside the question
+        assert got.ids or got.image or got.target  # something next to the question
 
 
 SAMPLE = {"doc_id": 0, "target": "yes", "filtered_resps": ["Yes"], "input": f"Is it red?{SHORT}"}

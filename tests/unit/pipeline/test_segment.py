@@ -1,4 +1,4 @@
-"""``segment`` with every backend: pictures of all modes and sizes, and files that COCO's readers understand."""
+"""``segment`` with every backend: images of all modes and sizes, and files that COCO's readers understand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from modeling.segmenters import backends
-from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME, Category
 from modeling.segmenters.coco_format import COCO_BY_INDEX, MOST_PIXELS, at_own_size, unique_stems
 from pipeline.commands.cli import main
@@ -34,9 +34,9 @@ NOT_HERE = "detectron2"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Pictures of odd sizes, and one of each mode."""
-    folder = tmp_path_factory.mktemp("pictures")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Images of odd sizes, and one of each mode."""
+    folder = tmp_path_factory.mktemp("paths")
     for name, size in SIZES.items():
         Image.fromarray(pixels(*size)).save(folder / name)
     for mode in MODES:
@@ -46,16 +46,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def backend_settings(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> dict[str, list[str]]:
+def backend_settings(tmp_path_factory: pytest.TempPathFactory, paths: list[Path]) -> dict[str, list[str]]:
     """Overrides for every backend, tiny ones."""
     folder = tmp_path_factory.mktemp("backends")
     images, annotations = [], []
-    for number, picture in enumerate(pictures):
-        width, height = Image.open(picture).size
+    for number, path in enumerate(paths):
+        width, height = Image.open(path).size
         ids = np.arange(height * width).reshape(height, width) * 3 // (height * width)  # 0, 1, 2
         colours = np.stack([ids * 0, ids, ids * 0], -1).astype(np.uint8)
         Image.fromarray(colours).save(folder / f"{number}.png")
-        images.append({"id": number, "file_name": picture.name})
+        images.append({"id": number, "file_name": path.name})
         segments = [{"id": 256 * n, "category_id": c} for n, c in ((1, 18), (2, 200)) if (ids == n).any()]
         annotations.append({"image_id": number, "file_name": f"{number}.png", "segments_info": segments})
     categories = [{"id": c.id, "name": c.name} for c in COCO_PANOPTIC]
@@ -95,19 +95,19 @@ def test_every_backend_has_settings(backend_settings: dict[str, list[str]]) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in backends() if name != NOT_HERE])
-def test_files_agree_with_each_other_and_with_the_pictures(
-    name: str, pictures: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path
+def test_files_agree_with_each_other_and_with_the_images(
+    name: str, paths: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    assert segment(pictures, tmp_path, backend_settings[name]) == 0
+    assert segment(paths, tmp_path, backend_settings[name]) == 0
     content = read(tmp_path)
     classes = {category["id"]: category for category in content["categories"]}
     assert {number: c["name"] for number, c in classes.items()} == {c.id: c.name for c in COCO_PANOPTIC}
-    assert [image["file_name"] for image in content["images"]] == [picture.name for picture in pictures]
-    for picture, image, annotation in zip(pictures, content["images"], content["annotations"], strict=True):
+    assert [image["file_name"] for image in content["images"]] == [path.name for path in paths]
+    for path, image, annotation in zip(paths, content["images"], content["annotations"], strict=True):
         assert annotation["image_id"] == image["id"]
-        assert annotation["file_name"] == f"{picture.stem}.png"
+        assert annotation["file_name"] == f"{path.stem}.png"
         ids = ids_of(tmp_path / annotation["file_name"])
-        width, height = Image.open(picture).size
+        width, height = Image.open(path).size
         assert ids.shape == (height, width) == (image["height"], image["width"])
         assert {s["id"] for s in annotation["segments_info"]} == set(np.unique(ids).tolist()) - {0}
         for segment_info in annotation["segments_info"]:
@@ -119,7 +119,7 @@ def test_files_agree_with_each_other_and_with_the_pictures(
             assert segment_info["area"] == len(rows)
             assert (segment_info["iscrowd"], segment_info["category_id"] in classes) == (0, True)
             assert 0 <= segment_info["score"] <= 1
-        with Image.open(tmp_path / f"{picture.stem}_overlay.png") as shown:
+        with Image.open(tmp_path / f"{path.stem}_overlay.png") as shown:
             scale = max(1, SMALLEST // max(width, height))
             assert shown.width > width * scale
             assert shown.height >= height * scale
@@ -128,11 +128,11 @@ def test_files_agree_with_each_other_and_with_the_pictures(
 
 
 def test_what_is_written_can_be_read_back_as_precomputed(
-    pictures: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path
+    paths: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    assert segment(pictures, tmp_path / "one", backend_settings["xdecoder"]) == 0
+    assert segment(paths, tmp_path / "one", backend_settings["xdecoder"]) == 0
     again = ["SEGMENTER.NAME", "precomputed", "SEGMENTER.PATH", str(tmp_path / "one" / "panoptic.json")]
-    assert segment(pictures, tmp_path / "two", [*again, "SEGMENTER.IMAGES", str(tmp_path / "one")]) == 0
+    assert segment(paths, tmp_path / "two", [*again, "SEGMENTER.IMAGES", str(tmp_path / "one")]) == 0
     one, two = read(tmp_path / "one"), read(tmp_path / "two")
     for first, second in zip(one["annotations"], two["annotations"], strict=True):
         assert first == {**second, "segments_info": first["segments_info"]}
@@ -141,31 +141,29 @@ def test_what_is_written_can_be_read_back_as_precomputed(
         assert np.array_equal(*(ids_of(tmp_path / name / first["file_name"]) for name in ("one", "two")))
 
 
-def test_broken_pictures_are_named_and_the_others_done(
-    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_broken_images_are_named_and_the_others_done(
+    paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "cut.jpg").write_bytes(pictures[-1].read_bytes()[:200])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "cut.jpg").write_bytes(paths[-1].read_bytes()[:200])
     broken = [tmp_path / "text.png", tmp_path / "cut.jpg", tmp_path / "absent.jpg", tmp_path]
-    assert (
-        segment([broken[0], pictures[0], *broken[1:], pictures[1]], tmp_path / "out", ["SEGMENTER.NAME", "none"]) == 1
-    )
+    assert segment([broken[0], paths[0], *broken[1:], paths[1]], tmp_path / "out", ["SEGMENTER.NAME", "none"]) == 1
     shown = capsys.readouterr()
     assert all(f"error: {path}: " in shown.err for path in broken)
-    assert "2 of 6 pictures" in shown.out
-    assert [image["file_name"] for image in read(tmp_path / "out")["images"]] == [p.name for p in pictures[:2]]
+    assert "2 of 6 images" in shown.out
+    assert [image["file_name"] for image in read(tmp_path / "out")["images"]] == [p.name for p in paths[:2]]
 
 
-def test_a_picture_without_a_map_is_named(
-    pictures: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_image_without_a_map_is_named(
+    paths: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(pictures[0], tmp_path / "stranger.png")
-    assert segment([tmp_path / "stranger.png", pictures[1]], tmp_path / "out", backend_settings["precomputed"]) == 1
-    assert "picture stranger.png: " in capsys.readouterr().err
+    shutil.copy(paths[0], tmp_path / "stranger.png")
+    assert segment([tmp_path / "stranger.png", paths[1]], tmp_path / "out", backend_settings["precomputed"]) == 1
+    assert "image stranger.png: " in capsys.readouterr().err
     assert len(read(tmp_path / "out")["annotations"]) == 1
 
 
-def test_pictures_of_one_stem_are_kept_apart(tmp_path: Path) -> None:
+def test_images_of_one_stem_are_kept_apart(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a.png", "x/a.png", "x/a.jpg", "a_overlay.png", "a_2.png")]
     (tmp_path / "x").mkdir()
     for number, file in enumerate(files, start=3):
@@ -192,7 +190,7 @@ def test_nothing_that_is_read_is_overwritten(name: str, tmp_path: Path, capsys: 
         Image.fromarray(pixels(9, 4)).save(tmp_path / file)
     before = (tmp_path / name).read_bytes()
     assert segment([tmp_path / name], tmp_path, ["SEGMENTER.NAME", "none"]) == 2
-    assert "is one of the pictures and would be overwritten" in capsys.readouterr().err
+    assert "is one of the images and would be overwritten" in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == before
 
 
@@ -212,18 +210,18 @@ class _Huge:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def segment(self, pictures: Any, size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, paths: Any, size: tuple[int, int]) -> list[PanopticMap]:
         self.asked.append(size)
         ids = np.zeros(size, np.int32)
         ids[: size[0] // 2] = 1
-        return [PanopticMap(ids, (Segment(id=1, category_id=0, score=1.0),)) for _ in pictures]
+        return [PanopticMap(ids, (Segment(id=1, category_id=0, score=1.0),)) for _ in paths]
 
 
-def test_maps_of_huge_pictures_are_asked_for_at_a_bounded_size() -> None:
+def test_maps_of_huge_images_are_asked_for_at_a_bounded_size() -> None:
     segmenter = _Huge()
     sizes = [(2100, 2200), (3, 5), (1, 5 * 10**6), (2100, 2200)]
-    pictures = [Picture(np.broadcast_to(np.uint8(0), (*size, 3)), f"p{i}") for i, size in enumerate(sizes)]
-    maps = at_own_size(segmenter, pictures)
+    paths = [DecodedImage(np.broadcast_to(np.uint8(0), (*size, 3)), f"p{i}") for i, size in enumerate(sizes)]
+    maps = at_own_size(segmenter, paths)
     assert [panoptic.id_map.shape for panoptic in maps] == sizes
     assert len(segmenter.asked) == 3
     assert segmenter.asked[1] == (3, 5)
@@ -293,10 +291,10 @@ def test_an_open_vocabulary_is_named_as_the_segmenter_does() -> None:
 
 
 def test_chosen_classes_are_the_categories_of_the_json(
-    pictures: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path
+    paths: list[Path], backend_settings: dict[str, list[str]], tmp_path: Path
 ) -> None:
     chosen = [*backend_settings["xdecoder"], "SEGMENTER.CLASSES", "[dog,sky,cat]"]
-    assert segment(pictures[:3], tmp_path, chosen) == 0
+    assert segment(paths[:3], tmp_path, chosen) == 0
     content = read(tmp_path)
     assert [(c["id"], c["name"], c["isthing"]) for c in content["categories"]] == [
         (17, "cat", 1),

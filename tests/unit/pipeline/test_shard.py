@@ -43,15 +43,15 @@ def test_every_id_is_asked_once(asked: list[tuple[Record, str]], world: int, tot
 
 
 @given(ASKED, st.integers(1, 9))
-def test_shares_are_even_up_to_one_picture(asked: list[tuple[Record, str]], world: int) -> None:
+def test_shares_are_even_up_to_one_image(asked: list[tuple[Record, str]], world: int) -> None:
     questions = distinct_questions(asked)
     loads = [len(share) for share in divide(questions, world)]
-    pictures = Counter(q.image.name for q in questions if q.image is not None)
-    assert max(loads) - min(loads) <= max([*pictures.values(), 1])
+    images = Counter(q.image.name for q in questions if q.image is not None)
+    assert max(loads) - min(loads) <= max([*images.values(), 1])
 
 
 @given(ASKED, st.integers(1, 9))
-def test_a_picture_stays_together(asked: list[tuple[Record, str]], world: int) -> None:
+def test_a_image_stays_together(asked: list[tuple[Record, str]], world: int) -> None:
     questions = distinct_questions(asked)
     fair = -(-len(questions) // world)
     shares = divide(questions, world)
@@ -65,7 +65,7 @@ def names(question: Question) -> str | None:
     return None if question.image is None else question.image.name
 
 
-def test_one_process_keeps_the_order_of_the_pictures() -> None:
+def test_one_process_keeps_the_order_of_the_images() -> None:
     asked = [record(0, 3, 0), record(1, 1, 0), record(2, 3, 1), record(3, None, 0), record(4, 3, 0)]
     (share,) = divide(distinct_questions(asked), 1)
     assert [question.ids for question in share] == [("r0", "r4"), ("r2",), ("r1",), ("r3",)]

@@ -83,13 +83,13 @@ def test_results_hold_scores_counts_and_what_they_depend_on(data: Path, tmp_path
     found = results(tmp_path / "run")
     assert found["scores"] == {"all": {"even": pytest.approx(sum(scores) / 60)}}
     distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
-    assert found["counts"] | {"pictures": 0} == {
+    assert found["counts"] | {"images": 0} == {
         "records": 60,
         "answered": 60,
         "scored": 60,
         "withheld": 0,
         "distinct_questions": len(distinct),
-        "pictures": 0,
+        "images": 0,
         "bad_records": 0,
         "errors": 0,
         "no_answer": 0,
@@ -135,7 +135,7 @@ def test_a_finished_run_loads_no_model_and_writes_the_same(data: Path, tmp_path:
     assert results(tmp_path / "run")["answered_this_session"] == 0
 
 
-def test_a_broken_picture_is_counted_and_tried_again(
+def test_a_broken_image_is_counted_and_tried_again(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = (data / "3.png").read_bytes()
@@ -166,27 +166,27 @@ def test_a_broken_picture_is_counted_and_tried_again(
 def test_a_run_that_can_ask_nothing_ends_early(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_data(tmp_path / "data", num_pictures=30, num_records=300)
-    for picture in (tmp_path / "data").glob("*.png"):
-        picture.unlink()
+    make_data(tmp_path / "data", num_images=30, num_records=300)
+    for image in (tmp_path / "data").glob("*.png"):
+        image.unlink()
     text = [line for line in (tmp_path / "data" / "toy.jsonl").read_text().splitlines() if "null" not in line]
     (tmp_path / "data" / "toy.jsonl").write_text("\n".join(text))
     assert run(tmp_path / "data", tmp_path / "run", batch_size_total=1) == 1
     assert "none of the first 100 questions has an answer; the last: " in capsys.readouterr().err
 
 
-def broken_scores(monkeypatch: pytest.MonkeyPatch, pictures: set[str | None]) -> None:
-    """Let the toy engine fail as an engine does whose scores are NaN for some pictures."""
+def broken_scores(monkeypatch: pytest.MonkeyPatch, images: set[str | None]) -> None:
+    """Let the toy engine fail as an engine does whose scores are NaN for some images."""
     from collavo.errors import NonFiniteError
 
     answer = ToyEngine.answer
 
     def failing(self: ToyEngine, queries: Any, generation: Any) -> list[Any]:
-        names = [None if query.picture is None else query.picture.name for query in queries]
+        names = [None if query.image is None else query.image.name for query in queries]
         replies = answer(self, queries, generation)
-        if not {*names} & pictures:
+        if not {*names} & images:
             return replies
-        held = [None if name in pictures else reply for name, reply in zip(names, replies, strict=True)]
+        held = [None if name in images else reply for name, reply in zip(names, replies, strict=True)]
         raise NonFiniteError("the model's scores are not finite", held)
 
     monkeypatch.setattr(ToyEngine, "answer", failing)
@@ -248,7 +248,7 @@ def test_a_missing_map_fails_its_own_question_only(data: Path, tmp_path: Path, m
     answer = ToyEngine.answer
 
     def without_a_map(self: ToyEngine, queries: Any, generation: Any) -> list[Any]:
-        if any(query.picture is not None and query.picture.name == "2.png" for query in queries):
+        if any(query.image is not None and query.image.name == "2.png" for query in queries):
             raise SegmenterError("2.png has no panoptic map")
         return answer(self, queries, generation)
 
@@ -261,10 +261,10 @@ def test_a_missing_map_fails_its_own_question_only(data: Path, tmp_path: Path, m
     assert run(data, tmp_path / "strict", batch_size_total=8, strict=True) == 1
 
 
-def test_strict_ends_at_a_broken_picture_and_keeps_the_answers(
+def test_strict_ends_at_a_broken_image_and_keeps_the_answers(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (data / "3.png").write_bytes(b"not a picture")
+    (data / "3.png").write_bytes(b"not an image")
     assert run(data, tmp_path / "run", strict=True, batch_size_total=1) == 1
     message = capsys.readouterr().err
     assert "3.png" in message and "EVAL.STRICT" in message and "Traceback" not in message

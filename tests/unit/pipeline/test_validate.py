@@ -82,7 +82,7 @@ def test_all_missing_files_are_named_at_once(
         assert len(re.findall(rf"{re.escape(str(copy / place))}(?![\w.])", out)) == 1, out
 
 
-def test_pictures_are_named_by_folder_and_decoded(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_are_named_by_folder_and_decoded(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = sorted((copy / "coco2014" / "val2014").iterdir())
     images[0].unlink()
     images[1].unlink()
@@ -92,13 +92,13 @@ def test_pictures_are_named_by_folder_and_decoded(copy: Path, capsys: pytest.Cap
     assert code == 1
     (line,) = [line for line in out.splitlines() if str(images[0].parent) in line]
     assert {images[0].name, images[1].name} <= set(re.split(r"[ ,]+", line))
-    assert "MISSING pictures: 2" in out and "DAMAGED pictures: 2" in out
-    assert f"picture {images[2].name}: damaged" in out
-    assert f"picture {images[3].name}: 10 bytes that are no picture" in out
+    assert "MISSING images: 2" in out and "DAMAGED images: 2" in out
+    assert f"image {images[2].name}: damaged" in out
+    assert f"image {images[3].name}: 10 bytes that are no image" in out
     assert "1 of 2 benchmarks are complete; incomplete: pope_test" in out
     assert out.count("dataset folders:") == 1
     code, out = validate(capsys, copy, "pope_test", "--quick")
-    assert code == 1 and "MISSING pictures: 2" in out and "DAMAGED" not in out
+    assert code == 1 and "MISSING images: 2" in out and "DAMAGED" not in out
 
 
 def test_all_names_all(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ def test_all_names_all(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(image.name in out for image in images) and "more (--all" not in out
 
 
-def test_pictures_in_tables_are_decoded_too(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_in_tables_are_decoded_too(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = copy / "MMBench" / "mmbench_dev_20230712.tsv"
     lines = table.read_text(encoding="utf-8").split("\n")
     column = lines[0].split("\t").index("image")
@@ -121,7 +121,7 @@ def test_pictures_in_tables_are_decoded_too(copy: Path, capsys: pytest.CaptureFi
     cells[column] = base64.b64encode(content.getvalue()[:-60]).decode()
     table.write_text("\n".join([lines[0], "\t".join(cells), *lines[2:]]), encoding="utf-8")
     code, out = validate(capsys, copy, "mmbench")
-    assert code == 1 and "DAMAGED pictures: 1" in out
+    assert code == 1 and "DAMAGED images: 1" in out
 
 
 def test_a_folder_with_two_names_is_listed_once(tmp_path: Path) -> None:

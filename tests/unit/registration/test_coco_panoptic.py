@@ -21,10 +21,10 @@ from tests.limits import examples
 NAMES = {1: ("person", 1), 3: ("car", 1), 18: ("dog", 1), 187: ("sky-other-merged", 0), 44: ("bottle", 1)}
 
 
-def content(seed: int = 0, pictures: int = 12) -> dict[str, Any]:
+def content(seed: int = 0, num_images: int = 12) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     images, annotations = [], []
-    for number in range(1, pictures + 1):
+    for number in range(1, num_images + 1):
         images.append({"id": number, "file_name": f"{number:012d}.jpg", "width": 200, "height": 100})
         segments = []
         for k in range(int(rng.integers(0, 5))):

@@ -11,7 +11,7 @@ from pipeline.catalog import load_catalog
 
 from .test_mme_files import release
 from .test_questions_in_json import ROSETTA, gqa_question, problem, seed_file, seed_question, text_question, write
-from .test_tables_with_pictures import row, table
+from .test_tables_with_images import row, table
 
 LETTER = "Answer with the option's letter from the given choices directly."
 WORD = "Answer the question using a single word or phrase."

@@ -144,7 +144,7 @@ def test_mathvista_without_prompts_can_be_scored_but_not_asked(tmp_path: Path) -
 def parquet(root: Path) -> Path:
     rows = [
         {**problem(pid=str(n), precision=1.0 if n else None, image=f"images/{n}.jpg"), "query": f"Hint {n}"}
-        | {"decoded_image": {"bytes": b"picture %d" % n, "path": None}}
+        | {"decoded_image": {"bytes": b"image %d" % n, "path": None}}
         for n in range(5)
     ]
     path = root / "MathVista/testmini-00000-of-00001-725687bf7a18d64b.parquet"
@@ -160,8 +160,8 @@ def test_mathvista_from_the_hub(tmp_path: Path) -> None:
     assert bad == []
     assert [(r.id, r.fields["query"]) for r in records] == [(str(n), f"Hint {n}") for n in range(5)]
     assert [r.meta["precision"] for r in records] == [None, 1, 1, 1, 1]
-    pictures = [r.image.read() for r in records if r.image]
-    assert pictures == [b"picture 0", b"picture 1", b"picture 2", b"a file", b"picture 4"]
+    images = [r.image.read() for r in records if r.image]
+    assert images == [b"image 0", b"image 1", b"image 2", b"a file", b"image 4"]
     assert [r.image.name for r in records if r.image] == [f"images/{n}.jpg" for n in range(5)]
 
 
@@ -198,7 +198,7 @@ def test_ai2d_from_the_release(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["ai2d/ai2d_images", "ai2d"])
-def test_ai2d_from_the_list_and_where_its_pictures_lie(tmp_path: Path, folder: str) -> None:
+def test_ai2d_from_the_list_and_where_its_images_lie(tmp_path: Path, folder: str) -> None:
     item = {"imageName": "5.png", "question": "What is A?", "metadata": diagram(questionId="5.png-0")}
     write(tmp_path, "ai2d/ai2d_test.json", [item, {**item, "imageName": 5}, {**item, "metadata": None}, "?"])
     for name in ("images", "abc_images"):
@@ -217,12 +217,12 @@ def test_ai2d_nowhere(tmp_path: Path) -> None:
 def test_hallusionbench(tmp_path: Path) -> None:
     blind = entry(category="VS", visual_input="0", figure_id="0", filename=None, gt_answer="0")
     write(tmp_path, "HallusionBench/HallusionBench.json", [entry(), blind, entry(), entry(gt_answer="2")])
-    write(tmp_path, "HallusionBench/hallusion_bench/VD/video/19_2.PNG", "picture")
+    write(tmp_path, "HallusionBench/hallusion_bench/VD/video/19_2.PNG", "image")
     (first, second), bad = split(hallusionbench.read([tmp_path], hallusionbench.Options()))
     assert (first.id, first.target, first.group) == ("VD_video_19_2_0", "yes", "VD")
     assert (second.id, second.target, second.image) == ("VS_video_19_0_0", "no", None)
     assert first.image is not None
-    assert (first.image.name, first.image.read()) == ("VD/video/19_2.png", b"picture")
+    assert (first.image.name, first.image.read()) == ("VD/video/19_2.png", b"image")
     assert first.meta["reference"] == "It is."
     assert "repeats id VD_video_19_2_0" in bad[0].reason
     assert "'gt_answer' should be 0 or 1, got '2'" in bad[1].reason
@@ -231,12 +231,12 @@ def test_hallusionbench(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", ""])
-def test_pictures_stay_in_their_folder(tmp_path: Path, name: str) -> None:
+def test_images_stay_in_their_folder(tmp_path: Path, name: str) -> None:
     write(tmp_path, "HallusionBench/HallusionBench.json", [entry(filename=name)])
     write(tmp_path, "mm-vet/mm-vet.json", {"v1_0": vet(imagename=name)})
     for reader in (hallusionbench, mmvet):
         _, (bad,) = split(reader.read([tmp_path], reader.Options()))
-        assert "expected the name of a picture below" in bad.reason
+        assert "expected the name of an image below" in bad.reason
 
 
 PROMPTS = {

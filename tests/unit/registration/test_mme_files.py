@@ -61,7 +61,7 @@ def test_extra_files_are_ignored_and_missing_ones_reported(tmp_path: Path) -> No
     records, bad = read(tmp_path)
     assert len(records) == 2 * 14 - 7
     reasons = {item.where.removeprefix(f"{folder}/"): item.reason for item in bad}
-    assert "no picture 0001.jpg or .png" in reasons["count/0001.txt"]
+    assert "no image 0001.jpg or .png" in reasons["count/0001.txt"]
     assert "expected two lines, got 1" in reasons["color/0001.txt"]
     assert "expected 'question<TAB>Yes'" in reasons["position/0001.txt, line 1"]
     assert reasons["code_reasoning"] == "this subtask is missing"
@@ -82,7 +82,7 @@ def test_lists_of_the_evaluation_tool(tmp_path: Path) -> None:
         "existence/1.jpg/0",
         "existence/1.jpg/1",
     ]
-    with pytest.raises(OSError, match="the pictures are not there"):
+    with pytest.raises(OSError, match="the images are not there"):
         records[0].image.read()  # type: ignore[union-attr]
 
 

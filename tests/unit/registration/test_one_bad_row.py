@@ -210,8 +210,8 @@ def test_empty_rows_are_none(tmp_path: Path) -> None:
 
 def test_indices_that_pandas_wrote_as_floats(tmp_path: Path) -> None:
     table = "index\tquestion\tA\tB\tanswer\timage\n"
-    picture = "iVBOR" * 30
-    table += f"241.0\tq\tone\ttwo\tA\t{picture}\n1000241.0\tq\ttwo\tone\tB\t241.0\n3.00\tq\ttwo\tone\tB\t241\n"
+    image = "iVBOR" * 30
+    table += f"241.0\tq\tone\ttwo\tA\t{image}\n1000241.0\tq\ttwo\tone\tB\t241.0\n3.00\tq\ttwo\tone\tB\t241\n"
     write(tmp_path, "MMBench/mmbench_dev_20230712.tsv", table.encode())
     records, bad = read(mmbench, tmp_path)
     assert bad == []
@@ -471,7 +471,7 @@ def test_one_bad_conversation(tmp_path: Path, raw: bytes, reason: str) -> None:
     assert items[0].id == "1@0"  # type: ignore[union-attr]
 
 
-def test_one_bad_class_or_picture_of_training_annotations(tmp_path: Path) -> None:
+def test_one_bad_class_or_image_of_training_annotations(tmp_path: Path) -> None:
     classes = [{"id": 1, "name": "dog", "isthing": 1}, {"id": 1, "name": "cat", "isthing": 1}, {"id": 2, "name": 3}]
     names = [{"id": 1, "file_name": "1.jpg"}, {"id": 1, "file_name": "2.jpg"}, {"id": 2}]
     segment = {"id": 1, "category_id": 1}

@@ -49,8 +49,8 @@ def test_records_hold_segments_map_and_classes(tmp_path: Path) -> None:
     [
         (annotation(44), "image 44 is not among the file's images"),
         (annotation(2), "repeats id 2.jpg"),
-        (annotation(3, file_name="../3.png"), "expected the name of a picture below"),
-        (annotation(3, file_name="33.png"), "picture 3.jpg: its map is missing; looked for"),
+        (annotation(3, file_name="../3.png"), "expected the name of an image below"),
+        (annotation(3, file_name="33.png"), "image 3.jpg: its map is missing; looked for"),
         (annotation(3, segments_info=[{"id": 1, "category_id": 2}]), "class 2 is not among the file's categories"),
         (annotation(3, segments_info=[{"id": 0, "category_id": 18}]), "segment 0: ids count from 1"),
         (annotation(3, segments_info=[{"id": 5, "category_id": 18}] * 2), "segment 5: .* listed once"),

@@ -45,8 +45,8 @@ def test_official_lists(folder: str, tmp_path: Path) -> None:
         ("[1]", "expected an object"),
         ({k: v for k, v in LINE.items() if k != "label"}, "lacks 'label'"),
         (LINE | {"question_id": 2, "label": "maybe"}, "'label' should be yes or no, got 'maybe'"),
-        (LINE | {"question_id": 2, "image": ""}, "expected the name of a picture below"),
-        (LINE | {"question_id": 2, "image": "../../etc/passwd"}, "expected the name of a picture below"),
+        (LINE | {"question_id": 2, "image": ""}, "expected the name of an image below"),
+        (LINE | {"question_id": 2, "image": "../../etc/passwd"}, "expected the name of an image below"),
         (LINE | {"question_id": 2, "text": " "}, "'text' is empty"),
         (LINE, "repeats id random/1"),
         ("[" * 100000, "not a JSON object"),
@@ -81,7 +81,7 @@ def merged(root: Path, items: list[dict[str, Any]]) -> None:
     (root / "POPE" / "new_pope_test.json").write_text(json.dumps(items))
 
 
-def test_merged_file_joins_labels_by_picture_and_question(tmp_path: Path) -> None:
+def test_merged_file_joins_labels_by_image_and_question(tmp_path: Path) -> None:
     """Offset ids, another order, the instruction in the text, and a question that is asked twice."""
     lines = [LINE, LINE | {"question_id": 2, "label": "no", "text": "Is there a cup in the image?"}]
     lines.append(LINE | {"question_id": 3, "label": "no"})

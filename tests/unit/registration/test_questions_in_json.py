@@ -230,8 +230,8 @@ def test_seed_faults_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("image", ["", "../../secret", "/etc/passwd", "a//../b"])
-def test_a_picture_outside_its_folder_is_a_fault(tmp_path: Path, image: str) -> None:
+def test_a_image_outside_its_folder_is_a_fault(tmp_path: Path, image: str) -> None:
     seed_file(tmp_path, seed_question("1", data_id=image))
     records, bad = split(seed.read([tmp_path], seed.Options()))
     assert records == []
-    assert "expected the name of a picture below" in bad[0].reason
+    assert "expected the name of an image below" in bad[0].reason

@@ -25,7 +25,7 @@ from datasets.types import BadRecord, DataError, Record
 from pipeline.catalog import load_catalog, parse
 from tests.limits import examples
 
-PICTURES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
+IMAGES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -132,13 +132,13 @@ def test_a_spoilt_file_never_ends_in_another_error(name: str, rows: list[dict[st
                     continue
 
 
-def kit(index: int | str, image: str = PICTURES[0], **changes: str) -> dict[str, str]:
+def kit(index: int | str, image: str = IMAGES[0], **changes: str) -> dict[str, str]:
     row = {"index": str(index), "question": "What?", "hint": "", "A": "one", "B": "None", "C": "", "D": "four"}
     return {**row, "answer": "B", "category": "ocr", "image": image, "l2-category": "text", **changes}
 
 
 def test_tables_of_vlmevalkit_need_no_columns(tmp_path: Path) -> None:
-    put(tmp_path, "Kit/kit.tsv", [kit(7), kit(8, "9", hint="Look.", answer=""), kit(9, PICTURES[1]), kit(10, "11")])
+    put(tmp_path, "Kit/kit.tsv", [kit(7), kit(8, "9", hint="Look.", answer=""), kit(9, IMAGES[1]), kit(10, "11")])
     (first, second, third), (bad,) = load(tmp_path, file="Kit/kit.tsv", keep=["category", "l2-category"])
     assert (first.id, first.target, first.group) == ("7", "B", "")
     assert first.meta == {
@@ -297,7 +297,7 @@ def test_records_inside_a_json_file_and_their_keys(tmp_path: Path) -> None:
         load(tmp_path, file="q.json", records="data")
 
 
-def test_pictures_of_parquet_tables(tmp_path: Path) -> None:
+def test_images_of_parquet_tables(tmp_path: Path) -> None:
     images: list[Any] = [{"bytes": b"one", "path": "x.png"}, {"bytes": None, "path": "b.png"}, None]
     put(tmp_path, "q.parquet", [{"question": "?", "image": image} for image in images])
     (first, second, third), _ = load(tmp_path, file="q.parquet", images="pics")
@@ -309,11 +309,11 @@ def test_pictures_of_parquet_tables(tmp_path: Path) -> None:
     (only,), (bad,) = load(tmp_path, file="q.parquet")
     assert only.image is not None
     assert only.image.read() == b"a"
-    assert bad.reason == "has 2 pictures; one picture for each question is supported"
+    assert bad.reason == "has 2 images; one image for each question is supported"
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])
-def test_file_names_one_picture_only_and_none(tmp_path: Path, name: str) -> None:
+def test_file_names_one_image_only_and_none(tmp_path: Path, name: str) -> None:
     images = [["a.png"], ["b.png", "c.png"], ["../x.png"], ["/etc/passwd"], []]
     put(tmp_path, f"q.{name}", [{"question": "?", "image": image} for image in images])
     (first, last), bad = load(tmp_path, file=f"q.{name}", images="pics")
@@ -322,23 +322,23 @@ def test_file_names_one_picture_only_and_none(tmp_path: Path, name: str) -> None
     with pytest.raises(OSError, match=r"a\.png"):
         first.image.read()
     assert last.image is None
-    assert "has 2 pictures" in bad[0].reason
-    assert [item.reason.startswith("expected the name of a picture below") for item in bad[1:]] == [True, True]
+    assert "has 2 images" in bad[0].reason
+    assert [item.reason.startswith("expected the name of an image below") for item in bad[1:]] == [True, True]
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])
-def test_a_file_without_its_pictures_can_be_scored_but_not_asked(tmp_path: Path, name: str) -> None:
+def test_a_file_without_its_images_can_be_scored_but_not_asked(tmp_path: Path, name: str) -> None:
     put(tmp_path, f"q.{name}", [{"question": "?", "image": ""}, {"question": "!", "image": ""}])
     records, bad = load(tmp_path, file=f"q.{name}")
     assert bad == []
     for record in records:
         assert record.image is not None
-        with pytest.raises(OSError, match="no image; the file was stripped of its pictures"):
+        with pytest.raises(OSError, match="no image; the file was stripped of its images"):
             record.image.read()
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "tsv"])
-def test_damaged_pictures_are_named(tmp_path: Path, name: str) -> None:
+def test_damaged_images_are_named(tmp_path: Path, name: str) -> None:
     path = put(tmp_path, f"q.{name}", [{"question": "?", "image": "data:image/png;base64,%%%"}])
     (record,), _ = load(tmp_path, file=f"q.{name}")
     assert record.image is not None
@@ -410,7 +410,7 @@ name: zoo
 data:
   file: Zoo/{split}.jsonl
   splits: [val, test]
-  images: Zoo/pictures
+  images: Zoo/images
   columns: {question: query, answer: label, image: file, options: choices}
   answer: %s
   keep: [skills]

@@ -22,9 +22,9 @@ STUFF = ["things"] + [
 
 
 class Model(nn.Module):
-    """Cuts a picture into a person (left), the class 'things' (middle), sky (right), and a cup in its upper left pixel.
+    """Cuts an image into a person (left), the class 'things' (middle), sky (right), and a cup in its upper left pixel.
 
-    All are found by the brightness that the caller put there; nothing else of a picture matters.
+    All are found by the brightness that the caller put there; nothing else of an image matters.
     """
 
     def __init__(self, settings: Any) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from modeling.segmenters import backends, build_segmenter
-from modeling.segmenters.base import Picture, Segmenter
+from modeling.segmenters.base import DecodedImage, Segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
@@ -23,9 +23,9 @@ from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 SIZES = [(64, 64), (1, 90), (90, 1), (200, 40)]
 
 
-def pictures() -> list[Picture]:
+def decoded_images() -> list[DecodedImage]:
     rng = np.random.default_rng(0)
-    return [Picture(rng.integers(0, 256, (*s, 3), np.uint8), f"p{i}.jpg") for i, s in enumerate(SIZES)]
+    return [DecodedImage(rng.integers(0, 256, (*s, 3), np.uint8), f"p{i}.jpg") for i, s in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,12 @@ def cases(
 ) -> dict[str, Callable[[], SegmenterConfig]]:
     def precomputed() -> SegmenterConfig:
         images, annotations = [], []
-        for number, picture in enumerate(pictures()):
-            stem = Path(picture.name).stem
-            ids = np.zeros(picture.pixels.shape[:2], np.uint8)
+        for number, decoded in enumerate(decoded_images()):
+            stem = Path(decoded.name).stem
+            ids = np.zeros(decoded.pixels.shape[:2], np.uint8)
             ids[: (len(ids) + 1) // 2] = 9
             Image.fromarray(np.stack([ids, ids * 0, ids * 0], -1)).save(tmp_path / f"{stem}.png")
-            images.append({"id": number, "file_name": picture.name})
+            images.append({"id": number, "file_name": decoded.name})
             infos = [{"id": 9, "category_id": 1}, {"id": 77, "category_id": 187}]
             annotations.append({"image_id": number, "file_name": f"{stem}.png", "segments_info": infos})
         categories = [{"id": c.id, "name": c.name} for c in COCO_PANOPTIC]
@@ -101,7 +101,7 @@ def test_every_backend_has_a_case(cases: dict[str, Callable[[], SegmenterConfig]
 @pytest.mark.parametrize("size", [(35, 35), (5, 8), (1, 1)])
 def test_contract(name: str, size: tuple[int, int], cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
     segmenter: Segmenter = build_segmenter(cases[name]())
-    maps = segmenter.segment(pictures(), size)
+    maps = segmenter.segment(decoded_images(), size)
     assert len(maps) == len(SIZES)
     assert segmenter.segment([], size) == []
     for panoptic in maps:
@@ -110,7 +110,7 @@ def test_contract(name: str, size: tuple[int, int], cases: dict[str, Callable[[]
         assert [s.id for s in panoptic.segments] == list(range(1, len(panoptic.segments) + 1))
         assert set(np.unique(panoptic.id_map)) - {0} == {s.id for s in panoptic.segments}
         assert all(0 <= s.category_id < 133 and 0 <= s.score <= 1 for s in panoptic.segments)
-    alone = [segmenter.segment([picture], size)[0] for picture in reversed(pictures())][::-1]
+    alone = [segmenter.segment([decoded], size)[0] for decoded in reversed(decoded_images())][::-1]
     assert all(np.array_equal(a.id_map, b.id_map) for a, b in zip(maps, alone, strict=True))
     assert build_segmenter(cases[name]()).fingerprint == segmenter.fingerprint
     if name != "none":
@@ -118,11 +118,11 @@ def test_contract(name: str, size: tuple[int, int], cases: dict[str, Callable[[]
 
 
 @pytest.mark.parametrize("name", sorted({*backends()} - {"none", "precomputed"}))  # these do not look at pixels
-def test_what_is_no_colour_picture_is_named(name: str, cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
+def test_what_is_no_colour_image_is_named(name: str, cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
     segmenter = build_segmenter(cases[name]())
     for shape, dtype in (((9, 9), np.uint8), ((9, 9, 4), np.uint8), ((9, 9, 3), np.float32), ((0, 9, 3), np.uint8)):
-        with pytest.raises(SegmenterError, match=r"picture odd\.png.*(expected RGB pixels|a picture of 0x9)"):
-            segmenter.segment([Picture(np.zeros(shape, dtype), "odd.png")], (5, 5))
+        with pytest.raises(SegmenterError, match=r"image odd\.png.*(expected RGB pixels|an image of 0x9)"):
+            segmenter.segment([DecodedImage(np.zeros(shape, dtype), "odd.png")], (5, 5))
 
 
 @pytest.mark.parametrize("name", ["mask2former", "xdecoder"])
@@ -137,8 +137,8 @@ def test_scores_that_are_not_finite_are_no_empty_map(
             tensor[:] = 3e38  # finite, but not what follows
     save_file(tensors, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
     segmenter = build_segmenter(replace(config, PATH=str(tmp_path / "broken")))
-    with pytest.raises(SegmenterError, match=r"picture p0\.jpg: the segmenter's scores are not finite"):
-        segmenter.segment(pictures()[:1], (5, 5))
+    with pytest.raises(SegmenterError, match=r"image p0\.jpg: the segmenter's scores are not finite"):
+        segmenter.segment(decoded_images()[:1], (5, 5))
 
 
 def test_fingerprint_follows_thresholds(tiny_mask2former: Path) -> None:
@@ -167,19 +167,19 @@ def test_what_cannot_be_built_is_explained(tmp_path: Path) -> None:
         build_segmenter(SegmenterConfig(NAME="precomputed", PATH=str(tmp_path / "no.json")))
 
 
-def test_precomputed_names_pictures_without_a_map(
+def test_precomputed_names_images_without_a_map(
     cases: dict[str, Callable[[], SegmenterConfig]], tmp_path: Path
 ) -> None:
     segmenter = build_segmenter(cases["precomputed"]())
-    stranger = Picture(np.zeros((4, 4, 3), np.uint8), "stranger.jpg")
+    stranger = DecodedImage(np.zeros((4, 4, 3), np.uint8), "stranger.jpg")
     with pytest.raises(SegmenterError, match=r"stranger\.jpg: .*has no panoptic map"):
         segmenter.segment([stranger], (5, 5))
-    (tmp_path / "p0.png").write_bytes(b"no picture")
+    (tmp_path / "p0.png").write_bytes(b"no image")
     with pytest.raises(SegmenterError, match=r"p0\.jpg: panoptic map .*p0\.png cannot be read"):
-        segmenter.segment(pictures()[:1], (5, 5))
+        segmenter.segment(decoded_images()[:1], (5, 5))
 
 
 def test_precomputed_samples_cell_centres(cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
-    panoptic = build_segmenter(cases["precomputed"]()).segment(pictures()[:1], (4, 2))[0]
+    panoptic = build_segmenter(cases["precomputed"]()).segment(decoded_images()[:1], (4, 2))[0]
     assert panoptic.id_map.tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
     assert [(s.category_id, s.score) for s in panoptic.segments] == [(0, 1.0)]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import Picture, Segment
+from modeling.segmenters.base import DecodedImage, Segment
 from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME
 from modeling.segmenters.detectron2 import Detectron2Segmenter
 from modeling.segmenters.errors import SegmenterError
@@ -35,8 +35,8 @@ def built(path: Path, **more: Any) -> Detectron2Segmenter:
     return segmenter
 
 
-def picture(height: int, width: int, name: str = "p.jpg") -> Picture:
-    return Picture(np.full((height, width, 3), (10, 20, 30), np.uint8), name)
+def image(height: int, width: int, name: str = "p.jpg") -> DecodedImage:
+    return DecodedImage(np.full((height, width, 3), (10, 20, 30), np.uint8), name)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[Model]:
 
 def test_segments_are_ours_and_vanished_ones_are_left_out(weights: Path, models: list[Model]) -> None:
     segmenter = built(weights)
-    whole = segmenter.segment([picture(6, 9)], (6, 9))[0]
+    whole = segmenter.segment([image(6, 9)], (6, 9))[0]
     assert whole.segments == (
         Segment(id=1, category_id=CUP, score=0.75),
         Segment(id=2, category_id=PERSON, score=0.5),
@@ -54,7 +54,7 @@ def test_segments_are_ours_and_vanished_ones_are_left_out(weights: Path, models:
     )
     assert whole.id_map.dtype == np.int32
     assert whole.id_map.tolist() == [[1, 2, 2, 0, 0, 0, 3, 3, 3]] + [[2, 2, 2, 0, 0, 0, 3, 3, 3]] * 5
-    small = segmenter.segment([picture(6, 9)], (2, 3))[0]  # no cell's middle is the cup's pixel
+    small = segmenter.segment([image(6, 9)], (2, 3))[0]  # no cell's middle is the cup's pixel
     assert small.id_map.tolist() == [[1, 0, 2], [1, 0, 2]]
     assert [segment.category_id for segment in small.segments] == [PERSON, SKY]
 
@@ -67,12 +67,12 @@ def test_every_class_is_found_by_its_name(weights: Path, models: list[Model]) ->
     assert list(segmenter._stuff[1:]) == list(range(80, 133))
 
 
-def test_pictures_of_one_prepared_size_share_a_forward(weights: Path, models: list[Model]) -> None:
+def test_images_of_one_prepared_size_share_a_forward(weights: Path, models: list[Model]) -> None:
     segmenter = built(weights, BATCH_SIZE=2)
     sizes = [(12, 18), (18, 12), (24, 36), (48, 72), (1, 90)]  # 24 x 36, 36 x 24, 24 x 36, 24 x 36, 0.44 x 40
-    with pytest.raises(SegmenterError, match=r"picture thin\.png, \(1, 90, 3\), cannot be resized"):
-        segmenter.segment([picture(*size, name="thin.png") for size in sizes], (4, 4))
-    assert len(segmenter.segment([picture(*size) for size in sizes[:4]], (4, 4))) == 4
+    with pytest.raises(SegmenterError, match=r"image thin\.png, \(1, 90, 3\), cannot be resized"):
+        segmenter.segment([image(*size, name="thin.png") for size in sizes], (4, 4))
+    assert len(segmenter.segment([image(*size) for size in sizes[:4]], (4, 4))) == 4
     assert [[tuple(item["image"].shape) for item in batch] for batch in models[0].batches] == [
         [(3, 24, 36)] * 2,
         [(3, 24, 36)],
@@ -201,5 +201,5 @@ def test_scores_that_are_not_finite_are_no_empty_map(
         return [{**output, "sem_seg": torch.full((2, 6, 9), float("nan"))} for output in forward(self, batch)]
 
     monkeypatch.setattr(Model, "forward", broken)
-    with pytest.raises(SegmenterError, match=r"picture p\.jpg: the segmenter's scores are not finite"):
-        built(weights).segment([picture(6, 9)], (6, 9))
+    with pytest.raises(SegmenterError, match=r"image p\.jpg: the segmenter's scores are not finite"):
+        built(weights).segment([image(6, 9)], (6, 9))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling.segmenters.base import Picture
+from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.precomputed import PrecomputedSegmenter
 
-PICTURE = Picture(np.zeros((8, 8, 3), np.uint8), "1.jpg")
+IMAGE = DecodedImage(np.zeros((8, 8, 3), np.uint8), "1.jpg")
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -43,10 +43,10 @@ def written(folder: Path, change: Change, side: int = 4) -> PrecomputedSegmenter
 
 def test_segments_that_no_cell_shows_are_left_out(tmp_path: Path) -> None:
     segmenter = written(tmp_path, lambda content: None)
-    assert [s.category_id for s in segmenter.segment([PICTURE], (4, 4))[0].segments] == [0, 2]
-    assert [s.category_id for s in segmenter.segment([PICTURE], (2, 2))[0].segments] == [0]
+    assert [s.category_id for s in segmenter.segment([IMAGE], (4, 4))[0].segments] == [0, 2]
+    assert [s.category_id for s in segmenter.segment([IMAGE], (2, 2))[0].segments] == [0]
     absent = written(tmp_path, lambda content: content["annotations"][0]["segments_info"][1].update(id=8))
-    assert [s.category_id for s in absent.segment([PICTURE], (4, 4))[0].segments] == [0]
+    assert [s.category_id for s in absent.segment([IMAGE], (4, 4))[0].segments] == [0]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_broken_json_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "side", "reason"),
     [
-        (lambda c: None, 6, "the PNG has 6 x 6 pixels, the picture 4 x 4"),
+        (lambda c: None, 6, "the PNG has 6 x 6 pixels, the image 4 x 4"),
         (
             lambda c: c["annotations"][0]["segments_info"][1].update(category_id=5),
             4,
@@ -94,21 +94,21 @@ def test_broken_json_is_refused(tmp_path: Path) -> None:
         (lambda c: c["annotations"][0].update(segments_info=3), 4, "not iterable"),
     ],
 )
-def test_a_map_that_does_not_fit_is_named_with_its_picture(
+def test_a_map_that_does_not_fit_is_named_with_its_image(
     change: Change, side: int, reason: str, tmp_path: Path
 ) -> None:
     segmenter = written(tmp_path, change, side)
     with pytest.raises(SegmenterError) as caught:
-        segmenter.segment([PICTURE], (4, 4))
-    for part in ("picture 1.jpg", str(tmp_path / "1.png"), str(tmp_path / "maps.json"), reason):
+        segmenter.segment([IMAGE], (4, 4))
+    for part in ("image 1.jpg", str(tmp_path / "1.png"), str(tmp_path / "maps.json"), reason):
         assert part in str(caught.value)
 
 
 def test_a_missing_or_damaged_png_is_named(tmp_path: Path) -> None:
     segmenter = written(tmp_path, lambda content: None)
-    for damage in (b"no picture", None):
+    for damage in (b"no image", None):
         (tmp_path / "1.png").unlink()
         if damage:
             (tmp_path / "1.png").write_bytes(damage)
-        with pytest.raises(SegmenterError, match=r"picture 1.jpg: panoptic map .*1.png cannot be read"):
-            segmenter.segment([PICTURE], (4, 4))
+        with pytest.raises(SegmenterError, match=r"image 1.jpg: panoptic map .*1.png cannot be read"):
+            segmenter.segment([IMAGE], (4, 4))

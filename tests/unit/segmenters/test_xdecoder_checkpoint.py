@@ -139,7 +139,7 @@ def test_embeddings_of_another_text_encoder_are_not_used(tmp_path: Path, caplog:
 
 def test_a_model_without_text_encoder_has_none(tmp_path: Path) -> None:
     model = tiny_xdecoder()
-    with pytest.raises(SegmenterError, match="needs class embeddings beside it"):
+    with pytest.raises(SegmenterError, match="needs class embeddings next to it"):
         save_model(tmp_path / "a", model, with_text=False)
     save_model(tmp_path / "b", model, random_embeddings(model), with_text=False)
     loaded = load_model(tmp_path / "b")

@@ -131,7 +131,7 @@ def test_modulation_follows_the_formula() -> None:
     query, context, *gates = [[w * value + b for value in x.tolist()] for w, b in zip(weight, bias, strict=True)]
     total = [0.0] * 6
     for gate, side, convolution in zip(gates, (3, 5), layer.contexts, strict=False):
-        kernel = convolution.weight[0, 0, side // 2].tolist()  # only the middle row meets the picture's one row
+        kernel = convolution.weight[0, 0, side // 2].tolist()  # only the middle row meets the image's one row
         padded = [0.0] * (side // 2) + context + [0.0] * (side // 2)
         context = [gelu(sum(k * padded[i + j] for j, k in enumerate(kernel))) for i in range(6)]
         total = [t + c * g for t, c, g in zip(total, context, gate, strict=True)]
@@ -245,14 +245,14 @@ def test_objects_do_not_see_the_image_query() -> None:
 @pytest.mark.parametrize("config", [CONFIG, PLAIN])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (32, 256)])
 @torch.no_grad()
-def test_a_batch_of_equal_sizes_equals_its_pictures(config: XDecoderConfig, height: int, width: int) -> None:
+def test_a_batch_of_equal_sizes_equals_its_images(config: XDecoderConfig, height: int, width: int) -> None:
     """In float64: in float32 the other order of a convolution's sums may turn a place of a query's mask around."""
     model, batch, names = network(config).double(), pixels(3, 3, height, width).double(), classes().double()
     together = model(batch, names)
     assert together.masks.shape == (3, 5, height // 4, width // 4)
     assert together.logits.shape == (3, 5, 4)
-    for row, picture in enumerate(batch):
-        alone = model(picture[None], names)
+    for row, image in enumerate(batch):
+        alone = model(image[None], names)
         torch.testing.assert_close(together.logits[row], alone.logits[0], atol=1e-10, rtol=1e-9)
         torch.testing.assert_close(together.masks[row], alone.masks[0], atol=1e-10, rtol=1e-9)
 

@@ -1,4 +1,4 @@
-"""X-Decoder's picture preparation, prompts and post-processing against rules written out a second time, slowly."""
+"""X-Decoder's image preparation, prompts and post-processing against rules written out a second time, slowly."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_a_share_equal_to_the_threshold_stays() -> None:
     assert plain(panoptic_map(logits, masks[:, :, 1:], rules)) == ([[0, 0, 0, 1, 1]], [(1, 1)])
 
 
-@pytest.mark.parametrize("picture", [(64, 64), (64, 1), (1, 64), (33, 50)])
+@pytest.mark.parametrize("image", [(64, 64), (64, 1), (1, 64), (33, 50)])
 @pytest.mark.parametrize("result", [(35, 35), (1, 1), (90, 3)])
 def test_chunks_change_nothing_at_any_size(
-    picture: tuple[int, int], result: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    image: tuple[int, int], result: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(3)
     logits, masks = 6 * torch.randn(9, 4, generator=generator), 4 * torch.randn(9, 16, 16, generator=generator)
-    sizes = Sizes(padded=(64, 64), picture=picture, result=result)
+    sizes = Sizes(padded=(64, 64), image=image, result=result)
     rules = Rules(is_thing=(True, True, False), threshold=0.4, overlap=0.1)
     whole = panoptic_map(logits, masks, rules, sizes)
     monkeypatch.setattr(postprocess, "CHUNK_ELEMENTS", 1)
@@ -112,7 +112,7 @@ def test_half_precision_predictions_are_raised_before_any_rule() -> None:
     generator = torch.Generator().manual_seed(5)
     logits, masks = 6 * torch.randn(6, 4, generator=generator), 4 * torch.randn(6, 8, 8, generator=generator)
     logits, masks = logits.bfloat16(), masks.bfloat16()
-    sizes = Sizes(padded=(32, 32), picture=(30, 20), result=(12, 12))
+    sizes = Sizes(padded=(32, 32), image=(30, 20), result=(12, 12))
     rules = Rules(is_thing=(True, True, False), threshold=0.4, overlap=0.1)
     found = plain(panoptic_map(logits, masks, rules, sizes))
     assert found == plain(panoptic_map(logits.float(), masks.float(), rules, sizes))
@@ -151,8 +151,8 @@ def test_the_demo_rule_cuts_down_and_knows_no_limit() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 90), (90, 1), (3, 1), (1, 1)])
-def test_thin_pictures_keep_their_colours(shape: tuple[int, int]) -> None:
-    """One colour stays that colour, and the padding beside it is zero."""
+def test_thin_images_keep_their_colours(shape: tuple[int, int]) -> None:
+    """One colour stays that colour, and the padding next to it is zero."""
     pixels = np.full((*shape, 3), (10, 200, 30), np.uint8)
     resized = ResizeRule(short_side=32, long_side=50).resize(pixels)
     assert (resized == (10, 200, 30)).all()

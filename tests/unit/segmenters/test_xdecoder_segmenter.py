@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import PanopticMap, Picture
+from modeling.segmenters.base import DecodedImage, PanopticMap
 from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
@@ -37,10 +37,10 @@ def built(path: Path, **more: Any) -> XDecoderSegmenter:
     return segmenter
 
 
-def picture(height: int, width: int, seed: int = 0) -> Picture:
+def image(height: int, width: int, seed: int = 0) -> DecodedImage:
     coarse = np.random.default_rng(seed).integers(0, 256, (2, 3, 3), np.uint8)
     rows, columns = (np.arange(side) * cells // side for side, cells in ((height, 2), (width, 3)))
-    return Picture(coarse[rows][:, columns], f"p{seed}.jpg")
+    return DecodedImage(coarse[rows][:, columns], f"p{seed}.jpg")
 
 
 def same(ours: PanopticMap, theirs: PanopticMap) -> bool:
@@ -68,24 +68,24 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]
     yield shapes
 
 
-def test_pictures_of_one_prepared_size_share_a_forward(folder: Path, forwards: list[tuple[int, ...]]) -> None:
+def test_images_of_one_prepared_size_share_a_forward(folder: Path, forwards: list[tuple[int, ...]]) -> None:
     segmenter = built(folder, BATCH_SIZE=3)
     segmenter._model.double()  # in float32 a pixel between two masks may go to either, by rounding
     sizes = [(40, 60), (60, 40), (80, 120), (40, 61), (44, 66), (40, 60)]  # all but one become 32 x 48 or 49
-    pictures = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
-    together = segmenter.segment(pictures, (35, 35))
+    images = [image(*size, seed=seed) for seed, size in enumerate(sizes)]
+    together = segmenter.segment(images, (35, 35))
     assert sorted(forwards) == [(1, 3, 64, 32), (2, 3, 32, 64), (3, 3, 32, 64)]
-    alone = [segmenter.segment([item], (35, 35))[0] for item in pictures]
+    alone = [segmenter.segment([item], (35, 35))[0] for item in images]
     assert all(map(same, together, alone))
     assert any(panoptic.segments for panoptic in alone)
 
 
-def test_grey_thin_and_large_pictures(folder: Path) -> None:
-    grey = Picture(np.full((50, 70, 3), 128, np.uint8), "grey.png")
-    found = built(folder).segment([grey, picture(1, 3000), picture(3000, 1), picture(2000, 3000)], (7, 9))
+def test_grey_thin_and_large_images(folder: Path) -> None:
+    grey = DecodedImage(np.full((50, 70, 3), 128, np.uint8), "grey.png")
+    found = built(folder).segment([grey, image(1, 3000), image(3000, 1), image(2000, 3000)], (7, 9))
     assert [panoptic.id_map.shape for panoptic in found] == [(7, 9)] * 4
-    with pytest.raises(SegmenterError, match=r"picture p4\.jpg: 1x3000 pixels would become .*SEGMENTER\.LONG_SIDE"):
-        built(folder, RESIZE="demo", SHORT_SIDE=512, LONG_SIDE=None).segment([picture(1, 3000, seed=4)], (7, 9))
+    with pytest.raises(SegmenterError, match=r"image p4\.jpg: 1x3000 pixels would become .*SEGMENTER\.LONG_SIDE"):
+        built(folder, RESIZE="demo", SHORT_SIDE=512, LONG_SIDE=None).segment([image(1, 3000, seed=4)], (7, 9))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_kept_classes_are_not_encoded_again(folder: Path, monkeypatch: pytest.Mo
     assert len(built(folder).categories) == 133
     fewer = built(folder, CLASSES=["wall", "dog"], THRESHOLD=0.0)
     assert {number: category.name for number, category in fewer.categories.items()} == {131: "wall", 16: "dog"}
-    found = fewer.segment([picture(50, 70)], (35, 35))[0]
+    found = fewer.segment([image(50, 70)], (35, 35))[0]
     assert {segment.category_id for segment in found.segments} <= {131, 16}
     with pytest.raises(AssertionError, match="the text encoder ran"):
         built(folder, CLASSES=["dog", "unicorn"], TOKENIZER=str(save_tokenizer(folder / "tokenizer", 49407)))
@@ -162,8 +162,8 @@ def test_a_released_file_and_its_conversion_give_the_same_maps(tmp_path: Path) -
     torch.save({released_name(key): tensor for key, tensor in model.state_dict().items()}, tmp_path / "model.pt")
     convert.convert(tmp_path / "model.pt", tmp_path / "whole")
     convert.convert(tmp_path / "model.pt", tmp_path / "small", with_text=False)
-    pictures = [picture(50, 70, seed) for seed in range(2)]
-    maps = [built(tmp_path / name).segment(pictures, (20, 20)) for name in ("model.pt", "whole", "small")]
+    images = [image(50, 70, seed) for seed in range(2)]
+    maps = [built(tmp_path / name).segment(images, (20, 20)) for name in ("model.pt", "whole", "small")]
     assert all(same(ours, theirs) for other in maps[1:] for ours, theirs in zip(maps[0], other, strict=True))
     assert any(panoptic.segments for panoptic in maps[0])
     with pytest.raises(SegmenterError, match="comes without a text encoder .* person, bicycle"):

@@ -1,4 +1,4 @@
-"""Training of X-Decoder: matching, losses and points against written-out formulas; a few pictures learned by heart."""
+"""Training of X-Decoder: matching, losses and points against written-out formulas; a few images learned by heart."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def predictions(num: int, generator: torch.Generator) -> XDecoderOutput:
 
 
 def targets() -> list[Target]:
-    """Three pictures with two segments, none, and one."""
+    """Three images with two segments, none, and one."""
     maps = torch.zeros(3, 32, 32, dtype=torch.int32)
     maps[0, :16], maps[0, 20:, 5:9], maps[2, 3:20, 3:20] = 1, 2, 1
     labels = ([2, 0], [], [1])
@@ -162,9 +162,9 @@ def cut(output: XDecoderOutput, part: slice) -> XDecoderOutput:
 
 def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     output, true, criterion = predictions(3, seeded(8)), targets(), Criterion(CONFIG)
-    whole = criterion(output, true, num_pictures=3, num_masks=3).total(CONFIG)
+    whole = criterion(output, true, num_images=3, num_masks=3).total(CONFIG)
     parts = [
-        criterion(cut(output, part), true[part], num_pictures=3, num_masks=3).total(CONFIG)
+        criterion(cut(output, part), true[part], num_images=3, num_masks=3).total(CONFIG)
         for part in (slice(0, 1), slice(1, 3))
     ]
     assert float(torch.stack(parts).sum().detach()) == pytest.approx(float(whole.detach()), rel=1e-12)
@@ -172,14 +172,14 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
 
 def test_the_image_query_is_not_taught_and_every_prediction_is() -> None:
     output = predictions(3, seeded(9))
-    Criterion(CONFIG)(output, targets(), num_pictures=3, num_masks=3).total(CONFIG).backward()  # type: ignore[no-untyped-call]
+    Criterion(CONFIG)(output, targets(), num_images=3, num_masks=3).total(CONFIG).backward()  # type: ignore[no-untyped-call]
     for one in (*output.auxiliary, output):
         for tensor in (one.logits, one.masks):
             assert tensor.grad is not None
             assert not tensor.grad[:, -1].any()
             assert tensor.grad[:, :-1].any()
         assert one.logits.grad is not None and one.masks.grad is not None
-        assert one.logits.grad[1, :-1].any() and not one.masks.grad[1].any()  # a picture without segments
+        assert one.logits.grad[1, :-1].any() and not one.masks.grad[1].any()  # an image without segments
 
 
 def test_what_is_right_costs_nothing() -> None:
@@ -190,11 +190,11 @@ def test_what_is_right_costs_nothing() -> None:
     for query, label in enumerate((3, 0, 3, 2, 3)):
         logits[0, query, label] = 50.0
     output = XDecoderOutput(logits=logits, masks=masks, auxiliary=())
-    losses = Criterion(CONFIG)(output, true, num_pictures=1, num_masks=2)
+    losses = Criterion(CONFIG)(output, true, num_images=1, num_masks=2)
     assert float(losses.named) == pytest.approx(0, abs=1e-6)
     assert float(losses.dice) < 0.05  # points near an edge are between two pixels
     swapped = XDecoderOutput(logits=logits, masks=masks.flip(1), auxiliary=())
-    assert float(Criterion(CONFIG)(swapped, true, num_pictures=1, num_masks=2).total(CONFIG)) > 5
+    assert float(Criterion(CONFIG)(swapped, true, num_images=1, num_masks=2).total(CONFIG)) > 5
 
 
 def test_more_segments_than_queries_are_as_many_as_there_are_queries() -> None:
@@ -223,7 +223,7 @@ SIZES = XDecoderConfig(
 )
 
 
-def test_four_pictures_are_learned_by_heart() -> None:
+def test_four_images_are_learned_by_heart() -> None:
     rng = np.random.default_rng(0)
     scenes = [draw_scene(rng, 64, False) for _ in range(4)]
     names = sorted({shape.name for scene in scenes for shape in scene.shapes}, key=INDEX_BY_NAME.__getitem__)
@@ -237,7 +237,7 @@ def test_four_pictures_are_learned_by_heart() -> None:
         backbone=SIZES.backbone, pixel_decoder=SIZES.pixel_decoder, decoder=SIZES.decoder, text=text
     )
     model = XDecoderInTraining(fresh(config, 0, 2.66), CriterionConfig(num_points=128), text_trains=True)
-    pixels = torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).float() / 60 - 2
+    pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 60 - 2
     truth, labels = torch.zeros(4, 64, 64, dtype=torch.int32), []
     for scene, ids_of in zip(scenes, truth, strict=True):
         for number, shape in enumerate(scene.shapes, start=1):
@@ -249,7 +249,7 @@ def test_four_pictures_are_learned_by_heart() -> None:
         true = [Target(labels=a, map=b, seed=4 * step + i) for i, (a, b) in enumerate(zip(labels, truth, strict=True))]
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1, (150 - step) / 75)
-        loss = model(pixels, ids, true, num_pictures=4, num_masks=num_masks)
+        loss = model(pixels, ids, true, num_images=4, num_masks=num_masks)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -259,7 +259,7 @@ def test_four_pictures_are_learned_by_heart() -> None:
     with torch.inference_mode():
         output = model.network(pixels, class_embeddings(model.network.text_encoder, ids))
     rules = Rules(is_thing=(True,) * len(names), threshold=0.3, overlap=0.5)
-    sizes = Sizes(padded=(64, 64), picture=(64, 64), result=(64, 64))
+    sizes = Sizes(padded=(64, 64), image=(64, 64), result=(64, 64))
     right = 0
     for row in range(4):
         found = panoptic_map(output.logits[row], output.masks[row], rules, sizes)

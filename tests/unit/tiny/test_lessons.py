@@ -20,7 +20,7 @@ from assets.tiny.world.school import draw_kinds
 from assets.tiny.world.wording import plural
 from collavo.crayon import crayon_prompt
 from datasets.instruct.llava import read_conversations
-from datasets.instruct.panoptic import PanopticPicture, classes_of, read_panoptic
+from datasets.instruct.panoptic import PanopticImage, classes_of, read_panoptic
 from datasets.instruct.types import Sample
 from modeling.segmenters.coco import INDEX_BY_NAME
 
@@ -66,9 +66,9 @@ def test_lessons_are_read_as_training_data_and_show_other_scenes_than_the_benchm
     assert not write_lessons(tmp_path / "lessons", seed=3, scenes=5, size=112)
     write_world(tmp_path / "world", seed=3, scenes=5, size=112)
     images, annotations = tmp_path / "lessons" / "coco" / "train2017", tmp_path / "lessons" / "coco" / "annotations"
-    pictures = list(read_panoptic(annotations / "panoptic_train2017.json", images, check_images=True))
-    assert all(isinstance(picture, PanopticPicture) for picture in pictures)
-    assert len(pictures) == 5
+    annotated = list(read_panoptic(annotations / "panoptic_train2017.json", images, check_images=True))
+    assert all(isinstance(one, PanopticImage) for one in annotated)
+    assert len(annotated) == 5
     assert classes_of(annotations / "panoptic_train2017.json") == CLASSES == (*THINGS, *STUFF)
     read = list(read_conversations(tmp_path / "lessons" / "LLaVA" / "lessons.json", [images], check_images=True))
     samples = [sample for sample in read if isinstance(sample, Sample)]
@@ -113,7 +113,7 @@ def test_tokens_are_labelled_with_what_the_crayon_prompt_shows() -> None:
 
 def test_the_number_of_workers_changes_nothing() -> None:
     one, two = (draw(4, 300, 56, 4, workers) for workers in (1, 2))
-    assert np.array_equal(one.pictures, two.pictures)
+    assert np.array_equal(one.images, two.images)
     assert np.array_equal(one.labels, two.labels)
     assert list(one.lessons) == list(two.lessons)
 

@@ -30,18 +30,20 @@ def loaded(file: str, words: Sequence[object], size: int) -> Job:
     given = [str(word) for word in (*words, "TRAIN.STEPS", 4, "TRAIN.BATCH_SIZE_TOTAL", 5, "TRAIN.BATCH_SIZE", size)]
     job = load_job(read_training([REPOSITORY / "configs" / file], given)[0], CPU)
     job.model.double()
-    job.ready()
+    job.train_mode()
     return job
 
 
 def gradient(job: Job, step: int, world: int) -> tuple[float, dict[str, Tensor]]:
-    """Loss and gradient of an update, summed over the pieces of all processes."""
+    """Loss and gradient of an update, summed over the microbatches of all processes."""
     data: Any = job.data
-    pieces = [piece for rank in range(world) for piece in next(iter(data.batches(step, step + 1, rank, world)))]
-    totals = Totals(samples=sum(len(p.ids) for p in pieces), labels=sum(p.num_labels for p in pieces))
-    only(job.branches[data.branch(step)], job.model)
+    microbatches = [
+        microbatch for rank in range(world) for microbatch in next(iter(data.batches(step, step + 1, rank, world)))
+    ]
+    totals = Totals(samples=sum(len(p.ids) for p in microbatches), labels=sum(p.num_labels for p in microbatches))
+    only(job.adapters[data.adapter(step)], job.model)
     job.model.zero_grad(set_to_none=True)
-    loss = sum((piece.loss(job.model, totals) for piece in pieces), torch.zeros(()))
+    loss = sum((microbatch.loss(job.model, totals) for microbatch in microbatches), torch.zeros(()))
     loss.backward()
     return float(loss.detach()), {n: p.grad for n, p in job.model.named_parameters() if p.grad is not None}
 

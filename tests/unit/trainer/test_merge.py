@@ -1,4 +1,4 @@
-"""What a training leaves: alone, merged, in the released layout, and in plain PEFT."""
+"""What a training run leaves: alone, merged, in the released layout, and in plain PEFT."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_others_may_read_what_a_training_leaves(left: Path, tmp_path: Path) -> N
 
 
 def logits(model: CoLLaVOForConditionalGeneration) -> torch.Tensor:
-    """Of a prompt with a picture."""
+    """Of a prompt with an image."""
     torch.manual_seed(1)
     tokens = model.config.num_image_tokens
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_its_identity_follows_from_what_was_trained_and_on_what(left: Path) -> N
 
 def test_damage_is_explained(left: Path, tmp_path: Path) -> None:
     assert newest(left.parents[1]) == left
-    with pytest.raises(CheckpointError, match="not what a training left"):
+    with pytest.raises(CheckpointError, match="not what a training run left"):
         read_state(tmp_path)
     (tmp_path / "state.json").write_text((left / "state.json").read_text().replace("base", "gone"))
     with pytest.raises(CheckpointError, match="which is not there"):

@@ -1,4 +1,4 @@
-"""Parts of training: the learning rate, spoiled maps, kept maps, the loss, what an update trains."""
+"""Parts of training: the learning rate, corrupted maps, kept maps, the loss, what an update trains."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from assets.tiny.random_checkpoint import make_tiny
 from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
 from configs.load import REPOSITORY
-from modeling.segmenters.base import PanopticMap, Picture, Segment
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource, XDecoderConfig
-from trainer.data.maps import MapCache, spoil
+from trainer.data.maps import MapCache, corrupt_map
 from trainer.schedule import learning_rate
 
 
@@ -44,12 +44,12 @@ def panoptic(num: int) -> PanopticMap:
 def test_spoiling_drops_and_renames_at_its_rate() -> None:
     rng = np.random.default_rng(0)
     true = panoptic(5000)
-    spoiled = spoil(true, 0.1, range(50, 60), rng)
+    spoiled = corrupt_map(true, 0.1, range(50, 60), rng)
     kept = {segment.id: segment.category_id for segment in spoiled.segments}
     assert len(kept) / 5000 == pytest.approx(0.9, abs=0.02)
     assert sum(category >= 50 for category in kept.values()) / 5000 == pytest.approx(0.1, abs=0.02)
     assert set(np.unique(spoiled.id_map)) == {0, *kept}
-    assert spoil(true, 0.0, (), rng) is true
+    assert corrupt_map(true, 0.0, (), rng) is true
 
 
 class Counting:
@@ -60,23 +60,23 @@ class Counting:
     def __init__(self) -> None:
         self.calls = 0
 
-    def segment(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[PanopticMap]:
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         self.calls += 1
         ids = np.full(size, 3, np.int32)
-        return [PanopticMap(ids, (Segment(id=3, category_id=17, score=0.25),)) for _ in pictures]
+        return [PanopticMap(ids, (Segment(id=3, category_id=17, score=0.25),)) for _ in images]
 
 
 def test_maps_are_made_once_and_damage_is_mended(tmp_path: Path) -> None:
-    picture = Picture(np.zeros((4, 4, 3), np.uint8), "a")
+    image = DecodedImage(np.zeros((4, 4, 3), np.uint8), "a")
     segmenter = Counting()
-    maps = [MapCache(segmenter, 5, tmp_path).of(picture) for _ in range(3)]
+    maps = [MapCache(segmenter, 5, tmp_path).of(image) for _ in range(3)]
     assert segmenter.calls == 1
     assert all(np.array_equal(m.id_map, maps[0].id_map) and m.segments == maps[0].segments for m in maps)
     file = next(tmp_path.rglob("*.npz"))
     file.write_bytes(file.read_bytes()[:40])
-    assert MapCache(segmenter, 5, tmp_path).of(picture).segments == maps[0].segments
+    assert MapCache(segmenter, 5, tmp_path).of(image).segments == maps[0].segments
     assert segmenter.calls == 2
-    MapCache(segmenter, 5, tmp_path).of(Picture(np.ones((4, 4, 3), np.uint8), "a"))
+    MapCache(segmenter, 5, tmp_path).of(DecodedImage(np.ones((4, 4, 3), np.uint8), "a"))
     assert segmenter.calls == 3
 
 

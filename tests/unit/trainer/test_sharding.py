@@ -1,4 +1,4 @@
-"""What a launch may ask for, the optimiser that leaves groups alone, and shares that fill up."""
+"""What a launch may ask for, the optimizer that leaves groups alone, and shares that fill up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from configs.load import REPOSITORY
 from pipeline.runtime.errors import RunError
-from trainer.optimizer import RESTS, RestingAdamW
+from trainer.optimizer import FROZEN, FrozenAwareAdamW
 from trainer.parallel.sharding import Sharding, read_sharding
 from trainer.parallel.trainable import separate
 
@@ -99,7 +99,7 @@ def test_accelerate_reads_the_launch_files(name: str, kind: str, keys: dict[str,
 def test_a_resting_group_does_not_move_under_zero_gradients() -> None:
     """As ZeRO has them: a gradient of zeros, which moves plain AdamW by momentum and weight decay."""
     groups = [{"a": nn.Parameter(torch.ones(3))}, {"b": nn.Parameter(torch.ones(3))}]
-    optimizer = RestingAdamW(groups, lr=0.1, weight_decay=0.1)
+    optimizer = FrozenAwareAdamW(groups, lr=0.1, weight_decay=0.1)
     plain = torch.optim.AdamW([groups[0]["a"].detach().clone().requires_grad_()], lr=0.1, weight_decay=0.1)
     a, b, other = groups[0]["a"], groups[1]["b"], plain.param_groups[0]["params"][0]
     for parameter in (a, b, other):
@@ -107,13 +107,13 @@ def test_a_resting_group_does_not_move_under_zero_gradients() -> None:
     optimizer.step()
     assert torch.equal(a, torch.ones(3)) and not optimizer.state  # all rest at first
     for group in optimizer.param_groups:
-        group[RESTS] = False
+        group[FROZEN] = False
     optimizer.step()
     plain.step()
     assert torch.equal(a, other)
     kept = {part: value.clone() for part, value in optimizer.state[b].items()}
     before, grads = b.detach().clone(), torch.zeros(3)
-    optimizer.param_groups[1][RESTS] = True
+    optimizer.param_groups[1][FROZEN] = True
     a.grad, b.grad, other.grad = grads, grads, grads
     optimizer.step()
     plain.step()

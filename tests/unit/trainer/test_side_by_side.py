@@ -1,4 +1,4 @@
-"""Questions that share a picture: each sees the picture and itself alone, and the loss is that of separate rows."""
+"""Questions that share an image: each sees the image and itself alone, and the loss is that of separate rows."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.training_inputs import training_inputs
-from datasets.instruct.types import Sample, Turn, share_pictures
+from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
 from trainer.data.batches import Batch, Example, collate, positions_within, seen_within
 
-PICTURE, OTHER = ImageFile(Path("a.jpg"), "a.jpg"), ImageFile(Path("b.jpg"), "b.jpg")
+IMAGE, OTHER = ImageFile(Path("a.jpg"), "a.jpg"), ImageFile(Path("b.jpg"), "b.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[CoLLaVOForCondition
     )
 
 
-def sample(turns: int, image: ImageFile | None = PICTURE, name: str = "s") -> Sample:
+def sample(turns: int, image: ImageFile | None = IMAGE, name: str = "s") -> Sample:
     said = tuple(Turn(question=f"Is there a {name} {n}?", answer=f"{'no ' * n}dog") for n in range(turns))
     return Sample(id=name, image=image, turns=said, source="test", with_objects=False)
 
@@ -81,10 +81,10 @@ def test_turns_that_do_not_fit_are_left_out(parts: tuple[CoLLaVOForConditionalGe
     assert 63 + len(cut.input_ids) <= 150
 
 
-def test_conversations_of_one_turn_share_their_picture() -> None:
-    samples = [sample(1, PICTURE, "a"), sample(1, OTHER, "b"), sample(2, PICTURE, "c"), sample(1, None, "d")]
-    samples += [sample(1, PICTURE, "e"), sample(1, PICTURE, "f")]
-    joined = share_pictures(samples, 2)
+def test_conversations_of_one_turn_share_their_image() -> None:
+    samples = [sample(1, IMAGE, "a"), sample(1, OTHER, "b"), sample(2, IMAGE, "c"), sample(1, None, "d")]
+    samples += [sample(1, IMAGE, "e"), sample(1, IMAGE, "f")]
+    joined = share_images(samples, 2)
     assert [[turn.question for turn in one.turns] for one in joined] == [
         ["Is there a a 0?", "Is there a e 0?"],
         ["Is there a b 0?"],
@@ -93,7 +93,7 @@ def test_conversations_of_one_turn_share_their_picture() -> None:
         ["Is there a f 0?"],
     ]
     assert [one.independent for one in joined] == [True, False, False, False, False]
-    assert share_pictures(samples, 1) == samples
+    assert share_images(samples, 1) == samples
 
 
 @given(st.integers(0, 3), st.integers(1, 4), st.lists(st.integers(1, 4), max_size=4))

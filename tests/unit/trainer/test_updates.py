@@ -88,7 +88,7 @@ def is_lora(name: str) -> bool:
     ],
 )
 def test_all_else_keeps_every_bit(stage: str, more: tuple[str, ...], moves: Callable[[str], bool], run: Run) -> None:
-    """With a weight decay, which would move whatever the optimiser holds."""
+    """With a weight decay, which would move whatever the optimizer holds."""
     _, job, before = run("out", "TRAIN.STAGE", stage, "TRAIN.WEIGHT_DECAY", 0.1, *more)
     after = job.model.state_dict()
     assert after.keys() == before.keys()
@@ -107,7 +107,7 @@ def rate(step: int, steps: int, highest: float, lowest: float, rise: int) -> flo
 
 
 def test_updates_are_those_of_a_plain_loop(run: Run, tiny: Path, tmp_path: Path) -> None:
-    """Gradients added up over pieces, clipping, warm-up, cosine and decay, against whole batches in plain PyTorch.
+    """Gradient accumulation, clipping, warm-up, cosine and decay, against whole batches in plain PyTorch.
 
     Both in float64: AdamW divides by the size of a gradient, also where that is rounding and nothing else.
     """
@@ -123,7 +123,7 @@ def test_updates_are_those_of_a_plain_loop(run: Run, tiny: Path, tmp_path: Path)
         optimizer.param_groups[0]["lr"] = rate(step, 6, 3e-3, 1e-6, 2)
         inputs = {name: value for name, value in batch.inputs().items() if name != "labels"}
         length = batch.labels.shape[1]
-        logits = model(**inputs, use_cache=False).logits[:, -length:-1]  # pictures stand before all that is learned
+        logits = model(**inputs, use_cache=False).logits[:, -length:-1]  # images stand before all that is learned
         loss = F.cross_entropy(logits.flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=-100)
         optimizer.zero_grad()
         loss.backward()
@@ -173,7 +173,7 @@ def test_what_would_change_the_order_or_the_updates_is_no_continuation(run: Run,
         with pytest.raises((RunError, AgreedError), match=re.escape(message)):
             run("out", "RESUME", True, *more)
     moved = tiny / "data" / "coco" / "val2017" / "000000000003.jpg"
-    moved.rename(tmp_path / "kept.jpg")  # a picture less, and every later batch would be another
+    moved.rename(tmp_path / "kept.jpg")  # an image less, and every later batch would be another
     try:
         with pytest.raises((RunError, AgreedError), match=r"data: 12 samples .* -> 11 samples"):
             run("out", "RESUME", True)

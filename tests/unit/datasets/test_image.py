@@ -1,4 +1,4 @@
-"""Decoding pictures: modes, orientation, odd sizes, and files that are no pictures."""
+"""Decoding images: modes, orientation, odd sizes, and files that are no images."""
 
 import contextlib
 import io
@@ -40,27 +40,27 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
-def test_narrow_pictures(size: tuple[int, int], tmp_path: Path) -> None:
+def test_narrow_images(size: tuple[int, int], tmp_path: Path) -> None:
     assert decode(source(tmp_path, Image.new("RGB", size, (9, 9, 9))), 28).max() == 9
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "no picture of a known format"), (b"hello", "no picture of a known format"), (None, "cannot be read")],
+    [(b"", "no image of a known format"), (b"hello", "no image of a known format"), (None, "cannot be read")],
 )
-def test_what_is_no_picture_is_named(data: bytes | None, reason: str, tmp_path: Path) -> None:
+def test_what_is_no_image_is_named(data: bytes | None, reason: str, tmp_path: Path) -> None:
     if data is not None:
         (tmp_path / "x.jpg").write_bytes(data)
-    with pytest.raises(DataError, match=rf"picture x\.jpg: .*{reason}"):
+    with pytest.raises(DataError, match=rf"image x\.jpg: .*{reason}"):
         decode(ImageFile(tmp_path / "x.jpg", "x.jpg"), 14)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_truncated_pictures_are_named(format_: str, tmp_path: Path) -> None:
+def test_truncated_images_are_named(format_: str, tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(stream, format_)
     (tmp_path / "cut").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
-    with pytest.raises(DataError, match="picture cut: damaged"):
+    with pytest.raises(DataError, match="image cut: damaged"):
         decode(ImageFile(tmp_path / "cut", "cut"), 14)
 
 
@@ -73,7 +73,7 @@ def test_any_damage_is_a_data_error(tmp_path: Path) -> None:
     dds = bytearray(_encoded(image, "DDS"))
     dds[80:84] = bytes(4)  # no pixel format at all
     (tmp_path / "x").write_bytes(dds)
-    with pytest.raises(DataError, match="picture x: damaged"):
+    with pytest.raises(DataError, match="image x: damaged"):
         decode(ImageFile(tmp_path / "x", "x"), 14)
     for format_ in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"):
         whole = _encoded(image, format_, exif=exif)

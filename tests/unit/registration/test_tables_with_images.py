@@ -1,4 +1,4 @@
-"""MMBench's tables: base64 pictures read late, texts kept as written, passes, pointers, broken rows."""
+"""MMBench's tables: base64 images read late, texts kept as written, passes, pointers, broken rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from datasets.registration.formats import tsv
 from datasets.types import BadRecord, DataError, Record
 
 COLUMNS = ["index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "l2-category", "split"]
-PICTURES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
+IMAGES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
 
 
-def row(index: int | str, image: str = PICTURES[0], **changes: str) -> dict[str, str]:
+def row(index: int | str, image: str = IMAGES[0], **changes: str) -> dict[str, str]:
     base = dict(
         zip(COLUMNS, [str(index), "What?", "", "one", "two", "", "", "B", "ocr", image, "", "dev"], strict=True)
     )
@@ -43,9 +43,9 @@ def read(root: Path) -> tuple[list[Record], list[BadRecord]]:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_record_and_picture(tmp_path: Path, end: str) -> None:
-    hinted = row(1000007, PICTURES[1], hint='Say "so",\nplease.', answer="A", category="social_relation")
-    table(tmp_path, row(7), hinted, row(8, PICTURES[2]), end=end)
+def test_record_and_image(tmp_path: Path, end: str) -> None:
+    hinted = row(1000007, IMAGES[1], hint='Say "so",\nplease.', answer="A", category="social_relation")
+    table(tmp_path, row(7), hinted, row(8, IMAGES[2]), end=end)
     (first, second, third), bad = read(tmp_path)
     assert bad == []
     assert (first.id, first.target, first.meta["question"], first.meta["pass"]) == ("7", "B", 7, 0)
@@ -64,22 +64,22 @@ def test_options_that_look_like_nothing_are_options(tmp_path: Path, text: str) -
     assert record.meta["options"] == {"A": text, "B": "two", "C": "three"}
 
 
-def test_equal_pictures_have_equal_names(tmp_path: Path) -> None:
-    table(tmp_path, row(1), row(1000001), row(2, PICTURES[1]))
+def test_equal_images_have_equal_names(tmp_path: Path) -> None:
+    table(tmp_path, row(1), row(1000001), row(2, IMAGES[1]))
     records, _ = read(tmp_path)
     names = [r.image.name for r in records if r.image]
     assert names[0] == names[1] != names[2]
 
 
-def test_later_releases_point_to_the_row_with_the_picture(tmp_path: Path) -> None:
-    table(tmp_path, row(241), row(1000241, "241"), row(2000241, "99"), row(5, "6"), row(6, PICTURES[1]))
+def test_later_releases_point_to_the_row_with_the_image(tmp_path: Path) -> None:
+    table(tmp_path, row(241), row(1000241, "241"), row(2000241, "99"), row(5, "6"), row(6, IMAGES[1]))
     records, bad = read(tmp_path)
     assert [r.id for r in records] == ["241", "1000241", "5", "6"]
     assert records[1].image == records[0].image != records[2].image == records[3].image
     assert "row 99, which has none" in bad[0].reason
 
 
-def test_test_split_and_tables_without_pictures(tmp_path: Path) -> None:
+def test_test_split_and_tables_without_images(tmp_path: Path) -> None:
     stripped = {key: value for key, value in row(1).items() if key not in ("answer", "image", "hint")}
     table(tmp_path, stripped)
     (record,), bad = read(tmp_path)
@@ -125,9 +125,7 @@ CELL = st.text(st.characters(exclude_characters="\r\0", exclude_categories=("Cs"
 
 
 @given(st.lists(st.tuples(CELL, st.binary(min_size=1, max_size=40)), min_size=1, max_size=6))
-def test_any_table_comes_back_cell_by_cell_and_picture_by_picture(
-    tmp_path: Path, content: list[tuple[str, bytes]]
-) -> None:
+def test_any_table_comes_back_cell_by_cell_and_image_by_image(tmp_path: Path, content: list[tuple[str, bytes]]) -> None:
     rows = [{"text": text, "image": base64.b64encode(data).decode()} for text, data in content]
     path = table(tmp_path, *rows)
     read_back = [item for item in tsv.rows(path) if isinstance(item, tsv.Row)]
