@@ -255,7 +255,7 @@ class CoLLaVO:
 
     def _prompt(self, crayon: CrayonPrompt | None, question: str) -> str:
         objects = None if crayon is None else object_list(crayon.objects)
-        told = self.engine.crayon.object_list
+        with_objects = self.engine.crayon.object_list
         return self.engine.template.prompt(objects, question.replace(IMAGE_TAG, ""), with_objects=with_objects)
 
     def _image(self, image: ImageInput | None) -> DecodedImage | None:
