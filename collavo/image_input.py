@@ -5,6 +5,7 @@ Paths and PIL images are prepared exactly as in evaluation: EXIF orientation, RG
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -66,7 +67,7 @@ def _opened(image: ImageInput) -> Image.Image:
         raise ImageError(f"an image is a path, a PIL image or a numpy array, not {type(image).__name__}")
     path = Path(image).expanduser()
     try:
-        return Image.open(path)
+        return Image.open(io.BytesIO(path.read_bytes()))  # as evaluation does: some formats load otherwise from a path
     except FileNotFoundError:
         raise ImageError(f"{shown(str(path))}: no such file") from None
     except IsADirectoryError:

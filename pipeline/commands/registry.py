@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .ask import ASK
 from .compare import COMPARE
+from .demo import DEMO
 from .report import REPORT
 
-COMMANDS = (REPORT, COMPARE)
+COMMANDS = (ASK, DEMO, REPORT, COMPARE)

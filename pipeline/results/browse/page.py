@@ -25,14 +25,16 @@ def as_json(values: Any) -> str:
     return text.translate(str.maketrans(_ESCAPES))
 
 
-def policy(script: str, style: str) -> str:
+def policy(script: str, style: str, *, served: bool = False) -> str:
     """The content policy of a page: its own script and style, its own images, nothing else.
 
     Args:
         script: content of its only script element that runs; "" for none.
         style: content of its only style element.
+        served: the page talks to the server that it comes from, and shows images that its user chooses.
     """
-    rules = ["default-src 'none'", f"style-src {_digest(style)}", "img-src data: 'self'"]
+    rules = ["default-src 'none'", f"style-src {_digest(style)}"]
+    rules += ["img-src blob:", "connect-src 'self'"] if served else ["img-src data: 'self'"]
     rules.append(f"script-src {_digest(script) if script else _NONE}")
     return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
 
@@ -51,12 +53,22 @@ def data_page(title: str, data: Any) -> str:
         title: of the window.
         data: what the script reads, see ``page.js``.
     """
-    script = _file("page.js")
+    script = _file("map.js") + "\n" + _file("page.js")
     body = (
         "<noscript>This report needs JavaScript, which runs from this file alone.</noscript>"
         f'<script type="application/json" id="data">{as_json(data)}</script><script>{script}</script>'
     )
     return _filled(title, body, script)
+
+
+def demo_page(title: str) -> str:
+    """The page of ``demo``, which talks to the server that it comes from.
+
+    Args:
+        title: of the window.
+    """
+    script = _file("map.js") + "\n" + _file("demo.js")
+    return _filled(title, f"<script>{script}</script>", script, served=True)
 
 
 def plain_page(title: str, body: str) -> str:
@@ -69,11 +81,13 @@ def plain_page(title: str, body: str) -> str:
     return _filled(title, body, "")
 
 
-def _filled(title: str, body: str, script: str) -> str:
+def _filled(title: str, body: str, script: str, *, served: bool = False) -> str:
     style = _file("page.css")
     page = string.Template(_file("page.html"))
     return (
-        page.substitute(title=html.escape(title), policy=html.escape(policy(script, style)), style=style, body=body)
+        page.substitute(
+            title=html.escape(title), policy=html.escape(policy(script, style, served=served)), style=style, body=body
+        )
         .encode("utf-8", "backslashreplace")
         .decode()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_images_are_prepared_as_in_evaluation(mode: str, tmp_path: Path) -> None
     exif[0x0112] = 6
     image.save(file, exif=exif)
     assert (prepared(file, 56).pixels == decode(ImageFile(file, "i"), 56)).all()
-    with Image.open(file) as opened:
+    with Image.open(io.BytesIO(file.read_bytes())) as opened:
         assert (prepared(opened, 56).pixels == decode(ImageFile(file, "i"), 56)).all()
 
 
