@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+import yaml
+
 from pipeline.commands.cli import Command, note, path_argument
+from pipeline.commands.keys import explain_keys
+from pipeline.config import read_configuration
 from pipeline.runtime.console import write_out
 
 from .check import check, check_merge
-from .config import read_training
+from .config import TrainConfig, TrainSchema, read_training
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,12 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 TRAIN = Command(
-    name="train", help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter", options=_options, run=_train
+    name="train",
+    help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter",
+    options=_options,
+    run=_train,
+    examples="  lbk_entry.py train --conf_files configs/collavo_step1.yaml --overrides RESUME_FROM /path/to/CoLLaVO\n"
+    "  lbk_entry.py train --conf_files configs/collavo_step2.yaml --overrides RESUME_FROM outputs/step-00003696\n",
 )
 MERGE = Command(
     name="merge",
@@ -56,5 +65,29 @@ MERGE = Command(
     options=_merge_options,
     run=_merge,
     configured=False,
+    examples="  lbk_entry.py merge outputs/my_step2/checkpoints/step-00001000 --out outputs/merged\n"
+    "  lbk_entry.py merge outputs/my_step2/checkpoints/step-00001000 --out outputs/released --released --dtype fp16\n",
 )
-COMMANDS = (TRAIN, MERGE)
+
+
+def _keys_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "prefix", nargs="?", default="", help="beginning of a key, e.g. EVAL or LLM.BITS (default: all)"
+    )
+
+
+def _keys(args: argparse.Namespace) -> int:
+    config: TrainConfig
+    config, catalog = read_configuration(args.conf_files, args.overrides, TrainConfig)
+    write_out(explain_keys(TrainSchema, catalog.sections, yaml.safe_load(config.resolved_yaml), args.prefix))
+    return 0
+
+
+KEYS = Command(
+    name="keys",
+    help="keys of the configuration: type, default, value and meaning",
+    options=_keys_options,
+    run=_keys,
+    examples="  lbk_entry.py keys EVAL\n  lbk_entry.py keys LLM --conf_files configs/collavo_step2.yaml\n",
+)
+COMMANDS = (TRAIN, MERGE, KEYS)

@@ -73,9 +73,8 @@ class Demo:
             with self._lock:
                 panoptic, crayon = self._model.panoptic_map(image)
         except (OSError, ImageError, SegmenterError, Image.DecompressionBombError) as error:
-            raise RefusedError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"no image that can be read: {shown(str(error))}"
-            ) from None
+            reason = f"no image that can be read: {shown(str(error))}"
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from None
         kept = kept_map(panoptic, crayon)
         name = secrets.token_hex(8)
         self._images[name] = image

@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_what_works() -> None:
     done = entry("--help")
     assert done.returncode == 0
-    assert "{eval,show,segment,score,list,validate,ask,report,compare,train,merge}" in done.stdout
+    assert "{eval,show,segment,score,list,validate,ask,demo,report,compare,train,merge,keys}" in done.stdout
 
 
 def test_list_names_datasets_classes_and_segmenters() -> None:
