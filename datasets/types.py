@@ -1,7 +1,7 @@
 """What passes between a benchmark's files, the loop and the scorers.
 
-A reader (``datasets/registration``) turns release files into `Record`s; a mapper (``datasets/dataset_mappers``) turns a
-record into an image and a prompt; a scorer (``datasets/evaluation``) turns a record and the model's text into a
+A reader (``datasets/registration``) turns release files into `Record`s; ``datasets/image.py`` decodes their images, and
+their declaration words the prompts; a scorer (``datasets/evaluation``) turns a record and the model's text into a
 `Score`, and all scores of a benchmark into `Metric` rows.
 """
 

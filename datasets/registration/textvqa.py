@@ -108,9 +108,9 @@ class _Tokens:
     """
 
     def __init__(
-        self, by_image: Mapping[str, str] | None, by_question: Mapping[tuple[str, str], str], spoilt: str
+        self, by_image: Mapping[str, str] | None, by_question: Mapping[tuple[str, str], str], corrupt: str
     ) -> None:
-        self._by_image, self._by_question, self._spoilt = by_image, by_question, spoilt
+        self._by_image, self._by_question, self._corrupt = by_image, by_question, corrupt
 
     def of(self, image: str, question: str) -> str:
         """Those of an image, as a question is asked about it.
@@ -121,7 +121,7 @@ class _Tokens:
         key = image, question.strip().lower()
         found = self._by_question.get(key) if self._by_image is None else self._by_image.get(image)
         if found is None:
-            also = f"; what cannot be read in it: {self._spoilt}" if self._spoilt else ""
+            also = f"; what cannot be read in it: {self._corrupt}" if self._corrupt else ""
             raise MalformedError(f"the file of OCR tokens has no image {listed([image])} with this question{also}")
         return found
 
@@ -150,15 +150,15 @@ def _from_prompts(prompts: Iterable[tuple[str, Any]], path: Path) -> _Tokens:
         DataError: no entry has any.
     """
     by_question: dict[tuple[str, str], str] = {}
-    spoilt = ""
+    corrupt = ""
     for where, item in prompts:
         lines = str(item.get("text", "")).split("\n") if isinstance(item, dict) else []
         line = next((line for line in lines if line.startswith(_OCR_LINE.strip())), None)
         if line is None:
             why = item if isinstance(item, MalformedError) else f"no line that begins with '{_OCR_LINE.strip()}'"
-            spoilt = spoilt or f"{where}: {why}"
+            corrupt = corrupt or f"{where}: {why}"
         else:
             by_question[as_id(item.get("question_id")) or "", lines[0].strip().lower()] = line.removeprefix(_OCR_LINE)
     if not by_question:
-        raise DataError(f"{path}: has no OCR tokens. {spoilt or 'It is empty'}")
-    return _Tokens(None, by_question, spoilt)
+        raise DataError(f"{path}: has no OCR tokens. {corrupt or 'It is empty'}")
+    return _Tokens(None, by_question, corrupt)

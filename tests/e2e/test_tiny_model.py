@@ -75,9 +75,9 @@ def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
 def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
     few = ["--lessons", "24", "--scenes", "8", "--step1", "1", "--step2", "2", "--batch", "4", "--seeds", "1"]
     words = ["-m", "assets.tiny.train.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
-    done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "spoiled")
+    done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "corrupted")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Crayon prompt, ground-truth maps, 1 seed\n" in done.stdout
+    assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
     assert "Training, corrupted maps, 1 seed\n" in done.stdout
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert len(scores["true"]["none"]["count"]) == 1
@@ -104,10 +104,7 @@ def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
 def test_seeds_become_mean_and_spread() -> None:
     figures = {title: [50.0, 52.0, 57.0] for title in COLUMNS}
     text = tables({"true": {"none": figures, "full": figures}}, [0, 1, 2], markdown=True)
-    assert (
-        "### Crayon prompt, ground-truth maps, 3 seeds\n" in text
-        and "### Training, ground-truth maps, 3 seeds\n" in text
-    )
+    assert "### Crayon prompt, true maps, 3 seeds\n" in text and "### Training, true maps, 3 seeds\n" in text
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert [row[0] for row in rows if set(row[1:]) == {"53.0 (3.6)"}] == [
         "no crayon prompt",

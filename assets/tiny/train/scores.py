@@ -37,7 +37,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 
 MAPS = {
     "true": "the scenes' own maps",
-    "spoiled": "5 % of the things missing, 5 % misnamed",
+    "corrupted": "5 % of the things missing, 5 % misnamed",
     "predicted": "X-Decoder's",
     "none": "no maps",
 }
@@ -50,7 +50,7 @@ def segmenter(maps: str, world: Path) -> dict[str, Any]:
         return {"SEGMENTER.NAME": "none"}
     if maps == "predicted":
         return {}  # the configuration's own
-    path = world / "coco_panoptic" / {"true": "panoptic_val", "spoiled": "panoptic_spoiled"}[maps]
+    path = world / "coco_panoptic" / {"true": "panoptic_val", "corrupted": "panoptic_spoiled"}[maps]
     return {"SEGMENTER.NAME": "precomputed", "SEGMENTER.PATH": f"{path}.json", "SEGMENTER.IMAGES": path}
 
 

@@ -20,7 +20,7 @@ from datasets.types import DataError
 from datasets.writing import OLD, PARTIAL, WriteError, new_folder, remove_partial
 
 from . import choice, families, grounding, judged, short, yes_no
-from .coco import spoiled, write_coco2017, write_panoptic
+from .coco import corrupted, write_coco2017, write_panoptic
 from .conversations import write_conversations
 from .release import Release
 from .scenes import COLOURS, STUFF, THINGS, Scene, draw_scene
@@ -53,7 +53,7 @@ _MINIS: tuple[Callable[[Release, Sequence[Scene], np.random.Generator], None], .
     grounding.write_refcoco,
     families.write_families,
 )
-SPOILED = 0.05
+CORRUPTED = 0.05
 """Share of things that the corrupted maps lack, and the same share that they call by another name."""
 
 
@@ -131,6 +131,6 @@ def _write(release: Release, num: int, size: int, seed: int) -> None:
         write(release, drawn, np.random.default_rng([seed, number]))
     write_panoptic(release, "coco_panoptic/panoptic_val", release.shown)
     luck = np.random.default_rng([seed, len(_MINIS) + 2])
-    doubles = {id(scene): spoiled(scene, SPOILED, luck) for scene in release.shown.values()}
+    doubles = {id(scene): corrupted(scene, CORRUPTED, luck) for scene in release.shown.values()}
     shown = {name: doubles[id(scene)] for name, scene in release.shown.items()}
     write_panoptic(release, "coco_panoptic/panoptic_spoiled", shown)

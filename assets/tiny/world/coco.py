@@ -26,7 +26,7 @@ def write_coco2017(release: Release, scenes: Sequence[Scene]) -> None:
     write_panoptic(release, "coco/annotations/panoptic_val2017", named)
 
 
-def spoiled(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
+def corrupted(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
     """A scene as a careless segmenter sees it: some things are missing, some are taken for others.
 
     Args:

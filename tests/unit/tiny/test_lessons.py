@@ -14,7 +14,7 @@ import pytest
 from assets.tiny.train.scenes import CLASSES, COLOUR_NAMES, TEXTS, draw, panoptic_map, token_labels
 from assets.tiny.train.vocabulary import CONTENT, pieces
 from assets.tiny.world import STUFF, THINGS, draw_scene, write_lessons, write_world
-from assets.tiny.world.coco import spoiled
+from assets.tiny.world.coco import corrupted
 from assets.tiny.world.lessons import LETTER, SHORT, lessons
 from assets.tiny.world.school import draw_kinds
 from assets.tiny.world.wording import plural
@@ -89,7 +89,7 @@ def test_spoiling_a_scene_drops_and_renames_things_only() -> None:
     kept = renamed = total = 0
     for _ in range(150):
         scene = draw_scene(rng, 64)
-        after = spoiled(scene, 0.1, rng)
+        after = corrupted(scene, 0.1, rng)
         names = {id(shape.pixels): shape.name for shape in after.shapes}
         assert [s for s in after.shapes if s.name in STUFF] == [s for s in scene.shapes if s.name in STUFF]
         total += len(scene.things)

@@ -44,11 +44,11 @@ def panoptic(num: int) -> PanopticMap:
 def test_spoiling_drops_and_renames_at_its_rate() -> None:
     rng = np.random.default_rng(0)
     true = panoptic(5000)
-    spoiled = corrupt_map(true, 0.1, range(50, 60), rng)
-    kept = {segment.id: segment.category_id for segment in spoiled.segments}
+    corrupted = corrupt_map(true, 0.1, range(50, 60), rng)
+    kept = {segment.id: segment.category_id for segment in corrupted.segments}
     assert len(kept) / 5000 == pytest.approx(0.9, abs=0.02)
     assert sum(category >= 50 for category in kept.values()) / 5000 == pytest.approx(0.1, abs=0.02)
-    assert set(np.unique(spoiled.id_map)) == {0, *kept}
+    assert set(np.unique(corrupted.id_map)) == {0, *kept}
     assert corrupt_map(true, 0.0, (), rng) is true
 
 
