@@ -49,7 +49,8 @@ def key_helps(schema: type, prefix: str = "") -> Iterator[KeyHelp]:
         if dataclasses.is_dataclass(hints[field.name]):
             yield from key_helps(typing.cast(type, hints[field.name]), f"{name}.")
         else:
-            kind = Key(hints[field.name]).described
+            key = Key(hints[field.name])
+            kind = f"one of {', '.join(map(str, key.choices))}" if key.choices else key.described
             yield KeyHelp(name=name, kind=kind, default=_default(field), meaning=meanings.get(field.name, ""))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 from datasets.evaluation.statistics import intervals
@@ -159,7 +160,7 @@ def mcnemar(one: int, other: int) -> float:
     for taken in range(1, fewer + 1):
         term = term * (total - taken + 1) // taken
         tail += term
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, float(Fraction(2 * tail, 2**total)))
 
 
 def change_of(one: Prediction, other: Prediction) -> Change | None:

@@ -152,7 +152,9 @@ def _parsed(line: bytes) -> tuple[str, KeptMap] | None:
         return None
     if not isinstance(item, Mapping) or not isinstance(item.get("image"), str):
         return None
-    side, runs, objects = item.get("side"), item.get("runs"), item.get("objects")
+    side: Any = item.get("side")
+    runs: Any = item.get("runs")
+    objects: Any = item.get("objects")
     if not isinstance(side, int) or not 0 < side <= LONGEST_SIDE or not _whole_numbers(runs) or len(runs) % 2:
         return None
     if sum(runs[1::2]) != side * side or not isinstance(objects, list):
@@ -169,7 +171,7 @@ def _whole_numbers(values: Any) -> bool:
 
 
 def _is_object(name: Any, number: Any, box: Any) -> bool:
-    edges = isinstance(box, list) and len(box) == 4 and all(isinstance(e, (int, float)) for e in box)
+    edges = isinstance(box, list) and len(box) == 4 and all(isinstance(e, (int, float)) and abs(e) <= 1 for e in box)
     return isinstance(name, str) and type(number) is int and edges
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).resolve().parent / "report_page"
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
+_ESCAPES: dict[str, str | int | None] = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def as_json(values: Any) -> str:
     """JSON that can stand inside a script element: ASCII, without ``<``, ``>`` and ``&``."""
-    text = json.dumps(values, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(values, ensure_ascii=True, separators=(",", ":"), allow_nan=False)  # NaN is no JSON
     return text.translate(str.maketrans(_ESCAPES))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -228,6 +229,9 @@ def _read(where: str, item: Mapping[str, Any]) -> Prediction:
         value = values.get(name)
         if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             raise DataError(f"{where}: '{name}' should be {' or '.join(k.__name__ for k in kinds)}, got {shown(value)}")
+    for name in ("score", "seconds"):
+        if name in values and not math.isfinite(values[name]):
+            raise DataError(f"{where}: '{name}' is not a finite number")
     if not all(isinstance(said, Mapping) for said in values.get("judge", ())):
         raise DataError(f"{where}: 'judge' should list objects")
     if "verdict" not in values:

@@ -51,7 +51,12 @@ def test_every_key_is_explained() -> None:
 
 def test_keys_by_prefix_with_the_value_here(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = shown(capsys, "keys", "llm.b", "--overrides", "LLM.BITS", "16")
-    assert out.startswith("LLM.BITS: ") and "default: 4; here: 16" in out and "NF4" in out and "DTYPE:" not in out
+    assert (
+        out.startswith("LLM.BITS: one of 4, 8, 16, 32; ")
+        and "default: 4; here: 16" in out
+        and "NF4" in out
+        and "DTYPE:" not in out
+    )
     assert "POPE.TEST.NUM_BEAMS: " in shown(capsys, "keys", "POPE")
     assert "TRAIN.LR: " in shown(capsys, "keys")
     assert main(["keys", "LLM.BITZ"], MORE) == 2

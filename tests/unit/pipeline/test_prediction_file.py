@@ -120,6 +120,7 @@ def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
         ("[1]", "line 1: not a line of a run's predictions.jsonl"),
         ('{"id": "a", "text": "x", "score": "high"}', "line 1: 'score' should be int or float, got high"),
         ('{"id": "a", "text": "x", "seconds": true}', "line 1: 'seconds' should be"),
+        ('{"id": "a", "text": "x", "score": 1e999}', "line 1: 'score' is not a finite number"),
         ('{"id": "a", "text": "x", "judge": [1]}', "line 1: 'judge' should list objects"),
         ("", "holds no predictions"),
     ],
