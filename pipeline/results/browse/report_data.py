@@ -127,9 +127,14 @@ def _reply(one: Prediction, around: tuple[str, str]) -> list[Any]:
     verdict = VERDICTS.index(one.verdict) if one.verdict in VERDICTS else -1
     score = None if one.score is None else round(one.score, 4)
     return [
-        *(prompt, one.text, one.extracted, score, verdict, list(one.judge)),
+        *(prompt, one.text, one.extracted, score, verdict, [_said(said) for said in one.judge]),
         *(one.finished, one.error, one.seconds),
     ]
+
+
+def _said(said: Mapping[str, Any]) -> dict[str, str | None]:
+    """A judge's verdict with its texts alone, whatever else a file holds of it."""
+    return {name: said[name] if isinstance(said.get(name), str) else None for name in ("part", "verdict", "reply")}
 
 
 def common_ends(texts: Sequence[str]) -> tuple[str, str]:

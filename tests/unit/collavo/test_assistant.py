@@ -108,6 +108,15 @@ def test_without_the_crayon_prompt_no_objects_are_told(model: CoLLaVO) -> None:
     assert panoptic.id_map.shape == (8, 8) and [item.category for item in crayon.objects] == ["person", "sky"]
 
 
+def test_maps_are_handed_over_as_they_are_made(checkpoint: Path) -> None:
+    """What the report shows of images is what the model was shown."""
+    fresh = CoLLaVO.from_pretrained(checkpoint, bits=32, device="cpu", segmenter=HalfSegmenter())
+    seen: list[tuple[str, int, int]] = []
+    fresh.engine.on_map = lambda name, panoptic, crayon: seen.append((name, panoptic.id_map.size, len(crayon.objects)))
+    fresh.ask(noise(50, 70), list(QUESTIONS[:2]), max_new_tokens=2)
+    assert seen == [("ndarray", 64, 2)]
+
+
 def test_transformers_generate_with_its_own_settings(model: CoLLaVO) -> None:
     images, questions = [noise(50, 70), None, noise(30, 30)], list(QUESTIONS[:3])
     assert model.generate(images, questions, max_new_tokens=6) == model.ask(images, questions, max_new_tokens=6)

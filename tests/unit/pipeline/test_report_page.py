@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,15 @@ def test_runs_are_read_from_folders_and_told_apart(tmp_path: Path) -> None:
 def test_pages_have_names_of_their_own() -> None:
     names = page_names(["pope_test", "../../etc", "..", "index", "a b", "a/b", "<x>"])
     assert names == ["pope_test.html", "etc.html", "benchmark.html", "index-2.html", "a-b.html", "a-b-2.html", "x.html"]
+
+
+def test_strange_verdicts_of_a_judge_cost_nothing() -> None:
+    run, sights = hostile_run(1)
+    odd = replace(run.predictions[0], judge=[{"part": float("nan"), "verdict": [1], "reply": "fine", "more": {}}])
+    data = page_data([replace(run, predictions=[odd])], sights, {}, 0)
+    record = data["records"][0][data["fields"].index("first")]
+    assert record[data["reply_fields"].index("judge")] == [{"part": None, "verdict": None, "reply": "fine"}]
+    assert data_page("zoo", data)
 
 
 @given(texts=st.lists(st.text(alphabet="ab", max_size=6), max_size=5))
