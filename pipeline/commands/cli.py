@@ -382,7 +382,8 @@ def check_folders(config: EvalConfig, catalog: Catalog) -> None:
 def _list(args: argparse.Namespace) -> int:
     rows = list_rows(args.conf_files, args.overrides, sizes=args.sizes)
     tell(f"{aligned(rows)}\n")
-    tell("\ncoco_panoptic_val: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
+    maps = [row[0] for row in rows if row[-2] == "panoptic_quality"]
+    tell(f"\n{', '.join(maps)}: the segmenter's maps; needs no RESUME_FROM, and is not part of all.\n")
     tell(f"PIPELINE may be left out, or written without {PREFIX}.\n")
     tell("judge: a language model has a part in the official rules (JUDGE); without one, offline rules or no score.\n")
     tell(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
