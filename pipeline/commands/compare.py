@@ -16,7 +16,7 @@ from configs.common.escape import markdown as markdown_text
 from configs.common.words import shown
 from configs.load import ConfigError
 
-from ..config import read_configuration
+from ..config import EvalConfig, read_configuration
 from ..results.browse.comparison import Comparison, Difference, compare_runs
 from ..results.browse.figures import draw_figures, library
 from ..results.browse.paper_table import paper_table
@@ -197,6 +197,7 @@ def _parameters(settings: Path) -> float | None:
     """Billions of parameters of the checkpoint that a run's configuration names; None where it is not there."""
     if not settings.is_file():
         return None
+    config: EvalConfig
     try:
         config, _ = read_configuration([settings], [])
         tensors = describe_checkpoint(Path(config.RESUME_FROM).expanduser()).tensors if config.RESUME_FROM else {}

@@ -14,7 +14,7 @@ from datasets.types import DataError
 
 from ..benchmarks import select_pipeline
 from ..catalog import load_catalog
-from ..config import read_configuration
+from ..config import EvalConfig, read_configuration
 from ..results.judging import needs_judge
 from ..runtime.provenance import git_commit
 
@@ -47,9 +47,10 @@ def list_rows(conf_files: Sequence[Path], overrides: Sequence[str], *, sizes: bo
     if not conf_files and not overrides:
         catalog, roots = load_catalog(), data_roots(None, os.environ) if sizes else ()
     else:
+        config: EvalConfig
         config, catalog = read_configuration(conf_files, overrides)
         roots = data_roots(config.DATASETS.ROOT, os.environ) if sizes else ()
-    rows = [HEADER]
+    rows: list[tuple[str, ...]] = [HEADER]
     for name, benchmark in catalog.benchmarks.items():
         pipeline = type(select_pipeline("", benchmark)).__name__
         size = _size(benchmark, roots) if sizes else "?"

@@ -12,7 +12,7 @@ from configs.common.escape import csv_cell
 from configs.common.words import shown as inline
 
 from ..report import pipe_table
-from ..summary import columns_of, in_order
+from ..summary import Column, columns_of, in_order
 from .runs import BenchmarkRun
 
 PUBLISHED = "CoLLaVO-7B, published"
@@ -91,7 +91,7 @@ def paper_table(runs: Sequence[BenchmarkRun], *, published: bool = False) -> Pap
     """
     rows: dict[str, dict[str, str]] = {run.name: {} for run in runs}
     reported: dict[str, str] = {}
-    columns = {}
+    columns: dict[str, Column] = {}
     for run in runs:
         if not run.results:
             continue

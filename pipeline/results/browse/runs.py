@@ -15,7 +15,7 @@ from datasets.roots import data_roots
 from datasets.types import DataError, ImageSource
 
 from ...benchmarks import select_pipeline
-from ...config import read_configuration
+from ...config import EvalConfig, read_configuration
 from ...runtime.errors import RunError
 from ..predictions_file import prediction_files
 from ..report import RESULTS
@@ -136,6 +136,7 @@ def find_sights(run: BenchmarkRun, conf_files: Sequence[Path] = (), overrides: S
         ConfigError: a configuration that the user named is wrong.
     """
     beside = [file for file in (f / SETTINGS for f in (run.folder, *list(run.folder.parents)[:3])) if file.is_file()]
+    config: EvalConfig
     try:
         config, catalog = read_configuration(list(conf_files) or beside[:1], overrides)
         benchmark = catalog.select(run.dataset)[0]
