@@ -22,14 +22,19 @@ from modeling.weight_files import check_range, load, save
 
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
-from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, VL_CIT, is_crayon
+from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, TARGETS, VL_CIT, is_crayon, linears, part_of
 
-__all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "crayon_parameters", "merge"]
+__all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "base_parameters", "crayon_parameters", "merge"]
 
 
 def crayon_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters of the crayon prompt: queries, their MLP, and the low-rank pairs that bring it into the decoder."""
     return {name: parameter for name, parameter in model.named_parameters() if is_crayon(name)}
+
+
+def base_parameters(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Parameter]:
+    """Parameters of parts of the base checkpoint; see `trainable_parts.PARTS`."""
+    return {name: parameter for name, parameter in model.named_parameters() if part_of(name) in parts}
 
 
 class Adapters:
@@ -41,6 +46,8 @@ class Adapters:
         rank: of every pair.
         alpha: scale times rank.
         dropout: before the A matrices, in training.
+        ranks: of adapters that have another one.
+        targets: the decoder's linears that carry them.
     """
 
     def __init__(
@@ -51,6 +58,8 @@ class Adapters:
         rank: int = 64,
         alpha: int = 64,
         dropout: float = 0.0,
+        ranks: Mapping[str, int] | None = None,
+        targets: Sequence[str] = TARGETS,
     ) -> None:
         self.names = tuple(names)
         self._peft: PeftModel | None = None
@@ -58,7 +67,13 @@ class Adapters:
             self._add(
                 model,
                 name,
-                LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LINEARS, bias="none"),
+                LoraConfig(
+                    r=(ranks or {}).get(name, rank),
+                    lora_alpha=alpha,
+                    lora_dropout=dropout,
+                    target_modules=linears(targets),
+                    bias="none",
+                ),
             )
         self._activate()
 

@@ -28,6 +28,7 @@ from modeling.shared_prefix import SharedPrefixCache
 from modeling.vit import VisionTower
 
 from .config import CoLLaVOConfig
+from .host_inputs import HostInputs, place_inputs
 
 IGNORE_INDEX = -100
 IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
@@ -67,7 +68,8 @@ class CrayonEmbedding(nn.Module):
 class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """The model that answers: images, panoptic indices and text in, logits out.
 
-    Batches may mix rows with an image and rows without; a row has at most one.
+    Batches may mix rows with an image and rows without. A row has at most one, or several whose image tokens are all
+    written out; ``attention_mask`` (B, 1, T, T) then says what sees what.
     """
 
     config_class = CoLLaVOConfig
@@ -209,6 +211,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         past_key_values: Cache | None = None,
+        placed: HostInputs | None = None,
         **backend: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Run the model.
@@ -232,6 +235,8 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             output_hidden_states: return every layer's input.
             return_dict: False for a tuple.
             past_key_values: what ``cache`` is called before transformers 5.24.
+            placed: instead of ids, mask, labels and crayon indices: where all of them stand, see `place`; then nothing
+                waits for the device. It is what ids on the CPU are made into for a model elsewhere.
             **backend: passed to the attention backend.
 
         Returns:
@@ -247,8 +252,22 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if pixel_values is not None and image_features is None:
             image_features = self.encode_images(pixel_values)
         if inputs_embeds is None:
-            if input_ids is None:
+            if input_ids is None and placed is None:
                 raise ValueError("give input_ids or inputs_embeds")
+            if (
+                placed is None
+                and self.device.type != "cpu"
+                and input_ids is not None
+                and input_ids.device.type == "cpu"
+            ):
+                images = (0, 0) if image_features is None else (image_features.shape[0], image_features.shape[1])
+                placed = self.place(input_ids, attention_mask, labels, semantic, numbering, images)
+            if placed is not None:
+                placed = placed.to(self.device)
+                inputs_embeds, image = self._merge_placed(placed, image_features)
+                attention_mask = placed.attention_mask
+        if inputs_embeds is None:
+            assert input_ids is not None
             if image_features is not None and self._holds_single_image_tokens(input_ids, image_features):
                 expanded = self.expand_image_tokens(image_features.shape[1], input_ids, attention_mask, labels)
                 input_ids, attention_mask, labels = expanded[0], expanded[1], expanded[2]
@@ -268,9 +287,14 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **backend,
         )
         hidden = decoded.last_hidden_state
-        if labels is not None and num_items_in_batch is not None:
+        if placed is not None and placed.targets is not None:
+            assert placed.label_positions is not None
+            logits = self.output(hidden.flatten(0, 1).index_select(0, placed.label_positions))
+            total = F.cross_entropy(at_least_float32(logits), placed.targets, reduction="sum")
+            loss: Tensor | None = total / (len(placed.targets) if num_items_in_batch is None else num_items_in_batch)
+        elif labels is not None and num_items_in_batch is not None:
             logits = self.output(hidden[:, :-1][labels[:, 1:] != IGNORE_INDEX])
-            loss: Tensor | None = _summed_loss(logits, labels) / num_items_in_batch
+            loss = _summed_loss(logits, labels) / num_items_in_batch
         else:
             logits = self.output(hidden[:, -logits_to_keep if logits_to_keep else None :])
             loss = None if labels is None else _loss(logits, labels)
@@ -290,12 +314,63 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
         found = int(per_row.sum())
         if found == images and int(per_row.max()) <= 1:
             return tokens > 1
-        if found == images * tokens and int(per_row.max()) <= tokens:
+        if found == images * tokens and not bool((per_row % tokens).any()):
             return False
         raise ValueError(
             f"{images} images of {tokens} tokens need one image token (id {self.config.image_token_id}) each, at "
             f"most one in a row, or {tokens} each; found {per_row.tolist()} in the rows"
         )
+
+    def place(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        semantic: Tensor | None,
+        numbering: Tensor | None,
+        image_shape: tuple[int, int],
+    ) -> HostInputs:
+        """Find on the host what stands where, see `collavo.host_inputs.place_inputs`.
+
+        Args:
+            input_ids: see `forward`; on the CPU, as everything else.
+            attention_mask: see `forward`.
+            labels: see `forward`; logits are computed of the labelled tokens only.
+            semantic: see `forward`.
+            numbering: see `forward`.
+            image_shape: N and P; zeros for no image.
+
+        Raises:
+            ValueError: the image tokens do not fit the images.
+        """
+        kind = self.config.crayon_queries
+        if kind == "none" or not image_shape[0]:
+            semantic = numbering = None
+        if kind == "semantic" and numbering is not None:
+            numbering = torch.from_numpy(np.zeros_like(numbering.numpy()))
+        return place_inputs(
+            input_ids,
+            attention_mask,
+            labels,
+            semantic,
+            numbering,
+            image_shape=image_shape,
+            image_token_id=self.config.image_token_id,
+            pad_token_id=self.config.text.pad_token_id or 0,
+            ignore_index=IGNORE_INDEX,
+        )
+
+    def _merge_placed(self, placed: HostInputs, image_features: Tensor | None) -> tuple[Tensor, ImageTokens | None]:
+        """`_merge` for inputs whose places are known."""
+        embeds = self.get_input_embeddings()(placed.input_ids)
+        if image_features is None:
+            return embeds, None
+        flat = embeds.flatten(0, 1)
+        flat = flat.index_copy(0, placed.image_positions, image_features.flatten(0, 1).to(flat.dtype))
+        if placed.crayon_pairs is None:
+            return flat.view_as(embeds), ImageTokens(placed.image_positions)
+        crayon = self.crayon.vectors(placed.crayon_pairs[0], placed.crayon_pairs[1])
+        return flat.view_as(embeds), ImageTokens(placed.image_positions, crayon, placed.crayon_index)
 
     def _merge(
         self,

@@ -16,11 +16,13 @@ class LLMConfig:
         BITS: 4 (NF4, double quantisation) or 8 (LLM.int8) through bitsandbytes; 16 or 32 for no quantisation.
         DTYPE: compute type: bf16, fp16 or fp32; 16 bits go with the first two, 32 with the last.
         ATTENTION: auto, eager, sdpa or flash_attention_2 (falls back to sdpa, and says so, where it cannot run).
+        CUDA_GRAPHS: replay decoding steps as CUDA graphs, where they can be captured; nothing on a CPU.
     """
 
     BITS: Literal[4, 8, 16, 32] = 4
     DTYPE: Literal["bf16", "fp16", "fp32"] = "fp16"
     ATTENTION: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    CUDA_GRAPHS: bool = True
 
 
 @dataclass

@@ -71,6 +71,13 @@ class Search(Protocol):
     def margin(self) -> Tensor:
         """float32 (Q,): the smallest gap (log-probability; logit in a greedy search) at any decision of a question."""
 
+    def restart(self, draws: Sequence[int]) -> None:
+        """Forget everything and begin anew, in the same tensors.
+
+        Args:
+            draws: see `start_search`; missing ones (idle questions) are those of the first.
+        """
+
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step.
 
@@ -129,6 +136,10 @@ class WatchedSearch:
         """See `Search.margin`."""
         return self._search.margin
 
+    def restart(self, draws: Sequence[int]) -> None:
+        """See `Search.restart`."""
+        self._search.restart(draws)
+
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `Search.advance`."""
         tokens, parents = self._search.advance(logits)
@@ -154,24 +165,32 @@ class GreedySearch:
     """
 
     def __init__(self, generation: Generation, num_questions: int, ends: Tensor) -> None:
-        self._ends, self._step = ends, 0
+        self._ends = ends
+        self._step = torch.zeros(1, dtype=torch.long, device=ends.device)
         self._tokens = torch.zeros(num_questions, generation.max_new_tokens, dtype=torch.long, device=ends.device)
         self._done = torch.zeros(num_questions, dtype=torch.bool, device=ends.device)
         self._parents = torch.zeros(num_questions, 1, dtype=torch.long, device=ends.device)
         self.finite = torch.ones_like(self._done)
         self.margin = torch.full((num_questions,), float("inf"), device=ends.device)
 
+    def restart(self, draws: Sequence[int]) -> None:
+        """See `Search.restart`."""
+        for tensor in (self._step, self._tokens, self._done):
+            tensor.zero_()
+        self.finite.fill_(True)
+        self.margin.fill_(float("inf"))
+
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `Search.advance`."""
         best = torch.topk(logits[:, 0], 2, dim=-1)
         self.finite &= self._done | _finite(logits)
         gap = (best.values[:, 0] - best.values[:, 1]).masked_fill_(self._done, float("inf"))
-        self.margin = torch.minimum(self.margin, gap)
+        torch.minimum(self.margin, gap, out=self.margin)
         return self._take(logits[:, 0].argmax(dim=-1))  # the first of equal ones, as transformers' search takes it
 
     def _take(self, token: Tensor) -> tuple[Tensor, Tensor]:
-        self._tokens[:, self._step] = token
-        self._done = self._done | (token[:, None] == self._ends).any(-1)
+        self._tokens.index_copy_(1, self._step, token[:, None])
+        self._done |= (token[:, None] == self._ends).any(-1)
         self._step += 1
         return token[:, None], self._parents
 
@@ -196,11 +215,17 @@ class Sampling(GreedySearch):
     def __init__(self, generation: Generation, draws: Sequence[int], ends: Tensor) -> None:
         super().__init__(generation, len(draws), ends)
         self._temperature, self._top_p = generation.temperature, generation.top_p
-        uniform = [
-            torch.rand(generation.max_new_tokens, generator=torch.Generator().manual_seed(generation.seed + draw))
-            for draw in draws
-        ]
-        self._uniform = torch.stack(uniform).to(ends.device)  # (Q, N)
+        self._seed, self._longest = generation.seed, generation.max_new_tokens
+        self._uniform = torch.zeros(len(draws), self._longest, device=ends.device)  # (Q, N)
+        self.restart(draws)
+
+    def restart(self, draws: Sequence[int]) -> None:
+        """See `Search.restart`."""
+        super().restart(draws)
+        seeds = [self._seed + draw for draw in draws]
+        seeds += seeds[:1] * (len(self._uniform) - len(seeds))
+        uniform = [torch.rand(self._longest, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self._uniform.copy_(torch.stack(uniform))
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `Search.advance`."""
@@ -208,7 +233,7 @@ class Sampling(GreedySearch):
         self.finite &= self._done | _finite(logits)
         total = probabilities.cumsum(-1)
         kept = torch.where(total - probabilities < self._top_p, probabilities, 0.0).cumsum(-1)  # at least the first
-        threshold = self._uniform[:, self._step, None] * kept[:, -1:]
+        threshold = self._uniform.index_select(1, self._step) * kept[:, -1:]
         rank = torch.searchsorted(kept, threshold, right=True).clamp_(max=ids.shape[-1] - 1)
         return self._take(ids.gather(-1, rank)[:, 0])
 
@@ -227,21 +252,36 @@ class BeamSearch:
     """
 
     def __init__(self, generation: Generation, num_questions: int, ends: Tensor) -> None:
-        self._settings, self._ends, self._step = generation, ends, 0
+        self._settings, self._ends = generation, ends
         beams, device = generation.num_beams, ends.device
         self._candidates = max(2, 1 + len(ends)) * beams
         self._unchanged = torch.arange(beams, device=device)
         self._ranked_within = torch.arange(self._candidates, device=device) < beams
+        lengths = [float(n**generation.length_penalty) for n in range(1, generation.max_new_tokens + 1)]
+        self._lengths = torch.tensor(lengths, device=device)  # what scores are divided by after each step
+        self._is_last = torch.arange(generation.max_new_tokens, device=device) == generation.max_new_tokens - 1
+        self._step = torch.zeros(1, dtype=torch.long, device=device)
         shape = (num_questions, beams, generation.max_new_tokens)
         self._running = torch.zeros(shape, dtype=torch.long, device=device)
-        self._running_scores = torch.full((num_questions, beams), IMPOSSIBLE, device=device)
-        self._running_scores[:, 0] = 0  # the beams begin as one
+        self._running_scores = torch.zeros(num_questions, beams, device=device)
+        self._order = torch.zeros(num_questions, beams, dtype=torch.long, device=device)
         self._replies = torch.zeros(shape, dtype=torch.long, device=device)
-        self._scores = torch.full((num_questions, beams), IMPOSSIBLE, device=device)
+        self._scores = torch.zeros(num_questions, beams, device=device)
         self._ended = torch.zeros(num_questions, beams, dtype=torch.bool, device=device)
         self._improvable = torch.ones(num_questions, 1, dtype=torch.bool, device=device)
         self.finite = torch.ones(num_questions, dtype=torch.bool, device=device)
-        self.margin = torch.full((num_questions,), float("inf"), device=device)
+        self.margin = torch.zeros(num_questions, device=device)
+        self.restart(())
+
+    def restart(self, draws: Sequence[int]) -> None:
+        """See `Search.restart`."""
+        for tensor in (self._step, self._running, self._replies, self._ended):
+            tensor.zero_()
+        self._running_scores.fill_(IMPOSSIBLE)[:, 0] = 0  # the beams begin as one
+        self._scores.fill_(IMPOSSIBLE)
+        for flags in (self._improvable, self.finite):
+            flags.fill_(True)
+        self.margin.fill_(float("inf"))
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `Search.advance`."""
@@ -250,18 +290,17 @@ class BeamSearch:
         best, index = torch.topk(totals.flatten(1), min(self._candidates, totals[0].numel()))  # (Q, C)
         parents, tokens = index // num_logits, index % num_logits
         sequences = torch.take_along_dim(self._running, parents[..., None], dim=1)
-        sequences[:, :, self._step] = tokens
-        self._step += 1
+        sequences.index_copy_(2, self._step, tokens[..., None])
         ends = (tokens[..., None] == self._ends).any(-1)
-        if self._step == self._settings.max_new_tokens:
-            ends = torch.ones_like(ends)
+        ends |= self._is_last.index_select(0, self._step)
+        length = self._lengths.index_select(0, self._step)
+        self._step += 1
         self._note(logits, best)
-        self._keep_ended(best, sequences, ends)
-        beams = self._settings.num_beams
-        scores, order = torch.topk(best + ends * IMPOSSIBLE, beams)
-        self._running_scores = scores
-        self._running = torch.take_along_dim(sequences, order[..., None], dim=1)
-        self._update_improvable()
+        self._keep_ended(best, sequences, ends, length)
+        torch.topk(best.add_(ends, alpha=IMPOSSIBLE), self._settings.num_beams, out=(self._running_scores, self._order))
+        order = self._order
+        torch.gather(sequences, 1, order[..., None].expand_as(self._running), out=self._running)
+        self._update_improvable(length)
         return tokens.gather(1, order), parents.gather(1, order)
 
     def _note(self, logits: Tensor, best: Tensor) -> None:
@@ -269,27 +308,27 @@ class BeamSearch:
         beams, open_ = self._settings.num_beams, self._improvable[:, 0]
         self.finite &= ~open_ | _finite(logits)
         gap = (best[:, beams - 1] - best[:, beams]).masked_fill_(~open_, float("inf"))
-        self.margin = torch.minimum(self.margin, gap)
+        torch.minimum(self.margin, gap, out=self.margin)
 
-    def _keep_ended(self, best: Tensor, sequences: Tensor, ends: Tensor) -> None:
+    def _keep_ended(self, best: Tensor, sequences: Tensor, ends: Tensor, length: Tensor) -> None:
         """Let the continuations that have just ended compete for the finished replies."""
         ended = ends & self._ranked_within[: ends.shape[1]]
-        scores = best / self._step**self._settings.length_penalty
+        scores = best / length
         if self._settings.early_stopping:
-            scores = scores + self._ended.all(-1, keepdim=True) * IMPOSSIBLE
-        scores = scores + ~self._improvable * IMPOSSIBLE
-        scores = scores + ~ended * IMPOSSIBLE
+            scores.add_(self._ended.all(-1, keepdim=True), alpha=IMPOSSIBLE)
+        scores.add_(~self._improvable, alpha=IMPOSSIBLE).add_(~ended, alpha=IMPOSSIBLE)
         merged = torch.cat([self._scores, scores], 1)
         order = torch.topk(merged, self._settings.num_beams).indices
         # a search for this question alone would have stopped: equal scores must not change places now
         order = torch.where(self.done()[:, None], self._unchanged, order)
-        self._scores = merged.gather(1, order)
-        self._replies = torch.take_along_dim(torch.cat([self._replies, sequences], 1), order[..., None], dim=1)
-        self._ended = torch.cat([self._ended, ended], 1).gather(1, order)
+        torch.gather(merged, 1, order, out=self._scores)
+        replies = torch.cat([self._replies, sequences], 1)
+        torch.gather(replies, 1, order[..., None].expand_as(self._replies), out=self._replies)
+        torch.gather(torch.cat([self._ended, ended], 1), 1, order, out=self._ended)
 
-    def _update_improvable(self) -> None:
+    def _update_improvable(self, length: Tensor) -> None:
         """Whether a running beam could still beat the worst of the finished replies."""
-        possible = self._running_scores[:, :1] / self._step**self._settings.length_penalty
+        possible = self._running_scores[:, :1] / length
         worst = torch.where(self._ended, self._scores.min(dim=1, keepdim=True).values, IMPOSSIBLE)
         self._improvable &= (possible > worst).any(-1, keepdim=True)
 

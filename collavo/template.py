@@ -29,23 +29,26 @@ class Template:
     assistant: str
     end: str
 
-    def parts(self, objects: str | None, question: str, *, with_objects: bool = True) -> tuple[str, str]:
+    def parts(
+        self, objects: str | None, question: str, *, with_objects: bool = True, system: str = SYSTEM
+    ) -> tuple[str, str]:
         """A whole prompt, cut where the question begins.
 
         Args:
             objects: the image's object list, "" where nothing was found; None for a question without an image.
             question: the user's text.
             with_objects: False leaves the sentence on the objects out, for questions whose answer it would give away.
+            system: the first sentence; training data may have one of its own.
         Returns: everything before the question (the same for all questions on an image), and the rest.
         """
         if objects is None:
-            return f"{SYSTEM} {self.user}", question + self.assistant
+            return f"{system} {self.user}", question + self.assistant
         sentence = f"The image includes {objects}. " if objects else NO_OBJECTS
-        return f"{SYSTEM} {IMAGE_TAG} {self.user}{sentence if with_objects else ''}", question + self.assistant
+        return f"{system} {IMAGE_TAG} {self.user}{sentence if with_objects else ''}", question + self.assistant
 
-    def prompt(self, objects: str | None, question: str, *, with_objects: bool = True) -> str:
+    def prompt(self, objects: str | None, question: str, *, with_objects: bool = True, system: str = SYSTEM) -> str:
         """A whole prompt; see `parts`."""
-        return "".join(self.parts(objects, question, with_objects=with_objects))
+        return "".join(self.parts(objects, question, with_objects=with_objects, system=system))
 
     def next_turn(self, question: str) -> str:
         """What follows the end of a reply when the user goes on asking."""

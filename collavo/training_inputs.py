@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from .template import IMAGE_TAG, START_TAG, STOP_TAG, Template
+from .template import IMAGE_TAG, START_TAG, STOP_TAG, SYSTEM, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +52,10 @@ class Conversation(Protocol):
     @property
     def independent(self) -> bool:
         """Whether every turn is a conversation of its own, which shares only the image with the others."""
+
+    @property
+    def system(self) -> str:
+        """Stands in the place of the template's first sentence; "" for that one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +134,17 @@ class _Alone:
     id: str
     turns: Sequence[Exchange]
     with_objects: bool
+    system: str
     independent: bool = False
 
     @classmethod
     def of(cls, conversation: Conversation) -> _Alone:
-        return cls(id=conversation.id, turns=conversation.turns, with_objects=conversation.with_objects)
+        return cls(
+            id=conversation.id,
+            turns=conversation.turns,
+            with_objects=conversation.with_objects,
+            system=conversation.system,
+        )
 
 
 def _side_by_side(each: Sequence[TrainingInputs], max_length: int) -> TrainingInputs:
@@ -167,9 +177,10 @@ def _text(template: Template, conversation: Conversation, objects: str | None) -
     if not conversation.turns:
         raise ConversationError(f"sample {conversation.id}: there is no turn")
     first, *later = conversation.turns
-    text = (
-        template.prompt(objects, first.question, with_objects=conversation.with_objects) + first.answer + template.end
+    prompt = template.prompt(
+        objects, first.question, with_objects=conversation.with_objects, system=conversation.system or SYSTEM
     )
+    text = prompt + first.answer + template.end
     return text + "".join(template.next_turn(turn.question) + turn.answer + template.end for turn in later)
 
 

@@ -7,6 +7,7 @@ A process that is killed in between leaves that file; `remove_partial` takes it 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 PARTIAL = ".partial"
 """End of the names of files and folders that are not whole yet; they begin with a period."""
@@ -134,6 +136,14 @@ def partial_of(path: Path) -> Path:
 
 
 _LONGEST_NAME = 120
+
+
+def json_line(values: Any) -> bytes:
+    """One line of a JSON Lines file; text as it is, or escaped where UTF-8 cannot hold it (a lone surrogate)."""
+    try:
+        return json.dumps(values, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(values).encode() + b"\n"
 
 
 def append(descriptor: int, file: Path, line: bytes) -> None:

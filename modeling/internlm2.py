@@ -109,8 +109,8 @@ def rotary_tables(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Te
     Returns: two float32 tensors (B, T, 1, 1, d): the half-width table of cosines repeated side by side, and that of
         sines, its first half negated, as `rotate` takes them.
     """
-    exponents = torch.arange(0, head_dim, 2, device=position_ids.device, dtype=torch.float32) / head_dim
-    angles = (position_ids[..., None].float() * theta**-exponents)[:, :, None, None]  # (B, T, 1, 1, d / 2)
+    exponents = torch.arange(0, -head_dim, -2, device=position_ids.device, dtype=torch.float32) / head_dim
+    angles = (position_ids[..., None].float() * theta**exponents)[:, :, None, None]  # (B, T, 1, 1, d / 2)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 

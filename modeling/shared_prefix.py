@@ -11,8 +11,12 @@ Rows are laid out as blocks of a fixed number of rows, and every product's shape
 alone. A row's numbers therefore do not depend on what is next to it. The number of rows is a multiple of 16, the widest
 vector of a CPU: elements behind the last whole vector would be computed by other instructions than the rest.
 
+A CUDA graph replays a step at fixed addresses and shapes. `StaticPrefixCache` is the cache for that: prefixes are
+copied once per block into storage of a rounded-up length, and what a row may see is said by masks on the device.
+
 Shape legend: Q questions that are answered, B beams, R >= Q * B rows, T new tokens, H query heads, K key-value heads,
-G = H / K heads that share one, P prefix tokens, S suffix slots, L layers, d head width.
+G = H / K heads that share one, P prefix tokens, S suffix slots, L layers, d head width, U prefixes of a static cache,
+M questions that each of them has room for.
 """
 
 from __future__ import annotations
@@ -83,9 +87,10 @@ class SharedPrefixCache:
     def __init__(
         self, prefixes: Sequence[Prefix], *, num_rows: int, num_beams: int, prompt_slots: int, new_slots: int
     ) -> None:
-        self.num_beams, self.prompt_slots = num_beams, prompt_slots
+        self.num_beams, self.num_rows, self.prompt_slots = num_beams, num_rows, prompt_slots
         self.prefixes = list(prefixes)
         self.spans = _spans(self.prefixes)
+        self.places = list(range(len(self.prefixes)))  # the question's number among those that rows belong to
         key = self.prefixes[0].layers[0][0]
         layers, slots = len(self.prefixes[0].layers), prompt_slots + new_slots
         # keys and values of all layers, (L, 2, R, K, S, d)
@@ -96,6 +101,11 @@ class SharedPrefixCache:
         self._buffers: tuple[Tensor, Tensor] | None = None
         self.reading: int | None = None
         self.step = 0
+
+    @property
+    def num_questions(self) -> int:
+        """Q: questions that rows belong to."""
+        return len(self.prefixes)
 
     @property
     def num_bytes(self) -> int:
@@ -162,7 +172,109 @@ class SharedPrefixCache:
         return self._buffers
 
     def _rows(self, question: int) -> slice:
-        return slice(question * self.num_beams, (question + 1) * self.num_beams)
+        start = self.places[question] * self.num_beams
+        return slice(start, start + self.num_beams)
+
+
+class StaticPrefixCache(SharedPrefixCache):
+    """A `SharedPrefixCache` whose shapes and addresses are the same for all blocks of a shape, for CUDA graphs.
+
+    Question places lie in a grid: each of U prefixes has M of them; places that no question takes are idle. A decoding
+    step counts itself on the device (`decode` ignores its argument), and sees all places of the suffix through a mask.
+
+    Args:
+        like: a prefix of the model, for sizes, type and device.
+        num_rows: R, at least U * M * B.
+        num_beams: B.
+        prompt_slots: places for a prompt's end.
+        new_slots: places for generated tokens.
+        num_prefixes: U.
+        questions_each: M.
+        prefix_slots: places for a prefix's tokens.
+    """
+
+    def __init__(
+        self,
+        like: Prefix,
+        *,
+        num_rows: int,
+        num_beams: int,
+        prompt_slots: int,
+        new_slots: int,
+        num_prefixes: int,
+        questions_each: int,
+        prefix_slots: int,
+    ) -> None:
+        super().__init__([like], num_rows=num_rows, num_beams=num_beams, prompt_slots=prompt_slots, new_slots=new_slots)
+        self.num_prefixes, self.questions_each = num_prefixes, questions_each
+        key = like.layers[0][0]
+        heads, width = key.shape[1], key.shape[3]
+        # keys and values of all layers, (L, 2, U, K, P, d), and what is not filled of them
+        self.held = key.new_zeros(len(like.layers), 2, num_prefixes, heads, prefix_slots, width)
+        self.held_mask = key.new_zeros(num_prefixes, 1, 1, prefix_slots)
+        self._place = torch.zeros(1, dtype=torch.long, device=key.device)
+        self.prefixes, self.spans, self.places = [], [], []
+
+    @property
+    def num_questions(self) -> int:
+        """Q: places of questions, idle ones included."""
+        return self.num_prefixes * self.questions_each
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that suffixes and copied prefixes take."""
+        return super().num_bytes + self.held.numel() * self.held.element_size()
+
+    def restart(self, prefixes: Sequence[Prefix]) -> None:
+        """Begin another block in the same tensors.
+
+        Args:
+            prefixes: the prefix of each question, in order; equal ones (the same object) side by side.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        spans = _spans(prefixes)
+        longest = max(span.stop - span.start for span in spans)
+        if len(spans) > self.num_prefixes or longest > self.questions_each:
+            raise ValueError(f"{len(spans)} prefixes of up to {longest} questions do not fit")
+        self.prefixes, self.spans = list(prefixes), spans
+        self.places = [u * self.questions_each + i for u, s in enumerate(spans) for i in range(s.stop - s.start)]
+        self.suffix.zero_()  # a number that is none must not outlive its block, not even behind a mask
+        self.mask.fill_(-math.inf)
+        self._place.fill_(self.prompt_slots - 1)
+        self.held.zero_()
+        self.held_mask.zero_()
+        for unit, span in enumerate(spans):
+            length = span.prefix.length
+            for layer, pair in enumerate(span.prefix.layers):
+                for part, tensor in enumerate(pair):
+                    self.held[layer, part, unit, :, :length].copy_(tensor[0])
+            self.held_mask[unit, ..., length:] = -math.inf
+
+    def decode(self, step: int) -> None:
+        """See `SharedPrefixCache.decode`; ``step`` is counted on the device."""
+        self.reading = None
+        self._place += 1
+        self.mask.index_fill_(3, self._place, 0.0)
+
+    def reorder(self, parents: Tensor, num_generated: int) -> None:
+        """See `SharedPrefixCache.reorder`; all places of generated tokens are copied, also before the first.
+
+        Layer by layer, so that the copy that is under way is small.
+        """
+        for layer in self.suffix:
+            generated = layer[..., self.prompt_slots :, :]
+            generated.copy_(generated.index_select(1, parents))
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """See `SharedPrefixCache.update`; a decoding step is shown all places."""
+        if self.reading is not None:
+            return super().update(key, value, layer)
+        suffix = self.suffix[layer]
+        suffix[0].index_copy_(2, self._place, key)
+        suffix[1].index_copy_(2, self._place, value)
+        return suffix[0], suffix[1]
 
 
 def _spans(prefixes: Sequence[Prefix]) -> list[_Span]:
@@ -217,8 +329,10 @@ def _over_prefixes(
 
     The beams of a question and the query heads that share a key-value head are folded into one query axis.
     """
+    if isinstance(shared, StaticPrefixCache):
+        return _over_held_prefixes(query, kv_heads, layer, scaling, shared)
     heads, width = query.shape[1], query.shape[3]
-    questions, beams = len(shared.prefixes), shared.num_beams
+    questions, beams = shared.num_questions, shared.num_beams
     split = (questions, beams, kv_heads, heads // kv_heads)
     live = query[: questions * beams].view(*split, width)  # (Q, B, K, G, d)
     folded = live.transpose(1, 2).reshape(questions, kv_heads, -1, width)  # (Q, K, B * G, d)
@@ -229,6 +343,25 @@ def _over_prefixes(
         place = slice(span.start * beams, span.stop * beams)
         out[place].view(-1, *split[1:], width).copy_(part.view(-1, kv_heads, beams, split[3], width).transpose(1, 2))
         lse[place].view(-1, *split[1:]).copy_(part_lse.view(-1, kv_heads, beams, split[3]).transpose(1, 2))
+    return out, lse
+
+
+def _over_held_prefixes(
+    query: Tensor, kv_heads: int, layer: int, scaling: float, shared: StaticPrefixCache
+) -> tuple[Tensor, Tensor]:
+    """`_over_prefixes` for a static cache: all prefixes in one call; the rows of a prefix's questions are folded."""
+    heads, width = query.shape[1], query.shape[3]
+    rows = shared.questions_each * shared.num_beams
+    split = (shared.num_prefixes, rows, kv_heads, heads // kv_heads)
+    live = query[: split[0] * rows].view(*split, width)  # (U, M * B, K, G, d)
+    folded = live.transpose(1, 2).reshape(split[0], kv_heads, -1, width)  # (U, K, M * B * G, d)
+    keys, values = shared.held[layer].unbind(0)
+    mask = shared.held_mask.expand(-1, -1, folded.shape[2], -1)
+    part, part_lse = attend(folded, keys, values, scaling, mask=mask)
+    out, lse = shared.buffers(query)
+    place = slice(0, split[0] * rows)
+    out[place].view(*split, width).copy_(part.view(split[0], kv_heads, rows, split[3], width).transpose(1, 2))
+    lse[place].view(*split).copy_(part_lse.view(split[0], kv_heads, rows, split[3]).transpose(1, 2))
     return out, lse
 
 

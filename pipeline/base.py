@@ -7,11 +7,14 @@ loop around it (``pipeline/run/plan.py``) is the same for every benchmark. Impor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from datasets.declaration import Benchmark
-from datasets.evaluation import Evaluation, evaluate, groups_of, score, unit_of
+from datasets.evaluation import Evaluation, Scorer, groups_of, unit_of
+from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.scorable import prepare_records
 from datasets.registration import load_records
 from datasets.subsample import subsample
@@ -47,6 +50,17 @@ class EngineSource(Protocol):
 
     def segmenter(self) -> Segmenter:
         """The segmenter alone, built at the first call; it needs no checkpoint."""
+
+
+@runtime_checkable
+class LoadsAhead(Protocol):
+    """A source whose engine can be loaded while something else is done."""
+
+    def loading_ahead(self) -> AbstractContextManager[None]:
+        """Load the engine in another thread; what is wrong is raised by the method that needs it, as without this.
+
+        The context ends the loading, if that still goes on, and does not wait for the rest of it.
+        """
 
 
 class BenchmarkPipeline:
@@ -98,10 +112,42 @@ class BenchmarkPipeline:
         """
         return self.declaration.render(record.fields, record.meta.get("absent"))
 
-    def score(self, record: Record, text: str) -> Score:
-        """Judge one reply."""
-        return score(self.declaration, record, text)
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The declared scorer.
 
-    def evaluate(self, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
-        """Judge all replies and sum them up; None is a record that could not be asked."""
-        return evaluate(self.declaration, answers)
+        Raises:
+            DataError: unknown scorer or option.
+        """
+        return Scorer(self.declaration)
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether a judge has a part in the rules; it had none in those of the first CoLLaVO release.
+
+        Raises:
+            DataError: unknown scorer or option.
+        """
+        return self.declaration.rules != "released" and self.scorer.uses_judge
+
+    def score(self, record: Record, text: str, verdicts: Mapping[str, str] | None = None) -> Score:
+        """Judge one reply; whatever is scored, with a judge or without, in a run, a check or later, comes through here.
+
+        Args:
+            record: that it answers.
+            text: the reply.
+            verdicts: of a judge on this reply, by part; None where the rules alone decide.
+        """
+        return self.scorer.score(record, text, verdicts)
+
+    def evaluate(self, answers: Iterable[tuple[Record, str | None]], verdicts: Verdicts | None = None) -> Evaluation:
+        """Judge all replies and sum them up.
+
+        Args:
+            answers: records with the model's text; None for a record that could not be asked.
+            verdicts: of a judge, see `Scorer.evaluate`; None where the rules alone decide.
+
+        Raises:
+            DataError: see `Scorer.evaluate`.
+        """
+        return self.scorer.evaluate(answers, verdicts, self.score)

@@ -82,6 +82,8 @@ class RunConfig:
         PUBLISHED: auto: figures stand next to those published of CoLLaVO-7B where the checkpoint has its sizes; never:
             they do not, this is another model.
         UNTAUGHT: datasets whose kind of question the model never learned; results say so.
+        MAX_BATCH: questions that a process answers at a time at most; fewer where memory does not allow so many. No
+            reply depends on it.
         REPORT: write SAVE_DIR/report at the end: a page per benchmark with every record, its image, map and reply.
         WORKERS: threads per process that decode images ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
@@ -93,6 +95,7 @@ class RunConfig:
     SEED: int = 0
     PUBLISHED: Literal["auto", "never"] = "auto"
     UNTAUGHT: list[str] = field(default_factory=list)
+    MAX_BATCH: FromOne = 64
     REPORT: bool = True
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
@@ -143,7 +146,8 @@ class BenchmarkTest:
     """Overrides of a benchmark's declaration; None leaves what it says.
 
     Attributes:
-        BATCH_SIZE_TOTAL: questions answered at a time, over all processes.
+        BATCH_SIZE_TOTAL: questions that a process answers at a time at first, a hint of old scripts; then twice as many
+            with every batch, up to EVAL.MAX_BATCH.
         NUM_BEAMS: beams of the search; 1 is greedy.
         MAX_NEW_TOKENS: longest reply in tokens.
         PROMPT: template over the record's fields.
@@ -176,6 +180,7 @@ class EvalSchema:
         SAVE_DIR: folder of results; each dataset gets a folder below it. Empty: the default.
         WEIGHT: load the weights of RESUME_FROM; False for random ones of its sizes.
         RESUME_FROM: checkpoint directory, in the released layout or ours.
+        BASE: where the checkpoint lies that RESUME_FROM was trained on, if it has moved since; empty: where it says.
         WANDB: log scores to Weights & Biases through Accelerate.
         DATASETS: see `DatasetsConfig`.
         LLM: see `collavo.options.LLMConfig`.
@@ -192,6 +197,7 @@ class EvalSchema:
     SAVE_DIR: PathText = "outputs/eval"
     WEIGHT: bool = True
     RESUME_FROM: PathText = ""
+    BASE: PathText = ""
     WANDB: bool = False
     DATASETS: DatasetsConfig = field(default_factory=DatasetsConfig)
     LLM: LLMConfig = field(default_factory=LLMConfig)

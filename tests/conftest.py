@@ -1,13 +1,23 @@
-"""What holds for all tests: Hypothesis without a clock, and with the same examples everywhere.
+"""What holds for all tests: a cache folder of their own, Hypothesis without a clock, the same examples everywhere.
+
+The cache folder (kept panoptic maps) is named by the environment, so that processes which tests start share it, too: no
+test finds what an earlier run left, and none leaves anything behind.
 
 A fault that new examples find says nothing of the machine that they were drawn on: ``COLLAVO_TESTS=random`` draws
 them, and a case that it finds becomes a test of its own.
 """
 
+import os
+import tempfile
+
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from tests.limits import PROFILE, examples
+
+_CACHE = tempfile.TemporaryDirectory(prefix="collavo-tests-")
+"""Goes when the tests end."""
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # a busy machine needs long for an example, or for drawing one; neither is a fault of what is tested
 _NO_CLOCK = settings(

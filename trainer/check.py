@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.finetuned_checkpoint import is_trained, read_state
+from collavo.checkpoint.finetuned_checkpoint import State, is_trained, read_state
 from collavo.checkpoint.location import locate, not_there
 from collavo.checkpoint.settings import settings_for
 from collavo.errors import CheckpointError
@@ -33,8 +33,11 @@ from pipeline.runtime.lock import check_free
 from pipeline.runtime.session import Options
 
 from .checkpoint_folders import in_use, newest
-from .config import SEGMENTER_STATE, TrainConfig
+from .config import SEGMENTER_STATE, SETS, TrainConfig, lora_record
 from .data.paths import missing
+
+FIXED = ("TRAIN.STAGE", "TRAIN.PARTS", "TRAIN.ADAPTERS", "LORA", "foundation", "sizes", "classes", "start")
+"""Settings that make another model: a training cannot go on with others."""
 
 
 def check(config: TrainConfig, catalog: Catalog) -> None:
@@ -92,14 +95,35 @@ def _check_continuation(config: TrainConfig) -> None:
         return
     if not config.RESUME:
         raise RunError(in_use(save_dir, folder))
-    kept = _kept_settings(config, folder)
-    differ = [
-        f"{key}: {shown(kept[key])} -> {shown(value)}"
-        for key, value in _comparable(config)
-        if key in kept and kept[key] != value
-    ]
-    if differ:
-        raise RunError(f"{folder} is of another training run. What differs:\n  " + "\n  ".join(differ))
+    differences(folder, _kept_settings(config, folder), _comparable(config), config.TRAIN.ON_CHANGE)
+
+
+def differences(folder: Path, kept: Mapping[str, Any], wanted: Iterable[tuple[str, Any]], on_change: str) -> list[str]:
+    """Compare a training run with the checkpoint that it is to go on from.
+
+    Args:
+        folder: of the checkpoint.
+        kept: its settings; what an earlier version of this code did not keep cannot be compared.
+        wanted: those of the training run.
+        on_change: TRAIN.ON_CHANGE.
+    Returns: what a user should know, one line each.
+
+    Raises:
+        RunError: they differ, and that is not allowed, or cannot be.
+    """
+    differ = [(key, kept[key], value) for key, value in wanted if key in kept and kept[key] != value]
+    if not differ:
+        return []
+    listed = "\n  ".join(f"{key}: {shown(old)} -> {shown(new)}" for key, old, new in differ)
+    fixed = [key for key, _, _ in differ if key in FIXED]
+    if on_change == "refuse" or fixed:
+        hint = (
+            f"with another {', '.join(fixed)} it is another model: name another SAVE_DIR, and this one in RESUME_FROM"
+            if fixed
+            else "TRAIN.ON_CHANGE continue goes on all the same, with the new settings"
+        )
+        raise RunError(f"{folder} is of another training run. What differs:\n  {listed}\n{hint}")
+    return [f"{folder.name} is of other settings, and goes on with the new ones (TRAIN.ON_CHANGE):\n  {listed}"]
 
 
 def _kept_settings(config: TrainConfig, folder: Path) -> Mapping[str, Any]:
@@ -121,7 +145,7 @@ def _comparable(config: TrainConfig) -> Iterator[tuple[str, Any]]:
     yield "DATA.KINDS", data.KINDS
     yield "DATA.PANOPTIC.ANNOTATIONS", data.PANOPTIC.ANNOTATIONS
     yield "DATA.CONVERSATIONS", [item.FILE for item in data.CONVERSATIONS]
-    yield "LORA", [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT]
+    yield "LORA", lora_record(config.LORA)
     if config.TRAIN.STEPS is not None:
         yield "steps", config.TRAIN.STEPS
 
@@ -130,16 +154,46 @@ def _check_start(config: TrainConfig) -> SegmenterConfig:
     """Check what a stage that trains CoLLaVO starts from; returns the segmenter that goes with it."""
     if not config.RESUME_FROM:
         raise RunError("RESUME_FROM: set it to the directory of the checkpoint to start from")
-    described = describe_checkpoint(locate(config.RESUME_FROM))
+    described = describe_checkpoint(locate(config.RESUME_FROM), fresh_crayon=True)
     base = described.folder
     settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
     if described.state is not None and described.state.adapters:
-        raise RunError(
-            f"RESUME_FROM: {base} has LoRA adapters of its own; merge them first: lbk_entry.py merge {base} --out DIR"
-        )
+        _check_adapters(config, base, described.state)
     if config.LLM.DTYPE == "fp16":
         raise ConfigError("LLM.DTYPE fp16 cannot be trained in (its gradients vanish); use bf16 or fp32")
     return settings.segmenter
+
+
+def _check_adapters(config: TrainConfig, folder: Path, state: State) -> None:
+    """Check whether a stage can go on with the LoRA adapters of a checkpoint.
+
+    Raises:
+        RunError: it has others, or of another size.
+    """
+    lora, merge = config.LORA, f"lbk_entry.py merge {folder} --out DIR adds them to the weights"
+    if config.TRAIN.STAGE == "cpt":
+        raise RunError(f"RESUME_FROM: {folder} has LoRA adapters, and stage cpt trains none; {merge}")
+    if lora.FRESH:
+        return
+    wanted = SETS[config.TRAIN.ADAPTERS]
+    fresh = f"LORA.FRESH True starts new ones on the weights below; {merge}"
+    if set(state.adapters) != set(wanted):
+        fitting = [name for name, sets in SETS.items() if set(sets) == set(state.adapters)]
+        hint = f"TRAIN.ADAPTERS {fitting[0]} goes on with them; " if fitting else ""
+        raise RunError(
+            f"RESUME_FROM: {folder} has the LoRA adapters {', '.join(state.adapters)}, TRAIN.ADAPTERS "
+            f"{config.TRAIN.ADAPTERS} trains {', '.join(wanted)}. {hint}{fresh}"
+        )
+    if (dict(state.ranks), state.targets) != (dict(lora.RANKS), lora.targets):
+        raise RunError(
+            f"RESUME_FROM: the adapters of {folder} have LORA.RANKS {dict(state.ranks)} and LORA.TARGETS "
+            f"[{', '.join(state.targets)}]: set these to go on with them. {fresh}"
+        )
+    if (state.rank, state.alpha) != (lora.R, lora.ALPHA):
+        raise RunError(
+            f"RESUME_FROM: the LoRA adapters of {folder} have rank {state.rank} and alpha {state.alpha}: set LORA.R "
+            f"{state.rank} LORA.ALPHA {state.alpha} to go on with them. {fresh}"
+        )
 
 
 def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:

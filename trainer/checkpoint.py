@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from collavo.adapters import Adapters
-from collavo.checkpoint.finetuned_checkpoint import CRAYON, State, read_file, write_state
+from collavo.checkpoint.finetuned_checkpoint import CRAYON, PARTS_FILE, State, read_file, write_state
 from collavo.errors import CheckpointError
 from datasets.writing import refused
 from modeling.files import shown
@@ -43,6 +43,7 @@ def save(
     optimizer: Mapping[str, Tensor],
     random: Sequence[Mapping[str, Tensor]],
     keep: int,
+    best: int | None = None,
 ) -> Path:
     """Write a checkpoint, then remove those that are no longer kept.
 
@@ -53,6 +54,7 @@ def save(
         optimizer: see `trainer.parallel.placement.Placement.optimizer_tensors`.
         random: see `random_state`, one of each process.
         keep: how many checkpoints remain, the new one included.
+        best: the updates of one that remains besides; None for none.
     Returns: its folder.
 
     Raises:
@@ -73,7 +75,8 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
         raise refused(target, error) from error
     for old in whole(save_dir)[:-keep]:
-        _remove(old)
+        if old.name != folder_of(save_dir, best or 0).name:
+            _remove(old)
     remove_left(save_dir)
     return target
 
@@ -85,7 +88,12 @@ def remove_left(save_dir: Path) -> None:
 
 
 def write_tuned(
-    folder: Path, state: State, crayon: Mapping[str, Tensor], adapters: Adapters, sets: Mapping[str, Tensor]
+    folder: Path,
+    state: State,
+    crayon: Mapping[str, Tensor],
+    adapters: Adapters,
+    sets: Mapping[str, Tensor],
+    parts: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write what stages cpt and cit train.
 
@@ -95,8 +103,11 @@ def write_tuned(
         crayon: the crayon prompt's parameters, whole.
         adapters: the LoRA adapters.
         sets: their parameters by name, whole.
+        parts: parameters of the base checkpoint that were trained too, whole.
     """
     save_tensors({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
+    if parts:
+        save_tensors({name: tensor.contiguous().cpu() for name, tensor in parts.items()}, folder / PARTS_FILE)
     adapters.save(folder, sets)
     write_state(folder, state)
 
@@ -110,23 +121,28 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(gone)
 
 
-def read_optimizer(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_optimizer(folder: Path, trained: Mapping[str, Tensor], *, partly: bool = False) -> dict[str, Tensor]:
     """An optimizer's state, ``<parameter>/<part>``.
 
     Args:
         folder: of a checkpoint.
         trained: the parameters, by name, that it may be of.
+        partly: leave out the state of parameters that are not trained any more.
 
     Raises:
         CheckpointError: the file is unreadable, has the state of a parameter that is not trained here, or one of
             another shape.
     """
     state: dict[str, Tensor] = read_file(folder / OPTIMIZER)
+    if partly:
+        state = {key: value for key, value in state.items() if key.rpartition("/")[0] in trained}
     for key, value in state.items():
         name, _, part = key.rpartition("/")
         if name not in trained:
             raise CheckpointError(f"{folder / OPTIMIZER}: {shown(name)} is not trained here")
-        if value.numel() != 1 and value.shape != trained[name].shape:
+        # bitsandbytes keeps one scale for a block of 256 numbers
+        shapes = (trained[name].shape, (-(-trained[name].numel() // 256),) if part.startswith("absmax") else ())
+        if value.numel() != 1 and value.shape not in shapes:
             raise CheckpointError(
                 f"{folder / OPTIMIZER}: {part} of {name} is {tuple(value.shape)}, not {tuple(trained[name].shape)}"
             )

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline.commands.cli import Command, note, path_argument
+from collavo.checkpoint.finetuned_checkpoint import use_base
+from collavo.checkpoint.location import take_base
+from configs.load import ConfigError
+from datasets.types import DataError, ImageSource
+from pipeline.commands.cli import FAILED, Command, note, path_argument
 from pipeline.commands.keys import explain_keys
+from pipeline.commands.validate import SHOWN
 from pipeline.config import read_configuration
 from pipeline.runtime.console import write_out
 
 from .check import check, check_merge
 from .config import TrainConfig, TrainSchema, read_training
+from .data.paths import missing
+
+if TYPE_CHECKING:
+    from pipeline.catalog import Catalog
+    from pipeline.commands.fill_maps import ImageSet
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +38,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.print_config:
         write_out(config.resolved_yaml)
         return 0
+    take_base(config.BASE, config.RESUME_FROM if config.TRAIN.STAGE != "segmenter" else "")
     check(config, catalog)
     if args.check:
         return 0
@@ -34,16 +47,53 @@ def _train(args: argparse.Namespace) -> int:
     return train(config, catalog)
 
 
+def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainConfig, Catalog, ImageSet]:
+    """The images of ``DATA.CONVERSATIONS``, whose maps SEGMENTER makes; see `Command.images`.
+
+    Raises:
+        ConfigError: the stage has no such images.
+        DataError: files are missing.
+    """
+    from pipeline.commands.fill_maps import ImageSet
+
+    config, catalog = read_training(conf_files, overrides)
+    if config.TRAIN.STAGE != "cit":
+        raise ConfigError(f"maps train: TRAIN.STAGE {config.TRAIN.STAGE} learns from maps that lie next to its images")
+    if lacking := missing(config):
+        raise DataError("\n".join(lacking))
+
+    def read() -> list[ImageSource]:
+        from .data.sources import read_parts  # loads torch
+
+        samples = (sample for parts in read_parts(config) for _, part in parts for sample in part)
+        return [sample.image for sample in samples if sample.image is not None]
+
+    return config, catalog, ImageSet(name="train", read=read)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    config, _ = read_training(args.conf_files, args.overrides)
+    note(config.notes)
+    take_base(config.BASE, config.RESUME_FROM)
+    from .validate import validate_training
+
+    return 0 if validate_training(config, quick=args.quick, most=None if args.all else SHOWN) else FAILED
+
+
 def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", type=path_argument, help="what a training run left: SAVE_DIR/checkpoints/step-..."
     )
     parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
+    parser.add_argument(
+        "--base", type=path_argument, metavar="DIR", help="the checkpoint that it was trained on, if that has moved"
+    )
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--released", action="store_true", help="write the released layout instead of ours")
 
 
 def _merge(args: argparse.Namespace) -> int:
+    use_base(args.base)
     check_merge(args.checkpoint, args.out)
     from .merge import merge  # loads torch, which no mistake should have to wait for
 
@@ -58,6 +108,8 @@ TRAIN = Command(
     run=_train,
     examples="  lbk_entry.py train --conf_files configs/collavo_step1.yaml --overrides RESUME_FROM /path/to/CoLLaVO\n"
     "  lbk_entry.py train --conf_files configs/collavo_step2.yaml --overrides RESUME_FROM outputs/step-00003696\n",
+    images=_images,
+    data=_validate,
 )
 MERGE = Command(
     name="merge",

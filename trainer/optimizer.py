@@ -9,6 +9,10 @@ import torch
 
 from .parallel.trainable import Parameters
 
+PARTS = ("step", "exp_avg", "exp_avg_sq")
+"""AdamW's state of a parameter."""
+CONSTANT = ("qmap1", "qmap2")
+"""Tables that bitsandbytes keeps in every parameter's state and that never change; checkpoints leave them out."""
 FROZEN = "rests"
 """Key of a parameter group: True while nothing of it may move."""
 FACTOR = "factor"
@@ -22,14 +26,33 @@ def all_alike(group: Parameters) -> Mapping[str, Any]:
     return {}
 
 
-class FrozenAwareAdamW(torch.optim.AdamW):
-    """AdamW over groups of which some rest.
+class _Resting(torch.optim.Optimizer):
+    """Steps the groups that do not rest, and those alone.
 
     Plain AdamW passes by parameters without a gradient. ZeRO lays a group's parameters into one flat buffer whose
     missing gradients are zeros, and a zero gradient still moves weights (by momentum and weight decay) and state. A
     resting group is therefore not stepped at all. ZeRO steps group by group with this very method, so this holds there
     too: it then copies the unchanged buffer back onto the weights. All groups rest until told otherwise, which also
     keeps DeepSpeed's own first step, on zero gradients, from moving anything.
+
+    Attributes:
+        held: says whether nothing may move at all: the gradient is no number.
+    """
+
+    held: Callable[[], bool] = staticmethod(lambda: False)
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Update what does not rest."""
+        everything = self.param_groups
+        self.param_groups = [group for group in everything if not group[FROZEN]] if not self.held() else []
+        try:
+            return super().step(closure)
+        finally:
+            self.param_groups = everything
+
+
+class FrozenAwareAdamW(_Resting, torch.optim.AdamW):
+    """AdamW over groups of which some rest; see `_Resting`.
 
     Args:
         groups: parameters by name; each becomes a parameter group, in this order.
@@ -41,14 +64,54 @@ class FrozenAwareAdamW(torch.optim.AdamW):
     def __init__(
         self, groups: Sequence[Parameters], *, lr: float, weight_decay: float, own: GroupSettings = all_alike
     ) -> None:
-        listed = [{"params": list(group.values()), FROZEN: True, FACTOR: 1.0, **own(group)} for group in groups]
-        super().__init__(listed, lr=lr, weight_decay=weight_decay)
+        super().__init__(listed(groups, own), lr=lr, weight_decay=weight_decay)
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Update what does not rest."""
-        everything = self.param_groups
-        self.param_groups = [group for group in everything if not group[FROZEN]]
-        try:
-            return super().step(closure)
-        finally:
-            self.param_groups = everything
+
+def listed(groups: Sequence[Parameters], own: GroupSettings) -> list[dict[str, Any]]:
+    """Parameter groups, all resting."""
+    return [{"params": list(group.values()), FROZEN: True, FACTOR: 1.0, **own(group)} for group in groups]
+
+
+def make_optimizer(
+    kind: str, groups: Sequence[Parameters], *, lr: float, weight_decay: float, own: GroupSettings = all_alike
+) -> torch.optim.Optimizer:
+    """AdamW of torch or of bitsandbytes, over groups of which some rest.
+
+    Args:
+        kind: adamw, adamw_8bit, paged_adamw or paged_adamw_8bit.
+        groups: see `RestingAdamW`.
+        lr: learning rate.
+        weight_decay: as in AdamW.
+        own: what groups have of their own.
+    """
+    if kind == "adamw":
+        return FrozenAwareAdamW(groups, lr=lr, weight_decay=weight_decay, own=own)
+    from bitsandbytes import optim
+
+    base = {"adamw_8bit": optim.AdamW8bit, "paged_adamw": optim.PagedAdamW, "paged_adamw_8bit": optim.PagedAdamW8bit}
+    cls = type(f"Resting{base[kind].__name__}", (_Resting, base[kind]), {})
+    optimizer: torch.optim.Optimizer = cls(listed(groups, own), lr=lr, weight_decay=weight_decay)
+    return optimizer
+
+
+def load_bitsandbytes(
+    optimizer: Any, names: Mapping[torch.nn.Parameter, str], state: Mapping[str, torch.Tensor]
+) -> None:
+    """Give an optimizer of bitsandbytes the state of a checkpoint, in buffers of its own, which may be paged.
+
+    Args:
+        optimizer: of `make_optimizer`.
+        names: of its parameters.
+        state: ``<parameter>/<part>``; parameters without a state keep none.
+    """
+    for number, group in enumerate(optimizer.param_groups):
+        for place, parameter in enumerate(group["params"]):
+            name = names[parameter]
+            if f"{name}/state1" not in state:
+                continue
+            optimizer.init_state(group, parameter, number, place)
+            for part, buffer in optimizer.state[parameter].items():
+                if part == "step":
+                    optimizer.state[parameter]["step"] = int(state[f"{name}/step"])
+                elif part not in CONSTANT:
+                    buffer.copy_(state[f"{name}/{part}"])

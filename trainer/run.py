@@ -18,30 +18,34 @@ from torch import Tensor, nn
 from modeling.precision import at_least_float32
 from pipeline.run.plan import Plan, finish, guarded, make_session
 from pipeline.run.task import load_tasks
-from pipeline.runtime.console import say
+from pipeline.runtime.console import say, warn
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import make_folder, write_json, write_text
 from pipeline.runtime.launch import JoinError, check_environment, check_sharding, device_of, start_accelerator
 from pipeline.runtime.provenance import git_commit, libraries
 from pipeline.runtime.session import AgreedError, Session
 
-from .check import evaluation_plan
+from .check import differences, evaluation_plan
 from .checkpoint import load_random, random_state, read_optimizer, remove_left, save
 from .checkpoint_folders import in_use, newest
 from .config import SHARDED_STAGES, TrainConfig
-from .log import Log
+from .cost import peak_flops
+from .held_out import HeldOutData, History, validate
+from .log import Log, in_words
 from .loop import Loop, Update
 from .parallel.placement import Placement, place
 from .parallel.sharding import Sharding, read_sharding
 from .parallel.trainable import trained
 from .parallel.zero import keep_whole
 from .stages.base import Job
+from .stop import STOPPED, StopRequest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from pipeline.catalog import Catalog
 
+NEXT = "RESUME True goes on from the newest checkpoint"
 INTERRUPTED = "interrupted; the newest checkpoint is whole, and RESUME True goes on from there"
 
 
@@ -55,7 +59,7 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
     Returns: the exit code, see ``pipeline/run/plan.py``.
     """
 
-    def work(folders: list[Path]) -> None:
+    def work(folders: list[Path]) -> int | None:
         folders.append(Path(config.SAVE_DIR).expanduser())
         accelerator, sharding = _start(config)
         plan = evaluation_plan(config, catalog)
@@ -65,8 +69,9 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
         with session.sole_use(folders):
             if session.is_main:
                 remove_left(folders[0])
-            run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
+            ended = run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
             finish(accelerator)
+        return STOPPED if ended.stopped else None
 
     return guarded(work, INTERRUPTED)
 
@@ -94,8 +99,13 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
                 f"TRAIN.STAGE {config.TRAIN.STAGE} has the whole model on every process: launch it with "
                 "configs/accel/ddp_accel.yaml"
             )
+        if sharding is not None and config.TRAIN.OPTIMIZER != "adamw":
+            raise RunError(
+                f"TRAIN.OPTIMIZER {config.TRAIN.OPTIMIZER} keeps its state whole on every process, and the launch "
+                "shards it: use adamw, or configs/accel/ddp_accel.yaml"
+            )
         # which LoRA adapter rests changes from update to update, and a batch of texts leaves the crayon prompt out
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
         )
@@ -110,9 +120,22 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
     return accelerator, sharding
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a training ended.
+
+    Attributes:
+        step: updates made in all.
+        stopped: whether it was told to end before its last update.
+    """
+
+    step: int
+    stopped: bool
+
+
 def run_stage(
     config: TrainConfig, accelerator: Accelerator, session: Session, plan: Plan | None, sharding: Sharding | None
-) -> None:
+) -> Ended:
     """Load, train, and save.
 
     Args:
@@ -121,12 +144,11 @@ def run_stage(
         session: this process's part.
         plan: of the evaluations on the way, if there are any.
         sharding: how the model lies on the processes; None for the whole of it on each.
+    Returns: how it ended; a last checkpoint is there.
     """
     save_dir = Path(config.SAVE_DIR).expanduser()
     device = device_of(accelerator)
-    loaded: list[Job] = []
-    session.agree(lambda: loaded.append(load_job(config, device, alike=sharding is not None)))
-    job = loaded[0]
+    job = session.together(lambda: load_job(config, device, alike=sharding is not None))
     parameters = trained(job.adapters)
     for parameter in job.model.parameters():
         parameter.requires_grad_(False)
@@ -135,6 +157,7 @@ def run_stage(
         parameter.requires_grad_(True)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.train_mode()
+    introduction = job.describe(parameters)  # ZeRO-3 leaves a process the numbers of its own shards alone
     placement = place(
         accelerator,
         job.model,
@@ -144,27 +167,126 @@ def run_stage(
         weight_decay=config.TRAIN.WEIGHT_DECAY,
         clip=config.TRAIN.CLIP,
         own=job.group_settings,
+        kind=config.TRAIN.OPTIMIZER,
     )
     start, steps = _go_on(config, newest_one, placement, session), job.settings.steps
-    loop = Loop(accelerator, placement, device, job.settings)
     if session.is_main:
         _note(config, save_dir)
         say(
-            f"stage {config.TRAIN.STAGE}: {job.describe(parameters)}, {steps} updates of "
-            f"{config.TRAIN.BATCH_SIZE_TOTAL}{f', going on after {start}' if start else ''}"
+            f"stage {config.TRAIN.STAGE}: {introduction}, {steps} updates of {config.TRAIN.BATCH_SIZE_TOTAL}"
+            f"{f', going on after {start}' if start else ''}"
         )
-    log = Log(save_dir, steps, start, config.TRAIN.LOG_EVERY, session.is_main, accelerator.log, job.labels)
+        say(f"passes over the data: {in_words(job.data.passes(steps))}")
+    stop = StopRequest()
+    with stop.listening():
+        progress = _Progress(config, job, placement, session, plan, device, start)
+        made = Loop(accelerator, placement, device, job.settings, stop).run(job.data, start, progress.done)
+        progress.close(made)
+    stopped = made < steps and not progress.enough
+    if stopped and session.is_main:
+        say(f"told to end after update {made} of {steps}: {NEXT}")
+    return Ended(step=made, stopped=stopped)
 
-    def done(update: Update) -> None:
-        log.add(update)
-        last = update.step == steps
-        if last or update.step % config.TRAIN.SAVE_EVERY == 0:
-            _save(config, save_dir, job, placement, session, update.step)
-        if plan is not None and (last or update.step % config.TRAIN.EVAL_EVERY == 0):
-            job.evaluate(plan, session, update.step)
 
-    loop.run(job.data, start, done)
-    log.close()
+class _Progress:
+    """What happens between two updates: the log, checkpoints, the held-out loss, benchmarks.
+
+    Args:
+        config: resolved.
+        job: that is trained.
+        placement: of its model.
+        session: this process's part.
+        plan: of the evaluations on the way, if there are any.
+        device: of this process.
+        start: updates made before.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        job: Job,
+        placement: Placement,
+        session: Session,
+        plan: Plan | None,
+        device: torch.device,
+        start: int,
+    ) -> None:
+        self._config, self._job, self._placement, self._session = config, job, placement, session
+        self._plan, self._device = plan, device
+        self._save_dir, self._steps = Path(config.SAVE_DIR).expanduser(), job.settings.steps
+        self._saved = start
+        self.enough = False
+        """Whether the held-out loss has not fallen for long enough."""
+        self._history = session.together(lambda: History.read(self._save_dir, start))
+        peak = peak_flops(device)
+        self._log = Log(
+            self._save_dir,
+            self._steps,
+            start,
+            config.TRAIN.LOG_EVERY,
+            session.is_main,
+            session.accelerator.log,
+            job.labels,
+            image_tokens=job.image_tokens,
+            passes=job.data.passes,
+            flops=job.flops,
+            peak=None if peak is None else peak * session.world,
+        )
+
+    def done(self, update: Update) -> bool:
+        """Take an update into account; whether it was the last one that is worth making."""
+        train, step = self._config.TRAIN, update.step
+        self._log.add(update)
+        last = step == self._steps
+        if self._job.held_out is not None and (last or step % (train.VALIDATE_EVERY or train.SAVE_EVERY) == 0):
+            self._validate(self._job.held_out, step)
+        if last or self.enough or step % train.SAVE_EVERY == 0:
+            self._save(step)
+        if self._plan is not None and (last or self.enough or step % train.EVAL_EVERY == 0):
+            self._job.evaluate(self._plan, self._session, step)
+        return self.enough
+
+    def close(self, made: int) -> None:
+        """Save what is not saved yet, and close the log."""
+        if made > self._saved:
+            self._save(made)
+        self._log.close()
+
+    def _validate(self, data: HeldOutData, step: int) -> None:
+        """Compute the held-out loss; a new lowest one gets a checkpoint."""
+        found = validate(
+            data, self._placement, self._session.accelerator, self._device, step, self._job.settings.autocast
+        )
+        self._history.validations.append(found)
+        best, patience = self._history.best, self._config.TRAIN.PATIENCE
+        is_best = best is not None and best.step == step
+        self._log.add_validation(found, is_best)
+        if self._session.is_main:
+            self._history.write(self._save_dir)
+        if is_best:
+            self._save(step)
+        if patience is not None and self._history.since_best >= patience and step < self._steps:
+            self.enough = True
+            if self._session.is_main and best is not None:
+                say(
+                    f"the held-out loss has not fallen for {self._history.since_best} validations (TRAIN.PATIENCE): "
+                    f"the lowest, {best.loss:.4f}, is that of update {best.step}"
+                )
+
+    def _save(self, step: int) -> None:
+        """Write the checkpoint of a step, unless it is there; all processes call it, the main one writes."""
+        if step == self._saved:
+            return
+        session, placement, best = self._session, self._placement, self._history.best
+        random = session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
+        write = self._job.checkpoint_writer(placement, step)
+        optimizer = placement.optimizer_tensors()
+        if session.is_main:
+            keep = self._config.TRAIN.KEEP
+            kept = save(self._save_dir, step, write, optimizer, random, keep, None if best is None else best.step)
+            say(f"checkpoint: {kept}")
+        session.accelerator.wait_for_everyone()
+        self._saved = step
 
 
 def _note(config: TrainConfig, save_dir: Path) -> None:
@@ -208,46 +330,34 @@ def _resume(
     session: Session,
 ) -> _Newest | None:
     """Take up the weights of the newest checkpoint, if asked to."""
-    found: list[_Newest] = []
 
-    def read() -> None:
+    def read() -> _Newest | None:
         folder = newest(save_dir)
         if folder is None:
-            return
+            return None
         if not config.RESUME:
             raise RunError(in_use(save_dir, folder))
         step, settings = job.read_progress(folder)
-        # what an earlier version of this code did not keep cannot be compared
-        differ = [
-            f"{k}: {settings[k]} -> {v}" for k, v in job.resume_settings().items() if k in settings and settings[k] != v
-        ]
-        if differ:
-            listed = "\n  ".join(differ)
-            raise RunError(f"{folder} is of another training run. What differs:\n  {listed}")
+        notes = differences(folder, settings, job.resume_settings().items(), config.TRAIN.ON_CHANGE)
+        if session.is_main:
+            for note in notes:
+                warn(note)
         job.load_weights(folder)
-        found.append(_Newest(folder=folder, step=step, optimizer=read_optimizer(folder, parameters)))
+        optimizer = read_optimizer(folder, parameters, partly=bool(notes))
+        return _Newest(folder=folder, step=step, optimizer=optimizer)
 
-    session.agree(read)
-    return found[0] if found else None
+    return session.together(read)
 
 
 def _go_on(config: TrainConfig, found: _Newest | None, placement: Placement, session: Session) -> int:
     """Give optimizer and generators the state of a checkpoint; returns the updates that are made."""
     if found is None:
-        if config.LORA.DROPOUT:
+        # processes draw other dropout masks than the main one, whose generator goes on as it is; with dropout of LoRA
+        # it always began anew
+        if session.rank or config.LORA.DROPOUT:
             torch.manual_seed(config.TRAIN.SEED + session.rank)
         return 0
     placement.load_optimizer(found.optimizer)
     if not load_random(found.folder, session.rank):
         torch.manual_seed(config.TRAIN.SEED + found.step * session.world + session.rank)
     return found.step
-
-
-def _save(config: TrainConfig, save_dir: Path, job: Job, placement: Placement, session: Session, step: int) -> None:
-    """Write the checkpoint of a step; all processes call it, the main one writes."""
-    random = session.gather({name: tensor.cpu() for name, tensor in random_state().items()})
-    write = job.checkpoint_writer(placement, step)
-    optimizer = placement.optimizer_tensors()
-    if session.is_main:
-        say(f"checkpoint: {save(save_dir, step, write, optimizer, random, config.TRAIN.KEEP)}")
-    session.accelerator.wait_for_everyone()

@@ -7,7 +7,7 @@ the processor too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ from modeling.weight_files import StoredTensor
 
 from ..errors import CheckpointError, refusing
 from ..template import CHAT, IMAGE_TAG, Template
+from ..trainable_parts import is_crayon
 from .finetuned_checkpoint import State, check_trained, is_trained, read_state
 from .location import locate
 from .names import describe_tensors, is_released_layout, read_json
-from .sizes import Sizes, read_sizes
+from .sizes import Shaped, Sizes, read_sizes
 
 if TYPE_CHECKING:
     from ..config import CoLLaVOConfig
@@ -40,6 +41,7 @@ class Described:
         state: of a training run; None for a whole checkpoint.
         sizes: of the model.
         tensors: our parameter name -> its file and description.
+        lacking: shapes of the crayon prompt's parameters, where the base has none; {} where it has them.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class Described:
     state: State | None
     sizes: Sizes
     tensors: Mapping[str, tuple[Path, StoredTensor]]
+    lacking: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,19 @@ class Examined:
     processor: CoLLaVOProcessor
 
 
-def describe_checkpoint(folder: Path) -> Described:
+@dataclass(frozen=True)
+class _Shape:
+    """What a tensor that is not there would be like."""
+
+    shape: tuple[int, ...]
+
+
+def describe_checkpoint(folder: Path, *, fresh_crayon: bool = False) -> Described:
     """Read a checkpoint's JSON files and the headers of its tensors, and compare them. Loads no torch.
 
     Args:
         folder: a whole checkpoint in either layout, or what a training run left.
+        fresh_crayon: whether a whole checkpoint without any crayon prompt will do, since a fresh one is to be trained.
 
     Raises:
         CheckpointError: something is missing, malformed or does not fit.
@@ -79,19 +90,57 @@ def describe_checkpoint(folder: Path) -> Described:
     state = read_state(folder) if is_trained(folder) else None
     base = folder if state is None else Path(state.started_from)
     tensors = describe_tensors(base)
-    shapes = {name: stored for name, (_, stored) in tensors.items()}
-    sizes = read_sizes(read_json(base / "config.json"), shapes, released=is_released_layout(base), where=base)
+    values = read_json(base / "config.json")
+    lacking = {} if any(map(is_crayon, tensors)) else _fresh_shapes(values, tensors)
+    if lacking and state is None and not fresh_crayon:
+        raise CheckpointError(f"{base}: the checkpoint has no crayon prompt; train one first (TRAIN.STAGE cpt)")
+    shapes: dict[str, Shaped] = {name: stored for name, (_, stored) in tensors.items()}
+    shapes |= {name: _Shape(shape) for name, shape in lacking.items()}
+    sizes = read_sizes(values, shapes, released=is_released_layout(base), where=base)
     if state is not None:
         check_trained(folder, state, shapes)
-    return Described(folder=folder, base=base, state=state, sizes=sizes, tensors=tensors)
+    return Described(folder=folder, base=base, state=state, sizes=sizes, tensors=tensors, lacking=lacking)
 
 
-def examine(folder: Path, template: Template = CHAT) -> Examined:
+def _fresh_shapes(
+    values: Mapping[str, object], tensors: Mapping[str, tuple[Path, StoredTensor]]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a crayon prompt for a checkpoint without one: its pairs are as large as those of the image tokens.
+
+    Args:
+        values: of its ``config.json``, which may say the sizes of the tables.
+        tensors: of the checkpoint.
+    """
+    embeddings = tensors.get("language_model.embed_tokens.weight")
+    if embeddings is None or len(embeddings[1].shape) != 2:
+        return {}  # what is wrong is said later
+    usual = Sizes()
+    width, semantic, numbering = (
+        value if isinstance(value := values.get(name), int) and 0 < value < 2**24 else getattr(usual, name)
+        for name in ("crayon_width", "semantic_rows", "numbering_rows")
+    )
+    hidden = embeddings[1].shape[1]
+    found: dict[str, tuple[int, ...]] = {
+        "crayon.semantic.weight": (semantic, width),
+        "crayon.numbering.weight": (numbering, width),
+        "crayon.projector.0.weight": (hidden, width),
+        "crayon.projector.0.bias": (hidden,),
+        "crayon.projector.2.weight": (hidden, hidden),
+        "crayon.projector.2.bias": (hidden,),
+    }
+    for name, (_, stored) in tensors.items():
+        if ".image_" in name and ".w2." not in name:  # nothing brings the crayon prompt into the last linear
+            found[name.replace(".image_", ".crayon_")] = tuple(stored.shape)
+    return found
+
+
+def examine(folder: Path, template: Template = CHAT, *, fresh_crayon: bool = False) -> Examined:
     """Find out whether a checkpoint can be loaded and asked.
 
     Args:
         folder: see `describe_checkpoint`.
         template: of the prompts.
+        fresh_crayon: see `describe_checkpoint`.
 
     Raises:
         CheckpointError: see `describe_checkpoint`; or a parameter is missing, unknown or misfits, or the tokenizer or
@@ -103,12 +152,13 @@ def examine(folder: Path, template: Template = CHAT) -> Examined:
     from ..model import CoLLaVOForConditionalGeneration
     from ..processing import CoLLaVOProcessor
 
-    described = describe_checkpoint(folder)
+    described = describe_checkpoint(folder, fresh_crayon=fresh_crayon)
     config = CoLLaVOConfig(**described.sizes.model_dump())
     with torch.device("meta"):
         blank = CoLLaVOForConditionalGeneration(config)
     wanted = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
-    check_parameters(wanted, {name: stored.shape for name, (_, stored) in described.tensors.items()}, described.base)
+    found = {name: stored.shape for name, (_, stored) in described.tensors.items()}
+    check_parameters(wanted, {**found, **described.lacking}, described.base)
     processor = CoLLaVOProcessor.from_pretrained(described.base)
     check_processor(config, processor, described.base, template)
     return Examined(described=described, config=config, blank=blank, processor=processor)

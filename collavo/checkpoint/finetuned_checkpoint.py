@@ -1,6 +1,7 @@
 """A fine-tuned checkpoint: crayon prompt parameters and LoRA adapters, on top of the base checkpoint.
 
     crayon.safetensors        the crayon prompt's parameters, under our names
+    parts.safetensors         projector and vision tower, if they were trained too
     image_cit/, vl_cit/       the LoRA adapters, as PEFT writes them
     state.json                what was trained, and on what
 
@@ -13,7 +14,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +25,7 @@ from modeling.files import FileError, is_file, is_folder, shown
 from modeling.weight_files import FLOATS, check_range, describe, load
 
 from ..errors import CheckpointError
-from ..trainable_parts import is_crayon, lora_shapes
+from ..trainable_parts import TARGETS, is_crayon, lora_shapes, part_of
 from .names import fingerprint, read_json
 from .recorded import CrayonRecord, SegmenterRecord
 from .sizes import Queries, Shaped, Strict, validated
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..model import CoLLaVOForConditionalGeneration
 
-STATE, CRAYON = "state.json", "crayon.safetensors"
+STATE, CRAYON, PARTS_FILE = "state.json", "crayon.safetensors", "parts.safetensors"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 VERSION = 2
 _READ_VERSIONS = (1, 2)
@@ -55,6 +57,9 @@ class State:
         crayon: which queries act: both, semantic or none.
         settings: what a continuation must have in common: seed, batch size, data; by name.
         template: name of the conversation's wrapper.
+        parts: of the base checkpoint that were trained too, see `trainable_parts.PARTS`.
+        ranks: of adapters that have another one than ``rank``.
+        targets: the decoder's linears that carry the adapters.
         segmenter: that made the maps of visual instructions, by the keys of ``SEGMENTER``; None for none that could
             make others.
         version: of this layout.
@@ -70,7 +75,17 @@ class State:
     settings: Mapping[str, Any]
     template: str = "chat"
     segmenter: Mapping[str, Any] | None = None
+    parts: tuple[str, ...] = ()
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    targets: tuple[str, ...] = TARGETS
     version: int = VERSION
+
+    def rank_of(self, adapter: str) -> int:
+        """Rank of an adapter."""
+        return self.ranks.get(adapter, self.rank)
+
+
+_Target = Literal["wqkv", "wo", "w1", "w2", "w3"]
 
 
 class _StateFile(Strict):
@@ -84,6 +99,15 @@ class _StateFile(Strict):
     alpha: Annotated[int, Field(ge=1, le=2**20)]
     crayon: Queries
     settings: dict[str, Any]
+    parts: list[Literal["projector", "tower"]] = []
+    ranks: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = {}
+    targets: Annotated[list[Literal["wqkv", "wo", "w1", "w2", "w3"]], Field(min_length=1)] = [
+        "wqkv",
+        "wo",
+        "w1",
+        "w2",
+        "w3",
+    ]
     template: Literal["chat", "demo"] = "chat"
     segmenter: SegmenterRecord | None = None
     version: int
@@ -112,6 +136,19 @@ class _AdapterFile(Strict):
     use_bdlora: Literal[False] | None = None
 
 
+_base: ContextVar[Path | None] = ContextVar("base", default=None)
+"""Where the base checkpoint of what a training run left lies now; None for where it says itself."""
+
+
+def use_base(base: Path | None) -> None:
+    """Look for the base checkpoint of what a training run left in another place than it says, from now on.
+
+    Args:
+        base: a whole checkpoint with the same weights; None for the place that it says.
+    """
+    _base.set(base)
+
+
 def is_trained(folder: Path) -> bool:
     """Whether a directory is what a training run left, rather than a whole checkpoint."""
     return is_file(folder / STATE)
@@ -119,7 +156,11 @@ def is_trained(folder: Path) -> bool:
 
 def write_state(folder: Path, state: State) -> None:
     """Write ``state.json``."""
-    (folder / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+    values = asdict(state)
+    for key, usual in (("parts", ()), ("ranks", {}), ("targets", TARGETS)):
+        if values[key] == usual:
+            del values[key]  # earlier versions of this code read it too
+    (folder / STATE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def read_state(folder: Path) -> State:
@@ -145,7 +186,7 @@ def read_state(folder: Path) -> State:
     settings = dict(said.settings)
     if "CRAYON" in settings:
         settings["CRAYON"] = validated(CrayonRecord, settings["CRAYON"], f"{file}: settings.CRAYON").model_dump()
-    below = _below(folder, said.started_from)
+    below = _below(folder, said.started_from) if _base.get() is None else _moved(folder, settings, _base.get())
     segmenter = None if said.segmenter is None else said.segmenter.model_dump(exclude_defaults=True)
     return State(
         **{
@@ -154,6 +195,8 @@ def read_state(folder: Path) -> State:
             "segmenter": segmenter,
             "started_from": str(below),
             "adapters": tuple(said.adapters),
+            "targets": tuple(said.targets),
+            "parts": tuple(said.parts),
         }
     )
 
@@ -171,11 +214,29 @@ def _below(folder: Path, started_from: str) -> Path:
         raise CheckpointError(f"{file}: started_from: {shown(started_from)} is no path ({error})") from error
     if not is_folder(below):
         raise CheckpointError(
-            f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it)"
+            f"{folder}: was trained on {shown(str(below))[1:-1]}, which is not there ({STATE} names it). If it has "
+            "moved, BASE (merge: --base) says where it is"
         )
     if is_trained(below):
         raise CheckpointError(
             f"{file}: started_from: {below} is itself what a training run left, not a whole checkpoint"
+        )
+    return below
+
+
+def _moved(folder: Path, settings: Mapping[str, Any], base: Path | None) -> Path:
+    """The checkpoint that a training started from, in the place that ``BASE`` names.
+
+    Raises:
+        CheckpointError: it is none, or another one.
+    """
+    below = Path(os.path.realpath(os.path.expanduser(base or folder)))
+    if not is_folder(below) or is_trained(below):
+        raise CheckpointError(f"BASE: {shown(str(base))[1:-1]} is no directory of a whole checkpoint")
+    known = settings.get("foundation")
+    if isinstance(known, str) and fingerprint(below) != known:
+        raise CheckpointError(
+            f"BASE: {shown(str(base))[1:-1]} is not the checkpoint that {folder} was trained on: its files differ"
         )
     return below
 
@@ -201,16 +262,19 @@ def check_trained(folder: Path, state: State, below: Mapping[str, Shaped]) -> No
         CheckpointError: a file is missing, unreadable or of other settings, or a tensor is missing, unknown or misfits.
     """
     _check_shapes(folder / CRAYON, {name: tuple(tensor.shape) for name, tensor in below.items() if is_crayon(name)})
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, tensor in below.items():
-        wanted |= lora_shapes(name, tuple(tensor.shape), state.rank)
+    if state.parts:
+        chosen = {name: tuple(tensor.shape) for name, tensor in below.items() if part_of(name) in state.parts}
+        _check_shapes(folder / PARTS_FILE, chosen)
     for adapter in state.adapters:
+        rank = state.rank_of(adapter)
+        wanted: dict[str, tuple[int, ...]] = {}
+        for name, tensor in below.items():
+            wanted |= lora_shapes(name, tuple(tensor.shape), rank, state.targets)
         file = folder / adapter / ADAPTER_CONFIG
         said = validated(_AdapterFile, read_json(file), file)
-        if (said.r, said.lora_alpha) != (state.rank, state.alpha):
+        if (said.r, said.lora_alpha) != (rank, state.alpha):
             raise CheckpointError(
-                f"{file}: r and lora_alpha are {said.r} and {said.lora_alpha}, {STATE} says {state.rank} and "
-                f"{state.alpha}"
+                f"{file}: r and lora_alpha are {said.r} and {said.lora_alpha}, {STATE} says {rank} and {state.alpha}"
             )
         _check_shapes(folder / adapter / ADAPTER, wanted)
 
@@ -241,12 +305,29 @@ def identity_of(folder: Path) -> str:
     state = read_state(folder)
     digest = hashlib.sha256(identity_of(Path(state.started_from)).encode())
     digest.update(repr((state.adapters, state.rank, state.alpha, state.crayon)).encode())
-    for file in (folder / CRAYON, *(folder / name / ADAPTER for name in state.adapters)):
+    if state.ranks:
+        digest.update(repr(sorted(state.ranks.items())).encode())  # ranks scale what the adapters add
+    parts = [folder / PARTS_FILE] if state.parts else []
+    for file in (folder / CRAYON, *parts, *(folder / name / ADAPTER for name in state.adapters)):
         try:
             digest.update(file.read_bytes())
         except OSError as error:
             raise CheckpointError(f"{file}: not readable ({error.strerror})") from error
     return digest.hexdigest()[:16]
+
+
+def load_parts(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Read the parts of the base checkpoint that were trained too.
+
+    Args:
+        folder: see the top of the file.
+        parameters: of those parts, by name; none where none was trained.
+
+    Raises:
+        CheckpointError: they are missing, or do not fit.
+    """
+    if parameters:
+        _fill(folder / PARTS_FILE, parameters)
 
 
 def load_crayon(folder: Path, crayon: Mapping[str, nn.Parameter]) -> None:
@@ -259,12 +340,17 @@ def load_crayon(folder: Path, crayon: Mapping[str, nn.Parameter]) -> None:
     Raises:
         CheckpointError: they are missing, or do not fit.
     """
-    tensors = read_file(folder / CRAYON)
-    odd = sorted(set(tensors) ^ set(crayon))
-    odd += [name for name in crayon if name in tensors and crayon[name].shape != tensors[name].shape]
+    _fill(folder / CRAYON, crayon)
+
+
+def _fill(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Give parameters the values of a file that holds them and no others."""
+    tensors = read_file(file)
+    odd = sorted(set(tensors) ^ set(parameters))
+    odd += [name for name in parameters if name in tensors and parameters[name].shape != tensors[name].shape]
     if odd:
-        raise CheckpointError(f"{folder / CRAYON}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
-    for name, parameter in crayon.items():
+        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(shown, odd[:3]))}")
+    for name, parameter in parameters.items():
         parameter.data.copy_(tensors[name])
 
 
@@ -293,11 +379,14 @@ def apply(folder: Path, model: CoLLaVOForConditionalGeneration) -> Any:
     Raises:
         CheckpointError: something is missing, or does not fit.
     """
-    from ..adapters import Adapters, crayon_parameters
+    from ..adapters import Adapters, base_parameters, crayon_parameters
 
     state = read_state(folder)
     model.config.crayon_queries = state.crayon
     load_crayon(folder, crayon_parameters(model))
-    adapters = Adapters(model, state.adapters, rank=state.rank, alpha=state.alpha)
+    load_parts(folder, base_parameters(model, state.parts))
+    adapters = Adapters(
+        model, state.adapters, rank=state.rank, alpha=state.alpha, ranks=state.ranks, targets=state.targets
+    )
     adapters.load(folder)
     return adapters

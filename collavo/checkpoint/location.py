@@ -9,7 +9,7 @@ from pathlib import Path
 from modeling.files import is_file, is_folder, shown
 
 from ..errors import CheckpointError
-from .finetuned_checkpoint import STATE
+from .finetuned_checkpoint import STATE, use_base
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -47,3 +47,19 @@ def not_there(name: str) -> str:
             f"it (hf download {name} --local-dir DIR) and name that directory"
         )
     return "does not exist"
+
+
+def take_base(base: str, checkpoint: str) -> None:
+    """Let ``BASE`` say where the base checkpoint lies; see `finetuned_checkpoint.use_base`.
+
+    Args:
+        base: "" for the place that the checkpoint says.
+        checkpoint: RESUME_FROM.
+
+    Raises:
+        CheckpointError: the checkpoint is a whole one, which has no base.
+    """
+    use_base(Path(base) if base else None)
+    folder = Path(os.path.expanduser(checkpoint))
+    if base and checkpoint and is_folder(folder) and not is_file(folder / STATE):
+        raise CheckpointError(f"BASE: RESUME_FROM {checkpoint} is a whole checkpoint and has no base; leave BASE out")

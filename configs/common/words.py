@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 LONGEST = 160
 """Characters of a value that a message shows."""
+NAMED = 10
+"""Names that a message lists before it says how many more there are."""
 _JOINERS = "\u200c\u200d"
 _LONGEST_NAME = 200
 """A longer word is no misspelt name, and comparing it would take long."""
@@ -44,6 +46,12 @@ def did_you_mean(word: Any, known: Iterable[str], n: int = 2, cutoff: float = 0.
     """
     near = nearest(word, known, n, cutoff)
     return f"; did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Names for a message: the first few of them, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(shown, names[:NAMED])) + more
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:

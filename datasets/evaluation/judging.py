@@ -13,18 +13,12 @@ Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded ver
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterable
 
-from .. import evaluation
 from ..declaration import Benchmark
-from ..options import build_options
-from ..registration import named_module
-from ..types import DataError, Record, Scored
-from . import Evaluation
+from ..types import Record
+from . import Evaluation, Scorer
 from .judges.base import Request, Verdicts
-from .predictions import unanswered
 
 
 def uses_judge(benchmark: Benchmark) -> bool:
@@ -33,11 +27,7 @@ def uses_judge(benchmark: Benchmark) -> bool:
     Raises:
         DataError: unknown scorer or option.
     """
-    return _has_use(*_scorer(benchmark))
-
-
-def _has_use(module: ModuleType, options: Any) -> bool:
-    return hasattr(module, "requests") and (not hasattr(module, "asks") or bool(module.asks(options)))
+    return Scorer(benchmark).uses_judge
 
 
 def recorded_field(benchmark: Benchmark) -> str:
@@ -46,7 +36,7 @@ def recorded_field(benchmark: Benchmark) -> str:
     Raises:
         DataError: unknown scorer or option.
     """
-    return str(getattr(_scorer(benchmark)[0], "RECORDED", ""))
+    return str(getattr(Scorer(benchmark).module, "RECORDED", ""))
 
 
 def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) -> list[Request]:
@@ -59,8 +49,9 @@ def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) 
     Raises:
         DataError: the scorer has no use for a judge.
     """
-    module, options = _judged_scorer(benchmark)
-    return list(module.requests(answers, options))
+    scorer = Scorer(benchmark)
+    scorer.check_judge()
+    return list(scorer.module.requests(answers, scorer.options))
 
 
 def evaluate_judged(
@@ -76,19 +67,7 @@ def evaluate_judged(
     Raises:
         DataError: the scorer has no use for verdicts, there are none on any of the records, or one is malformed.
     """
-    module, options = _judged_scorer(benchmark)
-    scored = [
-        unanswered(record)
-        if text is None
-        else Scored(record=record, text=text, score=module.judged(record, text, verdicts.get(record.id, {}), options))
-        for record, text in answers
-    ]
-    if verdicts and not any(item.record.id in verdicts for item in scored):
-        raise DataError(
-            f"benchmark {benchmark.name}: none of the {len(verdicts)} verdicts is on one of its records; "
-            f"a verdict is on {next(iter(verdicts))}, a record is {scored[0].record.id if scored else 'nowhere'}"
-        )
-    return Evaluation(scored=scored, metrics=module.summarize(scored, options))
+    return Scorer(benchmark).evaluate(answers, verdicts)
 
 
 def method(benchmark: Benchmark, judge: str | None) -> str:
@@ -98,24 +77,10 @@ def method(benchmark: Benchmark, judge: str | None) -> str:
         benchmark: names the scorer.
         judge: name of the judge that was asked; None if there was none.
     """
-    module, options = _scorer(benchmark)
-    if not _has_use(module, options):
+    scorer = Scorer(benchmark)
+    if not scorer.uses_judge:
         return ""
     if judge:
         return f"judge: {judge}"
-    return f"no judge: {module.OFFLINE}" if module.OFFLINE else "no judge, and nothing decides without one: not scored"
-
-
-def _judged_scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    module, options = _scorer(benchmark)
-    if not _has_use(module, options):
-        rule = f" by the rule '{options.rule}'" if hasattr(module, "requests") else ""
-        raise DataError(f"benchmark {benchmark.name}: its scorer '{benchmark.scorer}'{rule} has no use for a judge")
-    return module, options
-
-
-def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    where = f"benchmark {benchmark.name}, scorer"
-    module = named_module(evaluation.__name__, evaluation.__path__, benchmark.scorer, where, "summarize")
-    scoring: Mapping[str, Any] = benchmark.scoring
-    return module, build_options(module.Options, scoring, where)
+    offline = scorer.module.OFFLINE
+    return f"no judge: {offline}" if offline else "no judge, and nothing decides without one: not scored"

@@ -2,7 +2,8 @@
 
 `prepare_records` brings targets into the form that the scorer compares with. `try_records` scores every record with its
 own target and with an empty reply, as a run will; where a judge helps, with the verdict that a judge gives of its
-target. Both come before a model is asked, so that no question is answered in vain.
+target. `check_scoring` does so for all records and sums both up. All come before a model is asked, so that no question
+is answered in vain: a record that cannot be scored is malformed, and a benchmark of which none can has no run.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
-from .. import evaluation
 from ..declaration import Benchmark
-from ..options import build_options
-from ..registration import named_module
 from ..registration.formats import cells
 from ..registration.formats.files import MalformedError
 from ..types import BadRecord, DataError, Record, Score
-from .judges.base import Request
+from . import Evaluation, Judging, Scorer
+from .judges.base import Request, Verdicts
+from .judging import judge_requests
 
 UNREAD = "…"
 """A reply in which no rule finds an answer, so that a judge is asked about it."""
@@ -61,7 +61,8 @@ def prepare_records(benchmark: Benchmark, records: Sequence[Record]) -> tuple[li
         UnscorableError: none of them can.
         DataError: unknown scorer or option.
     """
-    module, options = _scorer(benchmark)
+    scorer = Scorer(benchmark)
+    module, options = scorer.module, scorer.options
     if not hasattr(module, "prepare"):
         return list(records), []
     good: list[Record] = []
@@ -89,21 +90,24 @@ def unscorable(benchmark: Benchmark, number: int, first: BadRecord) -> Unscorabl
     )
 
 
-def try_records(benchmark: Benchmark, records: Iterable[Record], *, judged: bool) -> Iterator[Trial]:
+def try_records(
+    benchmark: Benchmark, records: Iterable[Record], *, judged: bool, score: Judging | None = None
+) -> Iterator[Trial]:
     """Score every record with its own target and with an empty reply.
 
     Args:
         benchmark: names the scorer and its options.
         records: from `prepare_records`.
         judged: whether a judge has a part in the benchmark's rules.
+        score: judges one reply; as the scorer does if None.
 
     Raises:
         DataError: unknown scorer or option.
     """
-    module, options = _scorer(benchmark)
+    scorer = Scorer(benchmark)
     for record in records:
         try:
-            yield _try(module, options, record, judged)
+            yield _try(scorer, record, judged, score or scorer.score)
         except (DataError, MalformedError) as error:
             yield Trial(fault=str(error))
         except Exception as error:  # noqa: BLE001 - a scorer that fails on a record is what is looked for
@@ -116,22 +120,22 @@ def gap(benchmark: Benchmark, records: Sequence[Record]) -> str:
     Raises:
         DataError: unknown scorer or option.
     """
-    module, _ = _scorer(benchmark)
+    module = Scorer(benchmark).module
     return str(module.gap(records)) if hasattr(module, "gap") else ""
 
 
-def _try(module: ModuleType, options: Any, record: Record, judged: bool) -> Trial:
-    empty = module.score(record, "", options).value or 0.0
+def _try(scorer: Scorer, record: Record, judged: bool, score: Judging) -> Trial:
+    module, options = scorer.module, scorer.options
+    empty = score(record, "", None).value or 0.0
     reply = _own_reply(module, options, record)
     if reply is None:
         return Trial(empty=empty)
-    ruled: Score = module.score(record, reply, options)
-    values = [ruled.value]
+    values = [score(record, reply, None).value]
     verdicts: dict[str, str] = {}
     if judged:
         requests = [*module.requests([(record, reply)], options), *module.requests([(record, UNREAD)], options)]
         verdicts = _verdicts(module, options, record, requests)
-        values += [module.judged(record, text, verdicts, options).value for text in (reply, UNREAD)] if verdicts else []
+        values += [score(record, text, verdicts).value for text in (reply, UNREAD)] if verdicts else []
     own = max((value for value in values if value is not None), default=0.0)
     fault = _fault(module, options, record, own, empty)
     return Trial(own=own, empty=empty, reply=reply, verdicts=verdicts, fault=fault)
@@ -174,7 +178,151 @@ def _fault(module: ModuleType, options: Any, record: Record, own: float, empty: 
     return ""
 
 
-def _scorer(benchmark: Benchmark) -> tuple[ModuleType, Any]:
-    where = f"benchmark {benchmark.name}, scorer"
-    module = named_module(evaluation.__name__, evaluation.__path__, benchmark.scorer, where, "summarize")
-    return module, build_options(module.Options, benchmark.scoring, where)
+class Scores(Protocol):
+    """What is checked: a benchmark with the steps that score it."""
+
+    declaration: Benchmark
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether a judge has a part in its rules."""
+
+    def score(self, record: Record, text: str, verdicts: Mapping[str, str] | None = None) -> Score:
+        """Judge one reply."""
+
+    def evaluate(self, answers: Iterable[tuple[Record, str | None]], verdicts: Verdicts | None = None) -> Evaluation:
+        """Judge all replies and sum them up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringCheck:
+    """What the check of a benchmark found.
+
+    Attributes:
+        scored: records that were scored with their own targets.
+        own: their mean credit; None where every target is withheld.
+        empty: mean credit of empty replies to the same records.
+        judged: whether a judge's verdicts were read for it.
+        bad: records that cannot be scored, by id.
+    """
+
+    scored: int
+    own: float | None
+    empty: float | None
+    judged: bool
+    bad: Mapping[str, BadRecord]
+
+    @property
+    def sentence(self) -> str:
+        """The finding in one line, in percent."""
+        if self.own is None or self.empty is None:
+            return "scored nothing: no record has an answer to compare with; replies will be kept"
+        judge = ", as a judge of them would" if self.judged else ""
+        note = " (its rule finds an answer in some empty replies)" if self.empty else ""
+        return (
+            f"scored {self.scored:,} records with their own targets{judge}: {100 * self.own:.1f}; "
+            f"empty replies: {100 * self.empty:.1f}{note}"
+        )
+
+
+def check_scoring(pipeline: Scores, records: Sequence[Record]) -> ScoringCheck:
+    """Score all records of a benchmark with their own targets and with empty replies.
+
+    Args:
+        pipeline: of the benchmark: its own steps are what is tried.
+        records: as it loaded them.
+
+    Raises:
+        UnscorableError: no record can be scored, or the figures cannot be computed.
+        DataError: unknown scorer or option.
+    """
+    benchmark = pipeline.declaration
+    judged = pipeline.needs_judge
+    trials = list(zip(records, try_records(benchmark, records, judged=judged, score=pipeline.score), strict=True))
+    bad = {record.id: BadRecord(where=place(record), reason=trial.fault) for record, trial in trials if trial.fault}
+    good = [(record, trial) for record, trial in trials if not trial.fault]
+    if bad and not good:
+        raise unscorable(benchmark, len(bad), next(iter(bad.values())))
+    if why := gap(benchmark, [record for record, _ in good]):
+        raise UnscorableError(f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': {why}")
+    good = _summable(pipeline, good, judged, bad)
+    own = [(trial.own, trial.empty) for _, trial in good if trial.own is not None]
+    return ScoringCheck(
+        scored=len(own),
+        own=sum(value for value, _ in own) / len(own) if own else None,
+        empty=sum(value for _, value in own) / len(own) if own else None,
+        judged=judged and any(trial.verdicts for _, trial in good),
+        bad=bad,
+    )
+
+
+def _summable(
+    pipeline: Scores, good: list[tuple[Record, Trial]], judged: bool, bad: dict[str, BadRecord]
+) -> list[tuple[Record, Trial]]:
+    """The records that can be summed up together; where they cannot, those that fail alone become bad ones.
+
+    Raises:
+        UnscorableError: a figure fails for another reason than single records.
+    """
+    try:
+        _sum_up(pipeline, good, judged)
+    except UnscorableError:
+        whole: list[tuple[Record, Trial]] = []
+        for record, trial in good:
+            try:
+                _sum_up(pipeline, [(record, trial)], judged)
+                whole.append((record, trial))
+            except UnscorableError as error:
+                bad[record.id] = BadRecord(where=place(record), reason=f"its figures fail: {_told(error.__cause__)}")
+        if len(whole) in (0, len(good)):
+            raise
+        _sum_up(pipeline, whole, judged)
+        return whole
+    return good
+
+
+def _sum_up(pipeline: Scores, good: Sequence[tuple[Record, Trial]], judged: bool) -> None:
+    """Compute all figures from empty replies, and from own ones, by the rules and with a judge's verdicts.
+
+    Raises:
+        UnscorableError: a figure fails.
+    """
+    benchmark = pipeline.declaration
+    replies = [(record, trial.reply) for record, trial in good]
+    try:
+        pipeline.evaluate((record, "") for record, _ in good)
+        pipeline.evaluate(iter(replies))
+        if judged:
+            judge_requests(benchmark, replies)
+            verdicts = {record.id: trial.verdicts for record, trial in good if trial.verdicts}
+            pipeline.evaluate(iter(replies), verdicts)
+    except Exception as error:  # noqa: BLE001 - a scorer that fails is what is looked for
+        raise UnscorableError(
+            f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': its figures fail: {_told(error)}"
+        ) from error
+
+
+def _told(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def keep_scorable(
+    pipeline: Scores, records: Sequence[Record], bad: Sequence[BadRecord]
+) -> tuple[list[Record], list[BadRecord], ScoringCheck]:
+    """The records that can be scored, those that cannot among the malformed ones, and what the check found.
+
+    Args:
+        pipeline: of the benchmark.
+        records: as it loaded them.
+        bad: that could not be read.
+
+    Raises:
+        UnscorableError, DataError: see `check_scoring`.
+    """
+    check = check_scoring(pipeline, records)
+    return without(records, check.bad), [*bad, *check.bad.values()], check
+
+
+def without(records: Sequence[Record], bad: Mapping[str, BadRecord]) -> list[Record]:
+    """Records but those of these ids."""
+    return [record for record in records if record.id not in bad]

@@ -1,30 +1,32 @@
-"""Conversations in LLaVA's JSON, as LLaVA-Instruct-665K and ShareGPT4V are released.
+"""Files of conversations: a JSON list, as LLaVA-Instruct-665K and ShareGPT4V are released, or JSON lines.
 
-A list of ``{"id", "image": "coco/train2017/000000033471.jpg", "conversations": [{"from": "human", "value"}, {"from":
-"gpt", "value"}, ...]}``; records without ``image`` are text only. In the released lists ids are texts or numbers, and
-repeat (several conversations about one image), so that a sample's id is the record's with its place in the list.
+What a record may look like, `conversation_record` says. In the released lists ids are texts or numbers, and repeat
+(several conversations about one image), so that a sample's id is the record's with its place in the file. Images are
+named by absolute paths, by paths below a folder, or stand in the record as base64 (``data:image/png;base64,...``).
 
 Source: LLaVA-1.5 (arXiv 2310.03744), ShareGPT4V (arXiv 2311.12793).
 """
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registration.formats.files import MalformedError, brief, image_file, take, take_id
+from ..registration.formats.base64_images import EncodedImage, digest, is_base64
+from ..registration.formats.files import MalformedError, brief, image_file
+from ..registration.formats.jsonl import lines, parse
 from ..types import BadRecord, DataError, ImageFile, ImageSource
+from .conversation_record import conversation_of
 from .stream import stream_list
-from .types import MissingImage, Sample, Turn
-
-IMAGE_TAG = "<image>"
-"""Marks the image's place in the released texts; the chat template has its own, so that it is taken out."""
+from .types import MissingImage, Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
 """Tried where an image is missing: the lists call all of OCR-VQA's ``.jpg``, downloads name some by their format."""
+_LONGEST_LINE = 2**24
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
     list (`json.load`: 1.4 GB); 5 s a pass.
 
     Args:
-        path: the JSON file.
+        path: a JSON list, or JSON lines.
         image_roots: folders that the images' paths are relative to, in the order of the search.
         check_images: look for every image now, so that a sample without one becomes a `MissingImage` rather than an
             error in the middle of training; one or two file-system look-ups a record.
@@ -75,76 +77,86 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
         another suffix than its name was found that way; `gather` counts them.
 
     Raises:
-        DataError: the file is unreadable or no JSON list, or images are to be read and there is no folder for them.
+        DataError: the file is unreadable, or neither a JSON list nor JSON lines; or images are to be read and there is
+            no folder for them.
     """
     roots = tuple(image_roots)
-    for index, item in stream_list(path):
-        where = f"{path}, record {index}"
+    for where, index, item in _records(path):
         try:
-            image = _image(item, roots)
-            name = f"{take_id(item, 'id')}@{index}"
-            turns = _turns(take(item, "conversations", list), has_image=image is not None)
+            if isinstance(item, MalformedError):
+                raise item
+            said = conversation_of(item)
+            image = None if said.image is None else _image(said.image, roots, where)
         except (MalformedError, RecursionError) as error:
             yield BadRecord(where=where, reason=str(error))
             continue
         source: ImageSource | None = image
-        if image is not None and check_images:
+        if isinstance(image, ImageBelow) and check_images:
             found = image.locate()
             if found is None:
                 yield MissingImage(where=where, reason=image.missing())
                 continue
             source = ImageFile(found, image.name)
-        yield Sample(id=name, image=source, turns=turns, source=path.name, with_objects=image is not None)
+        name = f"{said.id}@{index}" if said.id else str(index)
+        yield Sample(
+            id=name,
+            image=source,
+            turns=said.turns,
+            source=path.name,
+            with_objects=image is not None,
+            system=said.system,
+        )
 
 
-def _image(item: Any, roots: tuple[Path, ...]) -> ImageBelow | None:
-    """The image of a record; None where it has none.
+def _records(path: Path) -> Iterator[tuple[str, int, Any]]:
+    """Place, number and content of every record; a line that is no JSON comes as the error that says so.
 
     Raises:
-        MalformedError: there are several, or it is not named by a relative path.
+        DataError: see `read_conversations`.
+    """
+    if _in_lines(path):
+        for number, line in enumerate(lines(path)):
+            try:
+                content = parse(line.content)
+            except MalformedError as error:
+                content = error
+            yield line.where, number, content
+        return
+    for index, item in stream_list(path):
+        yield f"{path}, record {index}", index, item
+
+
+def _in_lines(path: Path) -> bool:
+    """Whether a file holds a record a line rather than a list."""
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.readline(_LONGEST_LINE).removeprefix(codecs.BOM_UTF8).strip()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not start.startswith(b"{"):
+        return False
+    try:
+        first = parse(start)
+    except MalformedError:
+        return False
+    return isinstance(first, dict) and bool({"conversations", "messages"} & set(first))
+
+
+def _image(name: str, roots: tuple[Path, ...], where: str) -> ImageBelow | EncodedImage:
+    """The image that a record names.
+
+    Raises:
+        MalformedError: no file can have this name, or it leads out of the folders.
         DataError: there is no folder to look in.
     """
-    take(item, "conversations", object)
-    if item.get("image") is None:
-        return None
-    if isinstance(item["image"], list):
-        raise MalformedError(f"'image' lists {len(item['image'])} images, a conversation can have one")
-    name = take(item, "image", str)
+    if is_base64(name):
+        return EncodedImage(where, digest(name), name)
     if not Path(name).name:
         raise MalformedError(f"'image' should be the path of an image, got {brief(name)}")
+    if Path(name).is_absolute() and ".." not in Path(name).parts:
+        return ImageBelow((Path("/"),), image_file(Path("/"), name[1:]).name)
     if not roots:
         raise DataError(f"image {name}: no folder of images is given")
     return ImageBelow(roots, image_file(roots[0], name).name)
-
-
-def _turns(messages: list[Any], *, has_image: bool) -> tuple[Turn, ...]:
-    """Pair questions with answers.
-
-    Raises:
-        MalformedError: they do not alternate, one is empty, or the image tag stands where no image can.
-    """
-    if not messages or len(messages) % 2:
-        raise MalformedError(f"expected questions and answers in pairs, got {len(messages)} messages")
-    texts = []
-    for index, message in enumerate(messages):
-        wanted, speaker = ("human", "gpt")[index % 2], take(message, "from", str)
-        if speaker != wanted:
-            raise MalformedError(f"message {index}: expected '{wanted}' to speak, got {brief(speaker)}")
-        text = take(message, "value", str)
-        if index == 0 and has_image:
-            text = _without_tag(text)
-        if IMAGE_TAG in text:
-            allowed = "may stand once, in the first message of a record with 'image'"
-            raise MalformedError(f"message {index}: {IMAGE_TAG} {allowed}")
-        if not text.strip():
-            raise MalformedError(f"message {index} is empty")
-        texts.append(text)
-    return tuple(Turn(question=q, answer=a) for q, a in zip(texts[::2], texts[1::2], strict=True))
-
-
-def _without_tag(text: str) -> str:
-    """A first message without its tag, and without the space that set it apart."""
-    before, tag, after = text.partition(IMAGE_TAG)
-    if not tag:
-        return text
-    return f"{before.rstrip()}{' ' if before.strip() and after.strip() else ''}{after.lstrip()}"

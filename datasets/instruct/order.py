@@ -33,13 +33,14 @@ def _draws(count: int, *key: int) -> npt.NDArray[np.uint64]:
     return np.atleast_1d(np.random.PCG64(np.random.SeedSequence(key)).random_raw(count))
 
 
-def _shuffled(count: int, *key: int) -> Int64Array:
+def shuffled(count: int, *key: int) -> Int64Array:
+    """The numbers below a count in an order that belongs to a key of numbers from 0."""
     return np.argsort(_draws(count, *key), kind="stable").astype(np.int64)
 
 
 @lru_cache(maxsize=4)
 def _epoch(num_samples: int, seed: int, epoch: int) -> Int64Array:
-    order = _shuffled(num_samples, seed, _EPOCH, epoch)
+    order = shuffled(num_samples, seed, _EPOCH, epoch)
     order.flags.writeable = False  # it is shared by all who ask
     return order
 
@@ -102,7 +103,7 @@ class DataOrder:
         chunk, place = divmod(step - first, self.chunk_batches)
         first += chunk * self.chunk_batches
         end = min(first + self.chunk_batches, end)
-        place = int(_shuffled(end - first, self.seed, _CHUNK, epoch, chunk)[place])
+        place = int(shuffled(end - first, self.seed, _CHUNK, epoch, chunk)[place])
         return self._by_length(self._stream(first * size, end * size))[place * size : (place + 1) * size]
 
     def _stream(self, start: int, end: int) -> Int64Array:
@@ -144,11 +145,33 @@ def adapter_of(seed: int, step: int, share_of_image: float = 0.5) -> Adapter:
 
 def adapter_step(seed: int, step: int, share_of_image: float = 0.5) -> int:
     """How many earlier steps trained the same adapter: the step's place in that adapter's own data."""
-    block, place = divmod(step, _BLOCK)
+    earlier = image_steps(seed, step, share_of_image)
+    return earlier if adapter_of(seed, step, share_of_image) == "image_cit" else step - earlier
+
+
+def image_steps(seed: int, steps: int, share_of_image: float = 0.5) -> int:
+    """How many of the first steps train ``image_cit``."""
+    block, place = divmod(steps, _BLOCK)
     trained = [_image_steps(seed, index, share_of_image) for index in range(block)]
-    drawn = _image_steps(seed, block, share_of_image)
-    earlier = sum(int(steps.sum()) for steps in trained) + int(drawn[:place].sum())
-    return earlier if drawn[place] else step - earlier
+    return sum(int(drawn.sum()) for drawn in trained) + int(_image_steps(seed, block, share_of_image)[:place].sum())
+
+
+def steps_until(adapter: Adapter, wanted: int, seed: int, share_of_image: float = 0.5) -> int:
+    """How many steps there are until so many of them have trained an adapter.
+
+    Args:
+        adapter: which one; its share must not be 0.
+        wanted: steps that train it, from 1.
+        seed: from 0.
+        share_of_image: see `adapter_of`.
+    """
+    found = block = 0
+    while True:
+        drawn = _image_steps(seed, block, share_of_image)
+        places = np.flatnonzero(drawn if adapter == "image_cit" else ~drawn)
+        if found + len(places) >= wanted:
+            return block * _BLOCK + int(places[wanted - found - 1]) + 1
+        found, block = found + len(places), block + 1
 
 
 @lru_cache(maxsize=64)

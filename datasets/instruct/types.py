@@ -35,6 +35,7 @@ class Sample:
             ask for just these objects: their prompt must not hold the list, or it would give the answer away.
         independent: whether the turns are conversations of their own that have only the image in common: no turn
             sees another.
+        system: stands in the place of the template's own first sentence; "" for that one.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Sample:
     source: str
     with_objects: bool
     independent: bool = False
+    system: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what no trainer could use.
@@ -67,14 +69,15 @@ def share_images(samples: Sequence[Sample], most: int) -> list[Sample]:
     if most == 1:
         return list(samples)
     kept: list[list[Sample]] = []
-    open_for: dict[ImageSource, list[Sample]] = {}
+    open_for: dict[tuple[ImageSource, str], list[Sample]] = {}
     for sample in samples:
         if sample.image is None or len(sample.turns) > 1:
             kept.append([sample])
             continue
-        group = open_for.get(sample.image)
+        key = sample.image, sample.system
+        group = open_for.get(key)
         if group is None or len(group) == most:
-            group = open_for[sample.image] = []
+            group = open_for[key] = []
             kept.append(group)
         group.append(sample)
     return [_joined(group) if len(group) > 1 else group[0] for group in kept]

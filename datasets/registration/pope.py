@@ -96,24 +96,23 @@ def _existing(roots: Sequence[Path], options: Options, name: str) -> Path | None
     return next((p for folder in options.folders for root in roots if (p := root / folder / name).is_file()), None)
 
 
-def _list_items(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tuple[str, jsonl.Line]]]:
-    """Place, and split with raw line, of every line of every list; a missing list fails before anything is read."""
+def _list_items(roots: Sequence[Path], options: Options) -> Iterator[tuple[str, tuple[str, Any] | MalformedError]]:
+    """Place, and split with value, of every line of every list; a missing list fails before anything is read."""
     paths = [
         find(roots, *(f"{folder}/{options.file.format(split=split)}" for folder in options.folders))
         for split in options.splits
     ]
     for split, path in zip(options.splits, paths, strict=True):
-        for line in jsonl.lines(path):
-            yield line.where, (split, line)
+        for where, item in jsonl.values(path):
+            yield where, item if isinstance(item, MalformedError) else (split, item)
 
 
-def _record(split: str, line: jsonl.Line, images: Path) -> Record:
+def _record(split: str, item: Any, images: Path) -> Record:
     """One line of a list.
 
     Raises:
         MalformedError: it is no such line.
     """
-    item = jsonl.parse(line.content)
     label = _label(take(item, "label", str))
     return _build(split, take_id(item, "question_id"), take(item, "image", str), take(item, "text", str), label, images)
 
@@ -152,9 +151,8 @@ def _labels(lists: Mapping[str, Path | None]) -> _Labels:
     """Labels by split, image and question; one that is asked repeatedly has them in the order of the list."""
     labels: dict[tuple[str, str, str], deque[str]] = defaultdict(deque)
     for split, path in lists.items():
-        for line in jsonl.lines(path) if path else ():
+        for _, item in jsonl.values(path) if path else ():
             try:
-                item = jsonl.parse(line.content)
                 key = split, take(item, "image", str), _bare(take(item, "text", str))
                 labels[key].append(_label(take(item, "label", str)))
             except MalformedError:

@@ -13,7 +13,7 @@ from .errors import SegmenterError
 from .files import check_files
 from .options import SegmenterConfig
 
-_NO_BACKENDS = ("base", "coco", "coco_format", "errors", "files", "options")
+_NO_BACKENDS = ("base", "blocks", "coco", "coco_format", "errors", "files", "options")
 
 
 def backends() -> list[str]:

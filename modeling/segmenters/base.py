@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +54,14 @@ class DecodedImage:
     pixels: UInt8Array
     name: str
 
+    @cached_property
+    def key(self) -> bytes:
+        """SHA-256 of type, shape and pixels, computed once; the name does not count."""
+        pixels = np.ascontiguousarray(self.pixels)
+        digest = hashlib.sha256(repr((pixels.dtype.str, pixels.shape)).encode())
+        digest.update(pixels.data)
+        return digest.digest()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
@@ -96,5 +106,6 @@ class Segmenter(Protocol):
             size: height and width of the returned id maps, e.g. (35, 35).
 
         Returns:
-            one map per image, in order; an empty one (zeros, no segments) where nothing is found.
+            one map per image, in order; an empty one (zeros, no segments) where nothing is found. A map is the same
+            whatever else is segmented with it.
         """

@@ -3,7 +3,8 @@
 Source: Kirillov et al. 2019 (arXiv 1901.02446). The library is optional and imported when a segmenter is built. A map
 is made at the image's own size, in whose pixels the library counts areas, and brought to the asked size by taking the
 pixel at the middle of every cell; segments that no cell shows are left out. Padding is not masked in this network, so
-only images of one prepared size share a forward pass, and each has the map it would have alone.
+only images of one prepared size share a forward pass, in blocks (see ``blocks.py``), and each has the map it would
+have alone.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import hashlib
 import json
 import logging
 import pickle
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from torch import Tensor
 from ..files import check_real
 from ..weight_files import load, load_described, named_tensors, read_archive
 from .base import DecodedImage, PanopticMap, check_finite, check_pixels
+from .blocks import block_name, block_size, blocks, filled
 from .coco import coco_index
 from .errors import SegmenterError
 from .options import SegmenterConfig
@@ -60,8 +61,8 @@ class Detectron2Segmenter:
         channels: order of the channels that the model reads, ``RGB`` or ``BGR``.
         things: our category of each thing class of the model.
         stuff: our category of each stuff class; None for a class that is no segment.
-        batch_size: most images in one forward pass.
-        fingerprint: see `Segmenter.fingerprint`.
+        block: images in a forward pass; fewer are filled up.
+        fingerprint: see `Segmenter.fingerprint`; the block is added.
     """
 
     def __init__(
@@ -72,13 +73,13 @@ class Detectron2Segmenter:
         things: Sequence[int | None],
         stuff: Sequence[int | None],
         *,
-        batch_size: int = 4,
+        block: int = 1,
         fingerprint: str,
     ) -> None:
         self._model, self._resize, self._channels = model, resize, channels
         self._things, self._stuff = things, stuff
-        self._batch_size = batch_size
-        self.fingerprint = fingerprint
+        self.block = block
+        self.fingerprint = f"{fingerprint}{block_name(block)}"
 
     @torch.inference_mode()
     def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
@@ -90,9 +91,9 @@ class Detectron2Segmenter:
         """
         prepared = [self._prepare(decoded) for decoded in images]
         maps: dict[int, PanopticMap] = {}
-        for indices in self._batches(prepared):
-            outputs = self._model([prepared[index] for index in indices])
-            for index, output in zip(indices, outputs, strict=True):
+        for indices in blocks([tuple(item["image"].shape) for item in prepared], self.block):
+            outputs = self._model([prepared[index] for index in filled(indices, self.block)])
+            for index, output in zip(indices, outputs, strict=False):
                 if "sem_seg" in output:  # boxes that are not finite are left out by the library without a word
                     check_finite(images[index].name, output["sem_seg"])
                 ids, infos = output["panoptic_seg"]
@@ -110,15 +111,6 @@ class Detectron2Segmenter:
             raise SegmenterError(f"image {decoded.name}, {shape}, cannot be resized: {error}") from error
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))
         return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1]}
-
-    def _batches(self, prepared: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
-        """Indices of at most ``batch_size`` images of one prepared size."""
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, item in enumerate(prepared):
-            groups[tuple(item["image"].shape)].append(index)
-        for indices in groups.values():
-            for start in range(0, len(indices), self._batch_size):
-                yield indices[start : start + self._batch_size]
 
     def _map(self, ids: Tensor, infos: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> PanopticMap:
         """The library's map (H, W) and list of segments as ours."""
@@ -162,7 +154,7 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Detectron2Segmenter:
         settings.INPUT.FORMAT,
         things,
         stuff,
-        batch_size=config.BATCH_SIZE,
+        block=block_size(config.BATCH_SIZE, device),
         fingerprint=f"detectron2-{digest.hexdigest()[:16]}",
     )
 

@@ -1,12 +1,15 @@
 """Mask2Former from transformers, with the post-processing of the released CoLLaVO.
 
 Source: Cheng et al. 2022 (arXiv 2112.01527); the public COCO panoptic checkpoint with a Swin-L backbone. Nothing is
-fused: two regions of sky are two segments, as the released model was trained with.
+fused: two regions of sky are two segments, as the released model was trained with. The library's network takes a mask
+of the padding and never looks at it in the pixel decoder, so only images of one processed size share a forward pass,
+in blocks (see ``blocks.py``), and each has the map it would have alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
 from ..weight_files import describe, out_of_range
 from .base import DecodedImage, PanopticMap, check_finite, check_pixels
+from .blocks import block_name, block_size, blocks, filled
 from .coco import COCO_PANOPTIC
 from .errors import SegmenterError
 from .files import mask2former_folder, unusable
@@ -37,16 +42,20 @@ class Mask2FormerSegmenter:
         processor: its image processor.
         threshold: least confidence of a segment.
         mask_threshold: least share of its own mask that a segment keeps.
-        identity: of the weights.
+        identity: of the weights, see `identity_of`.
+        block: images in a forward pass; fewer are filled up.
 
     Raises:
         SegmenterError: its classes are not the 133 of COCO panoptic, in their order.
     """
 
-    def __init__(self, model: Any, processor: Any, threshold: float, mask_threshold: float, identity: str) -> None:
+    def __init__(
+        self, model: Any, processor: Any, threshold: float, mask_threshold: float, identity: str, block: int = 1
+    ) -> None:
         self._model, self._processor = model, processor
         self._threshold, self._mask_threshold = threshold, mask_threshold
-        self.fingerprint = f"mask2former-{identity}-{threshold:g}-{mask_threshold:g}"
+        self.block = block
+        self.fingerprint = f"mask2former-{identity}-{threshold!r}-{mask_threshold!r}{block_name(block)}"
         labels = {int(index): name for index, name in model.config.id2label.items()}
         wrong = [i for i, category in enumerate(COCO_PANOPTIC) if labels.get(i) != category.name]
         if wrong or len(labels) != len(COCO_PANOPTIC):
@@ -64,25 +73,33 @@ class Mask2FormerSegmenter:
         Raises:
             SegmenterError: an image that is not RGB, or for which the network computes no finite scores; it is named.
         """
-        if not decoded_images:
-            return []
-        for decoded in decoded_images:
-            try:
-                check_pixels(decoded.pixels)
-            except ValueError as error:
-                raise SegmenterError(f"image {decoded.name}: {error}") from error
-        images = [decoded.pixels for decoded in decoded_images]
+        prepared = [self._prepare(decoded) for decoded in decoded_images]
+        maps: dict[int, PanopticMap] = {}
+        for indices in blocks([tuple(pixels.shape) for pixels in prepared], self.block):
+            members = [prepared[index] for index in filled(indices, self.block)]
+            outputs = self._model(pixel_values=torch.cat(members).to(self._model.device, self._model.dtype))
+            outputs.class_queries_logits = outputs.class_queries_logits[: len(indices)].float()
+            outputs.masks_queries_logits = outputs.masks_queries_logits[: len(indices)].float()
+            scores = zip(indices, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True)
+            for index, *logits in scores:
+                check_finite(decoded_images[index].name, *logits)
+            maps |= zip(indices, self.post_process(outputs, size), strict=True)
+        return [maps[index] for index in range(len(decoded_images))]
+
+    def _prepare(self, decoded: DecodedImage) -> Tensor:
+        """Processed pixels of an image alone, (1, 3, height, width), without padding.
+
+        Raises:
+            SegmenterError: it is not RGB.
+        """
+        try:
+            check_pixels(decoded.pixels)
+        except ValueError as error:
+            raise SegmenterError(f"image {decoded.name}: {error}") from error
         # said outright: an image of one or three pixels' height would be taken for one with channels first
-        inputs = self._processor(images=images, return_tensors="pt", input_data_format="channels_last")
-        pixels = inputs["pixel_values"].to(self._model.device, self._model.dtype)
-        outputs = self._model(pixel_values=pixels, pixel_mask=inputs["pixel_mask"].to(self._model.device))
-        outputs.class_queries_logits = outputs.class_queries_logits.float()
-        outputs.masks_queries_logits = outputs.masks_queries_logits.float()
-        for decoded, *logits in zip(
-            decoded_images, outputs.class_queries_logits, outputs.masks_queries_logits, strict=True
-        ):
-            check_finite(decoded.name, *logits)
-        return self.post_process(outputs, size)
+        inputs = self._processor(images=[decoded.pixels], return_tensors="pt", input_data_format="channels_last")
+        pixels: Tensor = inputs["pixel_values"]
+        return pixels
 
     def post_process(self, outputs: Any, size: tuple[int, int]) -> list[PanopticMap]:
         """Turn class and mask logits (float32) into maps of a size."""
@@ -124,7 +141,8 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> Mask2FormerSegmenter:
         model = model.eval().to(device)
     except Exception as error:  # changed files make the library fail in any way
         raise unusable(config, str(error).strip().split("\n")[0]) from error
-    return Mask2FormerSegmenter(model, processor, *config.thresholds(0.5, 0.95), _identity(model))
+    block = block_size(config.BATCH_SIZE, device)
+    return Mask2FormerSegmenter(model, processor, *config.thresholds(0.5, 0.95), identity_of(model, processor), block)
 
 
 def check_directory(path: Path) -> None:
@@ -184,10 +202,23 @@ def check_loaded(model: Any, report: Mapping[str, Any], processor: Any) -> None:
         raise ValueError("preprocessor_config.json makes no finite pixels")
 
 
-def _identity(model: Any) -> str:
-    """Digest of a sample of every parameter: the same for the same weights, wherever they lie."""
-    digest = hashlib.sha256()
-    for name, parameter in model.state_dict().items():
-        sample = parameter.flatten()[:: max(1, parameter.numel() // 64)].float().cpu().numpy()
-        digest.update(name.encode() + sample.tobytes())
+_NOT_OF_MAPS = ("architectures", "dtype", "torch_dtype", "transformers_version")
+"""Of a configuration: what says nothing of the maps."""
+
+
+def identity_of(model: Any, processor: Any) -> str:
+    """Digest of all weights, of the sizes and of the image preparation: the same wherever the checkpoint lies.
+
+    Args:
+        model: on any device.
+        processor: its image processor.
+    """
+    settings = [
+        {key: value for key, value in part.to_dict().items() if key not in _NOT_OF_MAPS and not key.startswith("_")}
+        for part in (model.config, processor)
+    ]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -45,7 +45,11 @@ class SegmenterConfig:
             Empty: evaluation.
         SHORT_SIDE: xdecoder: wanted length of the shorter side, pixels. None is the rule's own: 800, demo 512.
         LONG_SIDE: xdecoder: most the longer side may have, pixels. None is the rule's own: 1333, demo no limit.
-        BATCH_SIZE: xdecoder, detectron2: most images in one forward pass; those of one prepared size share it.
+        BATCH_SIZE: images in one forward pass on a GPU; those of one prepared size share it, and fewer are filled up,
+            so that no map depends on its batch. On a CPU it is always one.
+        CACHE: folder of the maps that were made, found again by pixels and segmenter; ``off`` for none. Empty: of the
+            user's cache folder, collavo/maps. Maps of precomputed and none are not kept there.
+        CACHE_SIZE: most that this folder takes, GB; the least recently used maps are evicted.
     """
 
     NAME: str = ""
@@ -61,6 +65,8 @@ class SegmenterConfig:
     SHORT_SIDE: Side | None = None
     LONG_SIDE: Side | None = None
     BATCH_SIZE: Annotated[int, Field(ge=1)] = 4
+    CACHE: PathText = ""
+    CACHE_SIZE: Annotated[float, Field(gt=0)] = 4.0
 
     def resolved(self) -> SegmenterConfig:
         """The same with a name, a configuration and a rule where they are empty, and a path where one is known."""

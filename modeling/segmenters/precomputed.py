@@ -10,7 +10,7 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,6 +94,18 @@ class PrecomputedSegmenter:
             raise SegmenterError(f"SEGMENTER.PATH: {self._file}, {key} {number}: {reason}")
         return found
 
+    def has(self, name: str) -> bool:
+        """Whether an image of this name has a map, as far as the JSON tells."""
+        return self._item(name) is not None
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Name of every image that has a map, and of the PNG, below the folder."""
+        return ((name, str(item["file_name"])) for name, item in self._by_name.items())
+
+    def _item(self, name: str) -> dict[str, Any] | None:
+        """The annotation of an image: by its whole name, else by the stem of it."""
+        return self._by_name.get(name) or self._by_stem.get(Path(name).stem)
+
     def segment(self, decoded_images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
         """See `Segmenter.segment`.
 
@@ -103,7 +115,7 @@ class PrecomputedSegmenter:
         return [self._segment(decoded, size) for decoded in decoded_images]
 
     def _segment(self, decoded: DecodedImage, size: tuple[int, int]) -> PanopticMap:
-        item = self._by_name.get(decoded.name) or self._by_stem.get(Path(decoded.name).stem)
+        item = self._item(decoded.name)
         if item is None:
             raise SegmenterError(f"image {decoded.name}: {self._file} has no panoptic map for it")
         try:

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.location import locate
+from collavo.checkpoint.location import locate, take_base
 from collavo.checkpoint.settings import settings_for
 from configs.common.paths import user_path
 from configs.common.words import did_you_mean, quoted, shown
@@ -42,11 +42,15 @@ from ..runtime.session import USER_ERRORS
 from .listing import list_rows, version
 from .validate import SHOWN, validate_all
 
+if TYPE_CHECKING:
+    from .fill_maps import ImageSet
+
 EXAMPLES = """\
 examples:
   lbk_entry.py list
   lbk_entry.py validate pope_test --overrides DATASETS.ROOT /path/to/dataset
   lbk_entry.py segment dog.jpg --out outputs/dog --overrides SEGMENTER.NAME xdecoder SEGMENTER.PATH /path/to/X-Decoder
+  lbk_entry.py maps pope_test gqa_testdev_balanced --conf_files configs/collavo_step2.yaml
   lbk_entry.py score --predictions outputs/collavo_step2/mm-vet/predictions.jsonl
   accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
       --conf_files configs/collavo_step2.yaml \\
@@ -74,6 +78,10 @@ _SHOW = """\
 _SEGMENT = """\
   lbk_entry.py segment dog.jpg --out outputs/dog
   lbk_entry.py segment *.png --overrides SEGMENTER.NAME xdecoder SEGMENTER.PATH /path/to/X-Decoder
+"""
+_MAPS = """\
+  lbk_entry.py maps pope_test gqa_testdev_balanced --conf_files configs/collavo_step2.yaml
+  lbk_entry.py maps train --conf_files configs/collavo_step2.yaml --overrides RESUME_FROM /path/to/CoLLaVO
 """
 _VALIDATE = """\
   lbk_entry.py validate pope_test mme --overrides DATASETS.ROOT /path/to/dataset
@@ -129,6 +137,9 @@ class Command:
         configured: whether it takes ``--conf_files`` and ``--overrides``.
         run: from its arguments to the exit code.
         examples: command lines for its help, one a line.
+        images: for ``maps`` NAME: from configuration files and overrides to the configuration and the images whose maps
+            the command will need; None where it needs none.
+        data: checks the data that the command works on, for ``validate NAME``; None where there is nothing to check.
     """
 
     name: str
@@ -136,6 +147,8 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     configured: bool = True
+    images: Callable[[Sequence[str], Sequence[str]], tuple[EvalConfig, Catalog, ImageSet]] | None = None
+    data: Callable[[argparse.Namespace], int] | None = None
     examples: str = ""
 
 
@@ -164,6 +177,13 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         return USAGE
     if unknown:
         own[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.command == "validate":
+        checks = {command.name: command.data for command in more if command.data is not None}
+        chosen = [checks[name] for name in args.dataset if name in checks]
+        if chosen and len(args.dataset) > 1:
+            own["validate"].error(f"{', '.join(checks)} is checked alone, without names of benchmarks")
+        if chosen:
+            commands["validate"] = chosen[0]
     try:
         return int(commands[args.command](args))
     except (ConfigError, *USER_ERRORS) as error:
@@ -270,6 +290,12 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="DIR",
         help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
     )
+    _add_maps(
+        commands.add_parser(
+            "maps", parents=[shared], **described("make maps ahead, for evaluations and training", _MAPS)
+        ),
+        more,
+    )
     check = commands.add_parser(
         "validate", parents=[shared], **described("check benchmarks' files, without a model", _VALIDATE)
     )
@@ -277,7 +303,8 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         parents = [shared] if command.configured else []
         added = commands.add_parser(command.name, parents=parents, **described(command.help, command.examples))
         command.options(added)
-    check.add_argument("dataset", nargs="+", help="names as in DATASETS.TEST, or all; see list")
+    others = "".join(f"; {command.name}: the data of the command {command.name}" for command in more if command.data)
+    check.add_argument("dataset", nargs="+", help=f"names as in DATASETS.TEST, or all; see list{others}")
     check.add_argument("--quick", action="store_true", help="look whether images are there, without decoding them")
     check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
@@ -298,10 +325,19 @@ def described(sentence: str, examples: str) -> dict[str, Any]:
     }
 
 
+def _add_maps(parser: argparse.ArgumentParser, more: Sequence[Command]) -> None:
+    """The arguments of ``maps``."""
+    needing = {command.name: command.images for command in more if command.images is not None}
+    names = "".join(f", or {name}: what {name} needs with the same configuration" for name in needing)
+    parser.add_argument("dataset", nargs="+", help=f"names as in DATASETS.TEST, or all; see list{names}")
+    parser.set_defaults(images=needing)
+
+
 def _configuration(args: argparse.Namespace) -> tuple[EvalConfig, Catalog]:
     config: EvalConfig
     config, catalog = read_configuration(args.conf_files, args.overrides)
     note(config.notes)
+    take_base(config.BASE, config.RESUME_FROM)
     return config, catalog
 
 
@@ -462,10 +498,29 @@ def _segment(args: argparse.Namespace) -> int:
     return segment(config, args.images, args.out)
 
 
+def _maps(args: argparse.Namespace) -> int:
+    commands = [name for name in dict.fromkeys(args.dataset) if name in args.images]
+    if len(commands) > 1:
+        raise ConfigError(f"maps: {' and '.join(commands)} have configurations of their own; name one at a time")
+    needed = []
+    if commands:
+        config, catalog, images = args.images[commands[0]](args.conf_files, args.overrides)
+        note(config.notes)
+        needed.append(images)
+    else:
+        config, catalog = _configuration(args)
+    from .fill_maps import benchmark_images, check_fill, fill
+
+    needed += benchmark_images(config, catalog, [name for name in args.dataset if name not in commands])
+    check_fill(config)
+    return fill(config, needed)
+
+
 COMMANDS = {
     "eval": _eval,
     "show": _show,
     "segment": _segment,
+    "maps": _maps,
     "score": _score,
     "list": _list,
     "validate": _validate,

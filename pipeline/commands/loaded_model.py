@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.location import locate
+from collavo.checkpoint.location import locate, take_base
 from collavo.checkpoint.settings import settings_for
 from modeling.segmenters import check_segmenter
 
@@ -52,6 +52,7 @@ def choose_model(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> 
     tiny = not config.RESUME_FROM
     if tiny:
         config, _ = read_configuration([TINY, *conf_files], [*TINY_PATHS, *overrides])
+    take_base(config.BASE, config.RESUME_FROM)
     checkpoint = describe_checkpoint(locate(config.RESUME_FROM)).folder
     check_segmenter(settings_for(checkpoint, config.CRAYON, config.SEGMENTER).segmenter)
     return ChosenModel(config=config, tiny=tiny)

@@ -11,12 +11,12 @@ from configs.common.words import shown as inline
 from datasets.image import decode
 from datasets.types import DataError, ImageFile
 from datasets.writing import OLD
-from modeling.segmenters import build_segmenter
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.coco_format import at_own_size, categories_of, panoptic_png, segments_info, unique_stems
 from modeling.segmenters.errors import SegmenterError
 
+from ..models.map_cache import cached_segmenter
 from ..runtime.console import say, tell
 from ..runtime.errors import RunError
 from ..runtime.files import remove_partial, write_bytes, write_image, write_json
@@ -48,7 +48,7 @@ def segment(config: EvalConfig, files: Sequence[Path], out: Path) -> int:
     stems = unique_stems([file.name for file in files], (PNG, OVERLAY))
     _check(files, stems, out)
     quiet_libraries()
-    segmenter = build_segmenter(config.SEGMENTER, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    segmenter = cached_segmenter(config.SEGMENTER, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     categories = categories_of(segmenter)
     names = _names(files)
     images: list[dict[str, Any]] = []

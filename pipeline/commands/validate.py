@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.words import shown as inline
-from datasets.evaluation.scorable import UnscorableError
+from datasets.evaluation.scorable import UnscorableError, keep_scorable
 from datasets.image import decode
 from datasets.registration.formats.files import MissingImage
 from datasets.registration.preflight import missing_files, missing_places
@@ -20,7 +20,6 @@ from datasets.types import DataError, ImageFile, ImageSource, Record
 
 from ..base import BenchmarkPipeline
 from ..results.judging import needs_judge
-from ..run.scoring_check import scorable
 from ..runtime.console import Progress, tell
 
 SHOWN = 20
@@ -88,7 +87,7 @@ def validate(
 def _check(pipeline: BenchmarkPipeline, roots: Sequence[Path], readable: bool, quick: bool, shown: int | None) -> bool:
     """Read the records, look at their images and word their questions, as far as the files allow."""
     try:
-        records, bad, check = scorable(pipeline, *pipeline.load(roots))
+        records, bad, check = keep_scorable(pipeline, *pipeline.load(roots))
     except UnscorableError as error:
         _say(f"  UNSCORABLE: {error}")
         return False

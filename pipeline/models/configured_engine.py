@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import ModelSettings, settings_for
 
-from ..runtime.console import LoadingBar, warn
+from ..runtime.console import LoadingBar, duration, say, warn
+from ..runtime.errors import RunError
 from ..runtime.launch import is_main
 
 if TYPE_CHECKING:
@@ -38,6 +43,44 @@ class ConfiguredEngine:
         self._examined: Examined | None = None
         self._segmenter: Segmenter | None = None
         self._engine: Engine | None = None
+        self._weights = ""
+        self._known: Future[None] | None = None
+        self._loading: Future[None] | None = None
+        self._stopped = threading.Event()
+        self._begun, self._ready = 0.0, False
+
+    @contextmanager
+    def loading_ahead(self) -> Iterator[None]:
+        """Load the engine in a thread of its own, see `LoadsAhead`.
+
+        While a model is made, the process's default dtype is that of its weights: nothing may compute meanwhile, and
+        `engine` and `segmenter` return after that.
+        """
+        self._stopped.clear()
+        self._begun, self._ready = time.monotonic(), self._engine is not None
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
+            self._known, self._loading = pool.submit(self._find_out), pool.submit(self._load)
+            try:
+                yield
+            finally:
+                self._stopped.set()
+                self._loading.cancel()
+        self._known = self._loading = None
+        self._stopped.clear()
+
+    def _find_out(self) -> None:
+        """Look at what is known before the weights are read: settings, checkpoint, segmenter."""
+        self._examine()
+        self._build_segmenter()
+
+    def _wait_known(self) -> None:
+        """Wait for what another thread finds out.
+
+        Raises:
+            CheckpointError, SegmenterError: see `parts`.
+        """
+        if self._known is not None:
+            self._known.result()
 
     def parts(self) -> Mapping[str, Any]:
         """Identity of checkpoint, compute type, template and segmenter; the checkpoint is examined first.
@@ -48,9 +91,10 @@ class ConfiguredEngine:
         """
         from collavo.load_collavo import engine_identity
 
+        self._wait_known()
         config, settings = self._config, self.settings()
         checkpoint = self._examine().described.folder
-        segmenter = self.segmenter().fingerprint
+        segmenter = self._build_segmenter().fingerprint
         identity = engine_identity(config.LLM, checkpoint, weight=config.WEIGHT, segmenter=segmenter, settings=settings)
         return json.loads(identity)  # type: ignore[no-any-return]
 
@@ -77,48 +121,104 @@ class ConfiguredEngine:
         return self._examined
 
     def weights(self) -> str:
-        """Size of the weights as they will be loaded; "" once they are."""
-        if self._engine is not None:
+        """What memory the model will take; "" once it is loaded, or while another thread loads it.
+
+        The main process counts caches and activations too, of 18 questions on an image, 3 beams and 128 tokens.
+        """
+        if self._engine is not None or self._loading is not None:
             return ""
+        return self._size()
+
+    def _size(self) -> str:
+        """The weights and what memory they need, in words; counted once."""
+        if not self._weights:
+            self._weights = self._describe_weights()
+        return self._weights
+
+    def _describe_weights(self) -> str:
         from collavo.load_collavo import size_in_memory
 
         llm = self._config.LLM
         size = size_in_memory(llm, self._examine())
         bits = f"large weights in {llm.BITS} bit, " if llm.BITS in (4, 8) else ""
         kind = "" if self._config.WEIGHT else "random weights (WEIGHT False) of the sizes in "
+        said = f"loading {kind}{self._config.RESUME_FROM}: {bits}{llm.DTYPE}, {in_words(size)} for the weights"
+        return f"{said} on each process{self._describe_caches(size)}" if is_main(os.environ) else said
+
+    def _describe_caches(self, weights: int) -> str:
+        from collavo.budget import free_memory
+        from collavo.load_collavo import working_memory
+        from collavo.search import Generation
+
+        device, generation = self._device, Generation(num_beams=3, max_new_tokens=128)
+        working = working_memory(self._config.LLM, self._examine(), device.type, generation)
         return (
-            f"loading {kind}{self._config.RESUME_FROM}: {bits}{llm.DTYPE}, {in_words(size)} for the weights on each "
-            "process, besides caches"
+            f", {in_words(working)} for caches and activations (18 questions on an image, 3 beams, 128 tokens): "
+            f"{in_words(weights + working)} in all, {in_words(free_memory(device))} are free"
         )
 
     def engine(self) -> Engine:
         """Load it, once; the main process shows how far the weights are."""
+        if self._loading is not None and not self._ready:
+            self._loading.result()
+            self._ready = True
+            if is_main(os.environ):
+                say(f"model ready after {duration(time.monotonic() - self._begun)}")
+        if self._engine is None:
+            self._engine = self._make_engine()
+        return self._engine
+
+    def _load(self) -> None:
+        """What the other thread does with the weights."""
+        self._wait_known()
+        if self._engine is not None:
+            return
+        if is_main(os.environ):
+            say(self._size())
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.set_device(self._device)  # each thread has its own
+        self._engine = self._make_engine()
+
+    def _make_engine(self) -> Engine:
         from collavo.load_collavo import load_engine
 
-        if self._engine is None:
-            config, settings, examined = self._config, self.settings(), self._examine()
-            segmenter = self.segmenter()
-            with LoadingBar(shown=is_main(os.environ)) as bar:
-                self._engine = load_engine(
-                    config.LLM,
-                    config.RESUME_FROM,
-                    segmenter,
-                    self._device,
-                    weight=config.WEIGHT,
-                    template=settings.template,
-                    crayon=settings.crayon,
-                    examined=examined,
-                    progress=bar.show,
-                )
-        return self._engine
+        config, settings, examined = self._config, self.settings(), self._examine()
+        segmenter = self._build_segmenter()
+        with LoadingBar(shown=is_main(os.environ)) as bar:
+
+            def show(done: int, total: int) -> None:
+                if self._stopped.is_set():
+                    raise RunError("the loading of the weights was stopped: the run has ended")
+                bar.show(done, total)
+
+            return load_engine(
+                config.LLM,
+                config.RESUME_FROM,
+                segmenter,
+                self._device,
+                weight=config.WEIGHT,
+                template=settings.template,
+                crayon=settings.crayon,
+                examined=examined,
+                progress=show,
+                most_questions=config.EVAL.MAX_BATCH,
+            )
 
     def segmenter(self) -> Segmenter:
         """Build it, once. It needs no checkpoint, but where one is named it is the one that this was trained with."""
-        from modeling.segmenters import build_segmenter
+        self._wait_known()
+        if self._loading is not None:
+            wait([self._loading])
+        return self._build_segmenter()
+
+    def _build_segmenter(self) -> Segmenter:
+        from .map_cache import cached_segmenter
 
         if self._segmenter is None:
             config = self.settings().segmenter if self._config.RESUME_FROM else self._config.SEGMENTER
-            self._segmenter = build_segmenter(config, self._device)
+            self._segmenter = cached_segmenter(config, self._device)
         return self._segmenter
 
 

@@ -96,7 +96,7 @@ class MapAnswerer:
         """
         from collavo.engine import Reply
 
-        images = [query.image for query in queries if query.image is not None]
+        images = [query.image for query in queries if isinstance(query.image, DecodedImage)]
         truths = [_true_map(self._records[image.name], image) for image in images]
         maps = at_own_size(self._segmenter, images)
         texts = [self._described(*each) for each in zip(images, truths, maps, strict=True)]

@@ -23,14 +23,10 @@ from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from ..base import BenchmarkPipeline
 from ..run.journal import Entry
-from ..run.questions import Question, QuestionKey
-from ..runtime.errors import RunError
 from ..runtime.files import json_line
 from .browse.prediction import ImageNames, as_line, group_name, prediction_of
 from .judging import Judgement
 
-NAMED_IDS = 10
-"""How many ids a message lists before it says how many more there are."""
 MANY = 0.1
 """Share of replies from which a run warns that they are empty, unreadable or cut at the token limit."""
 SHOWN_REPLY = 100
@@ -71,38 +67,6 @@ class Effort:
     answered: int
     processes: int
     devices: Sequence[str]
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a message, the first few of them."""
-    more = f" and {len(names) - NAMED_IDS} more" if len(names) > NAMED_IDS else ""
-    return ", ".join(map(shown, names[:NAMED_IDS])) + more
-
-
-def join(
-    records: Sequence[Record], questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]
-) -> dict[str, Entry]:
-    """Give every record the answer to its question.
-
-    Raises:
-        RunError: a record has no answer, or an id stands for two records.
-    """
-    by_id = {name: answers[question.key] for question in questions if question.key in answers for name in question.ids}
-    ids = [record.id for record in records]
-    missing = [name for name in ids if name not in by_id]
-    if missing:
-        raise RunError(
-            f"{len(missing)} of {len(ids)} records have no answer, nothing is scored: {listed(missing)}. "
-            "Run the same command again to answer them."
-        )
-    if len(set(ids)) != len(ids) or set(by_id) != set(ids):
-        raise RunError(f"{len(ids)} records carry {len(set(ids))} distinct ids; nothing is scored")
-    return by_id
-
-
-def text_of(entry: Entry) -> str | None:
-    """The reply; None where there is none."""
-    return entry.text if entry.error is None else None
 
 
 def predictions(answered: Answered, benchmark: Benchmark | None = None, roots: Sequence[Path] = ()) -> bytes:
@@ -285,6 +249,25 @@ def _effort(answered: Answered, effort: Effort) -> dict[str, Any]:
         "generated_tokens": sum(entry.num_tokens for entry in once),
         "processes": effort.processes,
         "devices": list(effort.devices),
+        "decisions": _decisions(list(once), effort.devices),
+    }
+
+
+def _decisions(entries: Sequence[Entry], devices: Sequence[str]) -> dict[str, Any]:
+    """How many replies hang on a decision that rounding could turn, and whether the devices always round alike.
+
+    On the CPU a block's shape is fixed and so is every sum's order. Kernels of other devices choose theirs by what else
+    is in a batch, and where memory ran out a block had to get another shape.
+    """
+    replies = [entry for entry in entries if entry.error is None]
+    close = sum(entry.close for entry in replies)
+    notes = Counter(entry.note for entry in replies if entry.note)
+    return {
+        "close": close,
+        "of": len(replies),
+        "share": round(close / len(replies), 6) if replies else None,
+        "fixed_order": all(device.startswith("cpu") for device in devices) and not notes,
+        "shape_changes": dict(notes),
     }
 
 
@@ -352,6 +335,20 @@ def _odd_replies(results: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _open_decisions(results: Mapping[str, Any]) -> Iterator[str]:
+    """What a device, or a lack of memory, leaves to rounding."""
+    decisions = results.get("decisions")
+    if not decisions:
+        return
+    for note, number in decisions["shape_changes"].items():
+        yield f"memory ran out: {number} replies are of {note}, which can change last digits"
+    if decisions["close"] and not decisions["fixed_order"]:
+        yield (
+            f"{decisions['close']} of {decisions['of']} replies ({100 * decisions['share']:.2f} %) hang on a decision "
+            "that rounding could turn: on these devices another batch size or number of processes may change them"
+        )
+
+
 def _example(results: Mapping[str, Any], kind: str) -> str:
     """One reply of a kind, with its record."""
     example = results.get("examples", {}).get(kind)
@@ -386,6 +383,7 @@ def warnings(results: Mapping[str, Any], folder: Path) -> list[str]:
         first = shown(failed[0]["reason"], LONGEST_REASON)
         found.append(f"the judge gave no verdict on {len(failed)} requests; the first: {first}")
     found += _odd_replies(results)
+    found += _open_decisions(results)
     if part := part_in_words(results):
         found.append(f"only {part} were asked (EVAL.LIMIT {results['limit']})")
     if results.get("untaught"):

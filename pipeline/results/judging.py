@@ -16,7 +16,7 @@ from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, V
 from datasets.evaluation.judges.chat import ChatJudge
 from datasets.evaluation.judges.options import JudgeOptions, is_configured, judge_options
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
-from datasets.evaluation.judging import evaluate_judged, judge_requests, method, recorded_field, uses_judge
+from datasets.evaluation.judging import judge_requests, method, recorded_field, uses_judge
 from datasets.types import DataError, Record
 
 from ..base import BenchmarkPipeline
@@ -200,8 +200,8 @@ def score(
             judge=decider(benchmark, judge, recorded),
             said=_without_words(verdicts),
         )
-        return evaluate_judged(benchmark, answers, verdicts), judgement
-    if not needs_judge(benchmark):
+        return pipeline.evaluate(answers, verdicts), judgement
+    if not pipeline.needs_judge:
         return pipeline.evaluate(answers), Judgement()
     if judge is None and not held.verdicts:
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
@@ -210,7 +210,7 @@ def score(
         judgement = Judgement(
             decided_by=kept, judge=decider(benchmark, None, held.path), said=_without_words(held.verdicts)
         )
-        return evaluate_judged(benchmark, answers, held.verdicts), judgement
+        return pipeline.evaluate(answers, held.verdicts), judgement
     requests = to_be_asked(benchmark, [(record, text) for record, text in answers if text is not None], held)
     if requests:
         say(f"{benchmark.dataset}: asking the judge {inline(judge.name)} for {len(requests)} verdicts")
@@ -229,7 +229,7 @@ def score(
         judge=decider(benchmark, judge),
         said=[*_without_words(held.verdicts), *said],
     )
-    return evaluate_judged(benchmark, answers, found), judgement
+    return pipeline.evaluate(answers, found), judgement
 
 
 def _without_words(verdicts: Verdicts) -> list[Verdict]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.safe_json import parse_json
-from configs.common.words import did_you_mean, shown
+from configs.common.words import did_you_mean, listed, shown
 from datasets.evaluation.predictions import join, unknown
 from datasets.types import DataError, Record
 
 from ..run.journal import Entry
-from .join import listed
 from .reply_field import NAMES, candidates, no_replies, questions_of, reply_of
 from .report import PREDICTIONS
 from .result_files import mme_tool

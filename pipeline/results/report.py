@@ -95,6 +95,12 @@ def markdown(results: Mapping[str, Any], folder: Path) -> str:
             f"- {results['seconds']['this_session']} s in the last session; devices: "
             f"{markdown_text(inline(', '.join(results['devices'])))}"
         )
+    if "decisions" in results and results["decisions"]["of"]:
+        decisions = results["decisions"]
+        lines.append(
+            f"- replies that rounding could turn: {decisions['close']} of {decisions['of']}; sums of a fixed order: "
+            f"{'yes' if decisions['fixed_order'] else 'not known of these devices'}"
+        )
     return "\n".join([*lines, ""])
 
 

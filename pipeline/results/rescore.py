@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.safe_json import read_json
+from configs.common.words import listed
 from configs.load import ConfigError
 from datasets.declaration import Benchmark
 from datasets.evaluation.judges.base import Judge
+from datasets.evaluation.scorable import keep_scorable
 from datasets.roots import data_roots
 from datasets.types import BadRecord, DataError, Record
 
@@ -22,14 +24,13 @@ from ..catalog import Catalog
 from ..config import EvalConfig
 from ..run.identity import told_of
 from ..run.plan import options_of as run_options
-from ..run.scoring_check import scorable
 from ..run.task import about_model, about_part, publish
 from ..runtime.console import say, warn
 from ..runtime.errors import RunError
 from ..runtime.files import make_folder
 from ..runtime.lock import sole_use
 from ..runtime.provenance import git_commit, versions
-from .join import Answered, listed, paired, summary, text_of
+from .join import Answered, paired, summary
 from .judge_folders import RULES, decider_of, folder_of, in_words, set_aside
 from .judging import Held, decider, held_in, make_judge, needs_judge, options_of, score, to_be_asked
 from .predictions_file import SCORES
@@ -69,7 +70,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: Source, dataset: str |
     """
     benchmark = named(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
-    records, bad, check = scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
+    records, bad, check = keep_scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
     run = run_options(config)
     whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
@@ -165,7 +166,7 @@ def score_file(
     errors = [entry.error for entry in entries.values() if entry.error is not None]
     if len(errors) == len(records):
         raise DataError(f"{source.predictions}: none of {len(records)} records has a text; the first: {errors[0]}")
-    texts = [(record, text_of(entries[record.id])) for record in records]
+    texts = [(record, entries[record.id].reply) for record in records]
     held = _held(pipeline, source)
     evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)
     answered = Answered(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
@@ -183,7 +184,7 @@ def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: S
     if not held.verdicts or source.against is not None:
         return True
     entries, _ = read_answers(records, source.predictions)
-    texts = [(record, text) for record in records if (text := text_of(entries[record.id])) is not None]
+    texts = [(record, text) for record in records if (text := entries[record.id].reply) is not None]
     return bool(to_be_asked(pipeline.declaration, texts, held))
 
 

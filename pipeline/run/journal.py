@@ -3,21 +3,26 @@
 A line says which question it answers (image and prompt) and under which run's identity, and only that decides whether
 it is used again: neither the file it stands in nor the number of processes matters. A line is one ``write`` to a
 file opened for appending; what a kill leaves of a last line is skipped when reading and closed off when appending.
+Every process of every session has a file of its own, of a name that no other has (`file_name`): journals of several
+machines come together by copying files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
 from configs.common.safe_json import parse_json
+from configs.common.words import listed
 from datasets.registration.formats.files import is_hidden
+from datasets.types import Record
 
+from ..runtime.errors import RunError
 from ..runtime.files import append, json_line, make_folder, writing
-from .questions import QuestionKey
+from .questions import Question, QuestionKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +36,13 @@ class Entry:
         question: the benchmark's prompt, resolved.
         prompt: the whole prompt the model saw; "" where there is an error.
         text: the reply; "" where there is an error.
-        extracted: what the scorer understood.
         finished: whether the reply ended by itself, rather than at the token limit.
         num_tokens: of the reply.
         seconds: spent on it: its share of the batch; 0 for a further record with the same question.
         error: why there is no answer; None if there is one.
+        margin: smallest gap at any decision of its search; None where there was none.
+        close: whether rounding could change the reply, see `collavo.engine.Reply`.
+        note: what memory forced that can change last digits; "" for nothing.
     """
 
     run: str
@@ -44,16 +51,23 @@ class Entry:
     question: str
     prompt: str = ""
     text: str = ""
-    extracted: str = ""
     finished: bool = False
     num_tokens: int = 0
     seconds: float = 0.0
     error: str | None = None
+    margin: float | None = None
+    close: bool = False
+    note: str = ""
 
     @property
     def key(self) -> QuestionKey:
         """The question it answers."""
         return self.image, self.question
+
+    @property
+    def reply(self) -> str | None:
+        """What the model said; None where there is no answer."""
+        return self.text if self.error is None else None
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -63,12 +77,26 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "question": (str,),
     "prompt": (str,),
     "text": (str,),
-    "extracted": (str,),
     "finished": (bool,),
     "num_tokens": (int,),
     "seconds": (int, float),
     "error": (str, type(None)),
+    "margin": (int, float, type(None)),
+    "close": (bool,),
+    "note": (str,),
 }
+_LATER = {"margin", "close", "note"}
+"""What lines of earlier versions lack."""
+
+
+def file_name(rank: int, token: str) -> str:
+    """Name of a process's journal.
+
+    Args:
+        rank: of the process.
+        token: of the session, drawn anew for each.
+    """
+    return f"process-{rank}-{token}.jsonl"
 
 
 def parse_line(line: bytes) -> Entry | None:
@@ -77,9 +105,12 @@ def parse_line(line: bytes) -> Entry | None:
         values = parse_json(line)
     except ValueError:
         return None
-    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Entry)}:
+    if not isinstance(values, dict):
         return None
-    if not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
+    values.pop("extracted", None)  # earlier versions noted a first scoring, which nothing read
+    if {*values, *_LATER} != {field.name for field in fields(Entry)}:
+        return None
+    if not all(isinstance(values[name], kind) for name, kind in _TYPES.items() if name in values):
         return None
     return Entry(**values)
 
@@ -114,6 +145,27 @@ def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[Qu
 def _order(entry: Entry, rank: Mapping[str, int]) -> tuple[int, str, float, str]:
     """Which of several answers to a question counts: of the first run, and the line that has the time it took."""
     return rank[entry.run], entry.text, -entry.seconds, entry.id
+
+
+def answers_by_record(
+    records: Sequence[Record], questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]
+) -> dict[str, Entry]:
+    """Give every record the answer to its question.
+
+    Raises:
+        RunError: a record has no answer, or an id stands for two records.
+    """
+    by_id = {name: answers[question.key] for question in questions if question.key in answers for name in question.ids}
+    ids = [record.id for record in records]
+    missing = [name for name in ids if name not in by_id]
+    if missing:
+        raise RunError(
+            f"{len(missing)} of {len(ids)} records have no answer, nothing is scored: {listed(missing)}. "
+            "Run the same command again to answer them."
+        )
+    if len(set(ids)) != len(ids) or set(by_id) != set(ids):
+        raise RunError(f"{len(ids)} records carry {len(set(ids))} distinct ids; nothing is scored")
+    return by_id
 
 
 class Journal:
@@ -156,7 +208,7 @@ class Journal:
 
 def _ordered(values: Mapping[str, object]) -> dict[str, object]:
     """What a reader looks for first stands first in a line."""
-    first = ("id", "prompt", "text", "extracted", "seconds", "error")
+    first = ("id", "prompt", "text", "seconds", "error")
     return {name: values[name] for name in (*first, *(name for name in values if name not in first))}
 
 

@@ -1,26 +1,24 @@
-"""The sample loop of one process: decode ahead, answer in batches, write each answer down. No communication in it."""
+"""The sample loop of one process: images ahead, answers in batches, each one written down. No communication in it."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from collavo.errors import NonFiniteError
 from configs.common.words import quoted
 from configs.common.words import shown as inline
-from datasets.image import decode
-from datasets.types import DataError, ImageSource
-from modeling.segmenters.base import DecodedImage
+from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
 from ..base import Answerer
 from ..runtime.console import Progress
 from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
+from .images_ahead import ImagesAhead, Ready
 from .journal import Entry, Journal
 from .questions import Question, batches
 
@@ -39,9 +37,6 @@ LONGEST = 1000
 HOPELESS = 100
 """Questions after which a process ends if none of them has an answer: a folder or the weights are wrong then."""
 
-Extract = Callable[[str, str], str]
-"""From a record's id and the reply to what the scorer understands of it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
@@ -49,34 +44,35 @@ class LoopSettings:
 
     Attributes:
         run: identity that its journal lines carry.
-        batch_size: questions answered at a time.
-        workers: threads that decode images ahead, and how many batches they are ahead.
+        batch_size: questions answered at a time at first, see `pipeline.run.questions.batches`.
+        most: questions answered at a time later.
+        workers: threads that decode images ahead, and how many batches they are ahead at least.
         strict: whether the first unreadable image ends the run.
         generation: how to search.
     """
 
     run: str
     batch_size: int
+    most: int
     workers: int
     strict: bool
     generation: Generation
 
 
 def answer_all(
-    questions: Sequence[Question],
+    questions: Iterable[Question],
     answerer: Answerer,
     journal: Journal,
-    extract: Extract,
     settings: LoopSettings,
     progress: Progress,
 ) -> list[Entry]:
     """Answer a process's questions.
 
     Args:
-        questions: in the order in which they are asked.
+        questions: in the order in which they are asked; drawn a few batches ahead, so that they can be work that
+            other processes may take as well (``pipeline/run/claims.py``).
         answerer: the engine.
         journal: every answer is in it before the next batch starts.
-        extract: for the journal's reader.
         settings: see `LoopSettings`.
         progress: told after every batch.
     Returns: one entry per question, for its first record.
@@ -88,16 +84,17 @@ def answer_all(
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
-    todo = list(batches(questions, settings.batch_size))
-    for batch, images in _decoded(todo, answerer.image_size, settings.workers):
-        try:
-            entries += _answer_and_note(batch, images, answerer, journal, extract, settings)
-        except (*SAMPLE_ERRORS, RunError, WriteError):
-            raise
-        except Exception as error:
-            raise SampleError(", ".join(inline(question.ids[0]) for question in batch)) from error
-        progress.advance(len(batch))
-        _remark(entries, len(batch), progress)
+    todo = batches(questions, settings.batch_size, settings.most)
+    with ImagesAhead(answerer, settings.workers) as ahead:
+        for batch, images in ahead.batches(todo):
+            try:
+                entries += _answer_and_note(batch, images, answerer, journal, settings)
+            except (*SAMPLE_ERRORS, RunError, WriteError):
+                raise
+            except Exception as error:
+                raise SampleError(", ".join(inline(question.ids[0]) for question in batch)) from error
+            progress.advance(len(batch))
+            _remark(entries, len(batch), progress)
     return entries
 
 
@@ -126,10 +123,9 @@ def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
 
 def _answer_and_note(
     batch: Sequence[Question],
-    images: dict[str, Future[DecodedImage]],
+    images: Mapping[str, Ready],
     answerer: Answerer,
     journal: Journal,
-    extract: Extract,
     settings: LoopSettings,
 ) -> list[Entry]:
     """Answer a batch and write it down; one entry per question, for its first record."""
@@ -138,14 +134,14 @@ def _answer_and_note(
     seconds = (time.perf_counter() - start) / len(batch)
     firsts: list[Entry] = []
     for question, result in zip(batch, results, strict=True):
-        entries = [_entry(question, i, result, extract, settings.run, seconds) for i in range(len(question.ids))]
+        entries = [_entry(question, i, result, settings.run, seconds) for i in range(len(question.ids))]
         for entry in entries:
             journal.append(entry)
         firsts.append(entries[0])
     return firsts
 
 
-def _entry(question: Question, index: int, result: Reply | str, extract: Extract, run: str, seconds: float) -> Entry:
+def _entry(question: Question, index: int, result: Reply | str, run: str, seconds: float) -> Entry:
     """What the journal keeps of a result, for one of the question's records; only the first one took time."""
     image, text = question.key
     name, took = question.ids[index], 0.0 if index else round(seconds, 4)
@@ -158,15 +154,17 @@ def _entry(question: Question, index: int, result: Reply | str, extract: Extract
         question=text,
         prompt=result.prompt,
         text=result.text,
-        extracted=extract(name, result.text),
         finished=result.finished,
         num_tokens=result.num_tokens,
         seconds=took,
+        margin=result.margin if isfinite(result.margin) else None,
+        close=result.close,
+        note=result.note,
     )
 
 
 def _answer_batch(
-    batch: Sequence[Question], images: dict[str, Future[DecodedImage]], answerer: Answerer, settings: LoopSettings
+    batch: Sequence[Question], images: Mapping[str, Ready], answerer: Answerer, settings: LoopSettings
 ) -> list[Reply | str]:
     """One reply, or the reason for none, per question.
 
@@ -221,42 +219,8 @@ def _replies(
     return [result for query in queries for result in _replies([query], answerer, settings)]
 
 
-def _query(question: Question, images: dict[str, Future[DecodedImage]]) -> Query:
+def _query(question: Question, images: Mapping[str, Ready]) -> Query:
     from collavo.engine import Query
 
     image = None if question.image is None else images[question.image.name].result()
     return Query(image=image, question=question.prompt)
-
-
-def _decoded(
-    todo: Sequence[list[Question]], size: int | None, workers: int
-) -> Iterator[tuple[list[Question], dict[str, Future[DecodedImage]]]]:
-    """Yield batches with their images, decoding as many batches ahead as there are workers.
-
-    An image is decoded once for all batches within reach, and let go when none needs it any more.
-    """
-    held: dict[str, Future[DecodedImage]] = {}
-    window: deque[list[Question]] = deque()
-    rest = iter(todo)
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
-        try:
-            for _ in todo:
-                while len(window) <= workers and (batch := next(rest, None)) is not None:
-                    window.append(batch)
-                    for source in _sources(batch):
-                        if source.name not in held:
-                            held[source.name] = pool.submit(_decode, source, size)
-                done = window.popleft()
-                yield done, held
-                needed = {source.name for batch in (done, *window) for source in _sources(batch)}
-                held = {name: future for name, future in held.items() if name in needed}
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _sources(batch: Sequence[Question]) -> list[ImageSource]:
-    return [question.image for question in batch if question.image is not None]
-
-
-def _decode(source: ImageSource, size: int | None) -> DecodedImage:
-    return DecodedImage(pixels=decode(source, size), name=source.name)

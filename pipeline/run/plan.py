@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,13 @@ from collavo.checkpoint.published import has_published_sizes
 from configs.load import ConfigError
 from datasets.roots import data_roots
 
-from ..base import EngineSource
+from ..base import EngineSource, LoadsAhead
 from ..benchmarks import select_pipeline
 from ..models.configured_engine import ConfiguredEngine
-from ..models.segmenter_maps import MapSource
 from ..results.browse.run_report import report_run
 from ..results.judging import make_judge, needs_judge
 from ..results.judging import options_of as judge_options
+from ..results.report import RESULTS
 from ..results.summary import show_summary
 from ..runtime.console import say, warn
 from ..runtime.errors import RunError
@@ -41,14 +42,13 @@ from ..runtime.launch import (
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
 from ..runtime.session import USER_ERRORS, AgreedError, Options, Session, leave, report_failure
-from .task import Loaded, Task, load_tasks, run_task
+from .task import Task, load_tasks, run_task
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
     from datasets.declaration import Benchmark
-    from datasets.evaluation.judges.base import Judge
     from datasets.evaluation.judges.options import JudgeOptions
 
     from ..catalog import Catalog
@@ -156,6 +156,7 @@ def options_of(config: EvalConfig) -> Options:
         another_model=another_model(config),
         untaught=tuple(run.UNTAUGHT),
         workers=run.WORKERS,
+        max_batch=run.MAX_BATCH,
         report=run.REPORT,
     )
 
@@ -213,11 +214,12 @@ def finish(accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
 
 
-def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
+def guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> int:
     """Do a process's work, and end as a process of several must.
 
     Args:
-        work: may add folders to the list it is given: the last one gets the log of an unexpected error.
+        work: may add folders to the list it is given: the last one gets the log of an unexpected error. Gives an exit
+            code, or None for 0.
         interrupted: what to say after Ctrl-C.
 
     Returns: the exit code, see `run_plan`.
@@ -226,7 +228,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
     folders: list[Path] = []
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        work(folders)
+        code = work(folders)
     except AgreedError as error:
         if rank == 0:
             say(f"error: {error}")
@@ -240,7 +242,7 @@ def guarded(work: Callable[[list[Path]], None], interrupted: str) -> int:
         end_without_launcher()
         report_failure(error, folders[-1] if folders else None, rank)
         return _end(1, world)
-    return _end(0, world)
+    return _end(code or 0, world)
 
 
 def run_tasks(
@@ -259,6 +261,12 @@ def run_tasks(
         AgreedError: files are missing, nothing can be scored, or a task cannot start.
         DataError, RunError, SampleError: see `run_task`.
     """
+    with _loading_ahead(plan, source, session):
+        return _run_loaded(plan, source, session, begins)
+
+
+def _run_loaded(plan: Plan, source: EngineSource, session: Session, begins: Callable[[Task], None]) -> list[str]:
+    """See `run_tasks`."""
     found, missing = load_tasks(plan.tasks, session)
     if session.is_main:
         for name, why in missing.items():
@@ -266,7 +274,7 @@ def run_tasks(
     outcomes = []
     for loaded in found:
         begins(loaded.task)
-        outcomes.append(run_task(loaded, _source_of(loaded, source, session), session))
+        outcomes.append(run_task(loaded, source, session))
     if session.is_main and len(plan.tasks) > 1:
         results = [outcome.results for outcome in outcomes if outcome.results is not None]
         failed = {outcome.dataset: outcome.failure for outcome in outcomes if outcome.failure}
@@ -276,12 +284,16 @@ def run_tasks(
     return [outcome.failure for outcome in outcomes if outcome.failure]
 
 
-def _source_of(loaded: Loaded, source: EngineSource, session: Session) -> EngineSource:
-    """What answers a benchmark: the engine, or the segmenter where its own maps are measured."""
-    task = loaded.task
-    if not task.pipeline.declaration.measures_maps:
-        return source
-    return MapSource(source, loaded.records, task.folder)
+def _loading_ahead(plan: Plan, source: EngineSource, session: Session) -> AbstractContextManager[None]:
+    """Load the engine while annotations are read, if it will surely be asked: the first benchmark has no results yet.
+
+    All processes must call it; the main one decides, since only its folder has results.
+    """
+    first = plan.tasks[0]
+    asked = not first.pipeline.declaration.measures_maps and not (first.folder / RESULTS).exists()
+    if session.gather(asked)[0] and isinstance(source, LoadsAhead):
+        return source.loading_ahead()
+    return nullcontext()
 
 
 def _start(plan: Plan, world: int) -> Accelerator:
@@ -339,7 +351,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         brief=len(plan.tasks) > 1,
     )
     if plan.wandb:
-        session.agree(lambda: _start_wandb(plan, accelerator))
+        session.together(lambda: _start_wandb(plan, accelerator))
     return session
 
 
@@ -352,9 +364,9 @@ def with_judge(plan: Plan, session: Session) -> Session:
     options = plan.judge
     if options is None:
         return session
-    judges: list[Judge] = []
-    session.agree(lambda: judges.append(make_judge(options, os.environ)) if session.is_main else None)
-    return replace(session, judge=judges[0]) if judges else session
+    return replace(
+        session, judge=session.together(lambda: make_judge(options, os.environ) if session.is_main else None)
+    )
 
 
 def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:

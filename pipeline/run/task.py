@@ -1,29 +1,33 @@
 """One benchmark of a run: divide its questions among the processes, answer, score, and write the results.
 
 There are two moments when processes talk: at the start, when they put together which questions are already answered
-(journals of all machines count), and at the end, when the main process collects the answers. A process that fails in
-between ends at once, and the launcher ends the others; nothing that was answered is lost.
+(journals of all machines count), and at the end, when the main process collects the answers. In between a process that
+has finished takes over what others have left, through files (``pipeline/run/claims.py``). A process that fails ends at
+once, and the launcher ends the others; nothing that was answered is lost.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from configs.common.words import quoted
+from configs.common.words import listed, quoted
 from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
-from datasets.evaluation.scorable import UnscorableError
+from datasets.evaluation.scorable import UnscorableError, check_scoring, without
 from datasets.evaluation.submission import SUBMISSIONS, write_submission
 from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline, EngineSource
+from ..models.segmenter_maps import MapSource
 from ..results.browse.crayons import kept_maps, remove_crayons
-from ..results.join import Answered, Effort, flat, join, listed, part_in_words, predictions, summary, text_of, warnings
+from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
 from ..results.report import (
@@ -40,11 +44,12 @@ from ..results.report import (
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
 from ..runtime.session import AgreedError, Options, Session
+from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
 from .identity import Identity, run_parts, settle, told_of
-from .journal import Entry, Journal, read_folder, usable_answers
+from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
 from .loop import LoopSettings, answer_all
-from .questions import Question, QuestionKey, batch_size_per_process, distinct_questions, divide
-from .scoring_check import check_scoring, without
+from .questions import Question, QuestionKey, WorkQueue, distinct_questions, divide
+from .spool import Spool, spooled, unspool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,8 @@ class Task:
 
     Attributes:
         pipeline: with the declaration as the configuration has it.
-        batch_size_total: questions answered at a time by all processes together.
+        batch_size_total: questions that a process answers at a time at first; memory and `Options.max_batch` decide
+            how many later.
         folder: where its journal and results go.
         optional: whether the run goes on without it where its files are missing (``all``).
     """
@@ -84,6 +90,10 @@ class Loaded:
     bad: list[BadRecord]
 
 
+MISSING = "missing_ids.txt"
+"""File of a run's folder on each of several machines without a common file system: ids that its journal lacks."""
+SPOOL_SECONDS = 1.0
+"""How long reading the annotations takes at least for the processes of a machine to share what one of them has read."""
 FAILED_SHARE = 0.5
 """Share of a benchmark's questions without an answer above which a run ends with an error, once it scored the rest."""
 
@@ -104,19 +114,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a process found of all benchmarks' files.
-
-    Attributes:
-        missing: dataset -> why it cannot be run here.
-        bad: dataset -> records that cannot be scored, by id; on the main process.
-    """
-
-    missing: dict[str, str]
-    bad: dict[str, Mapping[str, BadRecord]]
-
-
-@dataclass(frozen=True)
 class _Data:
     """What is asked of a benchmark: records and their questions, out of how many records in all."""
 
@@ -125,14 +122,9 @@ class _Data:
     questions: list[Question]
     of: int
 
-
-@dataclass(frozen=True)
-class _Start:
-    """What a process brings to the start: a digest of its questions, the identity (main process), answers on disk."""
-
-    digest: str
-    identity: Identity | None
-    entries: list[Entry]
+    def digest(self) -> str:
+        """Equal on processes that would ask the same."""
+        return hashlib.sha256(repr([(question.key, question.ids) for question in self.questions]).encode()).hexdigest()
 
 
 def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], dict[str, str]]:
@@ -145,14 +137,14 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
         AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all;
             or the only one cannot be scored.
     """
-    found: list[Loaded | str] = []
-    shares = session.agree(lambda: _load_all(tasks, session, found))
-    missing = {name: why for share in shares for name, why in share.missing.items()}
-    unscorable = {name: bad for share in shares for name, bad in share.bad.items()}
+    found, absent, malformed = _load_once(tasks, session)
+    shares = session.gather((absent, malformed))
+    missing = {name: why for share, _ in shares for name, why in share.items()}
+    unscorable = {name: bad for _, share in shares for name, bad in share.items()}
     loaded = [
         replace(item, records=without(item.records, bad), bad=[*item.bad, *bad.values()])
         for item in found
-        if isinstance(item, Loaded) and item.task.dataset not in missing
+        if item.task.dataset not in missing
         for bad in [unscorable.get(item.task.dataset, {})]
     ]
     if not loaded:
@@ -160,8 +152,54 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
     return loaded, missing
 
 
-def _load_all(tasks: Sequence[Task], session: Session, found: list[Loaded | str]) -> _Found:
-    """Read all benchmarks into ``found``; returns what cannot be run or scored here."""
+def _load_once(
+    tasks: Sequence[Task], session: Session
+) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
+    """Read all benchmarks, see `_load_all`; where that takes long, once on each machine. All processes must call it.
+
+    The first process of a machine reads, and the others take over what it found: they would read the same files at the
+    same time. What is read quickly, they read for themselves.
+
+    Raises:
+        AgreedError: see `load_tasks`.
+    """
+    first = session.first_on_machine
+    serves = session.gather(first).count(session.rank) > 1
+    begun = time.monotonic()
+    read = session.together(lambda: _load_all(tasks, session) if session.rank == first else None)
+    with ExitStack() as held:
+        spool = None
+        if read is not None and serves and time.monotonic() - begun >= SPOOL_SECONDS:
+            loaded, missing, _ = read
+            spool = held.enter_context(
+                spooled(([(tasks.index(item.task), item.records, item.bad) for item in loaded], missing))
+            )
+        theirs = session.gather(spool)[first]
+        found = session.together(lambda: read or _unspool(tasks, theirs) or _load_all(tasks, session))
+    return found
+
+
+def _unspool(
+    tasks: Sequence[Task], spool: Spool | None
+) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]] | None:
+    """What another process has read; None where it left nothing that can be used here."""
+    value = None if spool is None else unspool(spool)
+    if value is None:
+        return None
+    loaded, missing = value
+    return [Loaded(tasks[index], records, bad) for index, records, bad in loaded], missing, {}
+
+
+def _load_all(
+    tasks: Sequence[Task], session: Session
+) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
+    """Read all benchmarks.
+
+    Returns: those that can be read; why others cannot be run here, by dataset; and, on the main process, records that
+        cannot be scored, by dataset and id.
+    """
+    found: list[Loaded] = []
+    missing: dict[str, str] = {}
     bad: dict[str, Mapping[str, BadRecord]] = {}
     for task in tasks:
         try:
@@ -172,9 +210,8 @@ def _load_all(tasks: Sequence[Task], session: Session, found: list[Loaded | str]
         except DataError as error:
             if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
                 raise
-            found.append(str(error))
-    missing = {task.dataset: item for task, item in zip(tasks, found, strict=True) if isinstance(item, str)}
-    return _Found(missing, bad)
+            missing[task.dataset] = str(error)
+    return found, missing, bad
 
 
 def _load(task: Task, session: Session) -> Loaded:
@@ -220,24 +257,31 @@ def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
         RunError: the answers are incomplete.
     """
     begun = time.monotonic()
-    task = loaded.task
-    data: list[_Data] = []
-    starts = session.agree(lambda: _prepare(loaded, source, session, data))
-    identity = starts[0].identity
-    if identity is None or len({start.digest for start in starts}) > 1:
-        odd = [str(rank) for rank, start in enumerate(starts) if start.digest != starts[0].digest]
-        raise AgreedError(f"the benchmark's files differ between machines: process {listed(odd)} read other records")
-    answers = usable_answers((entry for start in starts for entry in start.entries), identity.accepted)
-    answers = {question.key: answers[question.key] for question in data[0].questions if question.key in answers}
-    entries = _answer_share(task, source, session, data[0], answers, identity.accepted[0])
-    new = {entry.key: entry for share in session.gather(entries) for entry in share}
-    failure = _failure(task.dataset, data[0].questions, {**answers, **new})
+    task, journal = loaded.task, loaded.task.folder / "journal"
+    data = _word(loaded, session)
+    if task.pipeline.declaration.measures_maps:  # what answers is the segmenter alone
+        source = MapSource(source, loaded.records, task.folder)
+    identity, token = _begin(loaded, data, source, session)
+    groups = find_groups(journal / f"{PREFIX}{token}", session)
+    group = group_of(session.rank, groups)
+    known = session.gather(session.together(lambda: _answered_before(journal, data, session.rank == group.ranks[0])))
+    answers = usable_answers((entry for entries in known for entry in entries), identity.accepted)
+    answers = {question.key: answers[question.key] for question in data.questions if question.key in answers}
+    entries = _answer_share(task, source, session, data, answers, identity.accepted[0], group, token)
+    shares = session.gather(entries)
+    new = {entry.key: entry for share in shares for entry in share}
+    if session.rank == group.ranks[0]:
+        remove_claims(journal)
+        (task.folder / MISSING).unlink(missing_ok=True)
+    if len(groups) > 1:
+        _name_missing(task, session, data.questions, groups, [[*k, *s] for k, s in zip(known, shares, strict=True)])
+    failure = _failure(task.dataset, data.questions, {**answers, **new})
     results = None
     if session.is_main and not all(entry.error for entry in {**answers, **new}.values()):
         effort = Effort(
             seconds=time.monotonic() - begun, answered=len(new), processes=session.world, devices=session.devices
         )
-        results = _finish(task, session, data[0], {**answers, **new}, effort, identity)
+        results = _finish(task, session, data, {**answers, **new}, effort, identity)
     return Outcome(dataset=task.dataset, results=results, failure=failure)
 
 
@@ -251,21 +295,47 @@ def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[Quest
     return f"{dataset}: {len(errors)} of {len(questions)} questions have no answer; the first: {errors[0]}"
 
 
-def _prepare(loaded: Loaded, source: EngineSource, session: Session, data: list[_Data]) -> _Start:
-    """Word the questions (into ``data``) and find what has been answered; the main process settles the identity.
+def _word(loaded: Loaded, session: Session) -> _Data:
+    """Draw the part that is asked, and word its questions. All processes must call it.
 
     Raises:
-        DataError, RunError, CheckpointError: see ``session.py``, `USER_ERRORS`.
+        AgreedError: a prompt names a field that a record lacks.
     """
-    task, records = loaded.task, loaded.records
-    asked = task.pipeline.part(records, session.options.limit, session.options.seed)
-    questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
-    data.append(_Data(asked, loaded.bad, questions, len(records)))
-    identity = _settle(task, source, session, records) if session.is_main else None
-    wanted = {question.key for question in questions}
-    visible = read_folder(task.folder / "journal") if session.accelerator.is_local_main_process else ()
-    digest = hashlib.sha256(repr([(question.key, question.ids) for question in questions]).encode()).hexdigest()
-    return _Start(digest, identity, [entry for entry in visible if entry.key in wanted and entry.error is None])
+    task, options = loaded.task, session.options
+
+    def word() -> _Data:
+        asked = task.pipeline.part(loaded.records, options.limit, options.seed)
+        questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
+        return _Data(asked, loaded.bad, questions, len(loaded.records))
+
+    return session.together(word)
+
+
+def _begin(loaded: Loaded, data: _Data, source: EngineSource, session: Session) -> tuple[Identity, str]:
+    """Settle the run's identity, on the main process, and see that all would ask the same. All processes must call it.
+
+    Returns: the identity, and a token of this session.
+
+    Raises:
+        AgreedError: the folder holds answers of another run, or the processes have read other records.
+    """
+    identity = session.together(
+        lambda: _settle(loaded.task, source, session, loaded.records) if session.is_main else None
+    )
+    starts = session.gather((data.digest(), identity, secrets.token_hex(4)))
+    first, settled, token = starts[0]
+    odd = [str(rank) for rank, (digest, *_) in enumerate(starts) if digest != first]
+    if settled is None or odd:
+        raise AgreedError(f"the benchmark's files differ between machines: process {listed(odd)} read other records")
+    return settled, token
+
+
+def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
+    """The answers of earlier sessions that lie in a group's folder; its first process reads them for all."""
+    if not reads:
+        return []
+    wanted = {question.key for question in data.questions}
+    return [entry for entry in read_folder(journal) if entry.key in wanted and entry.error is None]
 
 
 def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
@@ -286,14 +356,22 @@ def _answer_share(
     data: _Data,
     answers: dict[QuestionKey, Entry],
     run: str,
+    group: FolderGroup,
+    token: str,
 ) -> list[Entry]:
-    """Answer this process's part of what is left; the model is loaded only if there is such a part."""
-    name = task.dataset
+    """Answer this process's part of what is left, then what others in its group have not begun.
+
+    The model is loaded only if the process has a part.
+    """
+    name, journal_folder = task.dataset, task.folder / "journal"
     left = [question for question in data.questions if question.key not in answers]
-    share = divide(left, session.world)[session.rank]
-    size = batch_size_per_process(task.batch_size_total, session.world)
+    shares = divide(left, session.world)
+    share = shares[session.rank]
+    # batches of a small share stay small, so that others can take over what is left of it
+    most = min(session.options.max_batch, max(task.batch_size_total, len(share) // 8))
+    size = min(task.batch_size_total, most)
     if session.is_main:
-        say(_introduction(task.pipeline.declaration, data, len(left), size))
+        say(_introduction(task.pipeline.declaration, data, len(left), most))
         if left and (loading := source.weights()):
             say(loading)
     if not share:
@@ -308,30 +386,56 @@ def _answer_share(
     settings = LoopSettings(
         run=run,
         batch_size=size,
+        most=most,
         workers=session.options.workers,
         strict=session.options.strict,
         generation=Generation(num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens),
     )
-    by_id = {record.id: record for record in data.records}
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
-    file = task.folder / "journal" / f"process-{session.rank}.jsonl"
     unit = "images" if declaration.measures_maps else "questions"
+    claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 else None
     with (
-        Journal(file) as journal,
+        Journal(journal_folder / file_name(session.rank, token)) as journal,
         kept_maps(engine, task.folder, session.rank),
         Progress(label, len(share), shown=session.is_main, unit=unit) as progress,
     ):
-        return answer_all(
-            share,
-            engine,
-            journal,
-            lambda record, text: task.pipeline.score(by_id[record], text).extracted,
-            settings,
-            progress,
+        queue = WorkQueue(shares, session.rank, group.ranks, claims, progress.expect)
+        return answer_all(queue, engine, journal, settings, progress)
+
+
+def _name_missing(
+    task: Task,
+    session: Session,
+    questions: Sequence[Question],
+    groups: Sequence[FolderGroup],
+    entries: Sequence[Sequence[Entry]],
+) -> None:
+    """Say which answers the folder of each group of processes lacks, and leave the whole list in it.
+
+    Args:
+        task: of the benchmark.
+        session: of this process.
+        questions: all of them.
+        groups: of processes; those of one share a folder.
+        entries: that each process has read or written, by rank.
+    """
+    lines = []
+    for group in groups:
+        held = {entry.key for rank in group.ranks for entry in entries[rank] if entry.error is None}
+        missing = [name for question in questions if question.key not in held for name in question.ids]
+        if session.rank == group.ranks[0]:
+            write_text(task.folder / MISSING, "".join(f"{inline(name)}\n" for name in missing))
+        ranks = ", ".join(map(str, group.ranks))
+        lines.append(f"  {', '.join(group.hosts)} (process {ranks}): {len(missing)} records: {listed(missing)}")
+    if session.is_main:
+        say(
+            f"note: {task.dataset}: the processes share no folder, so none takes work over from another, and each "
+            f"folder's journal lacks what others have answered ({MISSING} lists it there; README, 'Several machines', "
+            "brings journals together):\n" + "\n".join(lines)
         )
 
 
-def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int) -> str:
+def _introduction(benchmark: Benchmark, data: _Data, left: int, most: int) -> str:
     """What is about to be asked, with the first question as the model gets it, or what is to be segmented."""
     first = data.questions[0]
     images = len({question.image.name for question in data.questions if question.image is not None})
@@ -343,7 +447,7 @@ def _introduction(benchmark: Benchmark, data: _Data, left: int, batch_size: int)
     lines = [
         f"{benchmark.dataset}: {part} records, {images} images, "
         f"{len(data.questions)} distinct questions; {done} answered before, {left} to answer, "
-        f"{batch_size} at a time on each process",
+        f"at most {most} at a time on each process",
         f"  first image:  {inline(first.image.name) if first.image else 'none'}",
         *asked,
     ]
@@ -361,8 +465,8 @@ def _finish(
     identity: Identity,
 ) -> dict[str, Any]:
     """Score, write, and show."""
-    entries = join(data.records, data.questions, answers)
-    texts = [(record, text_of(entries[record.id])) for record in data.records]
+    entries = answers_by_record(data.records, data.questions, answers)
+    texts = [(record, entries[record.id].reply) for record in data.records]
     if kept := set_aside(task.folder, decider(task.pipeline.declaration, session.judge)):
         say(f"{task.dataset}: the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)

@@ -88,6 +88,13 @@ class Progress:
             self._interval = min(2 * self._interval, MAX_LINE_SECONDS)
             say(self.line())
 
+    def expect(self, total: int) -> None:
+        """Change how many there are to answer: other processes take work over, or have it taken over."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.refresh()
+
     def note(self, text: str) -> None:
         """Say something on the main process only."""
         if self._shown:
@@ -97,7 +104,9 @@ class Progress:
         """State of affairs in one line."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self._done / seconds
-        share = f"{self._label}: {self._done} of {self._total} {self._unit} ({100 * self._done // self._total} %)"
+        share = (
+            f"{self._label}: {self._done} of {self._total} {self._unit} ({100 * self._done // max(self._total, 1)} %)"
+        )
         left = duration((self._total - self._done) / rate) if rate else "unknown"
         return f"{share}, {rate:.2f} {self._unit}/s, {left} left"
 

@@ -8,7 +8,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.writing import WriteError, append, make_folder, new_folder, remove_partial, write_bytes, writing
+from datasets.writing import (
+    WriteError,
+    append,
+    json_line,
+    make_folder,
+    new_folder,
+    remove_partial,
+    write_bytes,
+    writing,
+)
 
 from .errors import RunError
 
@@ -57,14 +66,6 @@ def write_text(file: Path, text: str) -> None:
         WriteError: see `write_bytes`.
     """
     write_bytes(file, text.encode("utf-8", "backslashreplace"))
-
-
-def json_line(values: Any) -> bytes:
-    """One line of a JSON Lines file; text as it is, or escaped where UTF-8 cannot hold it (a lone surrogate)."""
-    try:
-        return json.dumps(values, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(values).encode() + b"\n"
 
 
 def write_json(file: Path, values: Any) -> None:

@@ -7,14 +7,17 @@ noted as soon as a process starts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 INTERVAL = 1.0
 """Seconds between two looks."""
+GRACE = 60.0
+"""Seconds that work which can end in order has to do so."""
 GONE = 1
 """Exit code of a process that its launcher left."""
 LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
@@ -25,6 +28,8 @@ _ADOPTERS = ("systemd", "init", "tini", "docker-init", "dumb-init", "catatonit",
 _watched = threading.Event()
 _ends: list[tuple[int, Callable[[], None]]] = []
 """The launcher that is watched, and what ends this process without it."""
+_told: list[Callable[[], None]] = []
+"""What work is told that can end in order."""
 
 
 def watch_launcher(environ: Mapping[str, str], leave: Callable[[], None] | None = None) -> None:
@@ -58,9 +63,28 @@ def end_without_launcher() -> None:
             end()
 
 
+@contextlib.contextmanager
+def ending_orderly(tell: Callable[[], None]) -> Iterator[None]:
+    """Let the work within end in order where the launcher goes: it has `GRACE` seconds for that.
+
+    Args:
+        tell: called, in another thread, when the launcher is gone.
+    """
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        _told.remove(tell)
+
+
 def _watch(parent: int, end: Callable[[], None]) -> None:
     while os.getppid() == parent:
         time.sleep(INTERVAL)
+    until = time.monotonic() + GRACE
+    for tell in list(_told):
+        tell()
+    while _told and time.monotonic() < until:
+        time.sleep(INTERVAL / 10)
     end()
 
 

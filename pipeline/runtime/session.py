@@ -47,6 +47,7 @@ class Options:
         another_model: why figures are not set next to those published of CoLLaVO-7B; "" where they are.
         untaught: datasets whose kind of question the model never learned.
         workers: threads that decode ahead.
+        max_batch: questions that a process answers at a time at most.
         report: write the report's pages at the end.
     """
 
@@ -57,6 +58,7 @@ class Options:
     another_model: str = ""
     untaught: Sequence[str] = ()
     workers: int = 2
+    max_batch: int = 64
     report: bool = False
 
 
@@ -97,6 +99,11 @@ class Session:
         return int(self.accelerator.num_processes)
 
     @property
+    def first_on_machine(self) -> int:
+        """Number of the first process on this machine; a launcher numbers those of a machine one after the other."""
+        return self.rank - int(self.accelerator.local_process_index)
+
+    @property
     def is_main(self) -> bool:
         """Whether this process talks and writes results."""
         return self.rank == 0
@@ -112,6 +119,25 @@ class Session:
 
         return list(gather_object([value]))
 
+    def together(self, do: Callable[[], T]) -> T:
+        """Do something on every process, and go on only if it succeeded on all. All must call it.
+
+        Returns: what ``do`` returned on this process; it goes to no other.
+
+        Raises:
+            AgreedError: the errors of the processes on which it failed.
+        """
+        done: list[T] = []
+        reason = ""
+        try:
+            done.append(do())
+        except (*USER_ERRORS, OSError) as error:
+            reason = str(error) or type(error).__name__
+        failed = {rank: why for rank, why in enumerate(self.gather(reason)) if why}
+        if failed:
+            raise AgreedError(_merged(failed, self.world))
+        return done[0]
+
     @contextmanager
     def sole_use(self, folders: Sequence[Path]) -> Iterator[None]:
         """Let the main process hold folders for the run alone. All must call it.
@@ -120,26 +146,8 @@ class Session:
             AgreedError: another run has one of them, or it cannot be written to.
         """
         with ExitStack() as held:
-            self.agree(lambda: held.enter_context(sole_use(folders)) if self.is_main else None)
+            self.together(lambda: held.enter_context(sole_use(folders)) if self.is_main else None)
             yield
-
-    def agree(self, prepare: Callable[[], T]) -> list[T]:
-        """Let every process prepare, and go on only if all could. All must call it.
-
-        Raises:
-            AgreedError: the errors of the processes that could not.
-        """
-        value: T | None = None
-        reason = ""
-        try:
-            value = prepare()
-        except (*USER_ERRORS, OSError) as error:
-            reason = str(error)
-        gathered = self.gather((value, reason))
-        failed = {rank: why for rank, (_, why) in enumerate(gathered) if why}
-        if failed:
-            raise AgreedError(_merged(failed, self.world))
-        return [prepared for prepared, _ in gathered]  # type: ignore[misc]
 
 
 def _merged(failed: Mapping[int, str], world: int) -> str:
@@ -174,7 +182,7 @@ def report_failure(error: BaseException, folder: Path | None, rank: int) -> None
 
 def _hint(error: BaseException) -> str:
     if type(error).__name__ == "OutOfMemoryError":
-        return " Use a smaller TEST.BATCH_SIZE_TOTAL, LLM.BITS 4, or more memory."
+        return " Use a smaller EVAL.MAX_BATCH, LLM.BITS 4, or more memory."
     return ""
 
 

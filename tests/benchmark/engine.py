@@ -1,6 +1,7 @@
 """Speed, work and memory of the generation engine against plain `generate`, side by side in one process.
 
     python -m tests.benchmark.engine [--geometry small] [--questions 18] [--beams 3] [--tokens 5] [--json FILE]
+        [--images 1] [--batches 1 4 18 64] [--no-plain] [--bits 4] [--dtype bfloat16] [--device cuda]
 
 Baseline: ``model.generate(..., num_beams=K)`` over whole prompts, each row carrying its own image, as the released
 pipelines do it; the segmenter is left out of both. The engine is asked the same questions at batch 1, 4, 18 and 64, in
@@ -30,15 +31,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from collavo.config import CoLLaVOConfig
 from collavo.engine import Engine, Generation, Query
+from collavo.load_collavo import NOT_QUANTISED
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.tokenizer import tiny_tokenizer
+from modeling.quantize import modules_to_keep
 from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from modeling.shared_prefix import SharedPrefixCache
 
 BATCHES = (1, 4, 18, 64)
+END_IDS = (-1,)
+"""With ``--whole`` no token ends a reply, so that all have the same length, whatever random weights say."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,25 @@ GEOMETRIES = {
 }
 
 
-def build(geometry: Geometry, device: torch.device, dtype: torch.dtype = torch.float32) -> Engine:
+def quantise(model: CoLLaVOForConditionalGeneration, dtype: torch.dtype, device: torch.device) -> None:
+    """Give a model the 4-bit linears that a loaded checkpoint has."""
+    import bitsandbytes as bnb
+
+    keep = set(modules_to_keep(model, NOT_QUANTISED))
+    for name, linear in list(model.named_modules()):
+        if not isinstance(linear, torch.nn.Linear) or name in keep:
+            continue
+        sizes = (linear.in_features, linear.out_features, linear.bias is not None, dtype)
+        packed = bnb.nn.Linear4bit(*sizes, quant_type="nf4", compress_statistics=True)
+        packed.weight = bnb.nn.Params4bit(linear.weight.data.cpu(), requires_grad=False, quant_type="nf4")
+        packed.bias = linear.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, packed.to(device))
+
+
+def build(
+    geometry: Geometry, device: torch.device, dtype: torch.dtype = torch.float32, bits: int = 16, *, graphs: bool = True
+) -> Engine:
     """A model with random weights, and an engine around it."""
     tokenizer = tiny_tokenizer()
     vocabulary = geometry.vocabulary or len(tokenizer) - 1
@@ -112,8 +135,10 @@ def build(geometry: Geometry, device: torch.device, dtype: torch.dtype = torch.f
             model = CoLLaVOForConditionalGeneration(config).eval()
         finally:
             torch.set_default_dtype(before)
+    if bits == 4:
+        quantise(model, dtype, device)
     processor = CoLLaVOProcessor(tokenizer, image_size=geometry.image_size, patch_size=14)
-    return Engine(model, processor, NoSegmenter(), CHAT)
+    return Engine(model, processor, NoSegmenter(), CHAT, graphs=graphs)
 
 
 def plain(engine: Engine, queries: Sequence[Query], generation: Generation) -> list[str]:
@@ -223,7 +248,7 @@ def stages(engine: Engine) -> Iterator[dict[str, float]]:
 
 
 def floor_gigaflop(
-    geometry: Geometry, prefix: int, suffixes: Sequence[int], generation: Generation, vocab: int
+    geometry: Geometry, prefix: int, suffixes: Sequence[int], generation: Generation, vocab: int, images: int = 1
 ) -> float:
     """Work that no engine avoids, counted by hand: multiplications and additions of products and attention, in 10^9."""
     width, head = geometry.width, geometry.width // geometry.heads
@@ -242,7 +267,7 @@ def floor_gigaflop(
     vision += geometry.vision_layers * 4 * image**2 * geometry.vision_width
     projector = image * 2 * (geometry.vision_width * width + width * width)
     attention = geometry.layers * 4 * width  # per pair of query and key
-    total = prefix * per_token + image * low_rank + vision + projector + attention * prefix**2 / 2
+    total = images * (prefix * per_token + image * low_rank + vision + projector + attention * prefix**2 / 2)
     for length in suffixes:
         total += length * (per_token + attention * (prefix + length / 2)) + 2 * width * vocab
         steps = (generation.max_new_tokens - 1) * generation.num_beams
@@ -275,14 +300,25 @@ def compare(
     repeats: int,
     device: torch.device,
     dtype: torch.dtype,
+    bits: int = 16,
+    images: int = 1,
+    batches: Sequence[int] = BATCHES,
+    with_plain: bool = True,
+    whole: bool = False,
+    graphs: bool = True,
 ) -> dict[str, Any]:
     """All figures of one geometry; see the top of the file."""
-    engine = build(geometry, device, dtype)
-    pixels = np.random.default_rng(0).integers(0, 256, (geometry.image_size, geometry.image_size, 3), np.uint8)
-    queries = [Query(DecodedImage(pixels, "0"), f"Is there a {number} in the image?") for number in range(questions)]
+    engine = build(geometry, device, dtype, bits, graphs=graphs)
+    if whole:
+        engine.end_ids = list(END_IDS)
+    rng, side = np.random.default_rng(0), geometry.image_size
+    pool = [DecodedImage(rng.integers(0, 256, (side, side, 3)).astype(np.uint8), str(n)) for n in range(images)]
+    queries = [Query(pool[n * images // questions], f"Is there a {n} in the image?") for n in range(questions)]
     generation = Generation(num_beams=beams, max_new_tokens=tokens)
-    runs: dict[str, Callable[[], list[str]]] = {"plain": lambda: plain(engine, queries, generation)}
-    for size in BATCHES:
+    runs: dict[str, Callable[[], list[str]]] = {}
+    if with_plain:
+        runs["plain"] = lambda: plain(engine, queries, generation)
+    for size in batches:
         runs[f"engine {size}"] = lambda size=size: in_batches(engine, queries, generation, size)  # type: ignore[misc]
     figures = {name: Figures() for name in runs}
     replies: dict[str, list[str]] = {}
@@ -290,8 +326,10 @@ def compare(
         for name, run in runs.items():
             replies[name] = measure(run, figures[name], questions, device)
     for name, run in runs.items():
-        figures[name].gigaflop = count_work(run) / questions
-        figures[name].equal = sum(a == b for a, b in zip(replies[name], replies["plain"], strict=True))
+        if device.type == "cpu":  # a replayed graph shows no operators
+            figures[name].gigaflop = count_work(run) / questions
+        oracle = replies["plain"] if with_plain else replies[next(iter(runs))]
+        figures[name].equal = sum(a == b for a, b in zip(replies[name], oracle, strict=True))
     engine.forget()
     with stages(engine) as spent:
         engine.answer(queries, generation)
@@ -299,7 +337,7 @@ def compare(
     vocabulary = engine.model.config.text.vocab_size
     suffixes = [len(engine._prompt(0, query).suffix) for query in queries]
     prefix = next(iter(engine._prefixes.values()))
-    floor = floor_gigaflop(geometry, prefix.length, suffixes, generation, vocabulary) / questions
+    floor = floor_gigaflop(geometry, prefix.length, suffixes, generation, vocabulary, images) / questions
     rate = ceiling(geometry.width, device, dtype)
     slots = prompt.slots + tokens
     return {
@@ -309,6 +347,10 @@ def compare(
         "questions": questions,
         "beams": beams,
         "tokens": tokens,
+        "images": images,
+        "bits": bits,
+        "dtype": str(dtype).removeprefix("torch."),
+        "graphs": engine._graphs is not None,
         "prefix_tokens": prefix.length,
         "figures": {name: asdict(value) for name, value in figures.items()},
         "stages": {name: value / questions for name, value in spent.items()},
@@ -323,14 +365,15 @@ def compare(
 def table(found: dict[str, Any]) -> str:
     """The figures as text."""
     figures = found["figures"]
-    base = figures["plain"]
+    base = figures.get("plain")
+    about = "an image" if found["images"] == 1 else f"{found['images']} images"
     lines = [
-        f"{found['questions']} questions on an image, {found['beams']} beams, {found['tokens']} tokens, prefix of "
+        f"{found['questions']} questions on {about}, {found['beams']} beams, {found['tokens']} tokens, prefix of "
         f"{found['prefix_tokens']} tokens; {found['device']}, {found['threads']} threads, torch {found['torch']}",
         f"{'per question':<12}{'CPU s':>10}{'seconds':>10}{'plain /':>10}{'GFLOP':>10}{'equal':>12}{'peak MiB':>10}",
     ]
     for name, row in figures.items():
-        ratio = base["cpu_seconds"] / row["cpu_seconds"]
+        ratio = base["cpu_seconds"] / row["cpu_seconds"] if base else float("nan")
         equal = f"{row['equal']} of {found['questions']}"
         lines.append(
             f"{name:<12}{row['cpu_seconds']:>10.4f}{row['seconds']:>10.4f}{ratio:>10.1f}{row['gigaflop']:>10.3f}"
@@ -357,6 +400,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, for both (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="compute type")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=1, help="that the questions are about (default: %(default)s)")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="questions asked at a time")
+    parser.add_argument("--no-plain", action="store_true", help="leave the baseline out; replies are compared anyway")
+    parser.add_argument("--whole", action="store_true", help="let no token end a reply: all have --tokens tokens")
+    parser.add_argument("--no-graphs", action="store_true", help="take steps one operator at a time on CUDA, too")
+    parser.add_argument("--bits", type=int, choices=(4, 16), default=16, help="4 for NF4 (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -368,6 +417,12 @@ def main() -> int:
         repeats=args.repeats,
         device=torch.device(args.device),
         dtype=getattr(torch, args.dtype),
+        bits=args.bits,
+        images=args.images,
+        batches=args.batches,
+        with_plain=not args.no_plain,
+        whole=args.whole,
+        graphs=not args.no_graphs,
     )
     sys.stdout.write(table(found))
     if args.json is not None:

@@ -1,6 +1,7 @@
 """GPU memory of step 2 (Dual QLoRA on NF4 weights), counted without a GPU and without weights.
 
-    python -m tests.benchmark.memory [--tokens 2048] [--labels 512] [--rank 64] [--device cuda]
+    python -m tests.benchmark.memory [--tokens 4096] [--labels 512] [--rank 64] [--processes 2] [--segmenter]
+        [--optimizer adamw_8bit] [--device cuda]
 
 Weights, gradients and optimizer state are counted parameter by parameter on the model as the trainer sets it up.
 Activations are not estimated: the model's own forward and backward pass (gradient checkpointing, autocast, PEFT's and
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import weakref
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +26,12 @@ from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from collavo.adapters import CRAYON_PAIR, IMAGE_CIT, VL_CIT, Adapters
 from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import NOT_QUANTISED
 from collavo.model import CoLLaVOForConditionalGeneration
+from modeling.live_bytes import LiveBytes
 from modeling.plora import ImageTokens
 from modeling.quantize import NF4_BLOCK, SCALE_BLOCK, modules_to_keep
 from trainer.parallel.trainable import Parameters, groups, trained
@@ -40,6 +40,12 @@ CARD = 24e9
 """Bytes of the card that step 2 should fit: 24 GB."""
 CONTEXT = 0.6e9
 """Allowance for CUDA's context and the libraries' handles, in bytes; 0.3 to 0.6 GB are usual."""
+SEGMENTER = 216e6
+"""Parameters of Mask2Former with Swin-L (arXiv 2112.01527, table 2), which makes the maps in float32."""
+SEGMENTER_PASS = 1.5e9
+"""Allowance for a forward pass of it, in bytes."""
+BLOCK, SMALLEST = 256, 4096
+"""Numbers of a block of bitsandbytes' 8-bit state, which has a float32 scale; smaller parameters keep 32 bits."""
 DISTINCT = 60
 """Distinct (class, number) pairs of an image; COCO's images have a few dozen segments at most."""
 
@@ -57,41 +63,6 @@ class Item:
     name: str
     numbers: int
     bytes: int
-
-
-class LiveBytes(TorchDispatchMode):
-    """Adds up the storages that operations make, as long as something holds them.
-
-    Args:
-        known: tensors that are counted elsewhere.
-    """
-
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._held: dict[int, weakref.ref[Any]] = {}
-        self._known = [tensor.untyped_storage() for tensor in known]  # held, so that no number is used again
-        self._known_numbers = {storage._cdata for storage in self._known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor.untyped_storage())
-        return out
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        number, size = storage._cdata, storage.nbytes()
-        if number in self._known_numbers or number in self._held:
-            return
-
-        def freed(_: Any) -> None:
-            self.now -= size
-            del self._held[number]
-
-        self._held[number] = weakref.ref(storage, freed)
-        self.now += size
-        self.peak = max(self.peak, self.now)
 
 
 class _Packed(bnb.nn.Linear4bit):
@@ -143,12 +114,39 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def read_progress(config: CoLLaVOConfig, rank: int) -> list[Item]:
+@dataclass(frozen=True, kw_only=True)
+class SetUp:
+    """What a training run is launched with.
+
+    Attributes:
+        processes: over which DDP averages gradients; it then holds those of all that is trained, in buckets.
+        optimizer: TRAIN.OPTIMIZER.
+        segmenter: whether maps are made during the training run, on the same GPU, rather than beforehand.
+    """
+
+    processes: int = 1
+    optimizer: str = "adamw"
+    segmenter: bool = False
+
+
+def state_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
+    """Bytes of the optimizer's state on the GPU; those of a paged one may all move to the host's memory."""
+    if optimizer == "adamw":
+        return sum(8 * p.numel() + 4 for p in parameters)  # AdamW counts its steps for each parameter, in float32
+    if optimizer == "paged_adamw":
+        return sum(8 * p.numel() for p in parameters)
+    return sum(
+        8 * p.numel() if p.numel() < SMALLEST else 2 * p.numel() + 8 * -(-p.numel() // BLOCK) for p in parameters
+    )
+
+
+def read_progress(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[Item]:  # noqa: B008 - it is frozen
     """What is there throughout an update: weights, gradients, optimizer state.
 
     Args:
         config: sizes.
         rank: of both LoRA adapters.
+        launch: see `SetUp`.
     """
     model, sets = set_up(config, rank)
     adapters = groups(model, sets, "both")
@@ -158,18 +156,24 @@ def read_progress(config: CoLLaVOConfig, rank: int) -> list[Item]:
     both_sets = _numbers(moving.values()) - prompt
     one = max(sum(_numbers(group.values()) for group in adapter) for adapter in adapters.values())
     rest = _numbers(model.parameters()) - _numbers(moving.values()) - sum(packed)
-    steps = 4 * len(moving)  # AdamW counts its steps for each parameter, in float32
+    everything = prompt + both_sets
+    gradients = Item(name="gradients of the crayon prompt and one set, float32", numbers=one, bytes=4 * one)
+    if launch.processes > 1:
+        name = "DDP's buckets, which the gradients lie in, float32"
+        gradients = Item(name=name, numbers=everything, bytes=4 * everything)
+    more = [Item(name="segmenter (Mask2Former, Swin-L), float32", numbers=int(SEGMENTER), bytes=int(4 * SEGMENTER))]
     return [
         Item(name="frozen weights, NF4, double quantisation", numbers=sum(packed), bytes=sum(map(nf4_bytes, packed))),
         Item(name="frozen weights, bf16 (embeddings, head, norms, vision tower)", numbers=rest, bytes=2 * rest),
         Item(name="crayon prompt, float32", numbers=prompt, bytes=4 * prompt),
         Item(name=f"both LoRA adapters (rank {rank}), float32", numbers=both_sets, bytes=4 * both_sets),
-        Item(name="gradients of the crayon prompt and one set, float32", numbers=one, bytes=4 * one),
+        gradients,
         Item(
-            name="AdamW's two moments of all that is trained, float32",
-            numbers=2 * (prompt + both_sets),
-            bytes=8 * (prompt + both_sets) + steps,
+            name=f"two moments of all that is trained, {launch.optimizer}",
+            numbers=2 * everything,
+            bytes=state_bytes(moving.values(), launch.optimizer),
         ),
+        *(more if launch.segmenter else []),
     ]
 
 
@@ -301,14 +305,22 @@ def update(
     loss.backward()
 
 
-def count(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> list[Item]:
+def count(
+    config: CoLLaVOConfig,
+    rank: int,
+    tokens: int,
+    labels: int,
+    launch: SetUp = SetUp(),  # noqa: B008 - it is frozen
+) -> list[Item]:
     """All of step 2's memory; the last item is the total."""
-    items = read_progress(config, rank)
+    items = read_progress(config, rank, launch)
     more = passing(config, rank, tokens, labels)
     backward = f"activations, {tokens} tokens, gradient checkpointing, {labels} labelled"
     items.append(Item(name=f"{backward} (peak)", numbers=0, bytes=more.backward + more.workspace))
     over = max(0, more.step - more.backward - more.workspace)
     items.append(Item(name="AdamW's step, beyond the activations that are gone by then", numbers=0, bytes=over))
+    if launch.segmenter:
+        items.append(Item(name="allowance for a pass of the segmenter", numbers=0, bytes=int(SEGMENTER_PASS)))
     items.append(Item(name="allowance for CUDA's context and libraries", numbers=0, bytes=round(CONTEXT)))
     total = sum(item.bytes for item in items)
     return [*items, Item(name="total", numbers=0, bytes=total)]
@@ -316,13 +328,33 @@ def count(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> list[It
 
 def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device: torch.device) -> int:
     """Most bytes that PyTorch takes on a CUDA device in two updates of one row, with weights of no meaning."""
-    torch.cuda.reset_peak_memory_stats(device)
+    return max(peak for _, peak in updates(config, rank, tokens, labels, device, 2))
+
+
+def updates(
+    config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device: torch.device, number: int
+) -> list[tuple[float, int]]:
+    """Take updates of one row, with weights of no meaning.
+
+    Args:
+        config: sizes.
+        rank: of both LoRA adapters.
+        tokens: of the row.
+        labels: of them learned.
+        device: where.
+        number: of updates.
+    Returns: seconds of each, and the most bytes that PyTorch took until then (0 on the CPU, which does not count them).
+    """
+    on_cuda, taken = device.type == "cuda", []
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
     model, sets = set_up(config, rank)
     with device:
         _fill(model)
         moving = trained(groups(model, sets, "both"))
         optimizer: torch.optim.Optimizer | None = None
-        for _ in range(2):
+        for _ in range(number):
+            begun = time.perf_counter()
             adapter = prepare(model, groups(model, sets, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
             update(model, pixels, tokens, labels, torch.bfloat16)
@@ -330,7 +362,11 @@ def measured(config: CoLLaVOConfig, rank: int, tokens: int, labels: int, device:
             optimizer.step()
             for parameter in adapter:
                 parameter.grad = None
-    return torch.cuda.max_memory_allocated(device)
+            if on_cuda:
+                torch.cuda.synchronize(device)
+            peak = torch.cuda.max_memory_allocated(device) if on_cuda else 0
+            taken.append((time.perf_counter() - begun, peak))
+    return taken
 
 
 def _with_state(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -345,12 +381,17 @@ def _with_state(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
 def main(write: Callable[[str], Any] = sys.stdout.write) -> int:
     """Command line; see the top of the file."""
     parser = argparse.ArgumentParser(description="Count the GPU memory of step 2 at full size.")
-    parser.add_argument("--tokens", type=int, default=2048, help="of the row, image included (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=4096, help="of the row, image included (default: %(default)s)")
     parser.add_argument("--labels", type=int, default=512, help="of them learned (default: %(default)s)")
     parser.add_argument("--rank", type=int, default=64, help="of both LoRA adapters (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="more than one: DDP's buckets (default: %(default)s)")
+    kinds = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+    parser.add_argument("--optimizer", choices=kinds, default="adamw_8bit", help="TRAIN.OPTIMIZER (%(default)s)")
+    parser.add_argument("--segmenter", action="store_true", help="maps are made on the same GPU, not beforehand")
     parser.add_argument("--device", help="a CUDA device to measure on as well, with weights of no meaning")
     args = parser.parse_args()
-    items = count(CoLLaVOConfig(), args.rank, args.tokens, args.labels)
+    launch = SetUp(processes=args.processes, optimizer=args.optimizer, segmenter=args.segmenter)
+    items = count(CoLLaVOConfig(), args.rank, args.tokens, args.labels, launch)
     write(f"step 2 of CoLLaVO-7B, one row at a time\n{'':<68}{'million':>9}{'GB':>8}\n")
     for item in items:
         write(f"{item.name:<68}{item.numbers / 1e6 or '':>9.8}{item.bytes / 1e9:>8.2f}\n")

@@ -1,4 +1,4 @@
-"""Speed of X-Decoder on images that share a forward pass against one image at a time, in one run.
+"""Speed of X-Decoder on images that share forward passes against one image at a time, in one run.
 
     python -m tests.benchmark.segmenter [--path xdecoder_focalt.pt] [--sizes 480x640 640x480] [--images 16]
         [--batch 8] [--device cuda]
@@ -128,9 +128,11 @@ def measure(config: SegmenterConfig, images: Sequence[DecodedImage], device: tor
         encoded = sum(prompts)
 
         def single() -> list[PanopticMap]:
+            segmenter.block = 1
             return [segmenter.segment([image], RESULT)[0] for image in images]
 
         def batched() -> list[PanopticMap]:
+            segmenter.block = config.BATCH_SIZE  # on a CPU it would be a single image
             return segmenter.segment(images, RESULT)
 
         runs = [timed(way, device, repeat) for way in (single, batched)]

@@ -38,14 +38,15 @@ from collavo.tokenizer import tiny_tokenizer
 from datasets.instruct.order import adapter_of
 from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
+from modeling.live_bytes import LiveBytes
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from trainer.data.batches import Batch, Example, collate
-from trainer.data.loader import Preparation, Schedule
+from trainer.data.loader import Batches, Preparation, Schedule
 from trainer.loop import Loop, LoopSettings, Update
 from trainer.parallel.placement import Whole
 from trainer.parallel.trainable import groups, only, trained
 
-from .memory import LiveBytes, all_tensors
+from .memory import all_tensors
 
 TEXT, SPREAD = 0.15, 0.9
 """Median length of a conversation's text, as a share of the image tokens, and standard deviation of its logarithm."""
@@ -289,15 +290,8 @@ def ours(size: Size, work: Work, share: int) -> Result:
     held = set_up(size, work.device)
     preparation = Preparation(processor=held.processor, max_length=8192, seed=0, questions=share)
     data = sources(work, preparation, share)
-    schedule = Schedule(
-        data,
-        preparation,
-        batch_size_total=work.batch,
-        batch_size=work.rows,
-        by_length=True,
-        image_share=SHARE,
-        workers=1,
-    )
+    batches = Batches(data, preparation, batch_size_total=work.batch, batch_size=work.rows)
+    schedule = Schedule(batches, by_length=True, image_share=SHARE, workers=1)
     settings = LoopSettings(steps=work.updates + 1, highest=1e-5, lowest=1e-6, warmup=0.0, clip=1.0)
     accelerator = Accelerator(cpu=work.device.type == "cpu")
     placement = Whole(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from assets.tiny.world import write_world
+from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.commands.cli import main
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
@@ -95,6 +96,27 @@ def test_true_maps_are_perfect_and_no_maps_worth_nothing(world: Path, tmp_path: 
     assert none["scores"]["all"]["PQ"] == 0.0
     assert none["scores"]["all"]["classes"] == scores["all"]["classes"]
     assert none["counts"]["answered"] == 8
+
+
+def test_maps_made_ahead_are_those_that_are_measured(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the images' own size: the same figures as without a cache, and the network is not asked again."""
+    given: list[object] = ["SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", save_tiny_xdecoder(tmp_path / "model")]
+    given += ["SEGMENTER.THRESHOLD", 0.1, "SEGMENTER.MASK_THRESHOLD", 0.05, "SEGMENTER.SHORT_SIDE", 32]
+    assert main(settings(world, tmp_path / "without", None, *given, "SEGMENTER.CACHE", "off")) == 0
+    given += ["SEGMENTER.CACHE", tmp_path / "cache"]
+    assert main(["maps", NAME, *settings(world, tmp_path / "with", None, *given)[1:]]) == 0
+
+    def never(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(XDecoderSegmenter, "segment", never)
+    assert main(settings(world, tmp_path / "with", None, *given)) == 0
+    with_cache, without = results(tmp_path / "with"), results(tmp_path / "without")
+    assert with_cache["scores"] == without["scores"] and with_cache["counts"]["answered"] == 8
+    maps = [sorted((tmp_path / name / NAME / "panoptic").iterdir()) for name in ("with", "without")]
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*maps, strict=True)) and len(maps[0]) == 8
 
 
 def test_one_and_two_processes_give_the_official_figures(world: Path, tmp_path: Path) -> None:

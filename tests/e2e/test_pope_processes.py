@@ -102,7 +102,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def alone(data: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of one process, one question at a time."""
     save = tmp_path_factory.mktemp("alone")
-    code, out, err = finish(launch(1, data, checkpoint, save, "POPE.TEST.BATCH_SIZE_TOTAL", 1))
+    code, out, err = finish(launch(1, data, checkpoint, save, "EVAL.MAX_BATCH", 1))
     assert code == 0, err[-3000:]
     assert "POPE" in out and "predictions.jsonl" in out
     return save / "pope_test"
@@ -134,21 +134,31 @@ def test_scores_are_what_popes_script_makes_of_the_predictions(data: Path, alone
     assert found["counts"]["records"] == len(texts) and found["expected"][0]["published"] == 87.2
 
 
+def margins(folder: Path) -> dict[tuple[str, str], float]:
+    """How close each decision was, of all processes."""
+    rows = [row for file in sorted((folder / "journal").glob("*.jsonl")) for row in lines(file)]
+    assert all(row["margin"] is not None for row in rows)
+    return {(row["image"], row["question"]): row["margin"] for row in rows}
+
+
 @pytest.mark.parametrize(("num", "size"), [(2, 3), (3, 7)])
 def test_processes_do_not_matter(
     num: int, size: int, data: Path, checkpoint: Path, alone: Path, tmp_path: Path
 ) -> None:
-    code, _, err = finish(launch(num, data, checkpoint, tmp_path, "POPE.TEST.BATCH_SIZE_TOTAL", size))
+    code, _, err = finish(launch(num, data, checkpoint, tmp_path, "EVAL.MAX_BATCH", size))
     assert code == 0, err[-3000:]
     assert predicted(tmp_path / "pope_test/predictions.jsonl") == predicted(alone / "predictions.jsonl")
     one, other = (json.loads((folder / "results.json").read_text()) for folder in (alone, tmp_path / "pope_test"))
     assert one["metrics"] == other["metrics"] and one["fingerprint"] == other["fingerprint"]
     assert other["processes"] == num
+    assert one["decisions"] == other["decisions"]
+    assert one["decisions"]["fixed_order"] and one["decisions"]["of"] > 20
+    assert margins(alone) == margins(tmp_path / "pope_test"), "bit for bit"
 
 
 def test_a_killed_run_goes_on_with_other_processes(data: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
     journal = tmp_path / "pope_test" / "journal"
-    process = launch(2, data, checkpoint, tmp_path, "POPE.TEST.BATCH_SIZE_TOTAL", 2)
+    process = launch(2, data, checkpoint, tmp_path, "EVAL.MAX_BATCH", 2)
     wait_for(
         lambda: sum(f.read_bytes().count(b"\n") for f in journal.glob("*.jsonl")) >= 6,
         unless=lambda: process.poll() is not None,

@@ -6,7 +6,6 @@ ZeRO runs here on the CPU (see sharded.py).
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -19,16 +18,17 @@ import torch
 from safetensors.torch import load_file
 
 from collavo.checkpoint.finetuned_checkpoint import read_state
+from tests.e2e.build_deepspeed import lacking
 from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import adapters, losses, train
 from tests.limits import LIMIT, free_port
 from tests.tiny_training import STEP, settings, tiny
 
 __all__ = ["tiny"]
-HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
-ZERO = pytest.mark.skipif(not HAS_DEEPSPEED, reason="needs the package deepspeed (bash install --extras deepspeed)")
+ZERO = pytest.mark.skipif(bool(lacking()), reason=f"ZeRO needs DeepSpeed and a compiler: {lacking()}")
 KINDS = ["fsdp2", pytest.param("zero2", marks=ZERO), pytest.param("zero3", marks=ZERO)]
 STEPS = 8
+HELD_OUT = ("DATA.VALIDATION", 0.2, "TRAIN.VALIDATE_EVERY", 4)
 
 
 def words(tiny: Path) -> tuple[object, ...]:
@@ -59,15 +59,31 @@ def sharded(kind: str, tiny: Path, save: Path, *more: object) -> str:
 @pytest.fixture(scope="module")
 def one(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save = tmp_path_factory.mktemp("one")
-    train(1, tiny, save, *words(tiny))
+    (save / "said.txt").write_text(train(1, tiny, save, *words(tiny), *HELD_OUT))
     return save
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def shards(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     save = tmp_path_factory.mktemp(request.param)
-    sharded(request.param, tiny, save, *words(tiny))
+    (save / "said.txt").write_text(sharded(request.param, tiny, save, *words(tiny), *HELD_OUT))
     return request.param, save
+
+
+def test_all_that_is_trained_is_counted(one: Path, shards: tuple[str, Path]) -> None:
+    """ZeRO-3 leaves a process no numbers but those of its shards."""
+    said = [(save / "said.txt").read_text() for save in (one, shards[1])]
+    lines = [next(line for line in text.splitlines() if "million parameters are trained" in line) for text in said]
+    assert lines[0].split(";")[0] == lines[1].split(";")[0] and "0.00 of" not in lines[0]
+
+
+def test_the_held_out_loss_is_that_of_one_process(one: Path, shards: tuple[str, Path]) -> None:
+    kept = [json.loads((save / "validation.json").read_text())["validations"] for save in (one, shards[1])]
+    assert [v["step"] for v in kept[0]] == [v["step"] for v in kept[1]]
+    assert [v["labels"] for v in kept[0]] == [v["labels"] for v in kept[1]]
+    for ours, theirs in zip(*kept, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-4)
+        assert theirs["sources"] == pytest.approx(ours["sources"], abs=1e-4)
 
 
 def test_the_losses_are_those_of_one_process(one: Path, shards: tuple[str, Path]) -> None:
@@ -113,10 +129,10 @@ def test_one_process_goes_on_from_shards_and_shards_from_one(
 ) -> None:
     kind, save = shards
     alone = without_later_half(save, tmp_path / "alone")
-    train(1, tiny, alone, *words(tiny), "RESUME", True)
+    train(1, tiny, alone, *words(tiny), *HELD_OUT, "RESUME", True)
     assert losses(alone) == pytest.approx(losses(one), abs=1e-4)
     again = without_later_half(one, tmp_path / "again")
-    sharded(kind, tiny, again, *words(tiny), "RESUME", True)
+    sharded(kind, tiny, again, *words(tiny), *HELD_OUT, "RESUME", True)
     assert losses(again) == pytest.approx(losses(one), abs=1e-4)
 
 

@@ -66,7 +66,8 @@ def train(num: int, tiny: Path, save: Path, *more: object, float64: bool = False
 
 
 def losses(save: Path) -> list[float]:
-    rows: list[dict[str, Any]] = [json.loads(line) for line in (save / "log.jsonl").read_text().splitlines()]
+    written: list[dict[str, Any]] = [json.loads(line) for line in (save / "log.jsonl").read_text().splitlines()]
+    rows = [row for row in written if "loss" in row]  # others are of held-out losses
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["loss"] for row in rows]
 

@@ -60,8 +60,16 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def journal_rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for file in sorted((folder / "journal").glob("*.jsonl")) for row in lines(file)]
+
+
 def journal_lines(save: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in save.glob("**/journal/*.jsonl"))
+
+
+def each_has_more(save: Path, before: dict[str, int]) -> bool:
+    return all(journal_lines(save / rank) > number for rank, number in before.items())
 
 
 def enough(save: Path, number: int) -> bool:
@@ -104,6 +112,17 @@ def test_several_processes_write_the_same_file(num: int, size: int, data: Path, 
     assert f"{num} processes" in err and err.count("75 records, ") == 1 and out.count("predictions:") == 1
 
 
+def test_annotations_that_take_long_are_read_once_on_a_machine(data: Path, alone: Path, tmp_path: Path) -> None:
+    for name, seconds, readers in (("long", 0, ["0"]), ("short", 3600, ["0", "1", "2"])):
+        (tmp_path / name / "reads").mkdir(parents=True)
+        reads = f"--reads={tmp_path / name / 'reads'}"
+        code, _, err = finish(launch(3, data, tmp_path / name, f"--spool-seconds={seconds}", reads))
+        assert code == 0, err[-3000:]
+        assert sorted(file.name for file in (tmp_path / name / "reads").iterdir()) == readers
+        folder = tmp_path / name / "toy_test"
+        assert predicted(folder / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
+
+
 def test_the_tracker_runs_on_the_main_process_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -117,7 +136,54 @@ def test_node_local_folders_are_put_together(data: Path, alone: Path, tmp_path: 
     assert code == 0, err[-3000:]
     assert predicted(tmp_path / "0/toy_test/predictions.jsonl") == predicted(alone / "predictions.jsonl")
     assert not (tmp_path / "1/toy_test/predictions.jsonl").exists()
-    assert list((tmp_path / "1/toy_test/journal").glob("*.jsonl"))
+    assert "the processes share no folder" in err and "(process 1): " in err
+    everything = [row["id"] for row in lines(data / "toy.jsonl")]
+    broken = {row["id"] for row in lines(data / "toy.jsonl") if row["image"] == "8.png"}
+    for folder in (tmp_path / "0/toy_test", tmp_path / "1/toy_test"):
+        missing = (folder / "missing_ids.txt").read_text().splitlines()
+        held = {row["id"] for row in journal_rows(folder) if row["error"] is None}
+        assert missing and held and sorted({*missing, *held}) == sorted(everything) and not held & {*missing}
+        assert broken <= {*missing} and f"{len(missing)} records: {missing[0]}, " in err
+        assert not list((folder / "journal").glob("claims-*"))
+
+
+def test_journals_of_several_machines_are_brought_together_by_copying(data: Path, alone: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # two sessions whose processes have the same numbers
+        before = {rank: journal_lines(tmp_path / rank) for rank in "01"}
+        process = launch(2, data, tmp_path, "--own-folder", "--stall-after=3", "--batch-size-total=2")
+        wait_for(partial(each_has_more, tmp_path, before), unless=partial(ended, process))
+        kill(process)
+        process.communicate()
+        assert not list(tmp_path.glob("*/toy_test/predictions.jsonl"))
+    here, there = (tmp_path / rank / "toy_test" / "journal" for rank in "01")
+    subprocess.run(["cp", *map(str, there.glob("*.jsonl")), str(here)], check=True)
+    held = [(row["image"], row["question"]) for row in journal_rows(here.parent) if row["error"] is None]
+    code, _, err = finish(launch(1, data, tmp_path / "0"))
+    assert code == 0, err[-3000:]
+    assert f" {len({*held})} answered before" in err
+    assert predicted(tmp_path / "0/toy_test/predictions.jsonl") == predicted(alone / "predictions.jsonl")
+
+
+def test_a_process_that_has_finished_takes_over_from_one_that_has_not(data: Path, alone: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    stalling = ("--stall-rank=1", "--stall-after=0", f"--stall-until={gate}", "--batch-size-total=2")
+    process = launch(2, data, tmp_path, *stalling)
+    journal = tmp_path / "toy_test" / "journal"
+
+    def answered(rank: int) -> set[str]:
+        return {row["id"] for file in journal.glob(f"process-{rank}-*.jsonl") for row in lines(file)}
+
+    # the other one has claimed the few questions that it is asked next; all else is done while it stands still
+    wait_for(lambda: len(answered(0)) >= 60, unless=partial(ended, process))
+    assert not answered(1)
+    gate.touch()
+    code, _, err = finish(process)
+    assert code == 0, err[-3000:]
+    assert predicted(tmp_path / "toy_test" / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
+    assert sorted(row["id"] for row in journal_rows(journal.parent)) == sorted(
+        row["id"] for row in lines(data / "toy.jsonl")
+    )
+    assert answered(1) and not list(journal.glob("claims-*"))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -18,16 +18,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import Evaluation
+from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.predictions import unanswered
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored
 from pipeline.base import BenchmarkPipeline
+from pipeline.run import task
 from pipeline.run.plan import Plan, run_plan
 from pipeline.run.task import Task
 from pipeline.runtime import lock
@@ -73,9 +75,13 @@ class ToyPipeline(BenchmarkPipeline):
     """Reads ``toy.jsonl``; an answer is right if its first digit is even."""
 
     benchmark = "toy"
+    reads: ClassVar[Path | None] = None
+    """Where each process notes that it reads."""
 
     def load(self, roots: Sequence[Path]) -> tuple[list[Record], list[BadRecord]]:
         """Records, and a `BadRecord` for each line that is none."""
+        if self.reads is not None:
+            (self.reads / os.environ.get("RANK", "0")).touch()
         records, bad = [], []
         for number, line in enumerate((roots[0] / "toy.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
             try:
@@ -88,12 +94,12 @@ class ToyPipeline(BenchmarkPipeline):
                 bad.append(BadRecord(where=f"toy.jsonl:{number}", reason=repr(error)))
         return records, bad
 
-    def score(self, record: Record, text: str) -> Score:
+    def score(self, record: Record, text: str, verdicts: Mapping[str, str] | None = None) -> Score:
         """Extract the first digit; there is none in an empty reply."""
         digit = text[:1]
         return Score(value=float(digit != "" and int(digit, 16) % 2 == 0), extracted=digit)
 
-    def evaluate(self, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
+    def evaluate(self, answers: Iterable[tuple[Record, str | None]], verdicts: Verdicts | None = None) -> Evaluation:
         """The share of even digits."""
         scored = [
             unanswered(record) if text is None else Scored(record=record, text=text, score=self.score(record, text))
@@ -175,8 +181,12 @@ class ToySource:
 
 
 def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:
-    """A plan with the toy as its one task; ``options`` are those of `Options`, and ``wandb``."""
+    """A plan with the toy as its one task; ``options`` are those of `Options`, and ``wandb``.
+
+    Batches are all alike, of ``batch_size_total`` questions over all processes.
+    """
     wandb = options.pop("wandb", False)
+    options.setdefault("max_batch", -(-batch_size_total // int(os.environ.get("WORLD_SIZE", "1"))))  # all alike
     pipeline = ToyPipeline(replace(DECLARATION, prompt=prompt) if prompt else DECLARATION)
     return Plan(
         name="toy",
@@ -202,14 +212,20 @@ def main() -> int:
     parser.add_argument("--poison", default="")
     parser.add_argument("--stall-after", type=int)
     parser.add_argument("--stall-until", type=Path)
+    parser.add_argument("--stall-rank", help="the one process that stalls; all of them if it is not given")
     parser.add_argument("--patience", type=float, default=lock.PATIENCE, help="with another run in the folder")
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
     parser.add_argument("--wandb", action="store_true")
+    parser.add_argument("--reads", type=Path, help="folder where each process notes that it reads the records")
+    parser.add_argument("--spool-seconds", type=float, default=task.SPOOL_SECONDS, help="see `task.SPOOL_SECONDS`")
     given = parser.parse_args()
+    task.SPOOL_SECONDS = given.spool_seconds
+    ToyPipeline.reads = given.reads
     lock.PATIENCE = given.patience
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save
     plan = make_plan(given.data, save, batch_size_total=given.batch_size_total, wandb=given.wandb)
-    engine = ToyEngine(given.delay, given.poison, given.stall_after, given.stall_until)
+    stalls = given.stall_rank in (None, os.environ.get("RANK", "0"))
+    engine = ToyEngine(given.delay, given.poison, given.stall_after if stalls else None, given.stall_until)
     return run_plan(plan, lambda _: ToySource(engine))
 
 

@@ -211,4 +211,4 @@ def test_notes_go_to_the_terminal_once(released: Path, capsys: pytest.CaptureFix
     assert main(["eval", "--print-config", "--conf_files", str(released)], COMMANDS) == 0
     printed = capsys.readouterr()
     assert printed.err.count("note: ") == 1
-    assert yaml.safe_load(printed.out)["LLM"] == {"BITS": 8, "DTYPE": "bf16", "ATTENTION": "auto"}
+    assert yaml.safe_load(printed.out)["LLM"] == {"BITS": 8, "DTYPE": "bf16", "ATTENTION": "auto", "CUDA_GRAPHS": True}

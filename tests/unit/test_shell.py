@@ -123,7 +123,7 @@ def test_a_locked_installation_is_constrained_and_another_one(
     for covered in (["--locked"], ["--locked", "--test"], [], ["--test"]):
         assert installed(stand_ins, *options, *covered) == []
     # what came without the lock may have moved what was locked
-    assert installed(stand_ins, *options, "--extras", "deepspeed")
+    assert installed(stand_ins, *options, "--extras", "flash-attn")
     assert installed(stand_ins, *options, "--locked", "--test") == constrained
 
 

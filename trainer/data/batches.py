@@ -5,21 +5,23 @@ Shape legend: B rows, L tokens (an image counts as one), N images in the batch, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from collavo.crayon import CrayonPrompt
 from collavo.model import IGNORE_INDEX
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import IMAGE_TAG
+from modeling.precision import at_least_float32
 
-from ..loop import Totals
+from ..loop import Tally, Totals
 
 IDLE = "none"
 """Id of a row that teaches nothing: it is there for the process to take part in an update."""
@@ -36,6 +38,8 @@ class Example:
         pixels: RGB, uint8 (image size, image size, 3); None for a text-only sample.
         crayon: what the model is told of the image; None without image.
         parts: of independent turns, see `collavo.training_inputs.TrainingInputs`.
+        source: where the sample comes from, by its name in the log.
+        map_seconds: making its panoptic map took.
     """
 
     id: str
@@ -44,11 +48,21 @@ class Example:
     pixels: npt.NDArray[np.uint8] | None = None
     crayon: CrayonPrompt | None = None
     parts: Sequence[int] | None = None
+    source: str = ""
+    map_seconds: float = 0.0
 
     @property
     def num_labels(self) -> int:
         """Tokens that are learned: those whose label is read, the first never being one."""
         return sum(label != IGNORE_INDEX for label in self.labels[1:])
+
+    def tally(self, image_tokens: int) -> Tally:
+        """Its counts; an image stands for so many tokens."""
+        images = int(self.pixels is not None)
+        length = len(self.input_ids) + images * (image_tokens - 1)
+        return Tally(
+            samples=1, tokens=len(self.input_ids), labels=self.num_labels, images=images, squares=length * length
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +80,8 @@ class Batch:
         pixel_values: float32 (N, 3, H, W), or None.
         semantic: int64 (N, P), or None where there is no image.
         numbering: int64 (N, P), or None.
+        tallies: counts by source.
+        source_numbers: int64 (B, L) or (B, T): which of ``tallies`` a token is of, where there are several.
     """
 
     ids: tuple[str, ...]
@@ -78,6 +94,8 @@ class Batch:
     semantic: Tensor | None
     numbering: Tensor | None
     position_ids: Tensor | None = None
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    source_numbers: Tensor | None = None
 
     def inputs(self) -> dict[str, Tensor | None]:
         """Arguments of the model's forward pass."""
@@ -90,9 +108,26 @@ class Batch:
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
 
     def loss(self, model: nn.Module, totals: Totals) -> Tensor:
-        """See `trainer.loop.Piece.loss`."""
-        loss: Tensor = model(**self.inputs(), num_items_in_batch=totals.labels, use_cache=False).loss
-        return loss
+        """Its share of the batch's loss."""
+        return self.losses(model, totals)[0]
+
+    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """See `trainer.loop.Piece.losses`."""
+        output = model(**self.inputs(), num_items_in_batch=totals.labels, use_cache=False)
+        loss: Tensor = output.loss
+        if self.source_numbers is None:
+            return loss, dict.fromkeys(self.tallies, loss)
+        learned = self.labels[:, 1:] != IGNORE_INDEX
+        targets, numbers = self.labels[:, 1:][learned], self.source_numbers[:, 1:][learned]
+        with torch.no_grad():
+            by_source = {
+                name: F.cross_entropy(
+                    at_least_float32(output.logits[numbers == number]), targets[numbers == number], reduction="sum"
+                )
+                / totals.labels
+                for number, name in enumerate(self.tallies)
+            }
+        return loss, by_source
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
@@ -100,21 +135,55 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Batch:
-    """Lay examples side by side.
+Row = Sequence[Example]
+"""Examples that share a row without seeing one another; most rows hold one."""
+
+
+def packed(examples: Sequence[Example], image_tokens: int, longest: int) -> list[Row]:
+    """Put examples into as few rows as a simple rule finds: each into the first row that has room for it.
 
     Args:
-        examples: at least one.
+        examples: longest first; one that is longer than a row may be has a row of its own.
+        image_tokens: what an image token stands for.
+        longest: tokens of a row, image tokens counted.
+    """
+    rows: list[Row] = []
+    room: list[int] = []
+    for example in examples:
+        length = len(example.input_ids) + (image_tokens - 1 if example.pixels is not None else 0)
+        place = next((n for n, left in enumerate(room) if left >= length), None)
+        if place is None:
+            rows.append([example])
+            room.append(longest - length)
+        else:
+            rows[place] = [*rows[place], example]
+            room[place] -= length
+    return rows
+
+
+def collate(rows: Sequence[Example | Row], processor: CoLLaVOProcessor) -> Batch:
+    """Lay rows side by side.
+
+    Args:
+        rows: at least one, of an example or of several.
         processor: of the model.
     """
+    filled = [[row] if isinstance(row, Example) else row for row in rows]
+    examples = [example for row in filled for example in row]
     samples, positions = [example for example in examples if example.id != IDLE], None
-    packed = any(example.parts is not None for example in examples)
-    rows = [_written_out(example, processor) for example in examples] if packed else examples
-    input_ids, mask = processor.pad_left([row.input_ids for row in rows])
-    labels = _padded_left([row.labels for row in rows], IGNORE_INDEX)
-    if packed:
-        parts = _padded_left([row.parts or [0] * len(row.input_ids) for row in rows], -1)
-        mask, positions = seen_within(parts), positions_within(parts)
+    masked = any(example.parts is not None for example in examples) or any(len(row) > 1 for row in filled)
+    if masked:
+        filled = [[_written_out(example, processor) for example in row] for row in filled]
+    input_ids, mask = processor.pad_left([_joined(row, lambda one: one.input_ids) for row in filled])
+    labels = _padded_left([_joined(row, lambda one: one.labels) for row in filled], IGNORE_INDEX)
+    if masked:
+        parts = _padded_left([_joined(row, _parts) for row in filled], -1)
+        owners = [[n for n, one in enumerate(row) for _ in one.input_ids] for row in filled]
+        mask = seen_within(parts, _padded_left(owners, -1))
+        positions = _padded_left([_joined(row, _positions) for row in filled], 0)
+    tallies: dict[str, Tally] = {}
+    for example in samples:
+        tallies[example.source] = tallies.get(example.source, Tally()) + example.tally(processor.grid**2)
     images = [example.pixels for example in examples if example.pixels is not None]
     prompts = [example.crayon for example in examples if example.crayon is not None]
     semantic = numbering = None
@@ -132,7 +201,32 @@ def collate(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Batch:
         pixel_values=processor.pixel_values(np.stack(images)) if images else None,
         semantic=semantic,
         numbering=numbering,
+        tallies=tallies,
+        source_numbers=_source_numbers(filled, list(tallies)) if len(tallies) > 1 else None,
     )
+
+
+def _joined(row: Row, values: Callable[[Example], Sequence[int]]) -> list[int]:
+    """Values of all tokens of a row."""
+    return [value for example in row for value in values(example)]
+
+
+def _parts(example: Example) -> Sequence[int]:
+    return example.parts or [0] * len(example.input_ids)
+
+
+def _positions(example: Example) -> list[int]:
+    found: list[int] = positions_within(torch.tensor([list(_parts(example))]))[0].tolist()
+    return found
+
+
+def _source_numbers(rows: Sequence[Row], names: Sequence[str]) -> Tensor:
+    """Which source each token is of, int64 (rows, longest); -1 for padding and rows that teach nothing."""
+
+    def numbers(example: Example) -> list[int]:
+        return [-1 if example.id == IDLE else names.index(example.source)] * len(example.input_ids)
+
+    return _padded_left([_joined(row, numbers) for row in rows], -1)
 
 
 def _padded_left(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
@@ -147,20 +241,23 @@ def _written_out(example: Example, processor: CoLLaVOProcessor) -> Example:
     if image not in example.input_ids:
         return example
     place, num = list(example.input_ids).index(image), processor.grid**2
-    lists = (example.input_ids, example.labels, example.parts or [0] * len(example.input_ids))
+    lists = (example.input_ids, example.labels, _parts(example))
     ids, labels, parts = ([*row[:place], *[row[place]] * num, *row[place + 1 :]] for row in lists)
     return replace(example, input_ids=ids, labels=labels, parts=parts)
 
 
-def seen_within(parts: Tensor) -> Tensor:
-    """What each token sees: those before it that all share, and those before it of its own part.
+def seen_within(parts: Tensor, samples: Tensor | None = None) -> Tensor:
+    """What each token sees: of its own sample, those before it that all share, and those before it of its own part.
 
     Args:
         parts: int64 (B, T): 0 for what is shared, 1, 2, ... for the others, -1 for padding.
+        samples: int64 (B, T): which sample of its row a token is of, -1 for padding; None for one sample a row.
     Returns: bool (B, 1, T, T), True where a row's token (third dimension) sees another (fourth).
     """
     of_row, of_column = parts[:, :, None], parts[:, None, :]
     seen = (of_column == of_row) | ((of_column == 0) & (of_row > 0))
+    if samples is not None:
+        seen &= samples[:, :, None] == samples[:, None, :]
     return seen.tril()[:, None]
 
 

@@ -54,3 +54,5 @@ def _needed(config: TrainConfig) -> Iterator[tuple[str, str]]:
             yield f"DATA.CONVERSATIONS, entry {number}, FILE", item.FILE
             if item.IMAGES:
                 yield f"DATA.CONVERSATIONS, entry {number}, IMAGES", item.IMAGES
+        if data.VALIDATION and not data.held_out_share:
+            yield "DATA.VALIDATION", data.VALIDATION

@@ -23,10 +23,11 @@ from modeling.segmenters.xdecoder.criterion import Target, num_matched
 from modeling.segmenters.xdecoder.preprocess import prepare
 from pipeline.runtime.console import warn
 
-from ..loop import Totals
+from ..loop import Share, Tally, Totals
 from .loader import prepared_ahead
 
 ADAPTER = "segmenter"
+SOURCE = "panoptic"
 _IMAGE, _PROMPTS, _POINTS = range(3)
 """Set the draws of one purpose apart from those of another."""
 
@@ -98,8 +99,19 @@ class SegmentationBatch:
         targets = [target.to(device) for target in self.targets]
         return replace(self, pixels=self.pixels.to(device), prompts=self.prompts.to(device), targets=targets)
 
+    @property
+    def tallies(self) -> Mapping[str, Tally]:
+        """See `trainer.loop.Piece.tallies`."""
+        samples = len(self.ids)
+        return {SOURCE: Tally(samples=samples, labels=self.num_labels, images=samples)} if samples else {}
+
+    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """See `trainer.loop.Piece.losses`."""
+        loss = self.loss(model, totals)
+        return loss, {SOURCE: loss}
+
     def loss(self, model: nn.Module, totals: Totals) -> Tensor:
-        """See `trainer.loop.Piece.loss`."""
+        """Its share of the batch's loss."""
         numbers = {"num_images": max(1, totals.samples), "num_masks": totals.labels}
         loss: Tensor = model(self.pixels, self.prompts, self.targets, **numbers)
         return loss if self.ids else 0.0 * loss
@@ -147,21 +159,33 @@ class SegmentationData:
         """See `TrainingData.adapter`."""
         return ADAPTER
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Sequence[SegmentationBatch]]:
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """See `TrainingData.sources`."""
+        return (SOURCE,)
+
+    def passes(self, step: int) -> dict[str, float]:
+        """See `TrainingData.passes`."""
+        return {SOURCE: step * self._order.batch_size / len(self._images)}
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
         """See `TrainingData.batches`."""
         return prepared_ahead(lambda step: self._prepare(step, rank, world), range(start, stop), self._workers)
 
-    def _prepare(self, step: int, rank: int, world: int) -> list[SegmentationBatch]:
+    def _prepare(self, step: int, rank: int, world: int) -> Share:
         """A process's share of a step; where nothing of it is usable, a microbatch that teaches nothing."""
-        made = []
+        made, skipped = [], []
         for index in share(self._order.batch(step), rank, world):
             try:
                 made.append(self._example(int(index), step))
             except DataError as error:
+                skipped.append(str(error))
                 warn(f"update {step + 1}: an image is skipped: {error}")
         prompts = self._drawn(step)
         microbatches = [made[i : i + self._batch_size] for i in range(0, len(made), self._batch_size)]
-        return [self._collate(microbatch, prompts) for microbatch in microbatches] or [self._idle(prompts)]
+        return Share(
+            [self._collate(microbatch, prompts) for microbatch in microbatches] or [self._idle(prompts)], skipped
+        )
 
     def _drawn(self, step: int) -> Tensor:
         """One prompt for each class, int64 (K + 1, 1, L); the same on every process."""

@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from collavo.instructions import KINDS, Kind
 from configs.load import ConfigError
-from datasets.instruct.llava import read_conversations
-from datasets.instruct.panoptic import PanopticImage, classes_of, read_panoptic
-from datasets.instruct.types import MissingImage, Sample, gather, share_images
+from datasets.instruct.mixture import SourcePart, drawn, is_held_out
+from datasets.instruct.panoptic import PanopticImage, classes_of
+from datasets.instruct.types import Gathered, MissingImage, Sample, share_images
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
+from pipeline.models.map_cache import cached_segmenter
 from pipeline.runtime.console import say, warn
 from pipeline.runtime.launch import is_main
 
-from ..config import TrainConfig
-from .loader import Conversations, CrayonInstructions, Preparation
-from .maps import MapCache
+from ..config import ConversationSource, TrainConfig
+from .loader import Conversations, CrayonInstructions, Preparation, Source
 from .paths import located
+from .reading import gather_source, held_out_file, read_images, source_names
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+Part = tuple[SourcePart, list[Sample]]
+"""A part of a source, and its samples."""
+_PANOPTIC_KEY = 2**20
+"""Sets the draw of images apart from those of conversations."""
 SHOWN = 3
 """How many skipped records are named."""
 
 
-def conversations(config: TrainConfig, preparation: Preparation, device: torch.device) -> Conversations:
+@dataclass(frozen=True, kw_only=True)
+class StageData:
+    """What a stage learns from.
+
+    Attributes:
+        training: adapter -> its samples.
+        held_out: the same for the held-out loss; {} where none is computed.
+    """
+
+    training: Mapping[str, Source]
+    held_out: Mapping[str, Source] = field(default_factory=dict)
+
+
+Split = tuple[Source, Source | None]
+"""Samples to train on, and held-out ones, if there are any."""
+
+
+def joined(sources: Mapping[str, Split]) -> StageData:
+    """The sources of all adapters."""
+    held_out = {adapter: split[1] for adapter, split in sources.items() if split[1] is not None}
+    return StageData(training={adapter: split[0] for adapter, split in sources.items()}, held_out=held_out)
+
+
+def conversations(config: TrainConfig, preparation: Preparation, device: torch.device) -> Split:
     """The visual instructions of ``DATA.CONVERSATIONS``.
 
     Args:
@@ -45,28 +72,78 @@ def conversations(config: TrainConfig, preparation: Preparation, device: torch.d
         DataError: a file is unreadable, or nothing in it can be used.
         SegmenterError: the segmenter cannot be built.
     """
-    files = config.DATA.CONVERSATIONS
-    if not files:
+    trained, held = read_parts(config)
+    segmenter = cached_segmenter(config.SEGMENTER, device)
+
+    def source(parts: Sequence[Part]) -> Conversations:
+        samples = [sample for _, part in parts for sample in part]
+        return Conversations(samples, segmenter, preparation, [part for part, _ in parts])
+
+    return source(trained), source(held) if held else None
+
+
+def read_parts(config: TrainConfig) -> tuple[list[Part], list[Part]]:
+    """Read the files of ``DATA.CONVERSATIONS``, and say what they hold.
+
+    Args:
+        config: resolved.
+    Returns: what is trained on, and what is held out.
+
+    Raises:
+        ConfigError: none are named.
+        DataError: a file is unreadable, or nothing in it can be used.
+    """
+    if not config.DATA.CONVERSATIONS:
         raise ConfigError(
             "DATA.CONVERSATIONS: stage cit learns from conversations; name at least one FILE and its IMAGES"
         )
-    read: list[Iterator[Sample | BadRecord]] = [
-        read_conversations(located(config, item.FILE), [located(config, item.IMAGES)], check_images=True)
-        for item in files
-    ]
-    gathered = gather(itertools.chain.from_iterable(read))
-    report(", ".join(item.FILE for item in files), gathered.summary(), gathered.bad)
+    names = source_names(config.DATA.CONVERSATIONS)
+    trained: list[Part] = []
+    held: list[Part] = []
+    for number, (item, name) in enumerate(zip(config.DATA.CONVERSATIONS, names, strict=True)):
+        read = read_source(config, item).samples
+        samples = [read[i] for i in drawn(len(read), item.MAX_SAMPLES, config.TRAIN.SEED, number)]
+        kept, out = split(samples, lambda one: one.image.name if one.image else one.id, config)
+        trained += _part(config, kept, name, item.WEIGHT)
+        held += _part(config, out, name, 1.0)
+    if not trained:
+        raise DataError("DATA.VALIDATION: all conversations would be held out; lower the share")
+    if (file := held_out_file(config)) is not None:
+        held += _part(config, list(read_source(config, file).samples), source_names([file])[0], 1.0)
+    return trained, held
+
+
+def read_source(config: TrainConfig, item: ConversationSource) -> Gathered:
+    """Read a file of conversations; says what is in it.
+
+    Raises:
+        DataError: it is unreadable, or nothing in it can be used.
+    """
+    gathered = gather_source(config, item)
+    report(item.FILE, gathered.summary(), gathered.bad)
     if not gathered.samples:
-        raise DataError(f"{files[0].FILE}: holds no conversation that can be used")
-    segmenter = build_segmenter(config.SEGMENTER, device)
-    reads_files = config.SEGMENTER.resolved().NAME in ("precomputed", "none")
-    folder = None if reads_files else Path(config.DATA.MAPS_CACHE).expanduser()
-    samples = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in gathered.samples]
-    samples = share_images(samples, config.TRAIN.QUESTIONS)
-    return Conversations(samples, MapCache(segmenter, preparation.map_side, folder), preparation)
+        raise DataError(f"{item.FILE}: holds no conversation that can be used")
+    return gathered
 
 
-def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Sequence[Kind]) -> CrayonInstructions:
+def split(items: Sequence[T], name: Callable[[T], str], config: TrainConfig) -> tuple[list[T], list[T]]:
+    """What is trained on, and what ``DATA.VALIDATION`` holds out of it."""
+    share, seed = config.DATA.held_out_share, config.TRAIN.SEED
+    held = [is_held_out(name(item), share, seed) for item in items]
+    return (
+        [item for item, out in zip(items, held, strict=True) if not out],
+        [item for item, out in zip(items, held, strict=True) if out],
+    )
+
+
+def _part(config: TrainConfig, samples: Sequence[Sample], name: str, weight: float) -> list[Part]:
+    """A source's samples as they are trained on; none where there are none."""
+    told = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in samples]
+    shared = share_images(told, config.TRAIN.QUESTIONS)
+    return [(SourcePart(name=name, size=len(shared), weight=weight), shared)] if shared else []
+
+
+def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Sequence[Kind]) -> Split:
     """The object-level instructions that are made from ``DATA.PANOPTIC``.
 
     Args:
@@ -83,22 +160,24 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     for name in ("ANNOTATIONS", "MAPS", "IMAGES"):
         if not getattr(source, name):
             raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
-    file, images = located(config, source.ANNOTATIONS), located(config, source.IMAGES)
-    annotated: list[PanopticImage] = []
-    bad: list[BadRecord] = []
-    for item in read_panoptic(file, images, check_images=True):
-        if isinstance(item, PanopticImage):
-            annotated.append(item)
-        else:
-            bad.append(item)
+    file = located(config, source.ANNOTATIONS)
+    annotated, bad = read_images(config)
     missing = sum(isinstance(item, MissingImage) for item in bad)
     report(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
     if not annotated:
-        raise DataError(f"{file}: none of its images is in {images}")
+        raise DataError(f"{file}: none of its images is in {located(config, source.IMAGES)}")
+    annotated = [annotated[i] for i in drawn(len(annotated), source.MAX_SAMPLES, preparation.seed, _PANOPTIC_KEY)]
+    kept, held = split(annotated, lambda one: one.image.name, config)
+    if not kept:
+        raise DataError("DATA.VALIDATION: all images would be held out; lower the share")
     precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
-    maps = MapCache(build_segmenter(precomputed), preparation.map_side, None)
     chosen = [kind for kind in KINDS if kind in config.DATA.KINDS] or kinds
-    return CrayonInstructions(annotated, maps, chosen, preparation, classes_of(file))
+    maps = build_segmenter(precomputed)
+
+    def made(listed: Sequence[PanopticImage]) -> CrayonInstructions:
+        return CrayonInstructions(listed, maps, chosen, preparation, classes_of(file))
+
+    return made(kept), made(held) if held else None
 
 
 def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

@@ -16,11 +16,22 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from collavo.trainable_parts import IMAGES_ALONE
 from modeling.internlm2 import DecoderLayer
 from modeling.vit import VisionBlock
 
-from ..optimizer import FROZEN, FrozenAwareAdamW, GroupSettings, all_alike
+from ..optimizer import (
+    CONSTANT,
+    FROZEN,
+    PARTS,
+    FrozenAwareAdamW,
+    GroupSettings,
+    all_alike,
+    load_bitsandbytes,
+    make_optimizer,
+)
 from .trainable import Parameters, only, separate
 
 if TYPE_CHECKING:
@@ -39,11 +50,13 @@ class Placement(Protocol):
     Attributes:
         model: to call.
         optimizer: over all that any adapter trains.
+        inference_model: to call without gradients, on any number of rows where not ``alike``.
         alike: whether all processes must run through equally many microbatches, each of which reaches every parameter:
             shards are gathered and gradients scattered by all processes together.
     """
 
     model: nn.Module
+    inference_model: nn.Module
     optimizer: torch.optim.Optimizer
     alike: bool
 
@@ -56,8 +69,13 @@ class Placement(Protocol):
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add a microbatch's gradients; they are averaged over the processes, not summed."""
 
-    def step(self, clip: float) -> float:
-        """Update what is trained, unless the gradient is no number; its norm before it is clipped (0: no limit)."""
+    def step(self, clip: float, *, drop: bool = False) -> float:
+        """Update what is trained, unless the gradient is no number; its norm before it is clipped (0: no limit).
+
+        Args:
+            clip: largest norm.
+            drop: forget the gradient instead.
+        """
 
     def weights(self, parameters: Parameters) -> dict[str, Tensor]:
         """Whole tensors on the CPU. All processes must call it."""
@@ -79,6 +97,7 @@ class Whole:
         lr: learning rate.
         weight_decay: of AdamW.
         own: what groups of parameters have of their own.
+        kind: of AdamW, see `trainer.optimizer.make_optimizer`.
     """
 
     alike = False
@@ -92,12 +111,16 @@ class Whole:
         lr: float,
         weight_decay: float,
         own: GroupSettings = all_alike,
+        kind: str = "adamw",
     ) -> None:
         self._accelerator, self._inner, self._branches = accelerator, model, adapters
         self._groups = separate(adapters)
         self.model = self._placed(model)
-        self.optimizer: torch.optim.Optimizer = FrozenAwareAdamW(
-            self._groups, lr=lr, weight_decay=weight_decay, own=own
+        self.inference_model = model
+        # DDP's buckets hold the gradients of all that is trained: they stay there, zero between two updates
+        self._in_buckets = isinstance(self.model, DistributedDataParallel)
+        self.optimizer: torch.optim.Optimizer = make_optimizer(
+            kind, self._groups, lr=lr, weight_decay=weight_decay, own=own
         )
 
     def _placed(self, model: nn.Module) -> nn.Module:
@@ -107,7 +130,7 @@ class Whole:
     def train(self, adapter: str, *, images: bool) -> None:
         """See `Placement.train`."""
         active = self._branches[adapter]
-        only(active, self._inner)
+        only(active, self._inner, keep_gradients=self._in_buckets)
         shared = {id(group) for group in self._shared()}
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             among = any(group.keys() == other.keys() for other in active)
@@ -115,7 +138,7 @@ class Whole:
 
     def _shared(self) -> list[Parameters]:
         """The crayon prompt: what is reached through images alone."""
-        return [group for group in self._groups if any(name.startswith("crayon.") for name in group)]
+        return [group for group in self._groups if any(name.startswith(IMAGES_ALONE) for name in group)]
 
     def adding_up(self, last: bool) -> AbstractContextManager[Any]:
         """See `Placement.adding_up`."""
@@ -125,13 +148,13 @@ class Whole:
         """See `Placement.backward`."""
         self._accelerator.backward(loss)
 
-    def step(self, clip: float) -> float:
+    def step(self, clip: float, *, drop: bool = False) -> float:
         """See `Placement.step`."""
         moving = [p for g in self.optimizer.param_groups if not g[FROZEN] for p in g["params"]]
         norm = float(whole(nn.utils.clip_grad_norm_(moving, clip or math.inf)))
-        if math.isfinite(norm):
+        if math.isfinite(norm) and not drop:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self._in_buckets)
         return norm
 
     def weights(self, parameters: Parameters) -> dict[str, Tensor]:
@@ -142,17 +165,22 @@ class Whole:
         """See `Placement.optimizer_tensors`."""
         state = self.optimizer.state
         return {
-            f"{name}/{part}": whole(value.detach()).cpu().contiguous()
+            f"{name}/{part}": whole(torch.as_tensor(value).detach()).cpu().contiguous().clone()
             for name, parameter in self._named()
             if parameter in state
             for part, value in state[parameter].items()
+            if part not in CONSTANT
         }
 
     def load_optimizer(self, state: Mapping[str, Tensor]) -> None:
         """See `Placement.load_optimizer`."""
+        if not isinstance(self.optimizer, FrozenAwareAdamW):
+            load_bitsandbytes(self.optimizer, {parameter: name for name, parameter in self._named()}, state)
+            return
         for name, parameter in self._named():
-            for part in ("step", "exp_avg", "exp_avg_sq"):
-                if (value := state.get(f"{name}/{part}")) is not None:
+            if all(f"{name}/{part}" in state for part in PARTS):
+                for part in PARTS:
+                    value = state[f"{name}/{part}"]
                     # AdamW keeps its count on the CPU, and everything else next to the parameter
                     kept = value.cpu() if part == "step" else laid_like(value, parameter)
                     self.optimizer.state[parameter][part] = kept
@@ -241,6 +269,7 @@ def place(
     weight_decay: float,
     clip: float,
     own: GroupSettings = all_alike,
+    kind: str = "adamw",
 ) -> Placement:
     """Lay a model and its optimizer out on the processes.
 
@@ -253,9 +282,12 @@ def place(
         weight_decay: of AdamW.
         clip: largest norm of the gradient; 0 for no limit.
         own: what groups of parameters have of their own; only where the whole model is everywhere.
+        kind: of AdamW; one of bitsandbytes only where the whole model is everywhere.
     """
+    if sharding is not None and kind != "adamw":
+        raise ValueError(f"{kind} cannot be sharded")
     if sharding is None:
-        return Whole(accelerator, model, adapters, lr=lr, weight_decay=weight_decay, own=own)
+        return Whole(accelerator, model, adapters, lr=lr, weight_decay=weight_decay, own=own, kind=kind)
     if sharding.kind == "fsdp2":
         return FullySharded(accelerator, model, adapters, sharding, lr=lr, weight_decay=weight_decay)
     from .zero import Zero

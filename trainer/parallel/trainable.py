@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
-from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, crayon_parameters
+from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, base_parameters, crayon_parameters
 from collavo.model import CoLLaVOForConditionalGeneration
+from collavo.trainable_parts import PARTS
+
+from ..config import SHARED
 
 Parameters = dict[str, nn.Parameter]
 
-CRAYON, SHARED = "crayon", "shared"
-"""The adapter of stage ``cpt``; and the one set of the ablation that trains both kinds of data with it."""
-
-SETS = {"dual": (IMAGE_CIT, VL_CIT), "shared": (SHARED,), "vl_only": (VL_CIT,)}
-"""TRAIN.ADAPTERS -> the LoRA adapters."""
+CRAYON = "crayon"
+"""The adapter of stage ``cpt``."""
 
 
-def groups(model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str) -> dict[str, Sequence[Parameters]]:
+def groups(
+    model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str, parts: Sequence[str] = ("queries",)
+) -> dict[str, Sequence[Parameters]]:
     """What the steps of each adapter train.
 
     Args:
         model: carries the sets.
         adapters: the sets; none for stage ``cpt``.
         crayon: TRAIN.CRAYON; without a crayon prompt its parameters rest.
+        parts: TRAIN.PARTS: what every step trains besides.
     Returns: adapter -> groups of parameters, by name.
     """
-    prompt: list[Parameters] = [] if crayon == "none" else [crayon_parameters(model)]
+    prompt: list[Parameters] = [crayon_parameters(model)] if crayon != "none" and "queries" in parts else []
+    prompt += [base_parameters(model, [part]) for part in PARTS if part in parts]
     if not adapters.names:
         return {CRAYON: prompt}
     if adapters.names == (SHARED,):
@@ -41,6 +46,18 @@ def trained(adapters: Mapping[str, Sequence[Parameters]]) -> Parameters:
     return {name: parameter for groups in adapters.values() for group in groups for name, parameter in group.items()}
 
 
+def num_weights(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers parameters hold, those of packed 4-bit weights and of ZeRO-3's shards counted in full."""
+    return sum(_num(parameter) for parameter in parameters)
+
+
+def _num(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    if state is not None and getattr(state, "shape", None) is not None:
+        return math.prod(state.shape)
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
 def separate(adapters: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
     """The groups of all adapters, each once, in a fixed order."""
     found: dict[tuple[str, ...], Parameters] = {}
@@ -50,11 +67,17 @@ def separate(adapters: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
     return list(found.values())
 
 
-def only(trained: Sequence[dict[str, nn.Parameter]], model: nn.Module) -> None:
-    """Let a step train these parameters and nothing else; all others get no gradient."""
+def only(trained: Sequence[dict[str, nn.Parameter]], model: nn.Module, *, keep_gradients: bool = False) -> None:
+    """Let a step train these parameters and nothing else; all others get no gradient.
+
+    Args:
+        trained: groups of parameters.
+        model: that they are of.
+        keep_gradients: leave the gradients of all others where they are, which are zero.
+    """
     wanted = {id(parameter) for group in trained for parameter in group.values()}
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(id(parameter) in wanted)
-        if id(parameter) not in wanted:
+        if id(parameter) not in wanted and not keep_gradients:
             parameter.grad = None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
-from ..loop import LoopSettings, TrainingData
+from ..held_out import HeldOutData
+from ..loop import LoopSettings, TrainingData, Update
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters
 
@@ -26,6 +27,8 @@ class Job(Protocol):
         data: its batches.
         settings: of the loop.
         labels: what the loss is a mean over, in words.
+        held_out: what the held-out loss is computed on; None for nothing.
+        image_tokens: that an image stands for; 0 where there are none.
     """
 
     model: nn.Module
@@ -33,6 +36,8 @@ class Job(Protocol):
     data: TrainingData
     settings: LoopSettings
     labels: str
+    held_out: HeldOutData | None
+    image_tokens: int
 
     def resume_settings(self) -> Mapping[str, Any]:
         """What a continuation must have in common with what it continues, by name, as JSON has it."""
@@ -56,8 +61,11 @@ class Job(Protocol):
     def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
         """What writes what is trained into a checkpoint's folder. All processes must call it, one writes."""
 
-    def describe(self, trained: Parameters) -> str:
+    def describe(self, moving: Parameters) -> str:
         """A line on what is trained, and on what."""
+
+    def flops(self, update: Update) -> float | None:
+        """Floating-point operations that an update needs, over all processes; None where they are not counted."""
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
         """Evaluate the benchmarks of the plan with the model as it is."""

@@ -6,17 +6,14 @@ and ShareGPT4V; which one a step is, is drawn. The paper's ablations: one set fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 
-from ..config import TrainConfig
-from ..data.loader import Preparation, Source
-from ..data.sources import conversations, crayon_instructions
-from ..parallel.trainable import SETS
+from ..config import SETS, TrainConfig
+from ..data.loader import Preparation
+from ..data.sources import Split, StageData, conversations, crayon_instructions, joined
 from .tuning import Tuning, load_tuning
 
 
@@ -25,12 +22,12 @@ def adapters(config: TrainConfig) -> tuple[str, ...]:
     return SETS[config.TRAIN.ADAPTERS]
 
 
-def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, Source]:
+def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> StageData:
     """Object-level instructions (unless the ablation leaves them out) and conversations."""
-    found: dict[str, Source] = {VL_CIT: conversations(config, preparation, device)}
+    found: dict[str, Split] = {VL_CIT: conversations(config, preparation, device)}
     if config.TRAIN.ADAPTERS != "vl_only":
         found[IMAGE_CIT] = crayon_instructions(config, preparation, (*CRAYON_KINDS, *OBJECT_KINDS))
-    return found
+    return joined(found)
 
 
 def load(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:

@@ -5,15 +5,13 @@ Source: CoLLaVO (arXiv 2402.11248), section 3.2: crayon instructions made from C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from collavo.instructions import CRAYON_KINDS
 
 from ..config import TrainConfig
-from ..data.loader import Preparation, Source
-from ..data.sources import crayon_instructions
+from ..data.loader import Preparation
+from ..data.sources import StageData, crayon_instructions, joined
 from ..parallel.trainable import CRAYON
 from .tuning import Tuning, load_tuning
 
@@ -23,9 +21,9 @@ def adapters(config: TrainConfig) -> tuple[str, ...]:
     return ()
 
 
-def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> Mapping[str, Source]:
+def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> StageData:
     """Crayon instructions alone."""
-    return {CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)}
+    return joined({CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)})
 
 
 def load(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:

@@ -57,10 +57,10 @@ from ..config import XDecoderConfig as Settings
 from ..data.paths import located
 from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
 from ..data.sources import report
-from ..loop import LoopSettings
+from ..loop import LoopSettings, Update
 from ..optimizer import FACTOR
 from ..parallel.placement import Placement
-from ..parallel.trainable import Parameters
+from ..parallel.trainable import Parameters, num_weights
 
 if TYPE_CHECKING:
     from pipeline.run.plan import Plan
@@ -110,6 +110,8 @@ class SegmenterJob:
     """
 
     labels = "masks"
+    held_out = None
+    image_tokens = 0
 
     def __init__(
         self,
@@ -134,6 +136,8 @@ class SegmenterJob:
             warmup=config.TRAIN.WARMUP,
             clip=config.TRAIN.CLIP,
             autocast=torch.bfloat16 if settings.DTYPE == "bf16" else None,
+            non_finite=config.TRAIN.NON_FINITE,
+            most_skipped=config.TRAIN.MAX_SKIPPED,
         )
 
     def resume_settings(self) -> dict[str, Any]:
@@ -189,10 +193,13 @@ class SegmenterJob:
         names, stuff = self._classes
         return keep(network, names, stuff, self._ids)
 
-    def describe(self, trained: Parameters) -> str:
+    def flops(self, update: Update) -> float | None:
+        """See `Job.flops`; they are not counted."""
+        return None
+
+    def describe(self, moving: Parameters) -> str:
         """See `Job.introduction`."""
-        number = sum(parameter.numel() for parameter in trained.values())
-        total = sum(parameter.numel() for parameter in self.model.parameters())
+        number, total = num_weights(moving.values()), num_weights(self.model.parameters())
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained on {len(self._classes[0])} "
             f"classes; {self.data.num_samples} images"

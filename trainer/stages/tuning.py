@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from collavo.adapters import Adapters, crayon_parameters
+from collavo.adapters import Adapters, base_parameters, crayon_parameters
 from collavo.checkpoint.examine import Examined, examine
-from collavo.checkpoint.finetuned_checkpoint import State, load_crayon, read_state
+from collavo.checkpoint.finetuned_checkpoint import State, load_crayon, load_parts, read_state
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.names import fingerprint
 from collavo.checkpoint.settings import segmenter_record, settings_for
@@ -21,32 +21,35 @@ from collavo.load_collavo import DTYPES, load_examined
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
-from modeling.segmenters import build_segmenter
+from collavo.trainable_parts import PARTS, TARGETS
 from modeling.segmenters.base import Segmenter
+from pipeline.models.map_cache import cached_segmenter
 from pipeline.run.plan import Plan, run_tasks
-from pipeline.runtime.console import LoadingBar, warn
+from pipeline.runtime.console import LoadingBar, say, warn
 from pipeline.runtime.launch import is_main
 
 from ..checkpoint import write_tuned
-from ..config import TrainConfig
-from ..data.loader import Preparation, Schedule, Source
+from ..config import TrainConfig, base_parts, lora_record, rows_are_masked
+from ..cost import TrainingCost
+from ..data.loader import Batches, HeldOut, Preparation, Schedule, Source
+from ..data.sources import StageData
 from ..log import ANSWER_TOKENS
-from ..loop import LoopSettings
+from ..loop import LoopSettings, Update
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
-from ..parallel.trainable import Parameters, groups
+from ..parallel.trainable import Parameters, groups, num_weights, trained
 
 if TYPE_CHECKING:
     from pipeline.runtime.session import Session
 
 _CONTINUED = (
-    *("STAGE", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS"),
+    *("STAGE", "PARTS", "CRAYON", "ADAPTERS", "IMAGE_SHARE", "BATCH_SIZE_TOTAL", "QUESTIONS", "OPTIMIZER"),
     *("LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "MAX_LENGTH", "GROUP_BY_LENGTH", "SEED"),
 )
 """Settings of TRAIN that a continuation must share with what it continues."""
 
 
-Sources = Callable[[TrainConfig, Preparation, torch.device], Mapping[str, Source]]
+Sources = Callable[[TrainConfig, Preparation, torch.device], StageData]
 """What each adapter of a stage learns from."""
 
 
@@ -59,16 +62,20 @@ class Parts:
         processor: of the model.
         adapters: its LoRA adapters.
         schedule: its data.
+        held_out: what the held-out loss is computed on; None for nothing.
         steps: updates in all.
         started_from: the whole checkpoint below.
+        changed: parts of it that are trained here, or were in an earlier stage.
     """
 
     model: CoLLaVOForConditionalGeneration
     processor: CoLLaVOProcessor
     adapters: Adapters
     schedule: Schedule
+    held_out: HeldOut | None
     steps: int
     started_from: Path
+    changed: tuple[str, ...] = ()
 
 
 class Tuning:
@@ -83,10 +90,14 @@ class Tuning:
 
     def __init__(self, config: TrainConfig, parts: Parts) -> None:
         self._config, self._parts = config, parts
-        self.model, self.data = parts.model, parts.schedule
-        self.adapters: Mapping[str, Sequence[Parameters]] = groups(parts.model, parts.adapters, config.TRAIN.CRAYON)
+        self.model, self.data, self.held_out = parts.model, parts.schedule, parts.held_out
+        self.adapters: Mapping[str, Sequence[Parameters]] = groups(
+            parts.model, parts.adapters, config.TRAIN.CRAYON, config.TRAIN.PARTS
+        )
         self.settings = _settings(config, parts.steps)
         self._shared = _shared_settings(config, parts)
+        self.image_tokens: int = parts.model.config.num_image_tokens
+        self._cost = TrainingCost.of_model(parts.model, trained(self.adapters).values())
 
     def resume_settings(self) -> dict[str, Any]:
         """See `Job.shared`."""
@@ -100,6 +111,7 @@ class Tuning:
     def load_weights(self, folder: Path) -> None:
         """See `Job.take_up`."""
         load_crayon(folder, crayon_parameters(self._parts.model))
+        load_parts(folder, base_parameters(self._parts.model, self._parts.changed))
         self._parts.adapters.load(folder)
 
     def train_mode(self) -> None:
@@ -120,7 +132,8 @@ class Tuning:
         crayon = placement.weights(crayon_parameters(self._parts.model))
         sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
         merged = {name: tensor for weights in sets for name, tensor in weights.items()}
-        return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged)
+        parts = placement.weights(base_parameters(self._parts.model, self._parts.changed))
+        return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged, parts)
 
     def _state(self, step: int) -> State:
         config = self._config
@@ -131,6 +144,9 @@ class Tuning:
             stage=config.TRAIN.STAGE,
             adapters=self._parts.adapters.names,
             rank=config.LORA.R,
+            parts=self._parts.changed,
+            ranks=dict(config.LORA.RANKS) if self._parts.adapters.names else {},
+            targets=config.LORA.targets if self._parts.adapters.names else TARGETS,
             alpha=config.LORA.ALPHA,
             crayon=config.TRAIN.CRAYON,
             settings=self._shared,
@@ -138,16 +154,24 @@ class Tuning:
             segmenter=None if segmenter is None else segmenter.model_dump(exclude_defaults=True),
         )
 
-    def describe(self, trained: Parameters) -> str:
+    def describe(self, moving: Parameters) -> str:
         """See `Job.introduction`."""
         parts, train = self._parts, self._config.TRAIN
-        number = sum(parameter.numel() for parameter in trained.values())
-        total = sum(parameter.numel() for parameter in parts.model.parameters())
+        number, total = num_weights(moving.values()), num_weights(parts.model.parameters())
         sets = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon prompt: "
-            f"{train.CRAYON}{sets}); {parts.schedule.num_samples} samples"
+            f"{train.CRAYON}{sets}); attention {parts.model.config._attn_implementation}; "
+            f"{parts.schedule.num_samples} samples{self._held_out_in_words()}"
         )
+
+    def _held_out_in_words(self) -> str:
+        held_out = self._parts.held_out
+        return f", {held_out.num_samples} more are held out" if held_out is not None else ""
+
+    def flops(self, update: Update) -> float | None:
+        """See `Job.flops`."""
+        return self._cost.of(update)
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
         """See `Job.evaluate`; into ``eval/step-...`` of the training's folder."""
@@ -156,7 +180,7 @@ class Tuning:
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
 
         def segmenter() -> Segmenter:
-            return build_segmenter(config.SEGMENTER, parts.model.device)
+            return cached_segmenter(config.SEGMENTER, parts.model.device)
 
         def make() -> Engine:
             return Engine(parts.model, parts.processor, segmenter(), CHAT, crayon=config.CRAYON)
@@ -216,7 +240,10 @@ def load_tuning(
     base = locate(config.RESUME_FROM).resolve()
     settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
     config = replace(config, CRAYON=settings.crayon, SEGMENTER=settings.segmenter)
-    examined = examine(base, settings.template)
+    examined = examine(base, settings.template, fresh_crayon=True)
+    if examined.described.lacking and is_main(os.environ):
+        note = "trained from scratch" if examined.described.state is None else "that of the checkpoint"
+        say(f"{examined.described.base} has no crayon prompt; it is {note}")
     if is_main(os.environ):
         for note in settings.notes:
             warn(note)
@@ -229,42 +256,73 @@ def load_tuning(
         corruption=config.DATA.SPOIL,
         questions=config.TRAIN.QUESTIONS,
     )
+    data = sources(config, preparation, device)
     schedule = Schedule(
-        sources(config, preparation, device),
-        preparation,
-        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
-        batch_size=config.TRAIN.BATCH_SIZE,
+        _batches(config, data.training, preparation, alike=alike),
         by_length=config.TRAIN.GROUP_BY_LENGTH,
         image_share=config.TRAIN.IMAGE_SHARE,
         workers=config.TRAIN.WORKERS,
-        alike=alike,
     )
+    held_out = _batches(config, data.held_out, preparation, alike=alike) if data.held_out else None
+    steps = schedule.steps_for(config.TRAIN.EPOCHS) if config.TRAIN.STEPS is None else config.TRAIN.STEPS
     model = _start(config, examined, device)
     torch.manual_seed(config.TRAIN.SEED)
-    lora = config.LORA
-    adapters = Adapters(model, names, rank=lora.R, alpha=lora.ALPHA, dropout=lora.DROPOUT)
-    steps = config.TRAIN.STEPS
-    if steps is None:
-        steps = max(1, round(config.TRAIN.EPOCHS * schedule.num_samples / config.TRAIN.BATCH_SIZE_TOTAL))
+    lora, state = config.LORA, examined.described.state
+    adapters = Adapters(
+        model,
+        names,
+        rank=lora.R,
+        alpha=lora.ALPHA,
+        dropout=lora.DROPOUT,
+        ranks=lora.RANKS,
+        targets=lora.targets,
+    )
+    if state is not None and state.adapters and not lora.FRESH:
+        adapters.load(examined.described.folder)
     parts = Parts(
         model=model,
         processor=processor,
         adapters=adapters,
         schedule=schedule,
+        held_out=None if held_out is None else HeldOut(held_out, config.TRAIN.WORKERS),
         steps=steps,
         started_from=examined.described.base,
+        changed=tuple(part for part in PARTS if part in {*base_parts(config), *(state.parts if state else ())}),
     )
     return Tuning(config, parts)
+
+
+def _batches(config: TrainConfig, sources: Mapping[str, Source], preparation: Preparation, *, alike: bool) -> Batches:
+    train = config.TRAIN
+    return Batches(
+        sources,
+        preparation,
+        batch_size_total=train.BATCH_SIZE_TOTAL,
+        batch_size=train.BATCH_SIZE,
+        alike=alike,
+        pack=train.PACK,
+    )
 
 
 def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoLLaVOForConditionalGeneration:
     """The model to begin with: that of the checkpoint, with the crayon prompt of an earlier stage."""
     described = examined.described
     with LoadingBar(shown=is_main(os.environ)) as bar:
-        model = load_examined(config.LLM, examined, device, trainable=True, base_only=True, progress=bar.show)
+        model = load_examined(
+            config.LLM,
+            examined,
+            device,
+            trainable=True,
+            base_only=True,
+            masked=rows_are_masked(config),
+            seed=config.TRAIN.SEED,
+            parts=base_parts(config),
+            progress=bar.show,
+        )
     model.config.crayon_queries = config.TRAIN.CRAYON
     if described.state is not None:
         load_crayon(described.folder, crayon_parameters(model))
+        load_parts(described.folder, base_parameters(model, described.state.parts))
     return model
 
 
@@ -277,6 +335,8 @@ def _settings(config: TrainConfig, steps: int) -> LoopSettings:
         warmup=config.TRAIN.WARMUP,
         clip=config.TRAIN.CLIP,
         autocast=None if dtype == torch.float32 else dtype,
+        non_finite=config.TRAIN.NON_FINITE,
+        most_skipped=config.TRAIN.MAX_SKIPPED,
     )
 
 
@@ -288,10 +348,11 @@ def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
         "steps": parts.steps,
         "data": parts.schedule.identity,
         "foundation": fingerprint(parts.started_from),
-        "LORA": [config.LORA.R, config.LORA.ALPHA, config.LORA.DROPOUT],
+        "LORA": lora_record(config.LORA),
         "DATA.SPOIL": data.SPOIL,
         "DATA.KINDS": list(data.KINDS),
         "CRAYON": {"OBJECT_LIST": config.CRAYON.object_list, "MAP_SCALE": config.CRAYON.map_scale},
         "DATA.PANOPTIC.ANNOTATIONS": data.PANOPTIC.ANNOTATIONS,
         "DATA.CONVERSATIONS": [item.FILE for item in data.CONVERSATIONS],
+        "DATA.WEIGHTS": [item.WEIGHT for item in data.CONVERSATIONS],
     }

@@ -156,7 +156,7 @@ def _step(args: argparse.Namespace, number: int, below: Path, steps: int, say: C
         shown["SEGMENTER.PATH"] = args.segmenter.resolve()
     settings = {
         **shown,
-        "DATA.MAPS_CACHE": here / "maps",
+        "SEGMENTER.CACHE": here / "maps",
         "SAVE_DIR": here / f"step{number}",
         "RESUME_FROM": below.resolve(),
         "RESUME": True,

@@ -63,11 +63,32 @@ class LineImage:
 
 
 def lines(path: Path) -> Iterator[Line]:
-    """Lines of a file; blank ones and byte order marks are left out (joined files have several), any line end will do.
+    """Lines of a file, see `values`, with their places in it.
 
     Raises:
         DataError: the file is unreadable, or no UTF-8.
     """
+    return (Line(*line) for line in _lines(path))
+
+
+def values(path: Path) -> Iterator[tuple[str, Any]]:
+    """Values of a file's lines; blank ones and byte order marks are left out (joined files have several).
+
+    Yields: file and line number from 1, for messages, and the value; or a `MalformedError` in its place.
+
+    Raises:
+        DataError: the file is unreadable, or no UTF-8.
+    """
+    for where, _, content in _lines(path):
+        try:
+            value = parse(content)
+        except MalformedError as error:
+            value = error
+        yield where, value
+
+
+def _lines(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """What `Line` has of every line; any line end will do."""
     offset = 0
     try:
         with path.open("rb") as file:
@@ -77,7 +98,7 @@ def lines(path: Path) -> Iterator[Line]:
                 content = raw.removeprefix(codecs.BOM_UTF8)
                 start, offset = offset + len(raw) - len(content), offset + len(raw)
                 if content.strip():
-                    yield Line(f"{path}, line {number}", start, content)
+                    yield f"{path}, line {number}", start, content
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 

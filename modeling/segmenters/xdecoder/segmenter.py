@@ -1,14 +1,13 @@
 """X-Decoder behind the segmenter interface: prepare images, run the network, make panoptic maps.
 
 Padding is not masked in this network, so an image's map depends on how far it is padded. Images share a forward pass
-only where their padded sizes are equal, and so each has the map it would have alone.
+only where their padded sizes are equal, in blocks (see ``../blocks.py``), and so each has the map it would have alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ..base import DecodedImage, PanopticMap, check_finite, check_pixels
+from ..blocks import block_name, block_size, blocks, filled
 from ..coco import Category
 from ..errors import SegmenterError
 from ..options import SegmenterConfig
@@ -38,7 +38,7 @@ class XDecoderSegmenter:
         resize: how images are resized.
         threshold: probability that a segment's class must exceed.
         overlap: least share of its own mask that a segment must win.
-        batch_size: most images in one forward pass.
+        block: images in a forward pass; fewer are filled up.
         identity: of the weights.
     """
 
@@ -50,14 +50,15 @@ class XDecoderSegmenter:
         resize: ResizeRule,
         threshold: float = THRESHOLD,
         overlap: float = OVERLAP,
-        batch_size: int = 4,
+        block: int = 1,
         identity: str,
     ) -> None:
         self._model, self._vocabulary, self._resize = model, vocabulary, resize
-        self._batch_size = batch_size
+        self.block = block
         self._rules = Rules(is_thing=vocabulary.classes.is_thing, threshold=threshold, overlap=overlap)
         settings = [identity, vocabulary.identity, asdict(vocabulary.classes), asdict(resize), threshold, overlap]
-        self.fingerprint = f"xdecoder-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}"
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+        self.fingerprint = f"xdecoder-{digest}{block_name(block)}"
 
     @property
     def categories(self) -> Mapping[int, Category]:
@@ -72,24 +73,25 @@ class XDecoderSegmenter:
             SegmenterError: an image that is not RGB, cannot be resized, or for which the network computes no finite
                 scores; it is named.
         """
+        padded = [self._padded(image) for image in images]
         maps: dict[int, PanopticMap] = {}
-        for padded, batch in self._batches(images):
-            maps |= zip(batch, self._segment([images[index] for index in batch], padded, size), strict=True)
+        for indices in blocks(padded, self.block):
+            members = [images[index] for index in indices]
+            maps |= zip(indices, self._segment(members, padded[indices[0]], size), strict=True)
         return [maps[index] for index in range(len(images))]
 
-    def _batches(self, images: Sequence[DecodedImage]) -> Iterator[tuple[tuple[int, int], list[int]]]:
-        """Padded sizes, each with the indices of at most ``batch_size`` images of that size."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, image in enumerate(images):
-            try:
-                check_pixels(image.pixels)
-                resized = self._resize.size(*image.pixels.shape[:2])
-            except ValueError as error:
-                raise SegmenterError(f"image {image.name}: {error}") from error
-            groups[padded_size(resized, self._model.config.size_divisibility)].append(index)
-        for padded, indices in groups.items():
-            for start in range(0, len(indices), self._batch_size):
-                yield padded, indices[start : start + self._batch_size]
+    def _padded(self, image: DecodedImage) -> tuple[int, int]:
+        """Height and width of an image when it is resized and padded.
+
+        Raises:
+            SegmenterError: it is not RGB, or cannot be resized.
+        """
+        try:
+            check_pixels(image.pixels)
+            resized = self._resize.size(*image.pixels.shape[:2])
+        except ValueError as error:
+            raise SegmenterError(f"image {image.name}: {error}") from error
+        return padded_size(resized, self._model.config.size_divisibility)
 
     def _segment(
         self, images: Sequence[DecodedImage], padded: tuple[int, int], size: tuple[int, int]
@@ -97,9 +99,9 @@ class XDecoderSegmenter:
         """Segment images of one padded size in one forward pass."""
         config, vectors = self._model.config, self._vocabulary.vectors
         resized = [self._resize.resize(image.pixels) for image in images]
-        pixels = prepare(resized, config.pixel_mean, config.pixel_std, padded).to(vectors.device)
-        output = self._model(pixels, vectors)
-        for image, side, logits, masks in zip(images, resized, output.logits, output.masks, strict=True):
+        pixels = prepare(resized, config.pixel_mean, config.pixel_std, padded)
+        output = self._model(pixels[filled(range(len(pixels)), self.block)].to(vectors.device), vectors)
+        for image, side, logits, masks in zip(images, resized, output.logits, output.masks, strict=False):
             check_finite(image.name, logits, masks)
             sizes = Sizes(padded=padded, image=(side.shape[0], side.shape[1]), result=size)
             yield self._numbered(panoptic_map(logits, masks, self._rules, sizes))
@@ -132,6 +134,6 @@ def build(config: SegmenterConfig, device: Any = "cpu") -> XDecoderSegmenter:
         resize=resize,
         threshold=threshold,
         overlap=overlap,
-        batch_size=config.BATCH_SIZE,
+        block=block_size(config.BATCH_SIZE, device),
         identity=loaded.digest,
     )

@@ -19,9 +19,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from configs.common.words import listed
 from datasets.types import DataError, Record
 
-from ..join import listed
 from .row import ResultFile, Row, plain, stem
 
 _SHOWN = 3

@@ -13,17 +13,8 @@ from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
-from tests.benchmark.memory import (
-    CARD,
-    LiveBytes,
-    all_tensors,
-    count,
-    measured,
-    passing,
-    prepare,
-    read_progress,
-    update,
-)
+from modeling.live_bytes import LiveBytes
+from tests.benchmark.memory import CARD, all_tensors, count, measured, passing, prepare, read_progress, update
 from trainer.parallel.trainable import Parameters, groups, trained
 
 RANK, TOKENS, LABELS = 4, 96, 16

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+import datasets.evaluation as evaluation
 from assets.tiny.world import write_world
 from datasets.declaration import Benchmark
-from datasets.evaluation import exact_match, scorable, score
-from datasets.evaluation.scorable import UnscorableError, prepare_records, try_records
+from datasets.evaluation import Scorer, exact_match, score
+from datasets.evaluation.scorable import UnscorableError, check_scoring, prepare_records, try_records
 from datasets.registration import load_records
 from datasets.types import Record
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog, parse
 from pipeline.run.identity import digest
-from pipeline.run.scoring_check import check_scoring
 from tests.fixtures import fixture_dir
 
 CATALOG = load_catalog().benchmarks
@@ -72,7 +72,7 @@ def test_own_targets_of_the_golden_records(name: str, released: bool) -> None:
 
 def test_every_scorer_says_which_targets_it_understands() -> None:
     for benchmark in CATALOG.values():
-        module, _ = scorable._scorer(benchmark)
+        module = Scorer(benchmark).module
         assert hasattr(module, "own_reply"), benchmark.name
         assert hasattr(module, "prepare") or benchmark.measures_maps
         assert hasattr(module, "own_verdict") == hasattr(module, "requests")
@@ -123,6 +123,7 @@ def test_scorers_at_fault(functions: dict[str, Any], fault: str, monkeypatch: py
     request = SimpleNamespace(part="verdict", parse=lambda reply: reply if reply == "right" else None)
     module = SimpleNamespace(
         **{
+            "Options": exact_match.Options,
             "score": lambda r, t, o: SimpleNamespace(value=float(t == "a")),
             "own_reply": lambda r, o: r.target,
             "requests": lambda answers, o: [request for _ in answers],
@@ -131,7 +132,7 @@ def test_scorers_at_fault(functions: dict[str, Any], fault: str, monkeypatch: py
             **functions,
         }
     )
-    monkeypatch.setattr(scorable, "_scorer", lambda benchmark: (module, None))
+    monkeypatch.setattr(evaluation, "named_module", lambda *args: module)
     benchmark = replace(declared("exact_match"), scorer="mine")
     (trial,) = try_records(benchmark, records("a"), judged="own_verdict" in functions)
     assert fault in trial.fault

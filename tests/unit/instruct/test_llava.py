@@ -1,5 +1,6 @@
 """Conversations as LLaVA and ShareGPT4V release them, odd records, and images under other suffixes or missing."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collavo.template import CHAT
 from datasets.instruct.llava import ImageBelow, read_conversations
 from datasets.instruct.types import MissingImage, Sample, Turn, gather
 from datasets.types import BadRecord, DataError, ImageFile
@@ -73,7 +75,12 @@ def test_repeated_and_numeric_ids_are_as_released(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        (record("a", "b", conversations=said("a", "b")[::-1]), "message 0: expected 'human' to speak, got 'gpt'"),
+        (record("a", "b", conversations=said("a", "b")[::-1]), "in pairs, got 1 messages"),
+        (record("a", "b", conversations=[*said("a", "b")[1:] * 2]), "message 1: expected 'human' to speak, got 'gpt'"),
+        (
+            record("a", "b", conversations=[{"from": "gpt", "value": "<image>"}, *said("a", "b")]),
+            "first message of 'gpt'",
+        ),
         (record("a", "b", conversations=said("a", "b")[:1] * 2), "message 1: expected 'gpt' to speak, got 'human'"),
         (record("a", "b", "c"), "in pairs, got 3 messages"),
         (record(), "in pairs, got 0 messages"),
@@ -81,7 +88,9 @@ def test_repeated_and_numeric_ids_are_as_released(tmp_path: Path) -> None:
         (record("a", " \n"), "message 1 is empty"),
         (record("<image>\n", "b"), "message 0 is empty"),
         (record("<image>", "b", "", "d"), "message 0 is empty"),
-        (record("a", "b", conversations=[{"from": "system", "value": "x"}, *said("a")]), "got 'system'"),
+        (record("a", "b", conversations=[*said("a", "b"), {"from": "system", "value": "x"}]), "got 'system'"),
+        (record("a", "b", conversations=[{"from": "system", "value": "<image>"}, *said("a", "b")]), "system message"),
+        (record("a", "b", conversations=[{"from": "tool", "value": "x"}, *said("a")]), "'tool' is none of human"),
         (record("a", "b", conversations=[{"from": "human"}, *said("a")]), "lacks 'value'; it has: from"),
         (
             record("a", "b", conversations=[{"from": "human", "value": 3}, *said("a")]),
@@ -90,15 +99,18 @@ def test_repeated_and_numeric_ids_are_as_released(tmp_path: Path) -> None:
         (record("a", "b", conversations=["a", "b"]), "expected an object with 'from', got str"),
         (record("a", "b", conversations="ab"), "'conversations' should be a list"),
         (record("a", "b", conversations=...), "lacks 'conversations'; it has: id, image"),
-        (record("a", "b", id=...), "lacks 'id'"),
         (record("a", "b", id=["x"]), "'id' should be a text or a whole number"),
         (record("a", "b", id=True), "'id' should be a text or a whole number"),
         (record("a", "b", image=["1.jpg", "2.jpg"]), "'image' lists 2 images, a conversation can have one"),
         (record("a", "b", image=7), "'image' should be a text, got 7"),
+        (record("a", "b", image=[7]), "'image' should be a text, got 7"),
+        (record("a", "b", images=["2.jpg"]), "lists 2 images"),
+        (record("a", "b", image="https://host/1.jpg"), "'image' is an address, 'https://host/1.jpg'; download it"),
+        (record("a", "b", image=..., video="1.mp4"), "'video' cannot be trained on"),
         (record("a", "b", image=""), "should be the path of an image"),
         (record("a", "b", image="."), "should be the path of an image"),
         (record("a", "b", image="../1.jpg"), "expected the name of an image below"),
-        (record("a", "b", image="/etc/1.jpg"), "expected the name of an image below"),
+        (record("a", "b", image="/etc/../1.jpg"), "expected the name of an image below"),
         (record("<image>\na", "b", image=...), "message 0: <image> may stand once"),
         (record("<image>\na <image>", "b"), "message 0: <image> may stand once"),
         (record("a", "b", "<image>\nc", "d"), "message 2: <image> may stand once"),
@@ -202,3 +214,88 @@ def test_a_sample_needs_turns_and_a_image_for_its_objects() -> None:
         Sample(id="x", image=None, turns=(), source="y", with_objects=False)
     with pytest.raises(ValueError, match="sample x of y has no image"):
         Sample(id="x", image=None, turns=(turn,), source="y", with_objects=True)
+
+
+def chat(*contents: Any, **more: Any) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)], **more}
+
+
+@pytest.mark.parametrize(
+    ("item", "image", "question"),
+    [
+        (chat("<image>What?", "A dog.", images=["a.jpg"]), "a.jpg", "What?"),
+        (chat("What?", "A dog.", images=[{"path": "a.jpg", "bytes": None}]), "a.jpg", "What?"),
+        (chat([{"type": "image"}, {"type": "text", "text": "What?"}], "A dog.", images=["a.jpg"]), "a.jpg", "What?"),
+        (chat([{"type": "image", "image": "a.jpg"}, {"type": "text", "text": "What?"}], "A dog."), "a.jpg", "What?"),
+        (
+            chat([{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": "a.jpg"}}], "A dog."),
+            "a.jpg",
+            "What?",
+        ),
+        (chat("What?", [{"type": "text", "text": "A dog."}]), None, "What?"),
+        (chat("What?", "A dog.", images=[]), None, "What?"),
+        (record("What?", "A dog.", image=["a.jpg"]), "a.jpg", "What?"),
+        (record("What?", "A dog.", image="file:///data/a.jpg"), "data/a.jpg", "What?"),
+        (
+            {"conversations": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dog."}]},
+            None,
+            "What?",
+        ),
+        (record(conversations=[{"from": "gpt", "value": "Hello"}, *said("What?", "A dog.")], image=...), None, "What?"),
+    ],
+)
+def test_forms_of_chat_models(item: Any, image: str | None, question: str, tmp_path: Path) -> None:
+    sample = one(tmp_path, item)
+    assert isinstance(sample, Sample), sample
+    assert (sample.image and sample.image.name) == image
+    assert sample.turns == (Turn(question=question, answer="A dog."),)
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (chat([{"type": "image"}, {"type": "text", "text": "a"}], "b"), "message 0: <image> may stand once"),
+        (chat([{"type": "image"}, {"type": "image"}], "b", images=["1.jpg", "2.jpg"]), "'images' lists 2 images"),
+        (chat([{"type": "video", "video": "a.mp4"}], "b"), "a part of type 'video' cannot be trained on"),
+        (chat([{"type": "image", "image": {"x": 1}}], "b"), "an image part names no file"),
+        (chat("a", ""), "message 1 is empty"),
+        (chat("a", None), "'content' should be a text"),
+        (chat("a"), "in pairs, got 1 messages"),
+        ({"messages": "a"}, "'messages' should be a list"),
+    ],
+)
+def test_odd_messages_are_refused(item: Any, reason: str, tmp_path: Path) -> None:
+    bad = one(tmp_path, item)
+    assert isinstance(bad, BadRecord) and reason in bad.reason, bad
+
+
+def test_a_system_message_takes_the_place_of_the_templates_own(tmp_path: Path) -> None:
+    sample = one(tmp_path, {"messages": [{"role": "system", "content": "Be brief."}, *chat("a", "b")["messages"]]})
+    assert isinstance(sample, Sample) and (sample.system, sample.id) == ("Be brief.", "0")
+    assert CHAT.prompt("", "a", system=sample.system).startswith("Be brief. <image> ")
+
+
+def test_lines_and_lists_give_the_same(tmp_path: Path) -> None:
+    items = [record("a", "b"), chat("c", "d"), record("e", "f", id=...)]
+    (tmp_path / "a.json").write_text(json.dumps(items))
+    for name in ("a.jsonl", "lines.json"):
+        (tmp_path / name).write_text("\n".join(map(json.dumps, items)) + "\n\n")
+        both = [list(read_conversations(tmp_path / file, [tmp_path], False)) for file in ("a.json", name)]
+        assert [(s.id, s.turns) for s in both[0]] == [(s.id, s.turns) for s in both[1]]  # type: ignore[union-attr]
+
+
+def test_a_line_that_is_no_json_costs_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(record("a", "b")) + "\n{\n" + json.dumps(record("c", "d")))
+    first, bad, last = read_conversations(tmp_path / "a.jsonl", [tmp_path], False)
+    assert isinstance(first, Sample) and isinstance(last, Sample) and isinstance(bad, BadRecord)
+    assert bad.where == f"{tmp_path / 'a.jsonl'}, line 2"
+
+
+def test_images_may_have_absolute_paths_or_stand_in_the_record(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"jpg")
+    data = "data:image/png;base64," + base64.b64encode(b"png").decode()
+    found = read(tmp_path, [record("a", "b", image=str(tmp_path / "a.jpg")), record("a", "b", image=data)], check=True)
+    assert [one.image.read() for one in found if isinstance(one, Sample) and one.image] == [b"jpg", b"png"]
+    missing = read(tmp_path, [record("a", "b", image="/nowhere/a.jpg")], check=True)[0]
+    assert isinstance(missing, MissingImage) and "/nowhere/a.jpg" in missing.reason

@@ -1,9 +1,13 @@
 """The engine that a configuration describes: examined first, asked as it was trained, loaded with one bar."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from assets.tiny.random_checkpoint import make_tiny
 from collavo.errors import CheckpointError
@@ -11,6 +15,11 @@ from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import read_configuration
 from pipeline.models.configured_engine import ConfiguredEngine
+from pipeline.models.map_cache import CachedSegmenter
+from pipeline.run.plan import run_plan
+from pipeline.runtime.errors import RunError
+from tests.limits import LIMIT
+from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
 
 TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
 
@@ -26,7 +35,8 @@ def test_the_shipped_model_needs_no_settings(capsys: pytest.CaptureFixture[str])
     source = engine_of("RESUME_FROM", TINY)
     parts = source.parts()
     assert (parts["object_list"], parts["map_scale"], parts["template"], parts["forced"]) == (False, 14, "chat", [])
-    assert isinstance(source.segmenter(), XDecoderSegmenter)
+    cached = source.segmenter()
+    assert isinstance(cached, CachedSegmenter) and isinstance(cached.segmenter, XDecoderSegmenter)
     same = engine_of(
         *("RESUME_FROM", TINY, "CRAYON.OBJECT_LIST", False, "CRAYON.MAP_SCALE", 14, "SEGMENTER.NAME", "xdecoder"),
         *("SEGMENTER.PATH", REPOSITORY / "assets/tiny/segmenter", "SEGMENTER.SHORT_SIDE", 160),
@@ -59,3 +69,75 @@ def test_a_tokenizer_that_does_not_fit_is_said_before_the_segmenter_is_built(tmp
     source = engine_of("RESUME_FROM", tmp_path / "tiny", "SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", "nowhere")
     with pytest.raises(CheckpointError, match="makes images of 126 px"):
         source.parts()
+
+
+def test_an_engine_is_loaded_in_a_thread_while_other_things_are_done(capsys: pytest.CaptureFixture[str]) -> None:
+    source, alone = engine_of("RESUME_FROM", TINY), engine_of("RESUME_FROM", TINY)
+    with source.loading_ahead():
+        assert source.parts() == alone.parts() and source.weights() == ""
+        assert isinstance(source.segmenter(), CachedSegmenter)
+        engine = source.engine()
+        assert source.engine() is engine
+    assert source.engine() is engine and not [thread for thread in threading.enumerate() if "load" in thread.name]
+    ours, theirs = engine.model.state_dict(), alone.engine().model.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    said = capsys.readouterr().err
+    assert said.count("for the weights on each process") == said.count("model ready after") == 1
+
+
+def test_what_is_wrong_is_raised_where_it_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    source = engine_of("RESUME_FROM", TINY, "SEGMENTER.NAME", "none", "CRAYON.MAP_SCALE", 1)
+    with source.loading_ahead():
+        for need in (source.parts, source.engine, source.segmenter):
+            with pytest.raises(CheckpointError, match="MAP_SCALE: 1 is asked for, 14 is what it was trained with"):
+                need()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_weight_that_is_no_number_is_raised_by_engine(tmp_path: Path) -> None:
+    make_tiny(tmp_path / "tiny", seed=0)
+    file = next((tmp_path / "tiny").glob("*.safetensors"))
+    tensors = load_file(file)
+    name = next(name for name in tensors if "vision" in name or "vit" in name)
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    source = engine_of("RESUME_FROM", tmp_path / "tiny", "SEGMENTER.NAME", "none")
+    with source.loading_ahead():
+        source.parts()
+        with pytest.raises(CheckpointError, match="NaN"):
+            source.engine()
+
+
+def test_a_run_that_ends_does_not_wait_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, steps = threading.Event(), []
+
+    def endless(*given: object, progress: Callable[[int, int], None], **more: object) -> None:
+        while True:
+            begun.set()
+            steps.append(1)
+            progress(1, 2)
+
+    monkeypatch.setattr("collavo.load_collavo.load_engine", endless)
+    source = engine_of("RESUME_FROM", TINY)
+    with pytest.raises(RunError, match="the data are missing"), source.loading_ahead():
+        assert begun.wait(LIMIT)
+        raise RunError("the data are missing")
+    done = len(steps)
+    assert done and not [thread for thread in threading.enumerate() if "load" in thread.name]
+
+
+def test_a_run_without_results_loads_ahead_and_a_finished_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[bool] = []
+
+    class Ahead(ToySource):
+        @contextmanager
+        def loading_ahead(self) -> Iterator[None]:
+            ahead.append(True)
+            yield
+
+    make_data(tmp_path / "data")
+    for _ in range(2):
+        assert run_plan(make_plan(tmp_path / "data", tmp_path / "run"), lambda _: Ahead(ToyEngine())) == 0
+    assert ahead == [True]

@@ -32,14 +32,12 @@ from datasets.writing import (
     remove_partial,
     write_bytes,
 )
-from modeling.segmenters.base import PanopticMap
 from pipeline.run.journal import Entry, Journal, read_folder
 from pipeline.runtime.files import format_of, write_image, write_json
 from pipeline.runtime.lock import sole_use
 from pipeline.runtime.session import USER_ERRORS, report_failure
 from tests.limits import LIMIT
 from trainer.checkpoint import save
-from trainer.data.maps import _write as write_map
 from trainer.log import Log
 from trainer.loop import Update
 
@@ -176,11 +174,6 @@ def log(folder: Path) -> None:
         opened.add(UPDATE)
 
 
-def map_cache(folder: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 2**30, (64, 64)).astype(np.int32)
-    write_map(folder / "map.npz", PanopticMap(noise, ()))
-
-
 def image(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     write_image(folder / "show.png", Image.fromarray(noise))
@@ -190,7 +183,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "checkpoint": checkpoint,
     "journal": journal,
     "log": log,
-    "map cache": map_cache,
     "image": image,
     "results": lambda folder: write_json(folder / "results.json", ["x" * 9000]),
     "gqa": lambda folder: write_submission("gqa", SCORED, folder),

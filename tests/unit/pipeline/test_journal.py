@@ -19,11 +19,13 @@ ENTRIES = st.builds(
     question=TEXT,
     prompt=TEXT,
     text=TEXT,
-    extracted=TEXT,
     finished=st.booleans(),
     num_tokens=st.integers(0, 500),
     seconds=st.floats(0, 1e6),
     error=st.none() | TEXT,
+    margin=st.none() | st.floats(0, 1e3),
+    close=st.booleans(),
+    note=TEXT,
 )
 
 
@@ -60,6 +62,14 @@ def test_a_lone_surrogate_is_kept(tmp_path: Path) -> None:
     assert list(read_folder(tmp_path)) == [entry]
 
 
+def test_lines_of_earlier_versions_are_read() -> None:
+    whole = Entry(run="a", id="1", image="i", question="q", text="yes")
+    old = {name: value for name, value in vars(whole).items() if name not in ("margin", "close", "note")}
+    assert parse_line(json.dumps(old).encode()) == whole
+    del old["text"]
+    assert parse_line(json.dumps(old).encode()) is None
+
+
 def test_lines_of_other_shape_are_skipped() -> None:
     good = json.dumps({**vars(Entry(run="a", id="1", image="i", question="q"))})
     assert parse_line(good.encode()) == Entry(run="a", id="1", image="i", question="q")
@@ -72,7 +82,12 @@ def test_lines_of_other_shape_are_skipped() -> None:
 def test_a_line_starts_with_what_readers_look_for(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", [Entry(run="a", id="1", image="i", question="q", text="no")])
     (line,) = (tmp_path / "x.jsonl").read_text().splitlines()
-    assert list(json.loads(line))[:6] == ["id", "prompt", "text", "extracted", "seconds", "error"]
+    assert list(json.loads(line))[:5] == ["id", "prompt", "text", "seconds", "error"]
+
+
+def test_a_line_of_an_earlier_version_counts() -> None:
+    entry = Entry(run="a", id="1", image="i", question="q", text="Yes.")
+    assert parse_line(json.dumps({**vars(entry), "extracted": "yes"}).encode()) == entry
 
 
 def test_only_accepted_runs_and_no_errors_count() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from datasets.declaration import Expected
 from datasets.types import ImageFile, Metric, Record
 from pipeline.models.configured_engine import in_words
-from pipeline.results.join import compare, flat, join, nested
+from pipeline.results.join import _decisions, _open_decisions, compare, flat, nested
 from pipeline.results.report import csv_table, plain_table
-from pipeline.run.journal import Entry
+from pipeline.run.journal import Entry, answers_by_record
 from pipeline.run.questions import distinct_questions
 from pipeline.runtime.errors import RunError
 
@@ -26,7 +27,7 @@ def entry(question: str, text: str) -> Entry:
 
 def test_answers_reach_every_record_of_their_question() -> None:
     answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
-    joined = join(RECORDS, QUESTIONS, answers)
+    joined = answers_by_record(RECORDS, QUESTIONS, answers)
     assert {name: found.text for name, found in joined.items()} == {
         str(n): "odd" if n % 2 else "even" for n in range(14)
     }
@@ -34,7 +35,7 @@ def test_answers_reach_every_record_of_their_question() -> None:
 
 def test_missing_answers_are_named_and_nothing_is_scored() -> None:
     with pytest.raises(RunError, match=r"7 of 14 records have no answer, nothing is scored: 1, 3, 5, 7, 9, 11, 13"):
-        join(RECORDS, QUESTIONS, {("1.png", "q0"): entry("q0", "even")})
+        answers_by_record(RECORDS, QUESTIONS, {("1.png", "q0"): entry("q0", "even")})
 
 
 def test_a_repeated_id_is_an_error() -> None:
@@ -42,7 +43,26 @@ def test_a_repeated_id_is_an_error() -> None:
     questions = distinct_questions((record, record.fields["question"]) for record in records)
     answers = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
     with pytest.raises(RunError, match="3 records carry 2 distinct ids"):
-        join(records, questions, answers)
+        answers_by_record(records, questions, answers)
+
+
+def test_replies_that_rounding_could_turn_are_counted_and_said_where_sums_have_no_fixed_order() -> None:
+    replies = [Entry(run="a", id=str(n), image=None, question=str(n), text="yes", close=n < 3) for n in range(12)]
+    failed = Entry(run="a", id="x", image=None, question="x", error="unreadable", close=True)
+    wanted = {"close": 3, "of": 12, "share": 0.25, "fixed_order": True, "shape_changes": {}}
+    assert _decisions([*replies, failed], ["cpu", "cpu"]) == wanted
+    assert list(_open_decisions({"decisions": wanted})) == []
+    assert list(_open_decisions({})) == []
+    on_gpu = _decisions(replies, ["cpu", "cuda:0 (NVIDIA H200)"])
+    assert on_gpu == {**wanted, "fixed_order": False}
+    (said,) = _open_decisions({"decisions": on_gpu})
+    assert said.startswith("3 of 12 replies (25.00 %) hang on a decision that rounding could turn")
+    changed = replace(replies[5], note="blocks of 8 rows instead of 16")
+    squeezed = _decisions([changed, *replies[6:]], ["cpu"])
+    assert squeezed["shape_changes"] == {"blocks of 8 rows instead of 16": 1} and not squeezed["fixed_order"]
+    (said,) = _open_decisions({"decisions": squeezed})
+    assert said == "memory ran out: 1 replies are of blocks of 8 rows instead of 16, which can change last digits"
+    assert _decisions([failed], ["cpu"])["share"] is None
 
 
 METRICS = [

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from modeling.segmenters.options import SegmenterConfig
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 
+NETWORKS = sorted({*backends()} - {"none", "precomputed"})
+"""Backends that look at pixels."""
 SIZES = [(64, 64), (1, 90), (90, 1), (200, 40)]
 
 
@@ -117,7 +120,27 @@ def test_contract(name: str, size: tuple[int, int], cases: dict[str, Callable[[]
         assert any(panoptic.segments for panoptic in maps), "maps that are all empty prove little"
 
 
-@pytest.mark.parametrize("name", sorted({*backends()} - {"none", "precomputed"}))  # these do not look at pixels
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("block", [1, 3])
+def test_no_map_depends_on_its_company(name: str, block: int, cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
+    """In float32, to the last bit of the scores: for any batch, any order, and blocks that are filled up."""
+    segmenter: Any = build_segmenter(cases[name]())
+    segmenter.block = block
+    rng = np.random.default_rng(7)
+    sizes = [*SIZES, (64, 64), (40, 64), (64, 64), (64, 40)]
+    images = [DecodedImage(rng.integers(0, 256, (*s, 3), np.uint8), f"i{number}.jpg") for number, s in enumerate(sizes)]
+    alone = [segmenter.segment([image], (35, 35))[0] for image in images]
+    for size in (2, 3, len(images)):
+        order = rng.permutation(len(images)).tolist()
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            for index, panoptic in zip(part, segmenter.segment([images[i] for i in part], (35, 35)), strict=True):
+                assert np.array_equal(panoptic.id_map, alone[index].id_map)
+                assert panoptic.segments == alone[index].segments
+    assert any(panoptic.segments for panoptic in alone), "maps that are all empty prove little"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_no_colour_image_is_named(name: str, cases: dict[str, Callable[[], SegmenterConfig]]) -> None:
     segmenter = build_segmenter(cases[name]())
     for shape, dtype in (((9, 9), np.uint8), ((9, 9, 4), np.uint8), ((9, 9, 3), np.float32), ((0, 9, 3), np.uint8)):
@@ -143,9 +166,34 @@ def test_scores_that_are_not_finite_are_no_empty_map(
 
 def test_fingerprint_follows_thresholds(tiny_mask2former: Path) -> None:
     made = [
-        build_segmenter(SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=t)).fingerprint for t in (None, 0.5, 0.6)
+        build_segmenter(SegmenterConfig(PATH=str(tiny_mask2former), THRESHOLD=t)).fingerprint
+        for t in (None, 0.5, 0.6, 0.60000001)
     ]
-    assert made[0] == made[1] != made[2]
+    assert made[0] == made[1]
+    assert len(set(made)) == 3
+
+
+def test_fingerprint_follows_every_weight_and_the_image_preparation(tiny_mask2former: Path, tmp_path: Path) -> None:
+    """One number of one tensor, wherever it stands, and the size that images are resized to; not the folder."""
+
+    def fingerprint(folder: str, change: Callable[[Path], None] = lambda folder: None) -> str:
+        shutil.copytree(tiny_mask2former, tmp_path / folder)
+        change(tmp_path / folder)
+        return build_segmenter(SegmenterConfig(PATH=str(tmp_path / folder))).fingerprint
+
+    def weight(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        longest = max(tensors.values(), key=lambda tensor: tensor.numel())
+        longest.view(-1)[101] += 1e-3
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    def resized(folder: Path) -> None:
+        file = folder / "preprocessor_config.json"
+        file.write_text(file.read_text().replace('"height": 64', '"height": 96'))
+
+    original = build_segmenter(SegmenterConfig(PATH=str(tiny_mask2former))).fingerprint
+    assert fingerprint("copy") == original
+    assert len({original, fingerprint("weight", weight), fingerprint("resized", resized)}) == 3
 
 
 def test_other_classes_are_refused(tiny_mask2former: Path, tmp_path: Path) -> None:

@@ -69,14 +69,16 @@ def test_every_class_is_found_by_its_name(weights: Path, models: list[Model]) ->
 
 def test_images_of_one_prepared_size_share_a_forward(weights: Path, models: list[Model]) -> None:
     segmenter = built(weights, BATCH_SIZE=2)
+    assert segmenter.block == 1  # on a CPU
+    segmenter.block = 2
     sizes = [(12, 18), (18, 12), (24, 36), (48, 72), (1, 90)]  # 24 x 36, 36 x 24, 24 x 36, 24 x 36, 0.44 x 40
     with pytest.raises(SegmenterError, match=r"image thin\.png, \(1, 90, 3\), cannot be resized"):
         segmenter.segment([image(*size, name="thin.png") for size in sizes], (4, 4))
     assert len(segmenter.segment([image(*size) for size in sizes[:4]], (4, 4))) == 4
     assert [[tuple(item["image"].shape) for item in batch] for batch in models[0].batches] == [
         [(3, 24, 36)] * 2,
-        [(3, 24, 36)],
-        [(3, 36, 24)],
+        [(3, 24, 36)] * 2,  # filled up
+        [(3, 36, 24)] * 2,
     ]
     first = models[0].batches[0][0]
     assert (first["height"], first["width"]) == (12, 18)

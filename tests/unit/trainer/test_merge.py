@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,8 @@ from peft import PeftModel
 
 from assets.tiny.random_checkpoint import make_tiny
 from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, crayon_parameters
-from collavo.checkpoint.finetuned_checkpoint import State, identity_of, load_crayon, read_state
+from collavo.checkpoint.finetuned_checkpoint import State, identity_of, load_crayon, read_state, use_base
+from collavo.checkpoint.location import take_base
 from collavo.checkpoint.names import fingerprint
 from collavo.checkpoint.settings import settings_for
 from collavo.errors import CheckpointError
@@ -143,3 +146,27 @@ def test_old_checkpoints_go_and_half_ones_do_not_count(left: Path, tmp_path: Pat
     write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, sets={})
     save(tmp_path, 3, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_a_base_that_has_moved_is_named(left: Path, tmp_path: Path) -> None:
+    """By BASE, and never another checkpoint in its place."""
+    state = json.loads((left / "state.json").read_text())
+    below = Path(state["started_from"])
+    state["settings"]["foundation"] = fingerprint(below)
+    moved, copy = tmp_path / "moved", tmp_path / "left"
+    shutil.copytree(below, moved)
+    shutil.copytree(left, copy)
+    state["started_from"] = str(tmp_path / "gone")
+    (copy / "state.json").write_text(json.dumps(state))
+    try:
+        with pytest.raises(CheckpointError, match="which is not there.*BASE"):
+            read_state(copy)
+        use_base(moved)
+        assert read_state(copy).started_from == str(moved)
+        (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
+        with pytest.raises(CheckpointError, match="is not the checkpoint that .* was trained on"):
+            read_state(copy)
+        with pytest.raises(CheckpointError, match="is a whole checkpoint and has no base"):
+            take_base(str(moved), str(moved))
+    finally:
+        use_base(None)

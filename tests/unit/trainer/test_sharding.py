@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.runtime.errors import RunError
 from trainer.optimizer import FROZEN, FrozenAwareAdamW
 from trainer.parallel.sharding import Sharding, read_sharding
 from trainer.parallel.trainable import separate
+from trainer.parallel.zero import check_private_names
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true"}
@@ -125,3 +127,11 @@ def test_a_resting_group_does_not_move_under_zero_gradients() -> None:
 def test_groups_are_told_apart_by_their_names() -> None:
     prompt, one, two = ({name: nn.Parameter(torch.ones(1))} for name in ("crayon.x", "one", "two"))
     assert separate({"a": [prompt, one], "b": [dict(prompt), two]}) == [prompt, one, two]
+
+
+def test_a_deepspeed_without_the_inner_names_is_refused_by_name() -> None:
+    names = ("single_partition_of_fp32_groups", "_lazy_init_hp_params_optimizer_state", "_global_grad_norm")
+    whole = SimpleNamespace(**dict.fromkeys(names))
+    check_private_names(whole, 2, "0.19.8")
+    with pytest.raises(RunError, match="DeepSpeed 1.0 has no sub_group_to_group_id, fp32_partitioned_groups_flat"):
+        check_private_names(whole, 3, "1.0")
