@@ -17,6 +17,7 @@ if __name__ == "__main__":
     watch_launcher(os.environ)  # before anything that takes time: it may be killed meanwhile
 
     from pipeline.commands.cli import main
-    from trainer.cli import COMMANDS
+    from pipeline.commands.registry import COMMANDS
+    from trainer.cli import COMMANDS as TRAINING
 
-    sys.exit(main(sys.argv[1:], COMMANDS))
+    sys.exit(main(sys.argv[1:], (*COMMANDS, *TRAINING)))

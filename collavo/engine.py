@@ -39,7 +39,7 @@ from .budget import MOST_QUESTIONS, PREFIX_SHARE, Budget, free_memory, is_out_of
 from .crayon import object_list
 from .decoding import PREFIX_SLOTS, WARM_UP, BlockDecoder, BlockShape, GraphedBlocks, last_logits
 from .errors import NonFiniteError
-from .images import ImagePreparer, PreparedImage
+from .images import ImagePreparer, MapWatcher, PreparedImage
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
@@ -190,6 +190,15 @@ class Engine:
     def image_size(self) -> int:
         """Side in pixels of the square images it takes."""
         return self.processor.image_size
+
+    @property
+    def on_map(self) -> MapWatcher | None:
+        """Called with every image's name, panoptic map and crayon prompt when they are made; None for nobody."""
+        return self._images.on_map
+
+    @on_map.setter
+    def on_map(self, watcher: MapWatcher | None) -> None:
+        self._images.on_map = watcher
 
     def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
         """Segment and encode images together, ahead of the questions about them; may run next to `answer`, in a thread.
@@ -384,7 +393,7 @@ class Engine:
         self, block: Sequence[_Prompt], prefixes: Sequence[Prefix], generation: Generation
     ) -> tuple[BlockDecoder, Callable[[int], None]]:
         """What generates a block's replies, and its step: a replayed CUDA graph where that can be."""
-        if self._graphs is not None and generation.temperature == 0 and generation.max_new_tokens > WARM_UP:
+        if self._graphs is not None and _is_replayable(generation):
             shape = self._shape(block, prefixes, generation)
             if graphed := self._graphs.decoder(shape, prefixes):
                 return graphed[0], lambda _: graphed[1]()
@@ -450,6 +459,12 @@ def non_finite(dtype: torch.dtype) -> str:
     if dtype == torch.float16:
         advice = f"values beyond 65504 overflow in fp16: try LLM.DTYPE bf16 or fp32; or {advice}"
     return f"the model's scores are not finite (NaN or infinity), so it has no answer; {advice}"
+
+
+def _is_replayable(generation: Generation) -> bool:
+    """Whether a decoding step may be a CUDA graph: nothing is drawn or handed over, and it pays."""
+    watched = generation.on_token is not None  # called from Python, which a replayed step never runs
+    return generation.temperature == 0 and not watched and generation.max_new_tokens > WARM_UP
 
 
 def _places(number: int, most: int) -> int:

@@ -14,6 +14,10 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be loaded: the message names directory, file or key and says what was expected."""
 
 
+class ImageError(Exception):
+    """An image that cannot be used: the message names it and says what was expected."""
+
+
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
     """Turn any failure of a library over a checkpoint's files into a `CheckpointError`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.segmenters.base import DecodedImage, Segmenter, UInt8Array
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter, UInt8Array
 from modeling.segmenters.errors import SegmenterError
 from modeling.threads import one_thread
 
@@ -33,6 +33,9 @@ always the same; 8-bit products look at all rows at once, and there it is a sing
 
 CRAYONS_KEPT = 256
 """Crayon prompts of images seen last; they are for questions about an image that is asked about again later."""
+
+MapWatcher = Callable[[str, PanopticMap, CrayonPrompt], None]
+"""Called with an image's name, panoptic map and crayon prompt; see `Engine.on_map`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +96,24 @@ class ImagePreparer:
         self._model, self._processor, self._segmenter, self._crayon = model, processor, segmenter, crayon
         whole = getattr(model, "is_loaded_in_8bit", False)
         self._block = 1 if whole else BLOCK.get(model.device.type, BLOCK["cuda"])
+        self._on_map: MapWatcher | None = None
+        self._handing_over = threading.Lock()
         self._crayons: OrderedDict[bytes, CrayonPrompt] = OrderedDict()
         self._lock = threading.RLock()  # one network each, whoever asks
         self._stream: torch.cuda.Stream | None = None
+
+    @property
+    def on_map(self) -> MapWatcher | None:
+        """Called with every image's name, map and crayon prompt when they are made, in the thread that prepares it.
+
+        Once another one is set, no call of the earlier one is under way, and none follows.
+        """
+        return self._on_map
+
+    @on_map.setter
+    def on_map(self, watcher: MapWatcher | None) -> None:
+        with self._handing_over:
+            self._on_map = watcher
 
     @torch.inference_mode()
     def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
@@ -166,7 +184,11 @@ class ImagePreparer:
             side = grid * self._crayon.map_scale
             categories = self._segmenter.categories
             maps = self._segmenter.segment(list(missing.values()), (side, side))
-            made = {k: crayon_prompt(panoptic, grid, categories) for k, panoptic in zip(missing, maps, strict=True)}
+            for (key, image), panoptic in zip(missing.items(), maps, strict=True):
+                made[key] = crayon_prompt(panoptic, grid, categories)
+                with self._handing_over:
+                    if self._on_map is not None:
+                        self._on_map(image.name, panoptic, made[key])
         found = {key: made[key] if key in made else self._crayons[key] for key in named}
         for key, crayon in found.items():
             self._crayons[key] = crayon

@@ -10,8 +10,8 @@ Shape legend: Q questions, B beams, V vocabulary, N longest reply in tokens, C c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -33,6 +33,8 @@ class Generation:
         temperature: of sampling; 0 takes the most probable token.
         top_p: sample among the most probable tokens that make up this share.
         seed: of sampling; a question's draws depend on it and on the question's place in the call alone.
+        on_token: called with every token that is chosen for a single question, with one beam; reading it waits for the
+            device. None for nobody.
 
     Raises:
         ValueError: a number out of its range, or sampling with beams.
@@ -45,6 +47,7 @@ class Generation:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    on_token: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_beams < 1 or self.max_new_tokens < 1:
@@ -53,16 +56,20 @@ class Generation:
             raise ValueError(f"need temperature >= 0 and 0 < top_p <= 1, not {self.temperature} and {self.top_p}")
         if self.temperature > 0 and self.num_beams > 1:
             raise ValueError("sampling goes with one beam")
+        if self.on_token is not None and self.num_beams > 1:
+            raise ValueError("tokens are handed over as they come with one beam only")
 
 
 class Search(Protocol):
     """A search over a block's questions."""
 
-    finite: Tensor
-    """bool (Q,): whether a question's logits were numbers in every step."""
+    @property
+    def finite(self) -> Tensor:
+        """Bool (Q,): whether a question's logits were numbers in every step."""
 
-    margin: Tensor
-    """float32 (Q,): the smallest gap (log-probability, or logit in a greedy search) at any decision of a question."""
+    @property
+    def margin(self) -> Tensor:
+        """float32 (Q,): the smallest gap (log-probability; logit in a greedy search) at any decision of a question."""
 
     def restart(self, draws: Sequence[int]) -> None:
         """Forget everything and begin anew, in the same tensors.
@@ -98,14 +105,54 @@ def start_search(generation: Generation, draws: Sequence[int], end_ids: Sequence
     ends = torch.tensor(list(end_ids), dtype=torch.long, device=device)
     if generation.num_beams > 1:
         return BeamSearch(generation, len(draws), ends)
-    if generation.temperature > 0:
-        return Sampling(generation, draws, ends)
-    return GreedySearch(generation, len(draws), ends)
+    sampled = generation.temperature > 0
+    search = Sampling(generation, draws, ends) if sampled else GreedySearch(generation, len(draws), ends)
+    return search if generation.on_token is None else WatchedSearch(search, generation.on_token)
 
 
 def _finite(logits: Tensor) -> Tensor:
     """Bool (Q,): whether all logits (Q, B, V) of a question are numbers; a sum is one only if all its terms are."""
     return logits.sum(dim=(1, 2)).isfinite()
+
+
+class WatchedSearch:
+    """A search that hands over the tokens of its first question as they are chosen; see `Search`.
+
+    Args:
+        search: of one beam.
+        on_token: called with every token.
+    """
+
+    def __init__(self, search: Search, on_token: Callable[[int], None]) -> None:
+        self._search, self._on_token = search, on_token
+
+    @property
+    def finite(self) -> Tensor:
+        """See `Search.finite`."""
+        return self._search.finite
+
+    @property
+    def margin(self) -> Tensor:
+        """See `Search.margin`."""
+        return self._search.margin
+
+    def restart(self, draws: Sequence[int]) -> None:
+        """See `Search.restart`."""
+        self._search.restart(draws)
+
+    def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Search.advance`."""
+        tokens, parents = self._search.advance(logits)
+        self._on_token(int(tokens[0, 0]))
+        return tokens, parents
+
+    def done(self) -> Tensor:
+        """See `Search.done`."""
+        return self._search.done()
+
+    def sequences(self) -> Tensor:
+        """See `Search.sequences`."""
+        return self._search.sequences()
 
 
 class GreedySearch:

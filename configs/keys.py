@@ -198,6 +198,11 @@ class Key:
         return ConfigError(f"expected {self.described}, got {quoted(value)}")
 
     @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values that it may have; empty where there are too many to list."""
+        return self._choices
+
+    @property
     def described(self) -> str:
         """How a message calls the key's type."""
         if self._choices and self._kind is str:

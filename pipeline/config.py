@@ -68,6 +68,7 @@ class RunConfig:
         UNTAUGHT: datasets whose kind of question the model never learned; results say so.
         MAX_BATCH: questions that a process answers at a time at most; fewer where memory does not allow so many. No
             reply depends on it.
+        REPORT: write SAVE_DIR/report at the end: a page per benchmark with every record, its image, map and reply.
         WORKERS: threads per process that decode images ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
     """
@@ -79,6 +80,7 @@ class RunConfig:
     PUBLISHED: Literal["auto", "never"] = "auto"
     UNTAUGHT: list[str] = field(default_factory=list)
     MAX_BATCH: FromOne = 64
+    REPORT: bool = True
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
 

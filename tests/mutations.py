@@ -152,7 +152,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "        if not entry.settled or entry.run not in rank:\n",
             "        if not entry.settled:\n            continue\n        if rank.setdefault(entry.run, 0) < 0:\n",
         ),
-        ("(rank[entry.run], entry.text, entry.id) <", "(rank[entry.run], entry.text, entry.id) >"),
+        ("_order(entry, rank) < _order(", "_order(entry, rank) > _order("),
         ("        if torn:\n", "        if False:\n"),
         ("isinstance(values[name], kind) for name, kind", "values[name] is kind or True for name, kind"),
         ("os.O_CREAT | os.O_APPEND", "os.O_CREAT | os.O_TRUNC"),

@@ -6,17 +6,21 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import yaml
+
 from collavo.checkpoint.finetuned_checkpoint import use_base
 from collavo.checkpoint.location import take_base
 from configs.common.words import quoted
 from configs.load import ConfigError
 from datasets.types import DataError, ImageSource
 from pipeline.commands.cli import FAILED, Command, note, path_argument
+from pipeline.commands.keys import explain_keys
 from pipeline.commands.validate import SHOWN
+from pipeline.config import read_configuration
 from pipeline.runtime.console import write_out
 
 from .check import check, check_merge
-from .config import TrainConfig, read_training
+from .config import TrainConfig, TrainSchema, read_training
 from .data.paths import missing
 
 if TYPE_CHECKING:
@@ -144,6 +148,8 @@ TRAIN = Command(
     help="train the crayon prompt (cpt), Dual QLoRA (cit), or the segmenter",
     options=_options,
     run=_train,
+    examples="  lbk_entry.py train --conf_files configs/collavo_step1.yaml --overrides RESUME_FROM /path/to/CoLLaVO\n"
+    "  lbk_entry.py train --conf_files configs/collavo_step2.yaml --overrides RESUME_FROM outputs/step-00003696\n",
     images=_images,
     data=_validate,
 )
@@ -153,11 +159,37 @@ MERGE = Command(
     options=_merge_options,
     run=_merge,
     configured=False,
+    examples="  lbk_entry.py merge outputs/my_step2/checkpoints/step-00001000 --out outputs/merged\n"
+    "  lbk_entry.py merge outputs/my_step2/checkpoints/step-00001000 --out outputs/released --released --dtype fp16\n",
 )
 DESCRIBE = Command(
     name="describe",
     help="parameters and FLOPs of the model, part by part; needs no weights",
     options=_describe_options,
     run=_describe,
+    examples="  lbk_entry.py describe --conf_files configs/collavo_step2.yaml\n"
+    "  lbk_entry.py describe --conf_files configs/collavo_tiny.yaml --device cpu\n",
 )
-COMMANDS = (TRAIN, MERGE, DESCRIBE)
+
+
+def _keys_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "prefix", nargs="?", default="", help="beginning of a key, e.g. EVAL or LLM.BITS (default: all)"
+    )
+
+
+def _keys(args: argparse.Namespace) -> int:
+    config: TrainConfig
+    config, catalog = read_configuration(args.conf_files, args.overrides, TrainConfig)
+    write_out(explain_keys(TrainSchema, catalog.sections, yaml.safe_load(config.resolved_yaml), args.prefix))
+    return 0
+
+
+KEYS = Command(
+    name="keys",
+    help="keys of the configuration: type, default, value and meaning",
+    options=_keys_options,
+    run=_keys,
+    examples="  lbk_entry.py keys EVAL\n  lbk_entry.py keys LLM --conf_files configs/collavo_step2.yaml\n",
+)
+COMMANDS = (TRAIN, MERGE, DESCRIBE, KEYS)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from collavo.checkpoint.examine import describe_checkpoint
 from collavo.checkpoint.location import take_base
@@ -25,11 +25,13 @@ from modeling.segmenters import backends as segmenter_backends
 from modeling.segmenters import check_segmenter
 
 from ..benchmarks import PREFIX, select_pipeline
-from ..catalog import Catalog, load_catalog
+from ..catalog import Catalog
 from ..config import EvalConfig, read_configuration
 from ..models.choose import check_model, collavo_checkpoint
+from ..results.browse.prediction import Wanted
 from ..results.judging import VERDICTS
 from ..results.predictions_file import prediction_files
+from ..results.report import aligned
 from ..results.rescore import ScoringInput, rescore
 from ..run.identity import check_settings
 from ..run.plan import INTERRUPTED, Plan, asks_model, evaluate, make_plan
@@ -38,6 +40,7 @@ from ..runtime.files import check_folder
 from ..runtime.launch import is_main, let_main_speak
 from ..runtime.lock import check_free
 from ..runtime.session import USER_ERRORS
+from .listing import list_rows, version
 from .validate import SHOWN, validate_all
 
 if TYPE_CHECKING:
@@ -54,7 +57,36 @@ examples:
       --conf_files configs/collavo_step2.yaml \\
       --overrides DATASETS.TEST pope_test POPE.TEST.BATCH_SIZE_TOTAL 20 WEIGHT True RESUME_FROM /path/to/CoLLaVO
 
-Keys, types and defaults of --overrides: lbk_entry.py eval --print-config
+Keys of --overrides, their types, defaults and meaning: lbk_entry.py keys [PREFIX]
+"""
+_EVAL = """\
+  lbk_entry.py eval --conf_files configs/collavo_tiny.yaml --overrides DATASETS.TEST pope_test
+  accelerate launch --config_file configs/accel/ddp_accel.yaml lbk_entry.py eval \\
+      --conf_files configs/collavo_step2.yaml --overrides DATASETS.TEST pope_test RESUME_FROM /path/to/CoLLaVO
+"""
+_LIST = """\
+  lbk_entry.py list
+  lbk_entry.py list --sizes --conf_files my_benchmark.yaml --overrides DATASETS.ROOT /path/to/dataset
+"""
+_SCORE = """\
+  lbk_entry.py score --predictions outputs/collavo_step2/pope_test
+  lbk_entry.py score pope_test --predictions replies.jsonl --against other.jsonl --out outputs/score
+"""
+_SHOW = """\
+  lbk_entry.py show --conf_files configs/collavo_tiny.yaml --overrides DATASETS.TEST pope_test --num 4
+  lbk_entry.py show outputs/collavo_step2/pope_test --wrong --num 8
+"""
+_SEGMENT = """\
+  lbk_entry.py segment dog.jpg --out outputs/dog
+  lbk_entry.py segment *.png --overrides SEGMENTER.NAME xdecoder SEGMENTER.PATH /path/to/X-Decoder
+"""
+_MAPS = """\
+  lbk_entry.py maps pope_test gqa_testdev_balanced --conf_files configs/collavo_step2.yaml
+  lbk_entry.py maps train --conf_files configs/collavo_step2.yaml --overrides RESUME_FROM /path/to/CoLLaVO
+"""
+_VALIDATE = """\
+  lbk_entry.py validate pope_test mme --overrides DATASETS.ROOT /path/to/dataset
+  lbk_entry.py validate all --quick
 """
 USAGE, FAILED = 2, 1
 LONGEST_MESSAGE = 1000
@@ -72,6 +104,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         _complain(f"{shown(message, LONGEST_MESSAGE)}\n{self.see_help}")
         raise SystemExit(USAGE)
+
+
+class _Version(argparse.Action):
+    """Shows the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        """See `argparse.Action`."""
+        tell(f"{version()}\n")
+        parser.exit()
 
 
 def path_argument(text: str) -> Path:
@@ -96,6 +137,7 @@ class Command:
         options: adds its own options to a parser.
         configured: whether it takes ``--conf_files`` and ``--overrides``.
         run: from its arguments to the exit code.
+        examples: command lines for its help, one a line.
         images: for ``maps`` NAME: from configuration files and overrides to the configuration and the images whose maps
             the command will need; None where it needs none.
         data: checks the data that the command works on, for ``validate NAME``; None where there is nothing to check.
@@ -108,6 +150,7 @@ class Command:
     configured: bool = True
     images: Callable[[Sequence[str], Sequence[str]], tuple[EvalConfig, Catalog, ImageSet]] | None = None
     data: Callable[[argparse.Namespace], int] | None = None
+    examples: str = ""
 
 
 def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
@@ -169,6 +212,7 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and the commit, and end")
     names = [*COMMANDS, *(command.name for command in more)]
     commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(names) + "}", parser_class=_Parser)
     shared = _Parser(add_help=False)
@@ -189,11 +233,16 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="KEY VALUE",
         help="dotted keys and values (default: none)",
     )
-    run = commands.add_parser("eval", parents=[shared], help="evaluate a checkpoint on benchmarks")
+    run = commands.add_parser("eval", parents=[shared], **described("evaluate a checkpoint on benchmarks", _EVAL))
     run.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
     run.add_argument("--check", action="store_true", help="check the configuration without loading torch, and end")
-    commands.add_parser("list", help="benchmarks, their config sections and pipelines, and segmenters")
-    again = commands.add_parser("score", parents=[shared], help="score answers in a file, without a model")
+    listed = commands.add_parser(
+        "list", parents=[shared], **described("benchmarks, their config sections and scorers, and segmenters", _LIST)
+    )
+    listed.add_argument("--sizes", action="store_true", help="count the records, which reads the benchmarks' files")
+    again = commands.add_parser(
+        "score", parents=[shared], **described("score answers in a file, without a model", _SCORE)
+    )
     again.add_argument("dataset", nargs="?", help="a name of DATASETS.TEST (default: that of the run that wrote them)")
     again.add_argument(
         "--predictions",
@@ -215,7 +264,16 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="DIR",
         help="folder of the results (default: score/ next to PATH, with a folder in it for each judge)",
     )
-    shown = commands.add_parser("show", parents=[shared], help="images of a benchmark with map, question and reply")
+    shown = commands.add_parser("show", parents=[shared], **described("images with map, question and reply", _SHOW))
+    shown.add_argument(
+        "predictions",
+        nargs="?",
+        type=path_argument,
+        metavar="PREDICTIONS",
+        help="predictions.jsonl of a run, or its folder: its records are shown, and no model is asked",
+    )
+    shown.add_argument("--wrong", action="store_true", help="of PREDICTIONS, what is wrong, unreadable or an error")
+    shown.add_argument("--id", nargs="+", action="extend", default=[], metavar="ID", help="records of PREDICTIONS")
     shown.add_argument("--num", type=int, default=4, help="how many images (default: %(default)s)")
     shown.add_argument(
         "--out",
@@ -224,7 +282,7 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="PNG",
         help="the sheet (default: %(default)s)",
     )
-    drawn = commands.add_parser("segment", parents=[shared], help="panoptic maps of images, by the segmenter alone")
+    drawn = commands.add_parser("segment", parents=[shared], **described("panoptic maps of images", _SEGMENT))
     drawn.add_argument("images", nargs="+", type=path_argument, metavar="IMAGE", help="images of any size and mode")
     drawn.add_argument(
         "--out",
@@ -233,16 +291,39 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="DIR",
         help="folder of overlays, id maps and panoptic.json (default: %(default)s)",
     )
-    _add_maps(commands.add_parser("maps", parents=[shared], help="make maps ahead, for evaluations and training"), more)
-    check = commands.add_parser("validate", parents=[shared], help="check benchmarks' files, without a model")
+    _add_maps(
+        commands.add_parser(
+            "maps", parents=[shared], **described("make maps ahead, for evaluations and training", _MAPS)
+        ),
+        more,
+    )
+    check = commands.add_parser(
+        "validate", parents=[shared], **described("check benchmarks' files, without a model", _VALIDATE)
+    )
     for command in more:
         parents = [shared] if command.configured else []
-        command.options(commands.add_parser(command.name, parents=parents, help=command.help))
+        added = commands.add_parser(command.name, parents=parents, **described(command.help, command.examples))
+        command.options(added)
     others = "".join(f"; {command.name}: the data of the command {command.name}" for command in more if command.data)
     check.add_argument("dataset", nargs="+", help=f"names as in DATASETS.TEST, or all; see list{others}")
     check.add_argument("--quick", action="store_true", help="look whether images are there, without decoding them")
     check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
     return parser, commands.choices
+
+
+def described(sentence: str, examples: str) -> dict[str, Any]:
+    """How a command's help describes it.
+
+    Args:
+        sentence: what it does, without a period.
+        examples: command lines, one a line; "" for none.
+    """
+    return {
+        "help": sentence,
+        "description": f"{sentence[0].upper()}{sentence[1:]}.",
+        "epilog": f"examples:\n{examples}" if examples else None,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
 def _add_maps(parser: argparse.ArgumentParser, more: Sequence[Command]) -> None:
@@ -340,17 +421,12 @@ def check_folders(config: EvalConfig, catalog: Catalog) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    catalog = load_catalog()
-    rows = [("DATASETS.TEST", "benchmark", "config section", "PIPELINE")]
-    for name, benchmark in catalog.benchmarks.items():
-        pipeline = type(select_pipeline(None, benchmark)).__name__
-        rows.append((name, shown(benchmark.title), benchmark.section, pipeline))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        tell("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) + "\n")
-    maps = [name for name, benchmark in catalog.benchmarks.items() if benchmark.measures_maps]
+    rows = list_rows(args.conf_files, args.overrides, sizes=args.sizes)
+    tell(f"{aligned(rows)}\n")
+    maps = [row[0] for row in rows if row[-2] == "panoptic_quality"]
     tell(f"\n{', '.join(maps)}: the segmenter's maps; needs no MODEL.PATH, and is not part of all.\n")
     tell(f"PIPELINE may be left out, or written without {PREFIX}.\n")
+    tell("judge: a language model has a part in the official rules (JUDGE); without one, offline rules or no score.\n")
     tell(f"SEGMENTER.NAME: {', '.join(segmenter_backends())}\n")
     return 0
 
@@ -402,12 +478,19 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    if args.num < 1:
+        raise ConfigError(f"--num must be at least 1, got {args.num}")
+    if args.predictions is not None:
+        from .show_predictions import show_predictions
+
+        wanted = Wanted(wrong=args.wrong, ids=tuple(args.id), num=args.num)
+        return show_predictions(args.predictions, wanted, args.out, args.conf_files, args.overrides)
+    if args.wrong or args.id:
+        raise ConfigError(f"{'--wrong' if args.wrong else '--id'} needs the predictions of a run: show PREDICTIONS ...")
     config, catalog = _configuration(args)
     if config.MODEL.NAME != "collavo":
         raise ConfigError(f"MODEL.NAME: show draws CoLLaVO's maps next to its replies; {config.MODEL.NAME} has none")
     check(config, catalog)
-    if args.num < 1:
-        raise ConfigError(f"--num must be at least 1, got {args.num}")
     if not asks_model(catalog.select(config.DATASETS.TEST)[:1]):
         raise ConfigError("DATASETS.TEST: show asks the model, and this benchmark has no questions; see segment")
     from .show import show  # not before it is known that all is there: drawing needs more than checking

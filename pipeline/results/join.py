@@ -16,13 +16,15 @@ from typing import Any
 from configs.common.nested import flattened
 from configs.common.words import quoted, shown
 from datasets.declaration import Benchmark, Expected
-from datasets.evaluation import Evaluation, counted_as_wrong
+from datasets.evaluation import Evaluation, counted_as_wrong, groups_of
+from datasets.evaluation.judges.base import Verdict
 from datasets.evaluation.statistics import rates
 from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from ..base import BenchmarkPipeline
 from ..run.journal import Entry
 from ..runtime.files import json_line
+from .browse.prediction import ImageNames, as_line, group_name, prediction_of
 from .judging import Judgement
 
 MANY = 0.1
@@ -67,23 +69,26 @@ class Effort:
     devices: Sequence[str]
 
 
-def predictions(answered: Answered) -> bytes:
-    """The predictions file: one JSON line per record, in data order; the same for any number of processes."""
+def predictions(answered: Answered, benchmark: Benchmark | None = None, roots: Sequence[Path] = ()) -> bytes:
+    """The predictions file: one JSON line per record, in data order; see `browse.prediction.Prediction`.
+
+    All of it but ``seconds`` is the same for any number of processes.
+
+    Args:
+        answered: see `Answered`.
+        benchmark: says how records are grouped; None for their own group.
+        roots: dataset folders, below which images are named.
+    """
+    groups = (lambda record: (record.group,)) if benchmark is None else groups_of(benchmark)
+    names = ImageNames(roots)
+    said: dict[str, list[Verdict]] = {}
+    for verdict in answered.judgement.said:
+        said.setdefault(verdict.record, []).append(verdict)
     lines = []
     for scored in answered.evaluation.scored:
-        entry = answered.entries[scored.record.id]
-        given = entry.error is None
-        lines.append(
-            {
-                "id": scored.record.id,
-                "prompt": entry.prompt if given else None,
-                "text": entry.reply,
-                "extracted": scored.score.extracted if given else None,
-                "score": scored.score.value if given else None,
-                "finished": entry.finished if given else None,
-                "error": entry.error,
-            }
-        )
+        name = scored.record.id
+        group = group_name(groups(scored.record))
+        lines.append(as_line(prediction_of(scored, answered.entries[name], group, names, said.get(name, ()))))
     return b"".join(map(json_line, lines))
 
 

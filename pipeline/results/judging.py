@@ -39,6 +39,7 @@ class Judgement:
         failed: requests that have no verdict, with the reason.
         asked_on: date, ISO; "" if none was asked.
         judge: whose verdicts they are, see ``pipeline/results/judge_folders.py``; "" where the rules alone decided.
+        said: every verdict, with the judge's words where they are known.
     """
 
     decided_by: str = ""
@@ -46,6 +47,7 @@ class Judgement:
     failed: Sequence[Verdict] = ()
     asked_on: str = ""
     judge: str = ""
+    said: Sequence[Verdict] = ()
 
     def described(self) -> dict[str, Any]:
         """For ``results.json``."""
@@ -176,7 +178,11 @@ def score(
                 "for nothing; leave --verdicts out, or set SCORING official"
             )
         verdicts = read_verdicts(recorded)
-        judgement = Judgement(decided_by=f"verdicts of {recorded}", judge=decider(benchmark, judge, recorded))
+        judgement = Judgement(
+            decided_by=f"verdicts of {recorded}",
+            judge=decider(benchmark, judge, recorded),
+            said=_without_words(verdicts),
+        )
         return pipeline.evaluate(answers, verdicts), judgement
     if not pipeline.needs_judge:
         return pipeline.evaluate(answers), Judgement()
@@ -184,7 +190,9 @@ def score(
         return pipeline.evaluate(answers), Judgement(decided_by=method(benchmark, None))
     kept = f"what {held.path} holds next to the replies" if held.verdicts else ""
     if judge is None:
-        judgement = Judgement(decided_by=kept, judge=decider(benchmark, None, held.path))
+        judgement = Judgement(
+            decided_by=kept, judge=decider(benchmark, None, held.path), said=_without_words(held.verdicts)
+        )
         return pipeline.evaluate(answers, held.verdicts), judgement
     requests = to_be_asked(benchmark, [(record, text) for record, text in answers if text is not None], held)
     if requests:
@@ -202,8 +210,14 @@ def score(
         failed=[verdict for verdict in said if verdict.value is None],
         asked_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         judge=decider(benchmark, judge),
+        said=[*_without_words(held.verdicts), *said],
     )
     return pipeline.evaluate(answers, found), judgement
+
+
+def _without_words(verdicts: Verdicts) -> list[Verdict]:
+    """Recorded verdicts, of which the judge's own words are not known."""
+    return [Verdict(record=name, part=p, value=value) for name, parts in verdicts.items() for p, value in parts.items()]
 
 
 def decider(benchmark: Benchmark, judge: Judge | None, recorded: Path | None = None) -> str:

@@ -34,6 +34,7 @@ class Given:
         prompt: that was asked; "" if the file does not say.
         finished: whether the text ended by itself, as far as the file says.
         error: why there is no text.
+        seconds: that the reply took; 0 if the file does not say.
     """
 
     fields: Mapping[str, str | None]
@@ -42,6 +43,7 @@ class Given:
     prompt: str = ""
     finished: bool = True
     error: str | None = None
+    seconds: float = 0.0
 
 
 def prediction_files(path: Path, dataset: str | None) -> list[Path]:
@@ -140,7 +142,7 @@ def _given(value: Any, where: str) -> Given:
     fields = candidates(value)
     if not fields:
         raise DataError(f"{where}: expected the model's text, or an object with it under one of {', '.join(NAMES)}")
-    prompt, error = value.get("prompt"), value.get("error")
+    prompt, error, seconds = value.get("prompt"), value.get("error"), value.get("seconds")
     return Given(
         fields=fields,
         where=where,
@@ -148,6 +150,7 @@ def _given(value: Any, where: str) -> Given:
         prompt=prompt if isinstance(prompt, str) else "",
         finished=value.get("finished") is not False,
         error=error if isinstance(error, str) else None,
+        seconds=float(seconds) if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) else 0.0,
     )
 
 
@@ -185,6 +188,7 @@ def _entry(record: Record, answer: Given | None, dropped: set[str]) -> Entry:
         prompt=answer.prompt,
         text=text or "",
         finished=answer.finished,
+        seconds=answer.seconds,
         error=(answer.error or "no text in the file") if text is None else None,
     )
 

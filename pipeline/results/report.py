@@ -161,7 +161,7 @@ def _rows(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             m["group"] or "all",
             m["name"],
             shown(m) + (chance.get(m["group"], "") if m["name"] == "accuracy" else ""),
-            _interval(m),
+            interval_words(m),
             str(m["num"]),
         )
         for m in metrics
@@ -187,7 +187,8 @@ def shown(metric: Mapping[str, Any], digits: int = 2) -> str:
     return str(value) if metric["kind"] == "count" else f"{value * _scale(metric):.{digits}f}"
 
 
-def _interval(metric: Mapping[str, Any]) -> str:
+def interval_words(metric: Mapping[str, Any]) -> str:
+    """The 95 % interval of a figure on its table's scale; "" where there is none."""
     if metric["value"] is None or metric.get("low") is None:
         return ""
     return f"{metric['low'] * _scale(metric):.2f} to {metric['high'] * _scale(metric):.2f}"

@@ -117,7 +117,8 @@ def _score_into(
             whole,
         )
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
-    publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about))
+    roots = data_roots(config.DATASETS.ROOT, os.environ)
+    publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about), roots=roots)
     return 0
 
 

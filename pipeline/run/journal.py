@@ -146,9 +146,14 @@ def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[Qu
         if not entry.settled or entry.run not in rank:
             continue
         held = answers.get(entry.key)
-        if held is None or (rank[entry.run], entry.text, entry.id) < (rank[held.run], held.text, held.id):
+        if held is None or _order(entry, rank) < _order(held, rank):
             answers[entry.key] = entry
     return answers
+
+
+def _order(entry: Entry, rank: Mapping[str, int]) -> tuple[int, str, float, str]:
+    """Which of several answers to a question counts: of the first run, and the line that has the time it took."""
+    return rank[entry.run], entry.text, -entry.seconds, entry.id
 
 
 def answers_by_record(

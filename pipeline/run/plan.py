@@ -21,6 +21,7 @@ from datasets.roots import data_roots
 from ..base import EngineSource, LoadsAhead
 from ..benchmarks import select_pipeline
 from ..models.choose import make_source
+from ..results.browse.run_report import report_run
 from ..results.judging import judge_of, make_judge, needs_judge
 from ..results.report import RESULTS
 from ..results.summary import show_summary
@@ -170,6 +171,7 @@ def options_of(config: EvalConfig) -> RunOptions:
         untaught=tuple(run.UNTAUGHT),
         workers=run.WORKERS,
         max_batch=run.MAX_BATCH,
+        report=run.REPORT,
     )
 
 
@@ -293,6 +295,8 @@ def _run_loaded(plan: Plan, source: EngineSource, session: Session, begins: Call
         results = [outcome.results for outcome in outcomes if outcome.results is not None]
         failed = {outcome.dataset: outcome.failure for outcome in outcomes if outcome.failure}
         show_summary(results, missing, failed, plan.save_dir)
+    if session.is_main and plan.options.report:
+        report_run({item.task.folder: item.records for item in found}, plan.save_dir)
     return [outcome.failure for outcome in outcomes if outcome.failure]
 
 

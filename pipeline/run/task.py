@@ -27,6 +27,7 @@ from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline, EngineSource, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
+from ..results.browse.crayons import kept_maps, remove_crayons
 from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
@@ -346,6 +347,7 @@ def _settle(task: Task, source: EngineSource, session: Session, records: Sequenc
     identity = settle(task.folder / "run.json", parts, session.options.on_change, session.about)
     if identity.changed:
         remove_results(task.folder)
+        remove_crayons(task.folder)
     write_text(task.folder / "config.yaml", session.config_yaml)
     return identity
 
@@ -400,6 +402,7 @@ def _answer_share(
     claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 and not streams else None
     with (
         Journal(journal_folder / file_name(session.rank, token)) as journal,
+        kept_maps(engine, task.folder, session.rank),
         Progress(label, len(share), shown=session.is_main, unit=unit) as progress,
     ):
         if streams:  # its questions are under way all at once
@@ -484,7 +487,7 @@ def _finish(
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)
-    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief)
+    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief, roots=session.roots)
     session.track(flat(results["scores"], task.pipeline.declaration.name + in_brackets(part_in_words(results))))
     return results
 
@@ -501,7 +504,13 @@ def about_part(options: RunOptions, asked: int, of: int) -> dict[str, Any]:
 
 
 def publish(
-    folder: Path, answered: Answered, benchmark: Benchmark, results: Mapping[str, Any], *, brief: bool = False
+    folder: Path,
+    answered: Answered,
+    benchmark: Benchmark,
+    results: Mapping[str, Any],
+    *,
+    brief: bool = False,
+    roots: Sequence[Path] = (),
 ) -> None:
     """Write a benchmark's results and the file for its server, and show them.
 
@@ -511,8 +520,9 @@ def publish(
         benchmark: the declaration.
         results: see `pipeline.results.join.summary`.
         brief: show a line instead of all figures, since a table of several benchmarks follows.
+        roots: dataset folders, below which the predictions file names images.
     """
-    write_results(folder, predictions(answered), results)
+    write_results(folder, predictions(answered, benchmark, roots), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
     submission = scorer_of(benchmark).submission
     if submission is not None and results.get("part") is None:  # a server takes whole ones

@@ -48,6 +48,7 @@ class RunOptions:
         untaught: datasets whose kind of question the model never learned.
         workers: threads that decode ahead.
         max_batch: questions that a process answers at a time at most.
+        report: write the report's pages at the end.
     """
 
     strict: bool = False
@@ -58,6 +59,7 @@ class RunOptions:
     untaught: Sequence[str] = ()
     workers: int = 2
     max_batch: int = 64
+    report: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_what_works() -> None:
     done = entry("--help")
     assert done.returncode == 0
-    assert "{eval,show,segment,score,list,validate,train,merge,describe}" in done.stdout
+    assert (
+        "{eval,show,segment,maps,score,list,validate,ask,demo,report,compare,train,merge,describe,keys}" in done.stdout
+    )
 
 
 def test_list_names_datasets_classes_and_segmenters() -> None:

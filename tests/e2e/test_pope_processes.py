@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.limits import LIMIT, free_port, kill, wait_for
+from tests.predicted import predicted
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("random", "popular", "adversarial")
@@ -147,7 +148,7 @@ def test_processes_do_not_matter(
 ) -> None:
     code, _, err = finish(launch(num, data, checkpoint, tmp_path, "EVAL.MAX_BATCH", size))
     assert code == 0, err[-3000:]
-    assert (tmp_path / "pope_test/predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "pope_test/predictions.jsonl") == predicted(alone / "predictions.jsonl")
     one, other = (json.loads((folder / "results.json").read_text()) for folder in (alone, tmp_path / "pope_test"))
     assert one["metrics"] == other["metrics"] and one["fingerprint"] == other["fingerprint"]
     assert other["processes"] == num
@@ -169,7 +170,7 @@ def test_a_killed_run_goes_on_with_other_processes(data: Path, checkpoint: Path,
     assert before >= 6
     code, _, err = finish(launch(1, data, checkpoint, tmp_path))
     assert code == 0, err[-3000:]
-    assert (tmp_path / "pope_test/predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "pope_test/predictions.jsonl") == predicted(alone / "predictions.jsonl")
 
 
 def test_other_settings_do_not_continue_a_run(data: Path, checkpoint: Path, alone: Path) -> None:
@@ -200,6 +201,6 @@ def test_broken_images_and_records_are_counted(data: Path, checkpoint: Path, alo
     hit = [name for index, name in enumerate(hit) if index % PER_LIST % NUM_IMAGES == 1]
     assert [error["id"] for error in found["errors"]] == hit
     assert found["counts"]["bad_records"] == 1 and "coco_pope_popular.json" in found["bad_records"][0]["where"]
-    rows = {row["id"]: row for row in lines(tmp_path / "run/pope_test/predictions.jsonl")}
-    for row in lines(alone / "predictions.jsonl"):
+    rows = {row["id"]: row for row in predicted(tmp_path / "run/pope_test/predictions.jsonl")}
+    for row in predicted(alone / "predictions.jsonl"):
         assert rows[row["id"]] == row if row["id"] not in hit else rows[row["id"]]["text"] is None

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
+from tests.predicted import predicted
 from tests.tiny_training import STEP, settings
 from tests.warm import run_warm
 
@@ -172,7 +173,7 @@ def test_step_two_starts_from_step_one_and_evaluates_on_the_way(tiny: Path, tmp_
             for w in (k, v)]  # fmt: skip
     done = run_warm([*words, *kept])
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "eval" / "pope_test" / "predictions.jsonl").read_bytes() == hooked.read_bytes()
+    assert predicted(tmp_path / "eval" / "pope_test" / "predictions.jsonl") == predicted(hooked)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.limits import LIMIT, free_port, kill, wait_for
+from tests.predicted import predicted
 from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +103,7 @@ def test_several_processes_write_the_same_file(num: int, size: int, data: Path, 
     code, out, err = finish(launch(num, data, tmp_path, f"--batch-size-total={size}"))
     assert code == 0, err[-3000:]
     folder = tmp_path / "toy_test"
-    assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(folder / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
     found = json.loads((folder / "results.json").read_text())
     assert found["metrics"] == json.loads((alone / "results.json").read_text())["metrics"]
     assert found["processes"] == num and found["devices"] == ["cpu"] * num
@@ -119,7 +120,7 @@ def test_annotations_that_take_long_are_read_once_on_a_machine(data: Path, alone
         assert code == 0, err[-3000:]
         assert sorted(file.name for file in (tmp_path / name / "reads").iterdir()) == readers
         folder = tmp_path / name / "toy_test"
-        assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+        assert predicted(folder / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
 
 
 def test_the_tracker_runs_on_the_main_process_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +134,7 @@ def test_the_tracker_runs_on_the_main_process_only(data: Path, tmp_path: Path, m
 def test_node_local_folders_are_put_together(data: Path, alone: Path, tmp_path: Path) -> None:
     code, _, err = finish(launch(2, data, tmp_path, "--own-folder"))
     assert code == 0, err[-3000:]
-    assert (tmp_path / "0/toy_test/predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "0/toy_test/predictions.jsonl") == predicted(alone / "predictions.jsonl")
     assert not (tmp_path / "1/toy_test/predictions.jsonl").exists()
     assert "the processes share no folder" in err and "(process 1): " in err
     everything = [row["id"] for row in lines(data / "toy.jsonl")]
@@ -160,7 +161,7 @@ def test_journals_of_several_machines_are_brought_together_by_copying(data: Path
     code, _, err = finish(launch(1, data, tmp_path / "0"))
     assert code == 0, err[-3000:]
     assert f" {len({*held})} answered before" in err
-    assert (tmp_path / "0/toy_test/predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "0/toy_test/predictions.jsonl") == predicted(alone / "predictions.jsonl")
 
 
 def test_a_process_that_has_finished_takes_over_from_one_that_has_not(data: Path, alone: Path, tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_a_process_that_has_finished_takes_over_from_one_that_has_not(data: Path
     gate.touch()
     code, _, err = finish(process)
     assert code == 0, err[-3000:]
-    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "toy_test" / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
     assert sorted(row["id"] for row in journal_rows(journal.parent)) == sorted(
         row["id"] for row in lines(data / "toy.jsonl")
     )
@@ -205,7 +206,7 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(seed: int, data: Path, 
         stream.write(b'{"id": "r1", "prompt": "torn')
     code, _, err = finish(launch(2, data, tmp_path))
     assert code == 0, err[-3000:]
-    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "toy_test" / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
     entries = []
     for file in (tmp_path / "toy_test" / "journal").glob("*.jsonl"):
         for line in file.read_bytes().splitlines():
@@ -225,7 +226,7 @@ def test_a_failing_process_ends_all_soon_and_says_why(data: Path, alone: Path, t
     assert not (tmp_path / "toy_test" / "predictions.jsonl").exists()
     code, _, err = finish(launch(2, data, tmp_path))
     assert code == 0, err[-3000:]
-    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "toy_test" / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
 
 
 def test_a_mistake_of_all_processes_is_said_once(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_a_second_run_in_the_folder_of_the_first_says_so_and_ends(data: Path, al
     assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in err
     code, _, err = finish(first)
     assert code == 0, err[-3000:]
-    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "toy_test" / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
     assert not (tmp_path / ".lock").exists() and not (tmp_path / "toy_test" / ".lock").exists()
     code, _, err = finish(launch(1, data, tmp_path))
     assert code == 0 and not (tmp_path / "toy_test" / ".results.json.partial").exists()
@@ -269,7 +270,7 @@ def test_a_run_whose_launcher_was_killed_goes_on_at_once(data: Path, alone: Path
     code, _, err = finish(launch(2, data, tmp_path, f"--patience={LIMIT}"))
     assert code == 0, err[-3000:]
     process.communicate(timeout=LIMIT)
-    assert (tmp_path / "toy_test" / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+    assert predicted(tmp_path / "toy_test" / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
 
 
 @pytest.mark.parametrize(

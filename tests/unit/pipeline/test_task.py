@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.run.plan import run_plan
 from pipeline.runtime import provenance as about
+from tests.predicted import predicted
 from tests.robustness.toy import ToyEngine, ToySource, expected_text, make_data, make_plan
 
 
@@ -41,12 +42,20 @@ def test_predictions_are_the_engines_replies_in_data_order(data: Path, tmp_path:
     for row, question in zip(written, asked, strict=True):
         image = data / question["image"] if question["image"] else None
         text = expected_text(image, question["question"] + "\nAnswer briefly.")
+        even = int(text[0], 16) % 2 == 0
+        assert row.pop("seconds") >= 0
         assert row == {
             "id": question["id"],
+            "image": question["image"],
+            "question": question["question"],
             "prompt": f"<{question['question']}\nAnswer briefly.>",
             "text": text,
             "extracted": text[0],
-            "score": float(int(text[0], 16) % 2 == 0),
+            "target": None,
+            "score": float(even),
+            "verdict": "right" if even else "wrong",
+            "judge": [],
+            "group": "",
             "finished": True,
             "error": None,
         }
@@ -112,7 +121,7 @@ def test_batch_size_and_workers_do_not_matter(data: Path, tmp_path: Path, size: 
     run(data, tmp_path / "one")
     run(data, tmp_path / "two", batch_size_total=size, workers=workers)
     one, two = (tmp_path / name / "toy_test" / "predictions.jsonl" for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
+    assert predicted(one) == predicted(two)
 
 
 def test_a_finished_run_loads_no_model_and_writes_the_same(data: Path, tmp_path: Path) -> None:
@@ -151,7 +160,7 @@ def test_a_broken_image_is_counted_and_tried_again(
     assert sum(len(batch) for batch in engine.batches) == len(distinct)
     run(data, tmp_path / "clean")
     one, two = (tmp_path / name / "toy_test" / "predictions.jsonl" for name in ("run", "clean"))
-    assert one.read_bytes() == two.read_bytes()
+    assert predicted(one) == predicted(two)
 
 
 def test_a_run_that_can_ask_nothing_ends_early(
@@ -187,7 +196,7 @@ def test_scores_that_are_not_finite_are_errors_of_their_own_questions(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(data, tmp_path / "clean")
-    clean = {row["id"]: row for row in lines(tmp_path / "clean" / "toy_test" / "predictions.jsonl")}
+    clean = {row["id"]: row for row in predicted(tmp_path / "clean" / "toy_test" / "predictions.jsonl")}
     engine = ToyEngine()
     with monkeypatch.context() as broken:
         broken_scores(broken, {"2.png"})
@@ -196,7 +205,7 @@ def test_scores_that_are_not_finite_are_errors_of_their_own_questions(
     found = results(tmp_path / "run")
     assert hit and [error["id"] for error in found["errors"]] == hit
     assert {error["reason"] for error in found["errors"]} == {"the model's scores are not finite"}
-    for row in lines(tmp_path / "run" / "toy_test" / "predictions.jsonl"):
+    for row in predicted(tmp_path / "run" / "toy_test" / "predictions.jsonl"):
         assert row["text"] is None if row["id"] in hit else row == clean[row["id"]]
     assert sum(map(len, engine.batches)) == clean_questions(data), "nothing is asked twice"
     assert run(data, tmp_path / "run") == 0  # errors are tried again
@@ -287,7 +296,7 @@ def test_an_engine_failure_names_the_question_and_leaves_a_log(
     assert run(data, tmp_path / "run") == 0
     run(data, tmp_path / "clean")
     one, two = (tmp_path / name / "toy_test" / "predictions.jsonl" for name in ("run", "clean"))
-    assert one.read_bytes() == two.read_bytes()
+    assert predicted(one) == predicted(two)
 
 
 def test_another_engine_or_prompt_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,3 +393,29 @@ def test_offline_tracker(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WANDB_SILENT", "true")
     assert run(data, tmp_path / "run", wandb=True) == 0
     assert list((tmp_path / "run").glob("wandb/offline-run-*"))
+
+
+def test_the_report_shows_every_record_with_its_image(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(data, tmp_path / "run", report=True) == 0
+    index = tmp_path / "run" / "report" / "index.html"
+    assert f"report:      {index}" in capsys.readouterr().out
+    page = (index.parent / "toy_test.html").read_text()
+    shown = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert [record[0] for record in shown["records"]] == [row["id"] for row in lines(data / "toy.jsonl")]
+    image = shown["fields"].index("image")
+    assert [r[image] is None for r in shown["records"]] == [row["image"] is None for row in lines(data / "toy.jsonl")]
+    assert len(shown["images"]) == len({row["image"] for row in lines(data / "toy.jsonl")} - {None})
+    assert run(data, tmp_path / "without") == 0
+    assert not (tmp_path / "without" / "report").exists()
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_else(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report").write_text("in the way")
+    assert run(data, tmp_path / "run", report=True) == 0
+    assert "warning: the report could not be written" in capsys.readouterr().err
+    assert results(tmp_path / "run")["counts"]["answered"] == 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer.config import SHARED
-from trainer.loop import Loop, LoopSettings, NonFiniteError, Totals, Update
+from trainer.loop import Loop, LoopSettings, NonFiniteError, Share, Tally, Totals, Update
 from trainer.optimizer import FACTOR, FROZEN, FrozenAwareAdamW
 from trainer.parallel.placement import Whole
 from trainer.parallel.trainable import groups, only
@@ -74,9 +74,14 @@ class Labels:
     def to(self, device: torch.device) -> Labels:
         return self
 
-    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
+    @property
+    def tallies(self) -> Mapping[str, Tally]:
+        return {"drawn": Tally(samples=len(self.ids), tokens=self.num_tokens, labels=self.num_labels)}
+
+    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
         two = cast(Two, model)
-        return sum(self.weights) * (two.crayon.weight + 2 * two.other.weight).sum() / totals.labels
+        loss = sum(self.weights) * (two.crayon.weight + 2 * two.other.weight).sum() / totals.labels
+        return loss, {"drawn": loss}
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,16 @@ class Data:
     """The same microbatches at every step, for the one adapter there is."""
 
     microbatches: Sequence[Labels]
+    sources = ("drawn",)
+
+    def passes(self, step: int) -> Mapping[str, float]:
+        return {}
 
     def adapter(self, step: int) -> str:
         return "both"
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Sequence[Labels]]:
-        return iter([self.microbatches] * (stop - start))
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
+        return iter([Share(self.microbatches)] * (stop - start))
 
 
 def placed(model: Two, **settings: Any) -> Whole:

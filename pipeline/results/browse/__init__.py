@@ -1,0 +1,1 @@
+"""Looking at results: the predictions file, the report page, comparisons, tables and figures. No torch."""

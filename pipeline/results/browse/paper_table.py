@@ -1,0 +1,121 @@
+"""Several runs in the paper's table: a row for each, a column for each benchmark; as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.common.escape import csv_cell
+from configs.common.words import shown as inline
+
+from ..report import pipe_table
+from ..summary import Column, columns_of, in_order
+from .runs import BenchmarkRun
+
+PUBLISHED = "CoLLaVO-7B, published"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """A table of figures.
+
+    Attributes:
+        titles: of the columns.
+        rows: name of a run -> figure by title; a figure that is missing has no entry.
+    """
+
+    titles: Sequence[str]
+    rows: Mapping[str, Mapping[str, str]]
+
+    def best(self) -> dict[str, float]:
+        """The best figure of each column in which several are known."""
+        found = {title: [_number(row[title]) for row in self.rows.values() if title in row] for title in self.titles}
+        known = {title: [value for value in values if value is not None] for title, values in found.items()}
+        return {title: max(values) for title, values in known.items() if len(values) > 1}
+
+    def lines(self) -> Iterable[tuple[str, ...]]:
+        """Header and rows; "" where a figure is missing."""
+        yield ("model", *self.titles)
+        for name, row in self.rows.items():
+            yield (name, *(row.get(title, "") for title in self.titles))
+
+    def markdown(self) -> str:
+        """As Markdown."""
+        header, *rows = self.lines()
+        return "\n".join([*pipe_table(header, rows), ""])
+
+    def csv(self) -> str:
+        """As CSV; no cell is a formula to a spreadsheet."""
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows(map(csv_cell, line) for line in self.lines())
+        return stream.getvalue()
+
+    def latex(self) -> str:
+        """As LaTeX, for booktabs; the best figure of a column is bold."""
+        header, *rows = self.lines()
+        best = self.best()
+        body = []
+        for name, *cells in rows:
+            marked = [_marked(cell, best.get(title)) for cell, title in zip(cells, self.titles, strict=True)]
+            body.append(" & ".join([latex_text(name), *marked]) + r" \\")
+        return "\n".join(
+            [
+                rf"\begin{{tabular}}{{l{'c' * len(self.titles)}}}",
+                r"\toprule",
+                " & ".join(map(latex_text, ("", *header[1:]))) + r" \\",
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                "",
+            ]
+        )
+
+
+def paper_table(runs: Sequence[BenchmarkRun], *, published: bool = False) -> PaperTable:
+    """The table of some runs' results, in the paper's order of columns.
+
+    Args:
+        runs: all benchmarks of all runs; those of one run have the same name.
+        published: add a row of the published figures of CoLLaVO-7B.
+    """
+    rows: dict[str, dict[str, str]] = {run.name: {} for run in runs}
+    reported: dict[str, str] = {}
+    columns: dict[str, Column] = {}
+    for run in runs:
+        if not run.results:
+            continue
+        for column in columns_of(run.results):
+            columns.setdefault(column.title, column)
+            rows[run.name][column.title] = column.ours
+        for expected in run.results.get("expected", ()):
+            reported.setdefault(expected["title"] or run.results["title"], f"{expected['published']:.1f}")
+    if published and reported:
+        rows[PUBLISHED] = reported
+    return PaperTable(titles=[column.title for column in in_order(list(columns.values()))], rows=rows)
+
+
+def latex_text(text: str) -> str:
+    """A text inside a table cell of LaTeX, shown as it is."""
+    return _SPECIAL.sub(lambda match: _LATEX[match[0]], inline(text))
+
+
+def _marked(cell: str, best: float | None) -> str:
+    return rf"\textbf{{{latex_text(cell)}}}" if best is not None and _number(cell) == best else latex_text(cell)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
