@@ -280,7 +280,8 @@ class EndpointEngine:
         self._main = is_main(environ)
         self.spending = Spending(model, int(environ.get("WORLD_SIZE", "1")))
         self.gate = Gate(model.CONCURRENCY)
-        self._stopped, self._why = threading.Event(), ""
+        self._stopped = threading.Event()
+        self._why: Callable[[], str] | None = None  # worded when all that was under way has come back
         self._wait = self._stopped.wait if pause is None else pause
         self._lock = threading.Lock()
         self._urls: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
@@ -359,7 +360,7 @@ class EndpointEngine:
     ) -> Generator[tuple[int, Reply | NoReply, float], None, None]:
         """Run requests side by side, in their order; see `answer_each`."""
         self._stopped.clear()
-        self._why = ""
+        self._why = None
         pool = ThreadPoolExecutor(self._model.CONCURRENCY, thread_name_prefix="endpoint")
         waiting: dict[Future[tuple[Reply | NoReply | None, float]], int] = {}
         rest = iter(enumerate(asks))
@@ -376,8 +377,8 @@ class EndpointEngine:
                     reply, seconds = future.result()
                     if reply is not None:
                         yield index, reply, seconds
-            if self._why:
-                raise RunError(self._why)
+            if self._why is not None:
+                raise RunError(self._why())
         finally:
             self._stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -393,7 +394,7 @@ class EndpointEngine:
             self.gate.leave(good=reply is not None and not _is_failure(reply))
         return reply, round(time.monotonic() - begun, 4)
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, why: Callable[[], str]) -> None:
         with self._lock:
             self._why = self._why or why
         self._stopped.set()
@@ -404,9 +405,12 @@ class EndpointEngine:
             self._in_a_row += 1
             enough = self._in_a_row >= self._model.GIVE_UP_AFTER
         if enough:
+            number = self._in_a_row
             self._stop(
-                f"{self._in_a_row} questions in a row have no reply, the last one: {reason}. What was answered is "
-                "kept; the same command goes on from there (MODEL.GIVE_UP_AFTER)"
+                lambda: (
+                    f"{number} questions in a row have no reply, the last one: {reason}. What was answered is "
+                    "kept; the same command goes on from there (MODEL.GIVE_UP_AFTER)"
+                )
             )
         return NoReply(outcome="failed", reason=reason)
 
@@ -466,8 +470,10 @@ class EndpointEngine:
         """Ask one question until it is settled; None where the money is used up."""
         if not self.spending.reserve():
             self._stop(
-                f"MODEL.MAX_COST is reached: {self.spending.describe()}. What was answered is kept; the same command "
-                "with a higher MODEL.MAX_COST goes on from there"
+                lambda: (
+                    f"MODEL.MAX_COST is reached: {self.spending.describe()}. What was answered is kept; the same "
+                    "command with a higher MODEL.MAX_COST goes on from there"
+                )
             )
             return None
         messages, settings = self._messages(parts, query.question), self._settings(generation)
@@ -495,7 +501,8 @@ class EndpointEngine:
         except RefusedError as error:
             return self._failed(str(error))
         except JudgeLostError as error:
-            self._stop(f"{error}. What was answered is kept; the same command goes on from there")
+            lost = f"{error}. What was answered is kept; the same command goes on from there"
+            self._stop(lambda: lost)
             return NoReply(outcome="failed", reason=str(error))
         finally:
             self.spending.settle(found)

@@ -19,6 +19,7 @@ from modeling.segmenters.base import DecodedImage, PanopticMap
 from modeling.segmenters.mask2former import Mask2FormerSegmenter
 from pipeline.commands.cli import main
 from tests.limits import LIMIT, free_port
+from tests.predicted import predicted
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from trainer.cli import COMMANDS
 
@@ -95,7 +96,7 @@ def options(world: Path, cache: Path | str, *more: object) -> list[str]:
 def evaluate(world: Path, cache: Path | str, name: str, save: Path) -> list[dict[str, Any]]:
     given = options(world, cache, "DATASETS.TEST", name, "SAVE_DIR", save, "EVAL.ON_CHANGE", "restart")
     assert main(["eval", *given]) == 0
-    return [json.loads(line) for line in (save / name / "predictions.jsonl").read_text().splitlines()]
+    return predicted(save / name / "predictions.jsonl")
 
 
 def test_a_second_benchmark_on_the_same_images_segments_nothing(
