@@ -263,11 +263,15 @@ def test_a_killed_run_goes_on(data: Path, server: Server, tmp_path: Path) -> Non
         [sys.executable, "lbk_entry.py", "eval", *files, "--overrides", *map(str, words)],
         cwd=REPOSITORY, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    journal = tmp_path / "zoo" / "journal" / "process-0.jsonl"
-    wait_for(lambda: journal.is_file() and journal.read_bytes().count(b"\n") >= 4)
+    folder = tmp_path / "zoo" / "journal"
+
+    def lines() -> int:
+        return sum(file.read_bytes().count(b"\n") for file in folder.glob("process-*.jsonl"))
+
+    wait_for(lambda: lines() >= 4)
     process.kill()
     process.wait()
-    kept = journal.read_bytes().count(b"\n")
+    kept = lines()
     server.reactions, server.seen = [answers_by_digest], []
     assert run(data, tmp_path, *endpoint(server)) == 0
     assert len(server.seen) == 1 + IMAGES * EACH + 1 - kept, "a probe, and what was not answered"

@@ -18,7 +18,7 @@ from configs.common.safe_json import parse_json
 from configs.common.words import did_you_mean, shown
 from datasets.evaluation.judges.base import Verdict
 from datasets.evaluation.statistics.rates import outcome
-from datasets.types import DataError, ImageFile, ImageSource, Scored
+from datasets.types import DataError, ImageFile, ImageGroup, ImageSource, Scored
 
 if TYPE_CHECKING:
     from ...run.journal import Entry
@@ -105,8 +105,13 @@ class ImageNames:
         if source is None:
             return None
         if source.name not in self._names:
-            self._names[source.name] = self._file(source) if isinstance(source, ImageFile) else _digest(source)
+            self._names[source.name] = self._made(source)
         return self._names[source.name]
+
+    def _made(self, source: ImageSource) -> str:
+        if isinstance(source, ImageGroup):
+            return " + ".join(self._made(one) for one in source.sources)
+        return self._file(source) if isinstance(source, ImageFile) else _digest(source)
 
     def _file(self, source: ImageFile) -> str:
         path = Path(os.path.abspath(source.path))

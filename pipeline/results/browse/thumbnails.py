@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from datasets.image import UNREADABLE
-from datasets.types import ImageSource
+from datasets.types import ImageSource, sources_of
 
 from ...runtime.files import make_folder, write_bytes
 
@@ -64,13 +64,14 @@ def make_thumbnails(sources: Iterable[ImageSource], out: Path) -> dict[str, Thum
 
 def _thumbnail(source: ImageSource, folder: Path) -> Thumbnail | None:
     try:
-        data = source.read()
+        parts = [one.read() for one in sources_of(source)]
     except (OSError, ValueError):
         return None  # the record's own error says so
+    data = b"".join(parts)
     file = f"{hashlib.sha256(data).hexdigest()[:16]}.jpg"
     if (folder / file).is_file():
         return Thumbnail(file=file, content=(folder / file).read_bytes())
-    content = shrink(data)
+    content = shrink(data) if len(parts) == 1 else _side_by_side([shrink(part) for part in parts])
     if content is None:
         return None
     write_bytes(folder / file, content)
@@ -95,6 +96,21 @@ def shrink(data: bytes, side: int = SIDE) -> bytes | None:
             _rgb(image).save(content, "JPEG", quality=QUALITY)
     except UNREADABLE:
         return None
+    return content.getvalue()
+
+
+def _side_by_side(parts: Sequence[bytes | None]) -> bytes | None:
+    """The small images of a record that has several, as one; None where one of them cannot be decoded."""
+    images = [Image.open(io.BytesIO(part)) for part in parts if part is not None]
+    if len(images) < len(parts):
+        return None
+    sheet = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width
+    content = io.BytesIO()
+    sheet.save(content, "JPEG", quality=QUALITY)
     return content.getvalue()
 
 
