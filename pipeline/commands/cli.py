@@ -187,7 +187,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
             commands["validate"] = chosen[0]
     try:
         return int(commands[args.command](args))
-    except (ConfigError, *USER_ERRORS) as error:
+    except USER_ERRORS as error:
         _complain(f"{error}\n{own[args.command].see_help}" if args.command == "score" else str(error))
     except OSError as error:
         _complain(f"{error.strerror or error}{'' if error.filename is None else f': {shown(str(error.filename))}'}")
@@ -447,7 +447,7 @@ def _score_next(args: argparse.Namespace, file: Path) -> int:
     """Score one of several files; what is wrong with it is said, and the others are scored all the same."""
     try:
         return _score_one(args, file)
-    except (ConfigError, *USER_ERRORS) as error:
+    except USER_ERRORS as error:
         _complain(f"{shown(str(file))}: {error}")
         return FAILED
 

@@ -15,7 +15,6 @@ import yaml
 from collavo.checkpoint.published import has_published_sizes
 from configs.common.nested import flattened
 from configs.common.words import shown
-from configs.load import ConfigError
 from datasets.roots import data_roots
 
 from ..base import EngineSource, LoadsAhead
@@ -102,7 +101,7 @@ def evaluate(config: EvalConfig, catalog: Catalog) -> int:
     """
     try:
         plan = make_plan(config, catalog)
-    except (ConfigError, *USER_ERRORS) as error:
+    except USER_ERRORS as error:
         if is_main(os.environ):
             say(f"error: {error}")
         let_main_speak(os.environ)

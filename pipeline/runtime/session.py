@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from collavo.errors import CheckpointError
 from configs.common.escape import terminal_lines
+from configs.errors import ConfigError
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from datasets.evaluation.judges.base import Judge
 
 T = TypeVar("T")
-USER_ERRORS = (RunError, DataError, CheckpointError, SegmenterError, WriteError)
+USER_ERRORS = (ConfigError, RunError, DataError, CheckpointError, SegmenterError, WriteError)
 """Mistakes in settings, files and data, and disks that are full: shown as a message, without a traceback."""
 
 
