@@ -189,4 +189,4 @@ def test_a_checkpoint_is_needed_only_where_a_model_is_asked(world: Path, capsys:
     none = ["SEGMENTER.NAME", "none"]
     assert main(["eval", "--check", "--overrides", "DATASETS.TEST", NAME, "DATASETS.ROOT", str(world), *none]) == 0
     assert main(["list"]) == 0
-    assert f"{NAME}: the segmenter's maps; needs no RESUME_FROM, and is not part of all" in capsys.readouterr().out
+    assert f"{NAME}: the segmenter's maps; needs no MODEL.PATH, and is not part of all" in capsys.readouterr().out
