@@ -71,7 +71,7 @@ def evaluate(checkpoint: Path, world: Path, maps: str, folder: Path) -> dict[str
     if not all((folder / dataset / "results.json").is_file() for dataset in names):
         settings = {
             **{"SAVE_DIR": folder, "RESUME_FROM": checkpoint, "NAME": folder.name},
-            **{"DATASETS.ROOT": world, "DATASETS.TEST": ",".join(names)},
+            **{"DATASETS.ROOT": world, "DATASETS.TEST": ",".join(names), "EVAL.REPORT": False},
             **segmenter(maps, world),
             **{f"{section}.TEST.NUM_BEAMS": 1 for section in ("CLASS2BINARY", "BOX2CLASS")},
         }
