@@ -127,6 +127,18 @@ def test_the_crayon_prompt_changes_image_tokens(model: CoLLaVOForConditionalGene
     assert not torch.allclose(model(**inputs).logits, model(**without).logits, atol=1e-3)
 
 
+@torch.no_grad()
+def test_every_token_gets_the_vector_of_its_own_class_and_number(model: CoLLaVOForConditionalGeneration) -> None:
+    """Pairs of equal sum, and pairs whose class and number are exchanged, are told apart."""
+    pairs = torch.tensor([[0, 0], [3, 5], [5, 3], [4, 4], [133, 20], [0, 20], [1, 0], [3, 5]])
+    crayon = model.crayon
+    vectors, index = crayon(pairs[:, 0].reshape(2, 4), pairs[:, 1].reshape(2, 4))
+    assert (index.shape, len(vectors)) == ((2, 4), 7)
+    for (semantic, numbering), found in zip(pairs.tolist(), vectors[index.flatten()], strict=True):
+        expected = crayon.projector(crayon.semantic.weight[semantic] + crayon.numbering.weight[numbering])
+        torch.testing.assert_close(found, expected)
+
+
 def test_loss_is_that_of_the_labelled_tokens(model: CoLLaVOForConditionalGeneration) -> None:
     inputs = row(8, image=True)
     labels = torch.full_like(inputs["input_ids"], -100)
