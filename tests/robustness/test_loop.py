@@ -173,8 +173,8 @@ def test_a_process_that_has_finished_takes_over_from_one_that_has_not(data: Path
     def answered(rank: int) -> set[str]:
         return {row["id"] for file in journal.glob(f"process-{rank}-*.jsonl") for row in lines(file)}
 
-    # the other one has claimed the few questions that it is asked next, if it has come so far; all else is done while it
-    # stands still, far more than this one's share
+    # the other one has claimed the few questions that it is asked next, if it has come so far; all else is done while
+    # it stands still, far more than this one's share
     wait_for(lambda: len(answered(0)) >= 60, unless=partial(ended, process))
     assert not answered(1)
     gate.touch()
