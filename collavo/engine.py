@@ -23,7 +23,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -43,6 +43,7 @@ from .images import ImagePreparer, MapWatcher, PreparedImage
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig
 from .processing import CoLLaVOProcessor
+from .reply import Reply
 from .search import Generation
 from .template import IMAGE_TAG, STOP_TAG, Template, reply_text
 
@@ -79,30 +80,6 @@ class Query:
 
     image: DecodedImage | PreparedImage | None
     question: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """An answer.
-
-    Attributes:
-        text: what was generated, up to the end tag.
-        prompt: the whole prompt that was asked, object list and template included.
-        num_tokens: tokens generated, the end token included.
-        finished: whether it ended by itself, rather than at the token limit.
-        margin: smallest gap (log-probability; logit in a greedy search) at any decision of the search: how much the
-            numbers would have to change before the reply does.
-        close: whether that is so little that rounding could do it, see `CLOSE_MARGIN`.
-        note: what memory forced that can change last digits; "" for nothing.
-    """
-
-    text: str
-    prompt: str
-    num_tokens: int
-    finished: bool
-    margin: float = field(default=float("inf"), compare=False)
-    close: bool = field(default=False, compare=False)
-    note: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
