@@ -3,7 +3,7 @@
 Source: CoLLaVO (arXiv 2402.11248), section 3.3: the decoder's linears carry two LoRA adapters (r = alpha = 64) on 4-bit
 weights; both act in every forward pass, and a step trains only the set that its data belongs to.
 
-The set at rest must not move, not even by momentum or weight decay: its parameters need no gradient in that step, so
+The frozen set must not move, not even by momentum or weight decay: its parameters need no gradient in that step, so
 their gradients are None and AdamW passes them by.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 
-from configs.common.words import quoted
 from modeling.files import FileError
 from modeling.weight_files import check_range, load, save
 
+from .checkpoint.names import check_fit
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
 from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, TARGETS, VL_CIT, is_crayon, linears, part_of
@@ -141,10 +141,7 @@ class Adapters:
 
     def _fill(self, name: str, tensors: dict[str, Tensor], file: Path) -> None:
         wanted = {_peft_key(key, name): parameter for key, parameter in self._named(name)}
-        odd = sorted(set(wanted) ^ set(tensors))
-        odd += [key for key in wanted if key in tensors and wanted[key].shape != tensors[key].shape]
-        if odd:
-            raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
+        check_fit(file, tensors, {key: tuple(parameter.shape) for key, parameter in wanted.items()})
         try:
             check_range(tensors, file)
         except FileError as error:

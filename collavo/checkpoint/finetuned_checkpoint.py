@@ -27,7 +27,7 @@ from modeling.weight_files import FLOATS, check_range, describe, load
 
 from ..errors import CheckpointError
 from ..trainable_parts import TARGETS, is_crayon, lora_shapes, part_of
-from .names import fingerprint, read_json
+from .names import check_fit, fingerprint, read_json
 from .recorded import CrayonRecord, SegmenterRecord
 from .sizes import Queries, Shaped, Strict, validated
 
@@ -45,7 +45,7 @@ _READ_VERSIONS = (1, 2)
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Where a training stands.
+    """Where a training run stands.
 
     Attributes:
         step: updates made.
@@ -102,13 +102,7 @@ class _StateFile(Strict):
     settings: dict[str, Any]
     parts: list[Literal["projector", "tower"]] = []
     ranks: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = {}
-    targets: Annotated[list[Literal["wqkv", "wo", "w1", "w2", "w3"]], Field(min_length=1)] = [
-        "wqkv",
-        "wo",
-        "w1",
-        "w2",
-        "w3",
-    ]
+    targets: Annotated[list[_Target], Field(min_length=1)] = ["wqkv", "wo", "w1", "w2", "w3"]
     template: Literal["chat", "demo"] = "chat"
     segmenter: SegmenterRecord | None = None
     version: int
@@ -187,7 +181,8 @@ def read_state(folder: Path) -> State:
     settings = dict(said.settings)
     if "CRAYON" in settings:
         settings["CRAYON"] = validated(CrayonRecord, settings["CRAYON"], f"{file}: settings.CRAYON").model_dump()
-    below = _below(folder, said.started_from) if _base.get() is None else _moved(folder, settings, _base.get())
+    base = _base.get()
+    below = _below(folder, said.started_from) if base is None else _moved(folder, settings, base)
     segmenter = None if said.segmenter is None else said.segmenter.model_dump(exclude_defaults=True)
     return State(
         **{
@@ -203,7 +198,7 @@ def read_state(folder: Path) -> State:
 
 
 def _below(folder: Path, started_from: str) -> Path:
-    """The checkpoint that a training started from, which must be whole: training runs name the one at the bottom.
+    """The checkpoint that a training run started from, which must be whole: training runs name the one at the bottom.
 
     Raises:
         CheckpointError: it is missing, or is what a training run left.
@@ -225,13 +220,13 @@ def _below(folder: Path, started_from: str) -> Path:
     return below
 
 
-def _moved(folder: Path, settings: Mapping[str, Any], base: Path | None) -> Path:
-    """The checkpoint that a training started from, in the place that ``BASE`` names.
+def _moved(folder: Path, settings: Mapping[str, Any], base: Path) -> Path:
+    """The checkpoint that a training run started from, in the place that ``BASE`` names.
 
     Raises:
         CheckpointError: it is none, or another one.
     """
-    below = Path(os.path.realpath(os.path.expanduser(base or folder)))
+    below = Path(os.path.realpath(os.path.expanduser(base)))
     if not is_folder(below) or is_trained(below):
         raise CheckpointError(f"BASE: {shown(str(base))[1:-1]} is no directory of a whole checkpoint")
     known = settings.get("foundation")
@@ -243,7 +238,7 @@ def _moved(folder: Path, settings: Mapping[str, Any], base: Path | None) -> Path
 
 
 def foundation(folder: Path) -> Path:
-    """The whole checkpoint at the bottom: the directory itself, or the one that a training started from.
+    """The whole checkpoint at the bottom: the directory itself, or the one that a training run started from.
 
     Raises:
         CheckpointError: see `read_state`.
@@ -286,10 +281,7 @@ def _check_shapes(file: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
         found = describe(file)
     except FileError as error:
         raise CheckpointError(str(error)) from error
-    odd = sorted(set(found) ^ set(wanted))
-    odd += [name for name in wanted if name in found and found[name].shape != wanted[name]]
-    if odd:
-        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
+    check_fit(file, found, wanted)
     for name, stored in found.items():
         if stored.dtype not in FLOATS:
             raise CheckpointError(f"{file}: {name} is of the type {stored.dtype}; weights are {', '.join(FLOATS)}")
@@ -299,7 +291,7 @@ def identity_of(folder: Path) -> str:
     """Identity of a checkpoint's weights, be it whole or what a training run left.
 
     Raises:
-        CheckpointError: see `checkpoint.fingerprint` and `read_state`.
+        CheckpointError: see `names.fingerprint` and `read_state`.
     """
     if not is_trained(folder):
         return fingerprint(folder)
@@ -347,10 +339,7 @@ def load_crayon(folder: Path, crayon: Mapping[str, nn.Parameter]) -> None:
 def _fill(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:
     """Give parameters the values of a file that holds them and no others."""
     tensors = read_file(file)
-    odd = sorted(set(tensors) ^ set(parameters))
-    odd += [name for name in parameters if name in tensors and parameters[name].shape != tensors[name].shape]
-    if odd:
-        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
+    check_fit(file, tensors, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
     for name, parameter in parameters.items():
         parameter.data.copy_(tensors[name])
 

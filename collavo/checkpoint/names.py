@@ -250,6 +250,23 @@ def _update_digest(digest: Any, file: Path) -> None:
             digest.update(stream.read(_SAMPLE_BYTES))
 
 
+def check_fit(file: Path, found: Mapping[str, Shaped], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """A file must hold the tensors of a part of a model, and no others.
+
+    Args:
+        file: for the message.
+        found: its tensors, or their descriptions.
+        wanted: shapes by name.
+
+    Raises:
+        CheckpointError: naming the first misfits.
+    """
+    odd = sorted(set(found) ^ set(wanted))
+    odd += [name for name in wanted if name in found and tuple(found[name].shape) != wanted[name]]
+    if odd:
+        raise CheckpointError(f"{file}: does not fit this model at {', '.join(map(quoted, odd[:3]))}")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON file of a checkpoint.
 
