@@ -184,17 +184,8 @@ def fresh_crayon(shapes: Mapping[str, tuple[int, ...]], deviation: float, seed: 
     return found
 
 
-def memory_needed(llm: LLMConfig, checkpoint: Path) -> int:
-    """Bytes that the weights will take, counted from the checkpoint's sizes without loading it.
-
-    Raises:
-        CheckpointError: see `examine`.
-    """
-    return size_in_memory(llm, examine(checkpoint))
-
-
 def size_in_memory(llm: LLMConfig, examined: Examined) -> int:
-    """Bytes that the weights of a checkpoint that was examined will take."""
+    """Bytes that the weights of a checkpoint will take, counted from its sizes without loading it."""
     return weight_bytes(examined.blank, llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
 
 

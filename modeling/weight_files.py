@@ -65,11 +65,6 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: str
 
-    @property
-    def num_elements(self) -> int:
-        """Numbers that it holds."""
-        return math.prod(self.shape)
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:

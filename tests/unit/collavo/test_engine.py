@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.tiny.random_checkpoint import make_tiny
+from collavo.checkpoint.examine import examine
 from collavo.engine import CLOSE_MARGIN, MOST_PADDING, Engine, Generation, Query, _Prompt
 from collavo.errors import CheckpointError
 from collavo.images import PreparedImage
-from collavo.load_collavo import load_engine, memory_needed, resolve_attention
+from collavo.load_collavo import load_engine, resolve_attention, size_in_memory
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
@@ -169,7 +170,7 @@ def test_prompts_hold_the_objects(engine: Engine) -> None:
     assert "<image>" not in text_only.prompt
 
 
-def test_a_image_is_segmented_and_encoded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_segmented_and_encoded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
     encode = engine.model.encode_images
 
@@ -322,8 +323,8 @@ def test_random_weights_need_no_weights_and_identity_says_so(checkpoint: Path, e
 
 def test_memory_is_counted_from_the_checkpoint(checkpoint: Path, engine: Engine) -> None:
     actual = sum(p.numel() * p.element_size() for p in engine.model.parameters())
-    assert memory_needed(LLMConfig(BITS=32, DTYPE="fp32"), checkpoint) == actual
-    assert memory_needed(LLMConfig(BITS=16, DTYPE="bf16"), checkpoint) == actual // 2
+    assert size_in_memory(LLMConfig(BITS=32, DTYPE="fp32"), examine(checkpoint)) == actual
+    assert size_in_memory(LLMConfig(BITS=16, DTYPE="bf16"), examine(checkpoint)) == actual // 2
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(4, "fp32"), pytest.param(8, "fp32", marks=RIGHT_INT8), (16, "bf16")])
