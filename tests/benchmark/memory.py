@@ -140,7 +140,7 @@ def state_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
     )
 
 
-def read_progress(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[Item]:  # noqa: B008 - it is frozen
+def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[Item]:  # noqa: B008 - it is frozen
     """What is there throughout an update: weights, gradients, optimizer state.
 
     Args:
@@ -296,7 +296,7 @@ def update(
         places, index = torch.arange(size), torch.zeros(size, dtype=torch.long)
         merged = embedded.flatten(0, 1).index_copy(0, places, features.flatten(0, 1).to(embedded.dtype))
         classes = torch.zeros(kinds, dtype=torch.long)
-        crayon = model.crayon.projector(model.crayon.semantic(classes) + model.crayon.numbering(classes))
+        crayon = model.crayon.vectors(classes, classes)
         image = ImageTokens(places, crayon, index)
         positions = torch.arange(tokens)[None]
         hidden = model.language_model(merged.view_as(embedded), None, positions, image=image).last_hidden_state
@@ -314,7 +314,7 @@ def count(
     launch: SetUp = SetUp(),  # noqa: B008 - it is frozen
 ) -> list[Item]:
     """All of step 2's memory; the last item is the total."""
-    items = read_progress(config, rank, launch)
+    items = lasting(config, rank, launch)
     more = passing(config, rank, tokens, labels)
     backward = f"activations, {tokens} tokens, gradient checkpointing, {labels} labelled"
     items.append(Item(name=f"{backward} (peak)", numbers=0, bytes=more.backward + more.workspace))

@@ -173,7 +173,7 @@ def report(figures: Figures) -> str:
     read = f"each of {figures.prompts} prompts read {often:g} x" if often else "0 x (embeddings lie by the checkpoint)"
     return (
         f"{'':<24}{'one at a time':>16}{'together':>12}{'ratio':>8}\n"
-        f"{'pictures per second':<24}{count / single.seconds:>16.4g}{count / batched.seconds:>12.4g}"
+        f"{'images per second':<24}{count / single.seconds:>16.4g}{count / batched.seconds:>12.4g}"
         f"{single.seconds / batched.seconds:>8.2f}\n"
         f"{'forward passes':<24}{single.passes:>16}{batched.passes:>12}\n"
         f"maps equal: {figures.equal} of {count}, with {sum(len(m.segments) for m in batched.maps)} segments\n"

@@ -404,7 +404,7 @@ def main() -> int:
         f"{args.updates} updates of {args.batch} samples, {args.rows} at a time, width {args.width}, "
         f"{args.layers} layers, {args.image_size}x{args.image_size} pixels, {args.device}\n"
     )
-    out(f"{'':<52}{'plain':>10}{'ours':>10}{'ratio':>8}{f'ours, {args.share} a image':>22}{'ratio':>8}\n")
+    out(f"{'':<52}{'plain':>10}{'ours':>10}{'ratio':>8}{f'ours, {args.share} an image':>22}{'ratio':>8}\n")
     rates = [
         (f"{what}: {unit} per second", [getattr(r, unit)[kind] / r.seconds[kind] for r in results])
         for kind, what in KINDS.items()

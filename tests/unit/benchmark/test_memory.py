@@ -14,7 +14,7 @@ from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
 from modeling.live_bytes import LiveBytes
-from tests.benchmark.memory import CARD, all_tensors, count, measured, passing, prepare, read_progress, update
+from tests.benchmark.memory import CARD, all_tensors, count, lasting, measured, passing, prepare, update
 from trainer.parallel.trainable import Parameters, groups, trained
 
 RANK, TOKENS, LABELS = 4, 96, 16
@@ -47,7 +47,7 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     for parameter in moving.values():
         parameter.grad = None
     prepare(model, adapters)
-    items = read_progress(model.config, RANK)
+    items = lasting(model.config, RANK)
     numbers = [item.bytes for item in items]
     packed = [module.weight for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
     quantised = sum(
