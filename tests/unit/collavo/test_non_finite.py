@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +13,12 @@ from collavo.engine import Engine, Generation, Query, non_finite
 from collavo.errors import NonFiniteError
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
-from modeling.segmenters.base import DecodedImage, PanopticMap
-from modeling.segmenters.coco import COCO_BY_INDEX
+from modeling.segmenters.base import DecodedImage
+from modeling.segmenters.none import NoSegmenter
 
 SEARCHES = (Generation(num_beams=1, max_new_tokens=6), Generation(num_beams=3, max_new_tokens=5))
 QUESTION = "Is there a dog in the image?"
 DARK, BRIGHT = 20, 235
-
-
-class Blind:
-    """Finds nothing in any image."""
-
-    fingerprint = "blind"
-    categories = COCO_BY_INDEX
-    reads_maps = False
-
-    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
-        return [PanopticMap(np.zeros(size, np.int32), ()) for _ in images]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(checkpoint: Path) -> Engine:
-    return load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(checkpoint), Blind())
+    return load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(checkpoint), NoSegmenter())
 
 
 def image(level: int) -> DecodedImage:

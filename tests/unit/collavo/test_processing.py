@@ -72,7 +72,7 @@ def test_padding_is_the_tokenizers(processor: CoLLaVOProcessor) -> None:
     assert torch.equal(mask, theirs.attention_mask)
 
 
-def test_one_image_id_a_image(processor: CoLLaVOProcessor) -> None:
+def test_one_image_id_an_image(processor: CoLLaVOProcessor) -> None:
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
     with_image, without = processor.encode([CHAT.prompt("", "Why?"), CHAT.prompt(None, "Why?")])
     assert (with_image.count(image), without.count(image)) == (1, 0)

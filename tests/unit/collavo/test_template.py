@@ -43,7 +43,7 @@ def test_a_question_can_be_asked_without_telling_the_objects(template: Template)
 
 
 @given(st.sampled_from([CHAT, DEMO]), st.none() | st.sampled_from(["", OBJECTS]), st.text())
-def test_all_questions_on_a_image_begin_alike(template: Template, objects: str | None, question: str) -> None:
+def test_all_questions_on_an_image_begin_alike(template: Template, objects: str | None, question: str) -> None:
     before, after = template.parts(objects, question)
     assert before + after == template.prompt(objects, question)
     assert before == template.parts(objects, "another")[0]
