@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CoLLaVO"]
 
-# told on import on some CPUs: a package that would speed up 4 bit there is absent; nothing here needs it
+# logged on import on some CPUs: a package that would speed up 4 bit there is absent; nothing here needs it
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -332,7 +331,7 @@ def _named(segmenter: str | os.PathLike[str]) -> SegmenterConfig:
             f"segmenter: '{shown(str(segmenter))}' is no path and no backend{hint} There are: {', '.join(backends())}"
         )
     name = _SUFFIXES.get(path.suffix) or _kind_of(path)
-    return replace(SegmenterConfig(), NAME=name, PATH=str(path))
+    return SegmenterConfig(NAME=name, PATH=str(path))
 
 
 def _kind_of(path: Path) -> str:

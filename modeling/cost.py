@@ -98,6 +98,10 @@ def measure(module: nn.Module, inputs: Sequence[Tensor], part_of: Callable[[str]
             where it is the meta device.
         part_of: name of a submodule -> its part; what a module computes itself counts for its own part.
     Returns: part -> cost; they add up to fvcore's count of the whole.
+
+    Raises:
+        RuntimeError, TypeError, NotImplementedError: the pass cannot be traced: it depends on values, or holds another
+            convolution than `_convolution` stands in for.
     """
     analysis = FlopCountAnalysis(module, tuple(inputs))
     analysis.set_op_handle(**_handles())

@@ -37,7 +37,7 @@ class Described:
 
     Attributes:
         folder: as it was named.
-        base: the whole checkpoint: the same, or the one that a training started from.
+        base: the whole checkpoint: the same, or the one that a training run started from.
         state: of a training run; None for a whole checkpoint.
         sizes: of the model.
         tensors: our parameter name -> its file and description.

@@ -31,7 +31,7 @@ class _Watch:
         described: our name -> file and description.
         tensors: the weights by our names, on the CPU.
         dtype: the compute type.
-        progress: told of every weight; None for nobody.
+        progress: called after every weight; None for nobody.
     """
 
     def __init__(

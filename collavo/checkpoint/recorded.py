@@ -1,8 +1,8 @@
 """What a checkpoint records of how it was trained: its crayon settings, template and segmenter.
 
 A model must be asked as it was taught: told of the objects in the same words or in none, on maps of the same fineness.
-A training notes these in its ``state.json``; a whole checkpoint of ours may have them in `FILE`. A released checkpoint
-has neither, and `CrayonConfig`'s defaults are what it was trained with. Importing this loads no torch.
+A training run notes these in its ``state.json``; a whole checkpoint of ours may have them in `FILE`. A released
+checkpoint has neither, and `CrayonConfig`'s defaults are what it was trained with. Importing this loads no torch.
 """
 
 from __future__ import annotations

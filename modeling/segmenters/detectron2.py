@@ -254,7 +254,7 @@ def _read_pickle(file: BinaryIO) -> Any:
 
 
 def read_weights(file: Path, name: str) -> dict[str, Tensor]:
-    """Read a weights file: the zoo's pickled arrays, a training's ``.pth``, or ``.safetensors``; no code of it runs.
+    """Read weights: the zoo's pickled arrays, a training run's ``.pth``, or ``.safetensors``; no code in it runs.
 
     Args:
         file: the file.

@@ -42,6 +42,8 @@ class XDecoderSegmenter:
         identity: of the weights.
     """
 
+    reads_maps = False
+
     def __init__(
         self,
         model: XDecoder,
@@ -59,8 +61,6 @@ class XDecoderSegmenter:
         settings = [identity, vocabulary.identity, asdict(vocabulary.classes), asdict(resize), threshold, overlap]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         self.fingerprint = f"xdecoder-{digest}{block_name(block)}"
-
-    reads_maps = False
 
     @property
     def categories(self) -> Mapping[int, Category]:
