@@ -20,7 +20,7 @@ from modeling.files import FileError, is_file, is_folder, member, read_object, s
 from modeling.weight_files import FLOATS, StoredTensor, describe, load
 
 from ..errors import CheckpointError
-from .sizes import Shaped, read_sizes
+from .sizes import Shaped
 
 UNUSED_RELEASED = re.compile(r"^model\.layers\.\d+\.feed_forward\.w2\.Plora_seg_[AB]\.weight$")
 """The released weights hold a crayon pair for ``w2`` that no code path reads; it is skipped, and named when it is."""
@@ -198,24 +198,6 @@ def read_tensors(directory: Path, *, compared: bool = True) -> dict[str, Any]:
         named = ((_our_name(translate, key, file), tensor) for key, tensor in loaded.items())
         tensors |= {name: tensor for name, tensor in named if name is not None}
     return tensors
-
-
-def read_config(directory: Path, tensors: Mapping[str, Shaped]) -> Any:
-    """The configuration of a checkpoint in either layout.
-
-    Args:
-        directory: the checkpoint.
-        tensors: its tensors under our names, or their descriptions; see `collavo.checkpoint.sizes.read_sizes`.
-    Returns: a `CoLLaVOConfig`.
-
-    Raises:
-        CheckpointError: ``config.json`` is missing or unreadable, or a size is not that of the tensors.
-    """
-    from ..config import CoLLaVOConfig
-
-    released = is_released_layout(directory)
-    sizes = read_sizes(read_json(directory / "config.json"), tensors, released=released, where=directory)
-    return CoLLaVOConfig(**sizes.model_dump())
 
 
 def fingerprint(directory: Path) -> str:
