@@ -28,7 +28,7 @@ from .checkpoint.examine import Described, examine
 from .checkpoint.location import locate
 from .checkpoint.names import is_released_layout, read_json, share_weights
 from .checkpoint.settings import ModelSettings, read_recorded, settings_for, write_recorded
-from .crayon import CrayonPrompt, crayon_prompt, object_list
+from .crayon import CrayonPrompt, object_list
 from .engine import Engine, Generation, Query, Reply
 from .errors import CheckpointError
 from .image_input import ImageInput, prepared
@@ -174,21 +174,14 @@ class CoLLaVO:
             ImageError: the image cannot be used.
             SegmenterError: it cannot be segmented.
         """
-        return self._map(self._square(image))
-
-    def _map(self, image: DecodedImage) -> tuple[PanopticMap, CrayonPrompt]:
-        grid = self.processor.grid
-        side = grid * self.engine.crayon.map_scale
-        panoptic = self.segmenter.segment([image], (side, side))[0]
-        categories = self.segmenter.categories
-        return panoptic, crayon_prompt(panoptic, grid, categories)
+        return self.engine.maps([self._square(image)])[0]
 
     def inputs(
         self, image: ImageInput | Sequence[ImageInput | None] | None, question: str | Sequence[str]
     ) -> dict[str, Tensor]:
         """What the transformers model takes for some questions, on its device: padded ids, pixels, crayon indices."""
         images, questions = self._pairs(image, question)
-        seen = [None if image is None else self._map(image)[1] for image in images]
+        seen = [None if image is None else self.engine.maps([image])[0][1] for image in images]
         prompts = [self._prompt(crayon, text) for crayon, text in zip(seen, questions, strict=True)]
         ids, mask = self.processor.pad_left(self.processor.encode(prompts))
         found = {"input_ids": ids, "attention_mask": mask}

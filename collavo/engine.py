@@ -30,13 +30,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from modeling.segmenters.base import DecodedImage, Segmenter
+from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
 from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import Prefix, SharedPrefixCache
 from modeling.threads import one_thread
 
 from .budget import MOST_QUESTIONS, PREFIX_SHARE, Budget, free_memory, is_out_of_memory
-from .crayon import object_list
+from .crayon import CrayonPrompt, object_list
 from .decoding import PREFIX_SLOTS, WARM_UP, BlockDecoder, BlockShape, GraphedBlocks, last_logits
 from .errors import NonFiniteError
 from .images import ImagePreparer, MapWatcher, PreparedImage
@@ -186,6 +186,14 @@ class Engine:
         Returns: one each, in order, to be asked about; the error of an image that has no map.
         """
         return self._images.prepare(images, features=features)
+
+    def maps(self, images: Sequence[DecodedImage]) -> list[tuple[PanopticMap, CrayonPrompt]]:
+        """Maps of images as the model is shown them, and the crayon prompts made of them; nothing is kept.
+
+        Raises:
+            SegmenterError: one of them has no map.
+        """
+        return self._images.maps(images)
 
     def fixed_threads(self) -> AbstractContextManager[None]:
         """Within it `prepare` and `answer` may run in several threads; see `modeling.threads.one_thread`."""

@@ -143,6 +143,18 @@ class ImagePreparer:
         with self._lock, one_thread(self._model.device):
             return PreparedImage(image, self._crayons_of([image])[0])
 
+    def maps(self, images: Sequence[DecodedImage]) -> list[tuple[PanopticMap, CrayonPrompt]]:
+        """Maps of images as the model is shown them, and the crayon prompts made of them; nothing is kept.
+
+        Raises:
+            SegmenterError: one of them has no map.
+        """
+        grid, categories = self._processor.grid, self._segmenter.categories
+        side = grid * self._crayon.map_scale
+        with self._lock, one_thread(self._model.device):
+            maps = self._segmenter.segment(images, (side, side))
+        return [(panoptic, crayon_prompt(panoptic, grid, categories)) for panoptic in maps]
+
     @torch.inference_mode()
     def features(self, prepared: PreparedImage) -> Tensor:
         """Vision features of an image, (1, P, D): those that are there, once they are, or else computed now."""
@@ -180,15 +192,12 @@ class ImagePreparer:
         missing = {key: image for key, image in named.items() if key not in self._crayons}
         made: dict[bytes, CrayonPrompt] = {}
         if missing:
-            grid = self._processor.grid
-            side = grid * self._crayon.map_scale
-            categories = self._segmenter.categories
-            maps = self._segmenter.segment(list(missing.values()), (side, side))
-            for (key, image), panoptic in zip(missing.items(), maps, strict=True):
-                made[key] = crayon_prompt(panoptic, grid, categories)
+            maps = self.maps(list(missing.values()))
+            for (key, image), (panoptic, crayon) in zip(missing.items(), maps, strict=True):
+                made[key] = crayon
                 with self._handing_over:
                     if self._on_map is not None:
-                        self._on_map(image.name, panoptic, made[key])
+                        self._on_map(image.name, panoptic, crayon)
         found = {key: made[key] if key in made else self._crayons[key] for key in named}
         for key, crayon in found.items():
             self._crayons[key] = crayon
