@@ -150,10 +150,10 @@ def side_by_side(paths: Sequence[Path]) -> list[list[BenchmarkRun]]:
     for dataset, runs in found.items():
         if len(runs) > 2:
             raise ConfigError(f"{inline(dataset)} is in {len(runs)} of the runs; a page sets two side by side at most")
-    return [_told_apart(runs) for runs in found.values()]
+    return [_distinguished(runs) for runs in found.values()]
 
 
-def _told_apart(runs: list[BenchmarkRun]) -> list[BenchmarkRun]:
+def _distinguished(runs: list[BenchmarkRun]) -> list[BenchmarkRun]:
     """Runs of different names: where folders are called alike, their paths tell them apart."""
     if len({run.name for run in runs}) == len(runs):
         return runs
