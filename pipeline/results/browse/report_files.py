@@ -15,7 +15,7 @@ from datasets.types import ImageSource
 from ...runtime.files import make_folder, write_text
 from ..join import part_in_words
 from ..report import headline
-from ..summary import Column, columns_of, in_order
+from ..summary import PUBLISHED, Column, columns_of, in_order
 from .page import data_page, plain_page
 from .prediction import FAULTS
 from .report_data import page_data
@@ -121,7 +121,7 @@ def _paper_table(links: Sequence[tuple[str, Sequence[BenchmarkRun]]]) -> str:
         lines.append(f"<tr><td>{_text(name)}</td>{cells}</tr>")
     published = "".join(f"<td>{_text(column.published)}</td>" for column in columns)
     if any(column.published for column in columns):
-        lines.append(f"<tr><td>CoLLaVO-7B, published</td>{published}</tr>")
+        lines.append(f"<tr><td>{PUBLISHED}</td>{published}</tr>")
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
 
 
