@@ -221,12 +221,12 @@ def test_one_record_that_spoils_the_figures_is_malformed(monkeypatch: pytest.Mon
 
     def fragile(self: ExactMatchScorer, scored: Sequence[Scored]) -> list[Metric]:
         for item in scored:
-            if "spoilt" in item.record.meta:
+            if "corrupt" in item.record.meta:
                 raise ValueError("odd")
         return summarize(self, scored)
 
     monkeypatch.setattr(ExactMatchScorer, "summarize", fragile)
-    rows = [*records("a", "b"), replace(records("c", spoilt=1)[0], id="c")]
+    rows = [*records("a", "b"), replace(records("c", corrupt=1)[0], id="c")]
     found = check_scoring(BenchmarkPipeline(declared("exact_match")), rows)
     reasons = {key: bad.reason for key, bad in found.bad.items()}
     assert (found.scored, reasons) == (2, {"c": "its figures fail: ValueError: odd"})

@@ -7,17 +7,6 @@ const F = Object.fromEntries(data.fields.map((name, index) => [name, index]));
 const R = Object.fromEntries(data.reply_fields.map((name, index) => [name, index]));
 const both = data.runs.length > 1;
 
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
-    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 /* ---- what a record holds */
 
 const verdict = (reply) => data.verdicts[reply[R.verdict]] || "";
