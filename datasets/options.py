@@ -6,21 +6,26 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from configs.common.checked import checked
+from configs.common.words import no_such
 
 from .types import DataError
 
 T = TypeVar("T")
 
 
-def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build a reader or scorer from a mapping of a declaration.
+def build_named(kinds: Mapping[str, type[T]], name: str, values: Mapping[str, Any], where: str) -> T:
+    """Build the reader or scorer that a declaration names from its mapping.
 
     Args:
-        cls: its dataclass.
-        values: what the YAML says.
+        kinds: the dataclasses by the names that declarations use.
+        name: what the declaration says.
+        values: its options, as the YAML has them.
         where: for messages, e.g. ``benchmark pope, data``.
 
     Raises:
-        DataError: an unknown or missing key, or a value of another type; the message names key, nearest names and type.
+        DataError: an unknown name, an unknown or missing key, or a value of another type; the message names it, with
+            the nearest names or the type.
     """
-    return checked(cls, values, where, DataError)
+    if name not in kinds:
+        raise DataError(f"{where}: {no_such(name, kinds)}")
+    return checked(kinds[name], values, where, DataError)

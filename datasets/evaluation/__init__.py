@@ -23,15 +23,6 @@ def benchmark_scorer(benchmark: Benchmark) -> BenchmarkScorer:
     return BenchmarkScorer(benchmark, scorer_of(benchmark))
 
 
-def score(benchmark: Benchmark, record: Record, text: str) -> Score:
-    """Judge one answer by the benchmark's rule; for many, make one `benchmark_scorer`.
-
-    Raises:
-        DataError: unknown scorer or option.
-    """
-    return benchmark_scorer(benchmark).score(record, text)
-
-
 def evaluate(benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]]) -> Evaluation:
     """Score a benchmark by its rules alone, see `BenchmarkScorer.evaluate`.
 

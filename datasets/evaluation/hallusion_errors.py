@@ -87,7 +87,7 @@ def _kind(blame: frozenset[str]) -> str:
 
 
 def _blame(members: _Checks) -> list[frozenset[str]] | None:
-    """What to blame for each answer of a question pair; None if it cannot be told."""
+    """What to blame for each answer of a question pair; None if it cannot be known."""
     first = next((check.verdict for record, check in members if record.meta["figure_id"] == "0"), None)
     others = [check for record, check in members if record.meta["figure_id"] != "0"]
     if first is None or any(check.verdict == INCORRECT and not check.same for check in others):

@@ -1,7 +1,4 @@
-"""Benchmarks whose answers a judge helps to score (`base.JudgedScorer`): what to ask it, and scores from its verdicts.
-
-Asking happens in between (`judges.chat.ChatJudge`), or not at all: recorded verdicts serve as well.
-"""
+"""Benchmarks whose answers a judge helps to score (`base.JudgedScorer`): whether it has a part, and what to ask it."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from collections.abc import Iterable
 
 from ..declaration import Benchmark
 from ..types import Record
-from . import Evaluation, benchmark_scorer
+from . import benchmark_scorer
 from .base import JudgedScorer
-from .judges.base import Request, Verdicts
+from .judges.base import Request
 
 
 def uses_judge(benchmark: Benchmark) -> bool:
@@ -44,22 +41,6 @@ def judge_requests(benchmark: Benchmark, answers: Iterable[tuple[Record, str]]) 
         DataError: the scorer has no use for a judge.
     """
     return list(benchmark_scorer(benchmark).with_judge().requests(answers))
-
-
-def evaluate_judged(
-    benchmark: Benchmark, answers: Iterable[tuple[Record, str | None]], verdicts: Verdicts
-) -> Evaluation:
-    """Score a benchmark with the verdicts of a judge; what it was asked in vain stays unscored.
-
-    Args:
-        benchmark: names the scorer and its options.
-        answers: records with the model's text; None for a record that was not answered.
-        verdicts: see `judges.base.Verdicts`.
-
-    Raises:
-        DataError: the scorer has no use for verdicts, there are none on any of the records, or one is malformed.
-    """
-    return benchmark_scorer(benchmark).evaluate(answers, verdicts)
 
 
 def method(benchmark: Benchmark, judge: str | None) -> str:

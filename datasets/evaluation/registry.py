@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from configs.common.words import no_such
-
 from ..declaration import Benchmark
-from ..options import build_options
-from ..types import DataError
+from ..options import build_named
 from .base import Scorer
 from .choice import ChoiceScorer
 from .circular import CircularScorer
@@ -51,7 +48,4 @@ def scorer_of(benchmark: Benchmark) -> Scorer:
     Raises:
         DataError: unknown scorer or option.
     """
-    where = f"benchmark {benchmark.name}, scorer"
-    if benchmark.scorer not in SCORERS:
-        raise DataError(f"{where}: {no_such(benchmark.scorer, SCORERS)}")
-    return build_options(SCORERS[benchmark.scorer], benchmark.scoring, where)
+    return build_named(SCORERS, benchmark.scorer, benchmark.scoring, f"benchmark {benchmark.name}, scorer")

@@ -265,7 +265,7 @@ def _summable(
                 whole.append((record, trial))
             except UnscorableError as error:
                 bad[record.id] = BadRecord(
-                    where=place_of_record(record), reason=f"its figures fail: {_told(error.__cause__)}"
+                    where=place_of_record(record), reason=f"its figures fail: {_named(error.__cause__)}"
                 )
         if len(whole) in (0, len(good)):
             raise
@@ -291,11 +291,11 @@ def _sum_up(pipeline: Scores, good: Sequence[tuple[Record, Trial]], judged: bool
             pipeline.evaluate(iter(replies), verdicts)
     except Exception as error:  # noqa: BLE001 - a scorer that fails is what is looked for
         raise UnscorableError(
-            f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': its figures fail: {_told(error)}"
+            f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': its figures fail: {_named(error)}"
         ) from error
 
 
-def _told(error: BaseException | None) -> str:
+def _named(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}"
 
 

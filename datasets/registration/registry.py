@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from configs.common.words import no_such
-
 from ..declaration import Benchmark
-from ..options import build_options
-from ..types import DataError
+from ..options import build_named
 from .ai2d import Ai2dReader
 from .base import Reader
 from .coco_panoptic import CocoPanopticReader
@@ -49,7 +46,4 @@ def reader_of(benchmark: Benchmark) -> Reader:
     Raises:
         DataError: unknown reader or option.
     """
-    where = f"benchmark {benchmark.name}, data"
-    if benchmark.reader not in READERS:
-        raise DataError(f"{where}: {no_such(benchmark.reader, READERS)}")
-    return build_options(READERS[benchmark.reader], benchmark.data, where)
+    return build_named(READERS, benchmark.reader, benchmark.data, f"benchmark {benchmark.name}, data")

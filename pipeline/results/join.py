@@ -157,6 +157,18 @@ def part_in_words(about: Mapping[str, Any]) -> str:
     return f"a random {part['records']} of {part['of']} records" if part else ""
 
 
+def place_of_figure(metric: str, rows: Sequence[tuple[str, str]]) -> int | None:
+    """Which row of a benchmark's figures an expected one belongs to; None where there is no such row.
+
+    Args:
+        metric: of the declaration, as ``group/name``, or a name alone: the whole benchmark's, else the first group's.
+        rows: group and name of every figure.
+    """
+    full = [place for place, row in enumerate(rows) if "/".join(row) == metric]
+    plain = [place for place, (_, name) in enumerate(rows) if name == metric]
+    return next(iter((*full, *sorted(plain, key=lambda place: rows[place][0] != ""))), None)
+
+
 def compare(expected: Expected, metrics: Sequence[Metric], *, comparable: bool = True) -> dict[str, Any]:
     """Set a published figure next to ours.
 
@@ -166,9 +178,8 @@ def compare(expected: Expected, metrics: Sequence[Metric], *, comparable: bool =
         comparable: whether it is the same model and the whole benchmark; elsewhere there is no difference to speak of.
     Returns: ``got`` is None where the run has no such figure.
     """
-    full = [metric for metric in metrics if f"{metric.group}/{metric.name}" == expected.metric]
-    plain = sorted((m for m in metrics if m.name == expected.metric), key=lambda m: m.group != "")
-    got = next((shown_value(metric) for metric in (*full, *plain)), None)
+    place = place_of_figure(expected.metric, [(metric.group, metric.name) for metric in metrics])
+    got = None if place is None else shown_value(metrics[place])
     difference = got - expected.value if got is not None and comparable else None
     return {
         "metric": expected.metric,

@@ -221,7 +221,7 @@ def _without_words(verdicts: Verdicts) -> list[Verdict]:
 
 
 def decider(benchmark: Benchmark, judge: Judge | None, recorded: Path | None = None) -> str:
-    """Who decides about a benchmark's answers: `kept.RULES`, a judge by its identity, or a file of verdicts.
+    """Who decides about a benchmark's answers: `judge_folders.RULES`, a judge by its identity, or a file of verdicts.
 
     Args:
         benchmark: says whether a judge has a part in its rules.

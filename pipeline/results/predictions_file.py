@@ -21,6 +21,8 @@ IDS = ("id", "question_id", "questionId", "pid", "index")
 """Names under which a file may give the id, in the order in which they are looked for."""
 SCORES = "score"
 """Folder next to the predictions for new scores, if no other is named; a judge's go into one of its own in it."""
+UNANSWERED = "no prediction in the file"
+"""The error of a record that a file does not name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,18 +180,41 @@ def entries_of(records: Sequence[Record], given: Mapping[str, Given], path: Path
 
 
 def _entry(record: Record, answer: Given | None, dropped: set[str]) -> Entry:
-    answer = answer or Given(fields={}, where="", error="no prediction in the file")
+    if answer is None:
+        return entry_of(record, None, UNANSWERED)
     text = reply_of(answer.fields, dropped, answer.where)
+    return entry_of(record, text, answer.error, prompt=answer.prompt, finished=answer.finished, seconds=answer.seconds)
+
+
+def entry_of(
+    record: Record,
+    text: str | None,
+    error: str | None,
+    *,
+    prompt: str = "",
+    finished: bool = True,
+    seconds: float = 0.0,
+) -> Entry:
+    """A record's reply in a file, as a run's journal has it.
+
+    Args:
+        record: that was asked.
+        text: the reply; None where there is none.
+        error: why there is none, as far as the file says.
+        prompt: that was asked; "" if the file does not say.
+        finished: whether the text ended by itself.
+        seconds: that the reply took; 0 if the file does not say.
+    """
     return Entry(
         run="",
         id=record.id,
         image=None if record.image is None else record.image.name,
         question=record.fields.get("question", ""),
-        prompt=answer.prompt,
+        prompt=prompt,
         text=text or "",
-        finished=answer.finished,
-        seconds=answer.seconds,
-        error=(answer.error or "no text in the file") if text is None else None,
+        finished=finished,
+        seconds=seconds,
+        error=(error or "no text in the file") if text is None else None,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.types import Record
 
 from ..run.journal import Entry
-from .predictions_file import entries_of, read_predictions
+from .predictions_file import UNANSWERED, entries_of, entry_of, read_predictions
 from .result_files import read_result_file
 from .result_files.join import join
 from .result_files.row import Row
@@ -18,7 +18,7 @@ def read_answers(records: Sequence[Record], path: Path) -> tuple[dict[str, Entry
     """Give every record its reply.
 
     Args:
-        records: of the whole benchmark; what a row belongs to is told by what others it could belong to.
+        records: of the whole benchmark; which of them a row belongs to depends on all that it could belong to.
         path: file or folder of replies.
     Returns: an entry for every record, and what the file calls replies that no record has.
 
@@ -33,15 +33,6 @@ def read_answers(records: Sequence[Record], path: Path) -> tuple[dict[str, Entry
 
 
 def _entry(record: Record, row: Row | None) -> Entry:
-    error = "no prediction in the file" if row is None else row.error or "no text in the file"
-    reply = None if row is None else row.reply
-    return Entry(
-        run="",
-        id=record.id,
-        image=None if record.image is None else record.image.name,
-        question=record.fields.get("question", ""),
-        prompt="" if row is None else row.prompt,
-        text=reply or "",
-        finished=True,
-        error=error if reply is None else None,
-    )
+    if row is None:
+        return entry_of(record, None, UNANSWERED)
+    return entry_of(record, row.reply, row.error, prompt=row.prompt)

@@ -24,7 +24,8 @@ WIDTH = 110
 MARKDOWN, TABLE = "summary.md", "summary.csv"
 ORDER = ("GQA", "SQA-IMG", "TextVQA", "POPE", "MME-P", "MME-C", "MMBench", "MMBench-CN", "MM-Vet", "Q-Bench")
 """Columns of the paper's table; others follow."""
-ROWS = ("", "CoLLaVO-7B, published", "this run", "difference", "random part, records", "among its lessons")
+PUBLISHED = "CoLLaVO-7B, published"
+ROWS = ("", PUBLISHED, "this run", "difference", "random part, records", "among its lessons")
 """Of the table; those that hold nothing are left out."""
 
 

@@ -10,6 +10,7 @@ import yaml
 from tests.fixtures import ROOT
 
 PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md")
+_COMMAND = re.compile(r"python -m ([\w.]+)")
 _PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|yaml|toml))`")
 
 
@@ -51,3 +52,12 @@ def test_the_changelog_has_versions_the_newest_first() -> None:
     assert all(versions)
     numbers = [tuple(map(int, match.groups())) for match in versions if match]
     assert numbers == sorted(set(numbers), reverse=True)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "docs/performance.md"])
+def test_the_modules_of_commands_exist_and_nothing_is_left_to_fill_in(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    own = [name.split(".") for name in _COMMAND.findall(text) if (ROOT / name.split(".")[0]).is_dir()]
+    modules = [ROOT.joinpath(*parts) for parts in own]
+    assert [str(m) for m in modules if not (m.with_suffix(".py").is_file() or (m / "__main__.py").is_file())] == []
+    assert not re.findall(r"@@|TODO|FIXME|XXX", text)

@@ -129,7 +129,7 @@ class Judge(Protocol):
 
 
 def question_of(record: Record) -> str:
-    """The question that a judge is told.
+    """The question that a judge is shown.
 
     Raises:
         DataError: the reader gave none.

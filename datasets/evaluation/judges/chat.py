@@ -128,21 +128,21 @@ class ChatJudge:
         first: dict[str, Request] = {}
         for key, request in zip(keys, requests, strict=True):
             first.setdefault(key, request)
-        settled = {key: verdict for key, request in first.items() if (verdict := self._recall(key, request))}
+        found = {key: verdict for key, request in first.items() if (verdict := self._recall(key, request))}
         with self._lock:
-            self._cached += sum(key in settled for key in keys)
-        waiting = {key: request for key, request in first.items() if key not in settled}
+            self._cached += sum(key in found for key in keys)
+        waiting = {key: request for key, request in first.items() if key not in found}
         counted = _Counted(Counter(keys), self._progress)
-        for key in settled:
+        for key in found:
             counted.add(key, judged=True)
         with closing(self._all(waiting)) as verdicts_of:
             for key, verdict in verdicts_of:
-                settled[key] = verdict
+                found[key] = verdict
                 counted.add(key, judged=verdict.value is not None)
                 counted.show()
         verdicts = [
             Verdict(record=r.record, part=r.part, value=v.value, reply=v.reply, failure=v.failure)
-            for r, v in zip(requests, map(settled.__getitem__, keys), strict=True)
+            for r, v in zip(requests, map(found.__getitem__, keys), strict=True)
         ]
         self._failed += sum(verdict.value is None for verdict in verdicts)
         return verdicts

@@ -30,9 +30,6 @@ _LIKE_A_KEY = re.compile(r"sk[-_].*|(?=.*[a-z])(?=.*[0-9]).{20,}", re.DOTALL)
 """Names of variables are short, or in capitals."""
 
 
-MOST_AT_ONCE = 1024
-
-
 def _address(url: str) -> str:
     """An address of a server, checked; messages do not show it, since it may hold a password.
 
@@ -45,7 +42,7 @@ def _address(url: str) -> str:
 
 
 def _key_variable(name: str) -> str:
-    """Check the name of the variable that holds a key.
+    """The name of the variable that holds a key, checked.
 
     Raises:
         ValueError: it is none, or perhaps the key itself.
@@ -72,6 +69,10 @@ class Server:
     timeout: float
 
 
+Address = Annotated[str, AfterValidator(_address)]
+"""A setting that is the address of a server, see `address_fault`."""
+KeyVariable = Annotated[str, AfterValidator(_key_variable)]
+"""A setting that names the environment variable of a key, see `key_variable_fault`."""
 _FromOne = Annotated[int, Field(ge=1)]
 _FromZero = Annotated[float, Field(ge=0)]
 
@@ -105,10 +106,10 @@ class JudgeConfig:
 
     USE: Literal["auto", "always", "never"] = "auto"
     MODEL: str | None = None
-    BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
-    KEY_VARIABLE: Annotated[str, AfterValidator(_key_variable)] | None = None
+    BASE_URL: Address | None = None
+    KEY_VARIABLE: KeyVariable | None = None
     TEMPERATURE: _FromZero | None = None
-    CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None = None
+    CONCURRENCY: Annotated[int, Field(ge=1, le=1024)] | None = None
     TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
     ATTEMPTS: _FromOne | None = None
     BACKOFF: Annotated[float, Field(ge=0, le=86400)] | None = None

@@ -145,7 +145,7 @@ def no_answer(scored: Sequence[Scored]) -> Metric:
 
 
 def unscored(scored: Sequence[Scored]) -> list[Metric]:
-    """How many records have no score, by the reason (see `predictions.outcome`); a row for each that occurs."""
+    """How many records have no score, by the reason (see `outcome`); a row for each that occurs."""
     found = Counter(map(outcome, scored))
     rows: dict[str, Outcome] = {"unscored": "unscored", "withheld": "withheld", "errors": "error"}
     return [count(name, found[reason], len(scored)) for name, reason in rows.items() if found[reason]]

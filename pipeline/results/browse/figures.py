@@ -16,7 +16,7 @@ from configs.common.words import shown as inline
 
 from ...runtime.errors import RunError
 from ...runtime.files import make_folder, write_bytes
-from .paper_table import PaperTable
+from .paper_table import PaperTable, number_in
 from .runs import BenchmarkRun
 
 LISTS = ("random", "popular", "adversarial")
@@ -99,7 +99,7 @@ def radar_values(table: PaperTable) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, row in table.rows.items():
         for title, cell in row.items():
-            value = _finite(cell)
+            value = number_in(cell)
             if value is not None:
                 axis, scaled = (f"{title} / {MME_SHARE}", value / MME_SHARE) if title in MME else (title, value)
                 found.setdefault(name, {})[axis] = scaled
@@ -118,7 +118,7 @@ def seed_points(table: PaperTable, parameters: Mapping[str, float]) -> dict[str,
     found = {
         name: (parameters[name], value)
         for name, row in table.rows.items()
-        if name in parameters and (value := _finite(row.get(SEED, ""))) is not None
+        if name in parameters and (value := number_in(row.get(SEED, ""))) is not None
     }
     if not found:
         raise LookupError(f"no run has both {SEED} and a known number of parameters (--parameters)")
@@ -140,14 +140,6 @@ def pope_values(runs: Sequence[BenchmarkRun]) -> dict[str, dict[tuple[str, str],
     if not found:
         raise LookupError(f"no run has {POPE}")
     return found
-
-
-def _finite(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def radar(plots: Any, values: Mapping[str, Mapping[str, float]]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,9 @@ from configs.common.escape import csv_cell
 from configs.common.words import shown as inline
 
 from ..report import pipe_table
-from ..summary import Column, columns_of, in_order
+from ..summary import PUBLISHED, Column, columns_of, in_order
 from .runs import BenchmarkRun
 
-PUBLISHED = "CoLLaVO-7B, published"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -39,7 +39,7 @@ class PaperTable:
 
     def best(self) -> dict[str, float]:
         """The best figure of each column in which several are known."""
-        found = {title: [_number(row[title]) for row in self.rows.values() if title in row] for title in self.titles}
+        found = {title: [number_in(row[title]) for row in self.rows.values() if title in row] for title in self.titles}
         known = {title: [value for value in values if value is not None] for title, values in found.items()}
         return {title: max(values) for title, values in known.items() if len(values) > 1}
 
@@ -111,11 +111,13 @@ def latex_text(text: str) -> str:
 
 
 def _marked(cell: str, best: float | None) -> str:
-    return rf"\textbf{{{latex_text(cell)}}}" if best is not None and _number(cell) == best else latex_text(cell)
+    return rf"\textbf{{{latex_text(cell)}}}" if best is not None and number_in(cell) == best else latex_text(cell)
 
 
-def _number(cell: str) -> float | None:
+def number_in(cell: str) -> float | None:
+    """The figure in a cell; None where it holds a word."""
     try:
-        return float(cell)
+        value = float(cell)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.common.words import shown as inline
 
-from ..join import part_in_words, warnings
+from ..join import part_in_words, place_of_figure, warnings
 from ..report import CHANCE, CLASS, interval_words, rules_in_words, shown
 from .prediction import FAULTS, VERDICTS, Prediction, target_words
 from .runs import BenchmarkRun, Sights
@@ -186,14 +186,9 @@ def _published(run: BenchmarkRun) -> dict[tuple[str, str], str]:
     """Published figures by the row that they belong to."""
     if not run.results or run.results.get("another_model"):
         return {}
-    found: dict[tuple[str, str], str] = {}
-    for expected in run.results.get("expected", ()):
-        keys = [(m["group"], m["name"]) for m in run.results["metrics"]]
-        full = [key for key in keys if "/".join(key) == expected["metric"]]
-        plain = sorted((key for key in keys if key[1] == expected["metric"]), key=lambda key: key[0] != "")
-        for key in [*full, *plain][:1]:
-            found[key] = f"{expected['published']:.2f}"
-    return found
+    keys = [(m["group"], m["name"]) for m in run.results["metrics"]]
+    found = [(place_of_figure(e["metric"], keys), e["published"]) for e in run.results.get("expected", ())]
+    return {keys[place]: f"{published:.2f}" for place, published in found if place is not None}
 
 
 def _about(runs: Sequence[BenchmarkRun]) -> str:

@@ -15,7 +15,7 @@ from datasets.types import ImageSource
 from ...runtime.files import make_folder, write_text
 from ..join import part_in_words
 from ..report import headline
-from ..summary import Column, columns_of, in_order
+from ..summary import PUBLISHED, Column, columns_of, in_order
 from .page import data_page, plain_page
 from .prediction import FAULTS
 from .report_data import page_data
@@ -121,7 +121,7 @@ def _paper_table(links: Sequence[tuple[str, Sequence[BenchmarkRun]]]) -> str:
         lines.append(f"<tr><td>{_text(name)}</td>{cells}</tr>")
     published = "".join(f"<td>{_text(column.published)}</td>" for column in columns)
     if any(column.published for column in columns):
-        lines.append(f"<tr><td>CoLLaVO-7B, published</td>{published}</tr>")
+        lines.append(f"<tr><td>{PUBLISHED}</td>{published}</tr>")
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
 
 
@@ -150,10 +150,10 @@ def side_by_side(paths: Sequence[Path]) -> list[list[BenchmarkRun]]:
     for dataset, runs in found.items():
         if len(runs) > 2:
             raise ConfigError(f"{inline(dataset)} is in {len(runs)} of the runs; a page sets two side by side at most")
-    return [_told_apart(runs) for runs in found.values()]
+    return [_distinguished(runs) for runs in found.values()]
 
 
-def _told_apart(runs: list[BenchmarkRun]) -> list[BenchmarkRun]:
+def _distinguished(runs: list[BenchmarkRun]) -> list[BenchmarkRun]:
     """Runs of different names: where folders are called alike, their paths tell them apart."""
     if len({run.name for run in runs}) == len(runs):
         return runs

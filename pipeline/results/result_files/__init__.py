@@ -2,7 +2,7 @@
 
 What a tool calls a question is seldom what the benchmark's release calls it. So a file's rows are joined to records by
 what they say of the question, its image, its options and its ground truth (``join.py``); a file in which that leaves
-doubt is refused with the reason. How a file is told apart is said next to each reader.
+doubt is refused with the reason. How a file is recognised is said next to each reader.
 """
 
 from __future__ import annotations

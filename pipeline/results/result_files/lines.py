@@ -1,4 +1,4 @@
-"""JSON lines of other tools: told apart by the keys of the first line, read whole."""
+"""JSON lines of other tools: recognised by the keys of the first line, read whole."""
 
 from __future__ import annotations
 

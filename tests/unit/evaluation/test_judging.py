@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from datasets.declaration import Benchmark
+from datasets.evaluation import benchmark_scorer
 from datasets.evaluation.judges.base import Judge, JudgeError, Request, Usage, Verdict, collect
 from datasets.evaluation.judges.options import JudgeConfig, is_configured
 from datasets.evaluation.judges.recorded import read_verdicts, write_verdicts
-from datasets.evaluation.judging import evaluate_judged, judge_requests, method, uses_judge
+from datasets.evaluation.judging import judge_requests, method, uses_judge
 from datasets.types import DataError, Record
 
 ROOT = Path(__file__).parents[3]
@@ -74,7 +75,7 @@ def test_a_judged_run_from_answers_to_figures(tmp_path: Path) -> None:
     write_verdicts(tmp_path / "verdicts.jsonl", verdicts, judge.name)
     again = read_verdicts(tmp_path / "verdicts.jsonl")
     assert again == {**collect(verdicts), "c": {}}
-    evaluation = evaluate_judged(benchmark, [*answers, (record("d"), None)], again)
+    evaluation = benchmark_scorer(benchmark).evaluate([*answers, (record("d"), None)], again)
     assert [s.score.value for s in evaluation.scored] == [0.5, 0.5, None, None]
     metrics = {m.name: m.value for m in evaluation.metrics if not m.group}
     assert (metrics["total"], metrics["unscored"], metrics["errors"]) == (50.0, 1, 1)
@@ -109,12 +110,12 @@ def test_a_rule_without_use_for_a_judge_says_so(rule: str) -> None:
     assert not uses_judge(benchmark)
     assert method(benchmark, None) == ""
     with pytest.raises(DataError, match=f"'hallusion' by the rule '{rule}' has no use for a judge"):
-        evaluate_judged(benchmark, [], {})
+        benchmark_scorer(benchmark).evaluate([], {})
 
 
 def test_verdicts_on_another_benchmark_are_an_error() -> None:
     with pytest.raises(DataError, match="none of the 1 verdicts is on one of its records; a verdict is on z"):
-        evaluate_judged(declared("graded"), [(record("a"), "x")], {"z": {"run1": "1"}})
+        benchmark_scorer(declared("graded")).evaluate([(record("a"), "x")], {"z": {"run1": "1"}})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from assets.tiny.world import write_world
 from datasets.declaration import Benchmark
-from datasets.evaluation import score
+from datasets.evaluation import benchmark_scorer
 from datasets.evaluation.base import JudgedScorer, Scorer
 from datasets.evaluation.exact_match import ExactMatchScorer
 from datasets.evaluation.judges.base import Request
@@ -102,7 +102,7 @@ def test_targets_are_normalised_and_one_unscorable_record_is_malformed() -> None
     assert [(r.id, r.target) for r in good] == [("0", "yes"), ("1", "yes"), ("3", "no"), ("4", None)]
     (only,) = bad
     assert (only.where, only.reason) == ("q.tsv, line 4", "'answer' should be yes or no, got 'perhaps'")
-    assert score(declared("yes_no"), good[0], "Yes").value == 1.0
+    assert benchmark_scorer(declared("yes_no")).score(good[0], "Yes").value == 1.0
 
 
 def test_a_benchmark_of_which_nothing_can_be_scored_is_refused() -> None:
@@ -205,7 +205,8 @@ def test_numbers_of_passes_and_figures_may_have_a_decimal_point_in_text() -> Non
     place = {"category": "VS", "subcategory": "ocr", "set_id": "1.0", "figure_id": "0.0", "question_id": 2.0}
     (row,) = prepare_records(declared("hallusion"), records("yes", **place, visual_input="2.0"))[0]
     assert [row.meta[name] for name in (*place, "visual_input")] == ["VS", "ocr", "1", "0", "2", "2"]
-    assert score(declared("hallusion"), row, "I do not know").value == 1.0  # there is no image to know it from
+    said = benchmark_scorer(declared("hallusion")).score(row, "I do not know")
+    assert said.value == 1.0  # there is no image to know it from
 
 
 def test_passes_that_count_from_one_are_refused() -> None:
@@ -220,12 +221,12 @@ def test_one_record_that_spoils_the_figures_is_malformed(monkeypatch: pytest.Mon
 
     def fragile(self: ExactMatchScorer, scored: Sequence[Scored]) -> list[Metric]:
         for item in scored:
-            if "spoilt" in item.record.meta:
+            if "corrupt" in item.record.meta:
                 raise ValueError("odd")
         return summarize(self, scored)
 
     monkeypatch.setattr(ExactMatchScorer, "summarize", fragile)
-    rows = [*records("a", "b"), replace(records("c", spoilt=1)[0], id="c")]
+    rows = [*records("a", "b"), replace(records("c", corrupt=1)[0], id="c")]
     found = check_scoring(BenchmarkPipeline(declared("exact_match")), rows)
     reasons = {key: bad.reason for key, bad in found.bad.items()}
     assert (found.scored, reasons) == (2, {"c": "its figures fail: ValueError: odd"})

@@ -6,9 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.evaluation import evaluate
+from datasets.evaluation import benchmark_scorer
 from datasets.evaluation.judges.base import Verdict
-from datasets.evaluation.judging import evaluate_judged
 from datasets.types import BadRecord, Record
 from pipeline.catalog import parse
 from pipeline.results.join import Answered, counts, predictions
@@ -48,7 +47,7 @@ def answered(kinds: list[str], scorer: str, bad: int) -> Answered:
         if kind not in ("withheld", "error")
     }
     judged = scorer == "graded"
-    evaluation = evaluate_judged(benchmark, pairs, verdicts) if judged else evaluate(benchmark, pairs)
+    evaluation = benchmark_scorer(benchmark).evaluate(pairs, verdicts if judged else None)
     entries = {
         r.id: Entry(
             run="", id=r.id, image=None, question=r.id, text=text or "", error=None if text is not None else "no"

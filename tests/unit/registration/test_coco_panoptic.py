@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.options import build_options
-from datasets.registration import coco_panoptic
+from datasets.options import build_named
+from datasets.registration.registry import READERS
 from datasets.types import BadRecord, DataError, Record
 from pipeline.catalog import load_catalog
 from tests.limits import examples
@@ -40,7 +40,7 @@ def read(folder: Path, values: Any, **options: Any) -> tuple[list[Record], list[
     path = folder / "coco" / "annotations" / "panoptic_val2017.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values))
-    items = list(build_options(coco_panoptic.CocoPanopticReader, options, "probe").read([folder]))
+    items = list(build_named(READERS, "coco_panoptic", options, "probe").read([folder]))
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, BadRecord)]
 
 

@@ -408,8 +408,8 @@ def mathvista_row(pid: str, **changes: Any) -> dict[str, Any]:
 def test_a_cell_of_parquet_that_is_no_utf8(tmp_path: Path) -> None:
     rows = [mathvista_row(str(n)) for n in range(4)]
     table = pa.Table.from_pylist(rows)
-    spoilt = pa.array([b"fine", b"caf\xe9", b"fine", b"fine"], pa.binary()).view(pa.string())
-    table = table.set_column(table.schema.get_field_index("question"), "question", spoilt)
+    corrupt = pa.array([b"fine", b"caf\xe9", b"fine", b"fine"], pa.binary()).view(pa.string())
+    table = table.set_column(table.schema.get_field_index("question"), "question", corrupt)
     path = tmp_path / "MathVista" / mathvista.MathVistaReader().files[0]
     path.parent.mkdir()
     pq.write_table(table, path)

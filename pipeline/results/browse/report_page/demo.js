@@ -1,16 +1,5 @@
 /* The demo: one image, its map, a question, and the reply as it arrives, with and without the crayon prompt. */
 
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
-    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 let image = null, busy = false;
 const file = h("input", {type: "file", accept: "image/*", id: "file", onchange: () => file.files[0] && send(file.files[0])});
 const shown = h("img", {alt: "the image"});

@@ -1,5 +1,17 @@
 "use strict";
-/* A panoptic map over its image, on a canvas: colours by class, boxes, and names with numbers. */
+/* What both pages need: elements, and a panoptic map over its image, on a canvas: colours by class, boxes, and names
+   with numbers. */
+
+function h(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") node.textContent = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== null) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
 
 function words(map) {
   const counts = new Map();

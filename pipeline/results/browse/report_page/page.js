@@ -7,17 +7,6 @@ const F = Object.fromEntries(data.fields.map((name, index) => [name, index]));
 const R = Object.fromEntries(data.reply_fields.map((name, index) => [name, index]));
 const both = data.runs.length > 1;
 
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
-    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 /* ---- what a record holds */
 
 const verdict = (reply) => data.verdicts[reply[R.verdict]] || "";
@@ -117,10 +106,10 @@ function fillList() {
 
 /* ---- one record */
 
-const picture = h("img", {alt: "the image of this record"});
+const imageView = h("img", {alt: "the image of this record"});
 const canvas = h("canvas");
 const stage = h("div", {class: "stage", onmouseenter: () => showMap(true), onmouseleave: () => showMap(pinned)},
-  picture, canvas);
+  imageView, canvas);
 const legend = h("p", {class: "soft"});
 const common = ["id", "path", "group", "question", "target", "prompt"];
 const perRun = ["reply", "read as", "verdict", "judge", "seconds"];
@@ -151,7 +140,7 @@ function showRecord(record) {
   const replies = both ? [record[F.first], record[F.second]] : [record[F.first]];
   const address = imageAddress(record);
   stage.hidden = !address;
-  if (picture.getAttribute("src") !== address) picture.setAttribute("src", address);
+  if (imageView.getAttribute("src") !== address) imageView.setAttribute("src", address);
   cells.id.textContent = record[F.id];
   cells.path.textContent = record[F.path] ?? "none";
   cells.group.textContent = data.groups[record[F.group]] || "–";
@@ -182,7 +171,7 @@ function showMap(visible) {
   const map = record && record[F.image] !== null && imageAddress(record) ? data.images[record[F.image]].map : null;
   canvas.hidden = !visible || !map;
   if (canvas.hidden) return;
-  drawMap(canvas, map, picture.clientWidth || 384, picture.clientHeight || 384);
+  drawMap(canvas, map, imageView.clientWidth || 384, imageView.clientHeight || 384);
 }
 
 /* ---- head */
@@ -237,7 +226,7 @@ function fitHeight() {
   fillList();
 }
 window.addEventListener("resize", fitHeight);
-picture.addEventListener("load", () => showMap(pinned));
+imageView.addEventListener("load", () => showMap(pinned));
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
