@@ -51,7 +51,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=path_argument, default=OUT, metavar="DIR", help="folder of the files (default: %(default)s)"
     )
-    parser.add_argument("--published", action="store_true", help="add the published figures of CoLLaVO-7B to the table")
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="add published figures, of CoLLaVO-7B and of the runs' models",
+    )
     parser.add_argument("--figures", action="store_true", help="draw the paper's figures too; needs matplotlib")
     parser.add_argument(
         "--parameters",
@@ -76,7 +80,8 @@ def _compare(args: argparse.Namespace) -> int:
     every = [benchmark for run in runs for benchmark in run]
     table = paper_table(every, published=args.published)
     if table.titles:
-        tell(f"{aligned(list(table.lines()))}\n\n")
+        notes = "".join(f"{name}: {source}\n" for name, source in table.sources.items())
+        tell(f"{aligned(list(table.lines()))}\n{notes}\n")
         contents = {".md": table.markdown(), ".csv": table.csv(), ".tex": table.latex()}
         for suffix, content in contents.items():
             files.append(out / f"{TABLE}{suffix}")

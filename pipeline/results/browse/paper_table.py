@@ -7,11 +7,12 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configs.common.escape import csv_cell
 from configs.common.words import shown as inline
 
+from ...models.profile import profile_names, published_rows
 from ..report import pipe_table
 from ..summary import PUBLISHED, Column, columns_of, in_order
 from .runs import BenchmarkRun
@@ -32,10 +33,12 @@ class PaperTable:
     Attributes:
         titles: of the columns.
         rows: name of a run -> figure by title; a figure that is missing has no entry.
+        sources: name of a row of published figures -> where they were published.
     """
 
     titles: Sequence[str]
     rows: Mapping[str, Mapping[str, str]]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def best(self) -> dict[str, float]:
         """The best figure of each column in which several are known."""
@@ -52,7 +55,8 @@ class PaperTable:
     def markdown(self) -> str:
         """As Markdown."""
         header, *rows = self.lines()
-        return "\n".join([*pipe_table(header, rows), ""])
+        notes = [f"\n{inline(name)}: {inline(source)}" for name, source in self.sources.items()]
+        return "\n".join([*pipe_table(header, rows), *notes, ""])
 
     def csv(self) -> str:
         """As CSV; no cell is a formula to a spreadsheet."""
@@ -87,7 +91,8 @@ def paper_table(runs: Sequence[BenchmarkRun], *, published: bool = False) -> Pap
 
     Args:
         runs: all benchmarks of all runs; those of one run have the same name.
-        published: add a row of the published figures of CoLLaVO-7B.
+        published: add a row of the published figures of CoLLaVO-7B, and one of each model that its runs' profiles know
+            published figures of.
     """
     rows: dict[str, dict[str, str]] = {run.name: {} for run in runs}
     reported: dict[str, str] = {}
@@ -100,9 +105,31 @@ def paper_table(runs: Sequence[BenchmarkRun], *, published: bool = False) -> Pap
             rows[run.name][column.title] = column.ours
         for expected in run.results.get("expected", ()):
             reported.setdefault(expected["title"] or run.results["title"], f"{expected['published']:.1f}")
+    sources: dict[str, str] = {}
     if published and reported:
         rows[PUBLISHED] = reported
-    return PaperTable(titles=[column.title for column in in_order(list(columns.values()))], rows=rows)
+    if published:
+        for name, (row, source) in _published_of_profiles(runs).items():
+            rows[name], sources[name] = row, source
+    titles = [column.title for column in in_order(list(columns.values()))]
+    return PaperTable(titles=titles, rows=rows, sources=sources)
+
+
+def _published_of_profiles(runs: Sequence[BenchmarkRun]) -> dict[str, tuple[dict[str, str], str]]:
+    """Rows of the published figures of the models that were run, with their sources, on benchmarks that were run."""
+    titles: dict[str, str] = {}
+    profiles: set[str] = set()
+    for run in runs:
+        expected = [*run.results.get("expected", ()), {"title": ""}]
+        titles.setdefault(run.results.get("benchmark", ""), expected[0]["title"] or run.results.get("title", ""))
+        profiles.add(run.results.get("model", {}).get("profile", ""))
+    found: dict[str, tuple[dict[str, str], str]] = {}
+    for model, figures in published_rows(sorted(profiles & set(profile_names()))).items():
+        known = [figure for figure in figures if figure.benchmark in titles]
+        row = {figure.title or titles[figure.benchmark]: f"{figure.value:.1f}" for figure in known}
+        if row:
+            found[f"{model}, published"] = row, "; ".join(dict.fromkeys(figure.source for figure in known))
+    return found
 
 
 def latex_text(text: str) -> str:

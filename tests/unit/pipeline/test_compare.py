@@ -158,6 +158,27 @@ def test_the_table_has_the_papers_columns() -> None:
     assert "b & &lt;c&gt;" in table.markdown()
 
 
+def test_the_published_figures_of_a_runs_model_stand_next_to_it_with_their_source() -> None:
+    """LLaVA-1.5's rows, by its authors' model zoo; what none of the runs asked has no place."""
+
+    def of(profile: str) -> list[BenchmarkRun]:
+        model = {"kind": "hf", "name": "x", "profile": profile}
+        named = zip(two_models(), ("pope", "mme"), strict=False)
+        return [replace(one, results={**one.results, "benchmark": name, "model": model}) for one, name in named]
+
+    pope, mme = of("llava-1.5")
+    table = paper_table([pope, mme], published=True)
+    assert list(table.lines())[2:] == [
+        ("CoLLaVO-7B, published", "87.2", "1689.7"),
+        ("LLaVA-1.5 7B, published", "", "1510.7"),  # POPE's mean F1 is another figure than the mean accuracy
+        ("LLaVA-1.5 13B, published", "", "1531.3"),
+    ]
+    assert table.sources["LLaVA-1.5 7B, published"] == "haotian-liu/LLaVA, docs/MODEL_ZOO.md"
+    assert "LLaVA-1.5 7B, published: haotian-liu/LLaVA" in table.markdown()
+    assert len(paper_table([pope, mme]).rows) == 1
+    assert list(paper_table(of("somebody's own"), published=True).rows) == ["a_1", "CoLLaVO-7B, published"]
+
+
 @given(text=st.text(max_size=20))
 def test_no_text_is_markup_to_latex(text: str) -> None:
     shown = latex_text(text)

@@ -25,7 +25,7 @@ from pipeline.run.loop import LoopSettings, answer_all
 from pipeline.run.questions import Question, batches
 from pipeline.runtime.console import Progress
 from pipeline.runtime.errors import SampleError
-from tests.limits import examples
+from tests.limits import examples, wait_for
 
 SIDE = 6
 
@@ -229,7 +229,4 @@ def test_no_thread_is_left_when_the_loop_ends_or_fails(folder: Path, tmp_path: P
     answered(questions(folder, range(20)), PreparingEngine(), tmp_path)
     with pytest.raises(SampleError):
         answered(questions(folder, range(20)), Failing(delay=0.01), tmp_path)
-    until = time.monotonic() + 60
-    while ours := [t for t in threading.enumerate() if t.name.startswith(("decode", "prepare"))]:
-        assert time.monotonic() < until, ours
-        time.sleep(0.01)
+    wait_for(lambda: not any(thread.name.startswith(("decode", "prepare")) for thread in threading.enumerate()))
