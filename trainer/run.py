@@ -167,7 +167,7 @@ def run_stage(
         own=job.group_settings,
         kind=config.TRAIN.OPTIMIZER,
     )
-    start, steps = _go_on(config, newest_one, placement, session), job.settings.steps
+    start, steps = _go_on(config, newest_one, placement, session), job.steps
     if session.is_main:
         _note(config, save_dir)
         say(
@@ -178,7 +178,8 @@ def run_stage(
     stop = StopRequest()
     with stop.listening():
         progress = _Progress(config, job, placement, session, plan, device, start)
-        made = Loop(accelerator, placement, device, job.settings, stop).run(job.data, start, progress.done)
+        loop = Loop(accelerator, placement, device, config.TRAIN, steps=steps, autocast=job.autocast, stopped=stop)
+        made = loop.run(job.data, start, progress.done)
         progress.close(made)
     stopped = made < steps and not progress.enough
     if stopped and session.is_main:
@@ -211,7 +212,7 @@ class _Progress:
     ) -> None:
         self._config, self._job, self._placement, self._session = config, job, placement, session
         self._plan, self._device = plan, device
-        self._save_dir, self._steps = Path(config.SAVE_DIR).expanduser(), job.settings.steps
+        self._save_dir, self._steps = Path(config.SAVE_DIR).expanduser(), job.steps
         self._saved = start
         self.enough = False
         """Whether the held-out loss has not fallen for long enough."""
@@ -252,9 +253,7 @@ class _Progress:
 
     def _validate(self, data: HeldOutData, step: int) -> None:
         """Compute the held-out loss; a new lowest one gets a checkpoint."""
-        found = validate(
-            data, self._placement, self._session.accelerator, self._device, step, self._job.settings.autocast
-        )
+        found = validate(data, self._placement, self._session.accelerator, self._device, step, self._job.autocast)
         self._history.validations.append(found)
         best, patience = self._history.best, self._config.TRAIN.PATIENCE
         is_best = best is not None and best.step == step

@@ -56,7 +56,7 @@ from ..data.paths import located
 from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
 from ..data.sources import report
 from ..held_out import HeldOutData
-from ..loop import LoopSettings, TrainingData, Update
+from ..loop import TrainingData, Update
 from ..optimizer import FACTOR
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, num_weights
@@ -127,16 +127,8 @@ class SegmenterJob:
         self.data: TrainingData = data
         self._num_images = data.num_samples
         self.adapters: Mapping[str, Sequence[Parameters]] = {ADAPTER: _groups(self.model, settings.TRAIN_TEXT)}
-        self.settings = LoopSettings(
-            steps=_steps(config, data.num_samples),
-            highest=config.TRAIN.LR,
-            lowest=config.TRAIN.LR_END,
-            warmup=config.TRAIN.WARMUP,
-            clip=config.TRAIN.CLIP,
-            autocast=torch.bfloat16 if settings.DTYPE == "bf16" else None,
-            non_finite=config.TRAIN.NON_FINITE,
-            most_skipped=config.TRAIN.MAX_SKIPPED,
-        )
+        self.steps: int = _steps(config, data.num_samples)
+        self.autocast: torch.dtype | None = torch.bfloat16 if settings.DTYPE == "bf16" else None
 
     def resume_settings(self) -> dict[str, Any]:
         """See `Job.shared`."""
@@ -144,7 +136,7 @@ class SegmenterJob:
         return {
             **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
             **{f"XDECODER.{name}": _plain(value) for name, value in vars(config.XDECODER).items() if name != "SIZES"},
-            "steps": self.settings.steps,
+            "steps": self.steps,
             "sizes": self._start.network.config.to_dict(),
             "DATA.PANOPTIC.ANNOTATIONS": config.DATA.PANOPTIC.ANNOTATIONS,
             "classes": list(self._classes[0]),

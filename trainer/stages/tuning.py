@@ -36,7 +36,7 @@ from ..data.loader import Batches, HeldOut, Preparation, SampleSource, Schedule
 from ..data.sources import StageData
 from ..held_out import HeldOutData
 from ..log import ANSWER_TOKENS
-from ..loop import LoopSettings, TrainingData, Update
+from ..loop import TrainingData, Update
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, groups, num_weights, trained
@@ -98,7 +98,9 @@ class Tuning:
         self.adapters: Mapping[str, Sequence[Parameters]] = groups(
             parts.model, parts.adapters, config.TRAIN.CRAYON, config.TRAIN.PARTS
         )
-        self.settings = _settings(config, parts.steps)
+        self.steps: int = parts.steps
+        dtype = DTYPES[config.LLM.DTYPE]
+        self.autocast: torch.dtype | None = None if dtype == torch.float32 else dtype
         self._shared = _shared_settings(config, parts)
         self.image_tokens: int = parts.model.config.num_image_tokens
         self._cost = TrainingCost.of_model(parts.model, trained(self.adapters).values())
@@ -330,20 +332,6 @@ def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoL
         load_crayon(described.folder, crayon_parameters(model))
         load_parts(described.folder, base_parameters(model, described.state.parts))
     return model
-
-
-def _settings(config: TrainConfig, steps: int) -> LoopSettings:
-    dtype = DTYPES[config.LLM.DTYPE]
-    return LoopSettings(
-        steps=steps,
-        highest=config.TRAIN.LR,
-        lowest=config.TRAIN.LR_END,
-        warmup=config.TRAIN.WARMUP,
-        clip=config.TRAIN.CLIP,
-        autocast=None if dtype == torch.float32 else dtype,
-        non_finite=config.TRAIN.NON_FINITE,
-        most_skipped=config.TRAIN.MAX_SKIPPED,
-    )
 
 
 def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:

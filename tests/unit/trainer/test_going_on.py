@@ -220,7 +220,7 @@ def test_processes_draw_other_dropout_masks() -> None:
 
 def test_epochs_count_passes_over_the_conversations(tiny: Path, tmp_path: Path) -> None:
     job = load_job(configured(tiny, tmp_path, *CIT, "TRAIN.STEPS", "None", "TRAIN.EPOCHS", 2), CPU)
-    steps = job.settings.steps
+    steps = job.steps
     assert job.data.passes(steps)["tiny_instruct"] == pytest.approx(2, abs=8 / 13)
     by_size = load_job(configured(tiny, tmp_path, *CIT, "TRAIN.IMAGE_SHARE", "None", "TRAIN.STEPS", 4), CPU)
     many = by_size.data.passes(4000)
