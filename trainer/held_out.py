@@ -1,7 +1,7 @@
 """The held-out loss: computed by all processes together, under every sharding, and by source.
 
-Nothing of a training depends on it: the model answers in evaluation mode, so that no dropout is drawn, and instructions
-are the same in every validation.
+Nothing of a training run depends on it: the model answers in evaluation mode, so that no dropout is drawn, and
+instructions are the same in every validation.
 """
 
 from __future__ import annotations

@@ -351,7 +351,7 @@ class Loop:
         total = torch.zeros(1 + len(sources), dtype=torch.float64, device=device)
         for number, microbatch in enumerate(microbatches, start=1):
             last = number == len(microbatches)
-            with self._placement.adding_up(last):
+            with self._placement.accumulating(last):
                 loss, parts = self._losses(microbatch.to(device), totals)
                 self._placement.backward(loss * world, last)  # the processes' gradients are averaged
                 total[0] += loss.detach().double()

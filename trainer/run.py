@@ -104,7 +104,7 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
                 f"TRAIN.OPTIMIZER {config.TRAIN.OPTIMIZER} keeps its state whole on every process, and the launch "
                 "shards it: use adamw, or configs/accel/ddp_accel.yaml"
             )
-        # which LoRA adapter rests changes from update to update, and a batch of texts leaves the crayon prompt out
+        # which LoRA adapter is frozen changes from update to update, and a batch of texts leaves the crayon prompt out
         unused = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
@@ -122,11 +122,11 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a training ended.
+    """How a training run ended.
 
     Attributes:
         step: updates made in all.
-        stopped: whether it was told to end before its last update.
+        stopped: whether it was asked to end before its last update.
     """
 
     step: int
@@ -287,7 +287,7 @@ class _Progress:
 
 
 def _note(config: TrainConfig, save_dir: Path) -> None:
-    """Write the resolved configuration, and what else a training depends on, next to its log."""
+    """Write the resolved configuration, and what else a training run depends on, next to its log."""
     make_folder(save_dir)
     write_text(save_dir / "config.yaml", config.resolved_yaml)
     about = {"commit": git_commit(), **libraries(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
@@ -300,7 +300,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
     Args:
         config: resolved.
         device: of this process.
-        alike: whether all processes must run through equally many microbatches, see `trainer.data.loader.Schedule`.
+        alike: whether all processes must run through equally many microbatches, see `trainer.data.loader.Batches`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
@@ -324,7 +324,7 @@ def _resume(
     parameters: Mapping[str, nn.Parameter],
     session: Session,
 ) -> _Newest | None:
-    """Take up the weights of the newest checkpoint, if asked to."""
+    """Load the weights of the newest checkpoint, if asked to; its optimizer is only read."""
 
     def read() -> _Newest | None:
         folder = newest(save_dir)

@@ -31,7 +31,7 @@ class Sample:
         image: the image, or None for a text-only conversation.
         turns: at least one.
         source: where it comes from: the file's name, or the kind of instruction.
-        with_objects: whether the first user turn tells the image's objects, as evaluation does. Crayon instructions
+        with_objects: whether the first user turn lists the image's objects, as evaluation does. Crayon instructions
             ask for just these objects: their prompt must not hold the list, or it would give the answer away.
         independent: whether the turns are conversations of their own that have only the image in common: no turn
             sees another.

@@ -181,7 +181,7 @@ class Records:
     def _shown(self, index: int, name: str) -> ShownImage:
         prompt = self._prompts[index % 8]
         return ShownImage(
-            decoded=DecodedImage(self._pixels[index % 8], name), true=prompt, told=prompt, map_seconds=0.0
+            decoded=DecodedImage(self._pixels[index % 8], name), true=prompt, shown=prompt, map_seconds=0.0
         )
 
     def alone(self, index: int) -> tuple[int, int]:

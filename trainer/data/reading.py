@@ -1,4 +1,4 @@
-"""The files that a training learns from, read as the configuration says. Needs no torch."""
+"""The files that a training run learns from, read as the configuration says. Needs no torch."""
 
 from __future__ import annotations
 

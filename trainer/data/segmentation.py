@@ -72,7 +72,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SegmentationBatch:
-    """Images that run through the model at a time; see `trainer.loop.Piece`.
+    """Images that run through the model at a time; see `trainer.loop.Microbatch`.
 
     Attributes:
         ids: of the images; none for a microbatch that teaches nothing.
@@ -101,12 +101,12 @@ class SegmentationBatch:
 
     @property
     def tallies(self) -> Mapping[str, Tally]:
-        """See `trainer.loop.Piece.tallies`."""
+        """See `trainer.loop.Microbatch.tallies`."""
         samples = len(self.ids)
         return {SOURCE: Tally(samples=samples, labels=self.num_labels, images=samples)} if samples else {}
 
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """See `trainer.loop.Piece.losses`."""
+        """See `trainer.loop.Microbatch.losses`."""
         loss = self.loss(model, totals)
         return loss, {SOURCE: loss}
 

@@ -25,9 +25,9 @@ def groups(
     """What the steps of each adapter train.
 
     Args:
-        model: carries the sets.
-        adapters: the sets; none for stage ``cpt``.
-        crayon: TRAIN.CRAYON; without a crayon prompt its parameters rest.
+        model: carries the adapters.
+        adapters: of LoRA; none for stage ``cpt``.
+        crayon: TRAIN.CRAYON; without a crayon prompt its parameters are frozen.
         parts: TRAIN.PARTS: what every step trains besides.
     Returns: adapter -> groups of parameters, by name.
     """

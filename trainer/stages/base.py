@@ -46,7 +46,7 @@ class Job(Protocol):
         """What a continuation must have in common with what it continues, by name, as JSON has it."""
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """The updates that a checkpoint has, and its `shared`.
+        """The updates that a checkpoint has, and the `resume_settings` of its training run.
 
         Raises:
             CheckpointError: it is no checkpoint of such a stage.

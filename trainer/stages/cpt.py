@@ -1,4 +1,4 @@
-"""Step 1, crayon prompt tuning: the queries, their MLP and low-rank pairs learn to tell objects apart; all else rests.
+"""Step 1, crayon prompt tuning: the queries, MLP and low-rank pairs learn to tell objects apart; all else is frozen.
 
 Source: CoLLaVO (arXiv 2402.11248), section 3.2: crayon instructions made from COCO 2017 panoptic annotations.
 """

@@ -131,7 +131,7 @@ class SegmenterJob:
         self.autocast: torch.dtype | None = torch.bfloat16 if settings.DTYPE == "bf16" else None
 
     def resume_settings(self) -> dict[str, Any]:
-        """See `Job.shared`."""
+        """See `Job.resume_settings`."""
         config = self._config
         return {
             **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
@@ -144,29 +144,29 @@ class SegmenterJob:
         }
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """See `Job.standing`."""
+        """See `Job.read_progress`."""
         said = validated(_Progress, read_json(folder / STATE), f"{folder / STATE}: not what stage segmenter left")
         return said.step, said.settings
 
     def load_weights(self, folder: Path) -> None:
-        """See `Job.take_up`."""
+        """See `Job.load_weights`."""
         try:
             self._start.network.load_state_dict(read_file(folder / WEIGHTS))
         except RuntimeError as error:
             raise CheckpointError(f"{folder / WEIGHTS}: cannot be gone on from ({error})") from error
 
     def train_mode(self) -> None:
-        """See `Job.ready`."""
+        """See `Job.train_mode`."""
         self.model.train()
 
     def group_settings(self, group: Parameters) -> Mapping[str, Any]:
-        """See `Job.own`."""
+        """See `Job.group_settings`."""
         name, parameter = next(iter(group.items()))
         factor = self._config.XDECODER.BACKBONE_FACTOR if name.startswith(_BACKBONE) else 1.0
         return {FACTOR: factor, "weight_decay": self._config.TRAIN.WEIGHT_DECAY if _decays(name, parameter) else 0.0}
 
     def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
-        """See `Job.content`."""
+        """See `Job.checkpoint_writer`."""
         network = self._start.network
 
         def write(folder: Path) -> None:
@@ -188,7 +188,7 @@ class SegmenterJob:
         return None
 
     def describe(self, moving: Parameters) -> str:
-        """See `Job.introduction`."""
+        """See `Job.describe`."""
         number, total = num_weights(moving.values()), num_weights(self.model.parameters())
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained on {len(self._classes[0])} "
@@ -218,7 +218,7 @@ def load_segmenter(config: TrainConfig, device: torch.device) -> SegmenterJob:
     annotated = _in_order(read_classes(file))
     names = tuple(one.name for one in annotated)
     stuff = tuple(one.name for one in annotated if not one.is_thing)
-    class_list(names, stuff)  # names that are no good fail here rather than after the training
+    class_list(names, stuff)  # names that are no good fail here rather than after training
     wanted = prompt_names(names)
     start = _start(config, wanted)
     text = start.network.config.text

@@ -106,22 +106,22 @@ class Tuning:
         self._cost = TrainingCost.of_model(parts.model, trained(self.adapters).values())
 
     def resume_settings(self) -> dict[str, Any]:
-        """See `Job.shared`."""
+        """See `Job.resume_settings`."""
         return self._shared
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """See `Job.standing`."""
+        """See `Job.read_progress`."""
         state = read_state(folder)
         return state.step, state.settings
 
     def load_weights(self, folder: Path) -> None:
-        """See `Job.take_up`."""
+        """See `Job.load_weights`."""
         load_crayon(folder, crayon_parameters(self._parts.model))
         load_parts(folder, base_parameters(self._parts.model, self._parts.changed))
         self._parts.adapters.load(folder)
 
     def train_mode(self) -> None:
-        """See `Job.ready`. The vision tower rests in every way."""
+        """See `Job.train_mode`. The vision tower stays in evaluation mode, whether it is trained or not."""
         model = self._parts.model
         if self._config.TRAIN.GRADIENT_CHECKPOINTING:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -129,11 +129,11 @@ class Tuning:
         model.vision_tower.eval()
 
     def group_settings(self, group: Parameters) -> Mapping[str, Any]:
-        """See `Job.own`."""
+        """See `Job.group_settings`."""
         return all_alike(group)
 
     def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
-        """See `Job.content`."""
+        """See `Job.checkpoint_writer`."""
         adapters = self._parts.adapters
         crayon = placement.weights(crayon_parameters(self._parts.model))
         sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
@@ -161,7 +161,7 @@ class Tuning:
         )
 
     def describe(self, moving: Parameters) -> str:
-        """See `Job.introduction`."""
+        """See `Job.describe`."""
         parts, train = self._parts, self._config.TRAIN
         number, total = num_weights(moving.values()), num_weights(parts.model.parameters())
         sets = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
@@ -180,7 +180,7 @@ class Tuning:
         return self._cost.of(update)
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
-        """See `Job.evaluate`; into ``eval/step-...`` of the training's folder."""
+        """See `Job.evaluate`; into ``eval/step-...`` of the training run's folder."""
         config, parts = self._config, self._parts
         folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
@@ -212,7 +212,7 @@ class _LiveEngine:
         self._identity, self._make, self._segmenter = identity, make, segmenter
 
     def parts(self) -> Mapping[str, Any]:
-        """Which training, and how far."""
+        """Which training run, and how far."""
         return self._identity
 
     def weights(self) -> str:
@@ -238,7 +238,7 @@ def load_tuning(
         device: of this process.
         names: of the LoRA adapters.
         sources: of the stage.
-        alike: see `trainer.data.loader.Schedule`.
+        alike: see `trainer.data.loader.Batches`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.

@@ -100,7 +100,7 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     from .vision import teach_tower
     from .vocabulary import pieces
 
-    torch.set_flush_denormal(True)  # moments of parameters at rest shrink to numbers that make a CPU crawl
+    torch.set_flush_denormal(True)  # moments of frozen parameters shrink to numbers that make a CPU crawl
     grid = IMAGE_SIZE // PATCH_SIZE
     drawn = draw(args.seed, args.scenes, IMAGE_SIZE, grid, os.cpu_count() or 1)
     say(f"{args.scenes} scenes are drawn")

@@ -33,7 +33,7 @@ CPU, LLM = torch.device("cpu"), LLMConfig(BITS=32, DTYPE="fp32")
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training's checkpoint with both sets away from their start."""
+    """A training run's checkpoint with both adapters away from their start."""
     folder = tmp_path_factory.mktemp("left")
     make_tiny(folder / "base", seed=0)
     model = load_model(LLM, folder / "base", CPU, trainable=True)
