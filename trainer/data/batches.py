@@ -107,10 +107,6 @@ class Batch:
         """Tokens that are learned."""
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
 
-    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
-        """Its share of the batch's loss."""
-        return self.losses(model, totals)[0]
-
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """See `trainer.loop.Microbatch.losses`."""
         output = model(**self.inputs(), num_items_in_batch=totals.labels, use_cache=False)

@@ -293,6 +293,11 @@ class Batches:
         """Names of all parts."""
         return tuple(part.name for source in self.by_adapter.values() for part in source.parts)
 
+    @property
+    def num_samples(self) -> int:
+        """Of all sources together."""
+        return sum(len(source.lengths) for source in self.by_adapter.values())
+
     def share(self, adapter: str, samples: Int64Array, step: int, place: str, rank: int, world: int) -> Share:
         """Prepare a process's share; where nothing of it is usable, a row that teaches nothing.
 
@@ -394,7 +399,7 @@ class Schedule:
     @property
     def num_samples(self) -> int:
         """Of all sources together."""
-        return sum(len(source.lengths) for source in self._batches.by_adapter.values())
+        return self._batches.num_samples
 
     @property
     def identity(self) -> str:
@@ -451,7 +456,7 @@ class Schedule:
                 f"TRAIN.IMAGE_SHARE {self._share:g}: {epochs:g} passes over the visual instructions would take more "
                 f"than {MOST_UPDATES} updates; lower it, or set TRAIN.STEPS"
             )
-        return steps_until(VL_CIT, wanted, self._seed, self._share)
+        return steps_until("vl_cit", wanted, self._seed, self._share)
 
 
 class HeldOut:
@@ -473,7 +478,7 @@ class HeldOut:
     @property
     def num_samples(self) -> int:
         """Of all sources together."""
-        return sum(len(source.lengths) for source in self._batches.by_adapter.values())
+        return self._batches.num_samples
 
     def shares(self, rank: int, world: int) -> Iterator[Share]:
         """A process's share of every batch."""

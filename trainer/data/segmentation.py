@@ -107,14 +107,11 @@ class SegmentationBatch:
 
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """See `trainer.loop.Microbatch.losses`."""
-        loss = self.loss(model, totals)
-        return loss, {SOURCE: loss}
-
-    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
-        """Its share of the batch's loss."""
         numbers = {"num_images": max(1, totals.samples), "num_masks": totals.labels}
         loss: Tensor = model(self.pixels, self.prompts, self.targets, **numbers)
-        return loss if self.ids else 0.0 * loss
+        if not self.ids:
+            loss = 0.0 * loss
+        return loss, {SOURCE: loss}
 
 
 class SegmentationData:

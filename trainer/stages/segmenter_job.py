@@ -25,8 +25,8 @@ from collavo.checkpoint.sizes import Strict, validated
 from collavo.errors import CheckpointError
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedImage, read_classes, read_segments
-from datasets.instruct.types import MissingImage
-from datasets.types import BadRecord, DataError
+from datasets.instruct.types import MissingImage, without_bad
+from datasets.types import DataError
 from modeling.segmenters.coco import COCO_PANOPTIC, coco_index
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder.checkpoint import (
@@ -296,13 +296,7 @@ def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[S
     Raises:
         DataError: there are none.
     """
-    found: list[SegmentedImage] = []
-    bad: list[BadRecord] = []
-    for item in read_segments(file, maps, images):
-        if isinstance(item, SegmentedImage):
-            found.append(item)
-        else:
-            bad.append(item)
+    found, bad = without_bad(read_segments(file, maps, images))
     missing = sum(isinstance(item, MissingImage) for item in bad)
     malformed = f"; {len(bad) - missing} malformed records skipped" if len(bad) > missing else ""
     report(name, f"{len(found)} images; {missing} skipped, they are missing{malformed}", bad)

@@ -71,7 +71,7 @@ def test_the_held_out_loss_is_that_of_the_model_row_by_row(run: Run, tiny: Path,
         for index in range(len(source.lengths)):
             batch = collate([source.example(index, 2**40)], data._parts.processor)
             with torch.no_grad():
-                total += float(batch.loss(model, Totals(samples=1, labels=1)))
+                total += float(batch.losses(model, Totals(samples=1, labels=1))[0])
             labels += batch.num_labels
         assert adapter in ("image_cit", "vl_cit")
     (row,) = rows(save, "validation_loss")[-1:]
