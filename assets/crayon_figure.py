@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from collavo.crayon import CrayonPrompt, crayon_prompt, object_list
-from modeling.segmenters.base import PanopticMap, Segment
-from modeling.segmenters.coco import INDEX_BY_NAME, NUM_CLASSES
+from modeling.segmenters.base import PanopticMap
+from modeling.segmenters.coco import NUM_CLASSES
 from pipeline.commands.drawing import colour, write_name
 
+from .tiny.train.scenes import panoptic_map
 from .tiny.world import Scene, draw_scene
 
 SEED, SIZE, GRID, SIDE, GAP = 11, 350, 35, 350, 24
@@ -23,13 +24,9 @@ SEED, SIZE, GRID, SIDE, GAP = 11, 350, 35, 350, 24
 
 def prompt_of(scene: Scene) -> CrayonPrompt:
     """The crayon prompt of a scene's own map, sampled at the middle of every cell."""
-    ids = np.zeros((SIZE, SIZE), np.int32)
-    segments = []
-    for number, shape in enumerate(scene.shapes, start=1):
-        ids[shape.pixels] = number
-        segments.append(Segment(id=number, category_id=INDEX_BY_NAME[shape.name], score=1.0))
+    whole = panoptic_map(scene)
     middle = (np.arange(GRID) * SIZE + SIZE // 2) // GRID
-    return crayon_prompt(PanopticMap(ids[np.ix_(middle, middle)], tuple(segments)), GRID)
+    return crayon_prompt(PanopticMap(whole.id_map[np.ix_(middle, middle)], whole.segments), GRID)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         return report(error.failures)
     except subprocess.CalledProcessError as error:  # of a single process, which torchrun does not start
         return code_of(error.returncode)
-    except SignalException as error:  # the launcher was told to end, and has ended its processes
+    except SignalException as error:  # the launcher was asked to end, and has ended its processes
         return SIGNALLED + int(error.sigval)
     except KeyboardInterrupt:
         return SIGNALLED + int(signal.SIGINT)

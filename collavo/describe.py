@@ -29,7 +29,7 @@ from .checkpoint.sizes import Sizes, sizes_of_config
 from .config import CoLLaVOConfig
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
-from .trainable_parts import is_crayon
+from .trainable_parts import TARGETS, is_crayon
 
 WEIGHTS = ("*.safetensors", "*.bin")
 _ADAPTER = re.compile(r"\.lora_[AB]\.([A-Za-z0-9_-]+)(\.weight)?$")
@@ -126,10 +126,17 @@ def blank_model(sizes: Sizes, device: str) -> CoLLaVOForConditionalGeneration:
     return model.eval()  # type: ignore[no-any-return]
 
 
-def add_adapters(model: CoLLaVOForConditionalGeneration, names: Sequence[str], rank: int, alpha: int) -> Adapters:
+def add_adapters(
+    model: CoLLaVOForConditionalGeneration,
+    names: Sequence[str],
+    rank: int,
+    alpha: int,
+    ranks: Mapping[str, int] | None = None,
+    targets: Sequence[str] = TARGETS,
+) -> Adapters:
     """Put LoRA adapters on a blank model; see `Adapters`."""
     with torch.device(model.device):
-        adapters = Adapters(model, names, rank=rank, alpha=alpha)
+        adapters = Adapters(model, names, rank=rank, alpha=alpha, ranks=ranks, targets=targets)
     model.eval()
     return adapters
 

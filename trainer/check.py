@@ -1,4 +1,4 @@
-"""What can be known of a training before anything is loaded. Importing this loads no torch."""
+"""What can be known of a training run before anything is loaded. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .config import SEGMENTER_STATE, SETS, TrainConfig, lora_record
 from .data.paths import missing
 
 FIXED = ("TRAIN.STAGE", "TRAIN.PARTS", "TRAIN.ADAPTERS", "LORA", "foundation", "sizes", "classes", "start")
-"""Settings that make another model: a training cannot go on with others."""
+"""Settings that make another model: a training run cannot go on with others."""
 
 
 def check(config: TrainConfig, catalog: Catalog) -> None:
@@ -85,7 +85,7 @@ def _check_continuation(config: TrainConfig) -> None:
     """Check what SAVE_DIR holds already, as far as the configuration alone tells.
 
     Raises:
-        RunError: an earlier training that is not to be gone on with, or one of other settings.
+        RunError: an earlier training run that is not to be gone on with, or one of other settings.
         CheckpointError: its newest checkpoint is unreadable.
     """
     save_dir = Path(config.SAVE_DIR)

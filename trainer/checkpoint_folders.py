@@ -1,4 +1,4 @@
-"""Where the checkpoints of a training lie; needs no torch."""
+"""Where the checkpoints of a training run lie; needs no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def newest(save_dir: Path) -> Path | None:
 
 
 def in_use(save_dir: Path, folder: Path) -> str:
-    """Words on a folder of results that an earlier training has filled.
+    """Words on a folder of results that an earlier training run has filled.
 
     Args:
         save_dir: the folder.

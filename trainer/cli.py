@@ -42,13 +42,18 @@ def _train(args: argparse.Namespace) -> int:
     if args.print_config:
         write_out(config.resolved_yaml)
         return 0
-    take_base(config.BASE, config.RESUME_FROM if config.TRAIN.STAGE != "segmenter" else "")
+    _take_base(config)
     check(config, catalog)
     if args.check:
         return 0
     from .run import train
 
     return train(config, catalog)
+
+
+def _take_base(config: TrainConfig) -> None:
+    """See `take_base`; stage segmenter starts from an X-Decoder, which has no base."""
+    take_base(config.BASE, config.RESUME_FROM if config.TRAIN.STAGE != "segmenter" else "")
 
 
 def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainConfig, Catalog, ImageSet]:
@@ -78,7 +83,7 @@ def _images(conf_files: Sequence[str], overrides: Sequence[str]) -> tuple[TrainC
 def _validate(args: argparse.Namespace) -> int:
     config, _ = read_training(args.conf_files, args.overrides)
     note(config.notes)
-    take_base(config.BASE, config.RESUME_FROM)
+    _take_base(config)
     from .validate import validate_training
 
     return 0 if validate_training(config, quick=args.quick, most=None if args.all else SHOWN) else FAILED
@@ -138,6 +143,7 @@ def _count(text: str) -> int:
 def _describe(args: argparse.Namespace) -> int:
     config, _ = read_training(args.conf_files, args.overrides)
     note(config.notes)
+    _take_base(config)
     from .describe import show_description  # loads torch
 
     return show_description(config, args)

@@ -43,7 +43,7 @@ class TrainingCost:
     Attributes:
         token: weights that every token passes in the decoder.
         image_token: further ones that an image token passes there, and in the projector.
-        patch: weights that a patch passes in the vision tower, which is not trained.
+        patch: weights that a patch passes in the vision tower, counted as frozen.
         label: weights of the output layer, which labelled tokens alone pass.
         trained: weights that are trained.
         attention: numbers that two tokens that see each other cost: layers times width, forwards.

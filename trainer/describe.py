@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 
-from collavo.adapters import crayon_parameters
 from collavo.checkpoint.finetuned_checkpoint import State
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
@@ -30,7 +29,7 @@ from pipeline.models.collavo import in_words
 from pipeline.runtime.console import tell
 
 from .config import SETS, TrainConfig
-from .parallel.trainable import groups, trained
+from .parallel.trainable import CRAYON, groups, trained, without_adapters
 
 _WIDTHS = (32, 15, 15, 21, 17, 17, 15)
 _HEAD = ("part", "parameters", "trained", "prompt: products", "other", "token: products", "other")
@@ -72,17 +71,18 @@ def show_description(config: TrainConfig, args: argparse.Namespace) -> int:
 
 def _prepare(model: CoLLaVOForConditionalGeneration, config: TrainConfig, state: State | None) -> Mapping[str, int]:
     """Add the adapters that the checkpoint has, or that the stage would train; what is trained, by part."""
-    stage = config.TRAIN.STAGE
-    names: tuple[str, ...] = ()
-    rank, alpha = config.LORA.R, config.LORA.ALPHA
+    train, lora = config.TRAIN, config.LORA
     if state is not None and state.adapters:
-        names, rank, alpha = state.adapters, state.rank, state.alpha
-    elif stage == "cit":
-        names = SETS[config.TRAIN.ADAPTERS]
-    adapters = add_adapters(model, names, rank, alpha)
-    if stage == "segmenter":
+        adapters = add_adapters(model, state.adapters, state.rank, state.alpha, state.ranks, state.targets)
+    else:
+        names = SETS[train.ADAPTERS] if train.STAGE == "cit" else ()
+        adapters = add_adapters(model, names, lora.R, lora.ALPHA, lora.RANKS, lora.targets)
+    if train.STAGE == "segmenter":
         return {}
-    moving = trained(groups(model, adapters, config.TRAIN.CRAYON)) if stage == "cit" else crayon_parameters(model)
+    if train.STAGE == "cit":
+        moving = trained(groups(model, adapters, train.CRAYON, train.PARTS))
+    else:
+        moving = trained({CRAYON: without_adapters(model, train.CRAYON, train.PARTS)})
     found: dict[str, int] = {}
     for name, parameter in moving.items():
         found[part_of(name)] = found.get(part_of(name), 0) + parameter.numel()

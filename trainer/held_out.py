@@ -1,13 +1,12 @@
 """The held-out loss: computed by all processes together, under every sharding, and by source.
 
-Nothing of a training depends on it: the model answers in evaluation mode, so that no dropout is drawn, and instructions
-are the same in every validation.
+Nothing of a training run depends on it: the model answers in evaluation mode, so that no dropout is drawn, and
+instructions are the same in every validation.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -152,7 +151,7 @@ class History:
         make_folder(save_dir)
         best = self.best
         values = {"best": None if best is None else best.step, "validations": [asdict(v) for v in self.validations]}
-        write_json(save_dir / FILE, json.loads(json.dumps(values)))
+        write_json(save_dir / FILE, values)
 
     @property
     def best(self) -> Validation | None:

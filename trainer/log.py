@@ -1,4 +1,4 @@
-"""What a training says of itself: a progress bar, a line of JSON for every few updates, and Accelerate's trackers."""
+"""What a training run says of itself: a progress bar, lines of JSON for every few updates, Accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Log:
 
     Args:
         folder: gets ``log.jsonl``.
-        steps: updates of the whole training.
+        steps: updates of the whole training run.
         start: updates made before; later lines of an earlier attempt are dropped.
         every: updates of an interval.
         shown: whether this process writes and shows.

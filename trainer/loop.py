@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Protocol, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from .skipped import SkippedSamples
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from .config import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,31 +143,6 @@ class TrainingData(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """How a training run goes; see `trainer.config.LoopConfig` for each.
-
-    Attributes:
-        steps: updates in all.
-        highest: learning rate.
-        lowest: learning rate.
-        warmup: share of the updates.
-        clip: largest norm of the gradient; 0 for no limit.
-        autocast: compute type of the forward pass; None for that of the weights.
-        non_finite: what becomes of an update whose loss or gradient is NaN or infinite.
-        most_skipped: share of the samples that may be skipped, see `trainer.skipped`.
-    """
-
-    steps: int
-    highest: float
-    lowest: float
-    warmup: float
-    clip: float
-    autocast: torch.dtype | None = None
-    non_finite: Literal["stop", "skip"] = "stop"
-    most_skipped: float = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
 class SourceUpdate:
     """What an update took from one source.
 
@@ -244,7 +221,9 @@ class Loop:
         accelerator: joins the processes.
         placement: the model in training mode, and its optimizer.
         device: of this process.
-        settings: see `LoopSettings`.
+        train: section ``TRAIN`` of the configuration.
+        steps: updates in all; ``train`` may count passes instead.
+        autocast: compute type of the forward pass; None for that of the weights.
         stopped: whether this process was asked to end; if one was, all end before the next update.
     """
 
@@ -253,12 +232,15 @@ class Loop:
         accelerator: Accelerator,
         placement: Placement,
         device: torch.device,
-        settings: LoopSettings,
+        train: LoopConfig,
+        *,
+        steps: int,
+        autocast: torch.dtype | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._accelerator, self._placement, self._device, self._settings = accelerator, placement, device, settings
-        self._stopped = stopped
-        self._skipped = SkippedSamples(settings.most_skipped, self._gather)
+        self._accelerator, self._placement, self._device = accelerator, placement, device
+        self._train, self._steps, self._autocast, self._stopped = train, steps, autocast, stopped
+        self._skipped = SkippedSamples(train.MAX_SKIPPED, self._gather)
 
     def run(self, data: TrainingData, start: int, done: Callable[[Update], bool | None]) -> int:
         """Make all updates from one on.
@@ -273,7 +255,7 @@ class Loop:
             NonFiniteError: see there.
             RunError: nothing of an update's batch can be trained on, or too much is skipped.
         """
-        steps, rank, world = self._settings.steps, self._accelerator.process_index, self._accelerator.num_processes
+        steps, rank, world = self._steps, self._accelerator.process_index, self._accelerator.num_processes
         made = start
         begun = time.perf_counter()
         for step, share in enumerate(data.batches(start, steps, rank, world), start=start):
@@ -288,11 +270,9 @@ class Loop:
 
     def _update(self, step: int, data: TrainingData, share: Share, begun: float) -> Update | None:
         """Make an update; None if a process was asked to end before it."""
-        settings, adapter = self._settings, data.adapter(step)
+        train, adapter = self._train, data.adapter(step)
         waited = time.perf_counter() - begun
-        rate = learning_rate(
-            step, settings.steps, highest=settings.highest, lowest=settings.lowest, warmup=settings.warmup
-        )
+        rate = learning_rate(step, self._steps, highest=train.LR, lowest=train.LR_END, warmup=train.WARMUP)
         for group in self._placement.optimizer.param_groups:
             group["lr"] = rate * group[FACTOR]
         counts = self._count(data.sources, share)
@@ -330,10 +310,10 @@ class Loop:
         Raises:
             NonFiniteError: unless such updates are skipped.
         """
-        stop = self._settings.non_finite == "stop"
+        stop = self._train.NON_FINITE == "stop"
         if stop and not math.isfinite(loss):
             raise self._non_finite(step, "loss", loss, microbatches)
-        norm = self._placement.step(self._settings.clip, drop=not math.isfinite(loss))
+        norm = self._placement.step(self._train.CLIP, drop=not math.isfinite(loss))
         if stop and not math.isfinite(norm):
             raise self._non_finite(step, "gradient", norm, microbatches)
         return norm
@@ -371,7 +351,7 @@ class Loop:
         total = torch.zeros(1 + len(sources), dtype=torch.float64, device=device)
         for number, microbatch in enumerate(microbatches, start=1):
             last = number == len(microbatches)
-            with self._placement.adding_up(last):
+            with self._placement.accumulating(last):
                 loss, parts = self._losses(microbatch.to(device), totals)
                 self._placement.backward(loss * world, last)  # the processes' gradients are averaged
                 total[0] += loss.detach().double()
@@ -382,7 +362,7 @@ class Loop:
 
     def _losses(self, microbatch: Microbatch, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """A microbatch's share of the batch's loss, and of each source in it."""
-        dtype = self._settings.autocast
+        dtype = self._autocast
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
             return microbatch.losses(self._placement.model, totals)
 

@@ -13,7 +13,7 @@ PARTS = ("step", "exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter."""
 CONSTANT = ("qmap1", "qmap2")
 """Tables that bitsandbytes keeps in every parameter's state and that never change; checkpoints leave them out."""
-FROZEN = "rests"
+FROZEN = "frozen"
 """Key of a parameter group: True while nothing of it may move."""
 FACTOR = "factor"
 """Key of a parameter group: its learning rate over that of the others."""
@@ -26,14 +26,14 @@ def all_alike(group: Parameters) -> Mapping[str, Any]:
     return {}
 
 
-class _Resting(torch.optim.Optimizer):
-    """Steps the groups that do not rest, and those alone.
+class _FrozenAware(torch.optim.Optimizer):
+    """Steps the groups that are not frozen, and those alone.
 
     Plain AdamW passes by parameters without a gradient. ZeRO lays a group's parameters into one flat buffer whose
     missing gradients are zeros, and a zero gradient still moves weights (by momentum and weight decay) and state. A
-    resting group is therefore not stepped at all. ZeRO steps group by group with this very method, so this holds there
-    too: it then copies the unchanged buffer back onto the weights. All groups rest until told otherwise, which also
-    keeps DeepSpeed's own first step, on zero gradients, from moving anything.
+    frozen group is therefore not stepped at all. ZeRO steps group by group with this very method, so this holds there
+    too: it then copies the unchanged buffer back onto the weights. All groups are frozen until an update names its own,
+    which also keeps DeepSpeed's own first step, on zero gradients, from moving anything.
 
     Attributes:
         held: says whether nothing may move at all: the gradient is no number.
@@ -42,7 +42,7 @@ class _Resting(torch.optim.Optimizer):
     held: Callable[[], bool] = staticmethod(lambda: False)
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Update what does not rest."""
+        """Update what is not frozen."""
         everything = self.param_groups
         self.param_groups = [group for group in everything if not group[FROZEN]] if not self.held() else []
         try:
@@ -51,8 +51,8 @@ class _Resting(torch.optim.Optimizer):
             self.param_groups = everything
 
 
-class FrozenAwareAdamW(_Resting, torch.optim.AdamW):
-    """AdamW over groups of which some rest; see `_Resting`.
+class FrozenAwareAdamW(_FrozenAware, torch.optim.AdamW):
+    """AdamW over groups of which some are frozen; see `_FrozenAware`.
 
     Args:
         groups: parameters by name; each becomes a parameter group, in this order.
@@ -68,18 +68,18 @@ class FrozenAwareAdamW(_Resting, torch.optim.AdamW):
 
 
 def listed(groups: Sequence[Parameters], own: GroupSettings) -> list[dict[str, Any]]:
-    """Parameter groups, all resting."""
+    """Parameter groups, all frozen."""
     return [{"params": list(group.values()), FROZEN: True, FACTOR: 1.0, **own(group)} for group in groups]
 
 
 def make_optimizer(
     kind: str, groups: Sequence[Parameters], *, lr: float, weight_decay: float, own: GroupSettings = all_alike
 ) -> torch.optim.Optimizer:
-    """AdamW of torch or of bitsandbytes, over groups of which some rest.
+    """AdamW of torch or of bitsandbytes, over groups of which some are frozen.
 
     Args:
         kind: adamw, adamw_8bit, paged_adamw or paged_adamw_8bit.
-        groups: see `RestingAdamW`.
+        groups: see `FrozenAwareAdamW`.
         lr: learning rate.
         weight_decay: as in AdamW.
         own: what groups have of their own.
@@ -89,7 +89,7 @@ def make_optimizer(
     from bitsandbytes import optim
 
     base = {"adamw_8bit": optim.AdamW8bit, "paged_adamw": optim.PagedAdamW, "paged_adamw_8bit": optim.PagedAdamW8bit}
-    cls = type(f"Resting{base[kind].__name__}", (_Resting, base[kind]), {})
+    cls = type(f"FrozenAware{base[kind].__name__}", (_FrozenAware, base[kind]), {})
     optimizer: torch.optim.Optimizer = cls(listed(groups, own), lr=lr, weight_decay=weight_decay)
     return optimizer
 

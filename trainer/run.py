@@ -104,7 +104,7 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
                 f"TRAIN.OPTIMIZER {config.TRAIN.OPTIMIZER} keeps its state whole on every process, and the launch "
                 "shards it: use adamw, or configs/accel/ddp_accel.yaml"
             )
-        # which LoRA adapter rests changes from update to update, and a batch of texts leaves the crayon prompt out
+        # which LoRA adapter is frozen changes from update to update, and a batch of texts leaves the crayon prompt out
         unused = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
         accelerator = start_accelerator(
             config.EVAL.TIMEOUT_HOURS, trackers or None, os.environ, [unused], Path(config.SAVE_DIR).expanduser()
@@ -122,11 +122,11 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a training ended.
+    """How a training run ended.
 
     Attributes:
         step: updates made in all.
-        stopped: whether it was told to end before its last update.
+        stopped: whether it was asked to end before its last update.
     """
 
     step: int
@@ -167,7 +167,7 @@ def run_stage(
         own=job.group_settings,
         kind=config.TRAIN.OPTIMIZER,
     )
-    start, steps = _go_on(config, newest_one, placement, session), job.settings.steps
+    start, steps = _go_on(config, newest_one, placement, session), job.steps
     if session.is_main:
         _note(config, save_dir)
         say(
@@ -178,7 +178,8 @@ def run_stage(
     stop = StopRequest()
     with stop.listening():
         progress = _Progress(config, job, placement, session, plan, device, start)
-        made = Loop(accelerator, placement, device, job.settings, stop).run(job.data, start, progress.done)
+        loop = Loop(accelerator, placement, device, config.TRAIN, steps=steps, autocast=job.autocast, stopped=stop)
+        made = loop.run(job.data, start, progress.done)
         progress.close(made)
     stopped = made < steps and not progress.enough
     if stopped and session.is_main:
@@ -211,7 +212,7 @@ class _Progress:
     ) -> None:
         self._config, self._job, self._placement, self._session = config, job, placement, session
         self._plan, self._device = plan, device
-        self._save_dir, self._steps = Path(config.SAVE_DIR).expanduser(), job.settings.steps
+        self._save_dir, self._steps = Path(config.SAVE_DIR).expanduser(), job.steps
         self._saved = start
         self.enough = False
         """Whether the held-out loss has not fallen for long enough."""
@@ -252,9 +253,7 @@ class _Progress:
 
     def _validate(self, data: HeldOutData, step: int) -> None:
         """Compute the held-out loss; a new lowest one gets a checkpoint."""
-        found = validate(
-            data, self._placement, self._session.accelerator, self._device, step, self._job.settings.autocast
-        )
+        found = validate(data, self._placement, self._session.accelerator, self._device, step, self._job.autocast)
         self._history.validations.append(found)
         best, patience = self._history.best, self._config.TRAIN.PATIENCE
         is_best = best is not None and best.step == step
@@ -288,7 +287,7 @@ class _Progress:
 
 
 def _note(config: TrainConfig, save_dir: Path) -> None:
-    """Write the resolved configuration, and what else a training depends on, next to its log."""
+    """Write the resolved configuration, and what else a training run depends on, next to its log."""
     make_folder(save_dir)
     write_text(save_dir / "config.yaml", config.resolved_yaml)
     about = {"commit": git_commit(), **libraries(), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
@@ -301,7 +300,7 @@ def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) 
     Args:
         config: resolved.
         device: of this process.
-        alike: whether all processes must run through equally many microbatches, see `trainer.data.loader.Schedule`.
+        alike: whether all processes must run through equally many microbatches, see `trainer.data.loader.Batches`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
@@ -325,7 +324,7 @@ def _resume(
     parameters: Mapping[str, nn.Parameter],
     session: Session,
 ) -> _Newest | None:
-    """Take up the weights of the newest checkpoint, if asked to."""
+    """Load the weights of the newest checkpoint, if asked to; its optimizer is only read."""
 
     def read() -> _Newest | None:
         folder = newest(save_dir)

@@ -1,4 +1,4 @@
-"""``validate train``: what of a training's data can be used, what would be skipped and why; with a sample to look at.
+"""``validate train``: what of a training run's data can be used, what is skipped and why; with a sample to look at.
 
 Needs no torch. Every record is read and the header of every image opened (with ``--quick`` it is only looked for); with
 a checkpoint in RESUME_FROM every conversation is encoded as well.

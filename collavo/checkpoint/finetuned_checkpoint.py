@@ -228,11 +228,11 @@ def _moved(folder: Path, settings: Mapping[str, Any], base: Path) -> Path:
     """
     below = Path(os.path.realpath(os.path.expanduser(base)))
     if not is_folder(below) or is_trained(below):
-        raise CheckpointError(f"BASE: {shown(str(base))[1:-1]} is no directory of a whole checkpoint")
+        raise CheckpointError(f"BASE: {shown(str(base))} is no directory of a whole checkpoint")
     known = settings.get("foundation")
     if isinstance(known, str) and fingerprint(below) != known:
         raise CheckpointError(
-            f"BASE: {shown(str(base))[1:-1]} is not the checkpoint that {folder} was trained on: its files differ"
+            f"BASE: {shown(str(base))} is not the checkpoint that {folder} was trained on: its files differ"
         )
     return below
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from ..types import BadRecord, ImageFile, ImageSource
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +34,7 @@ class Sample:
         image: the image, or None for a text-only conversation.
         turns: at least one.
         source: where it comes from: the file's name, or the kind of instruction.
-        with_objects: whether the first user turn tells the image's objects, as evaluation does. Crayon instructions
+        with_objects: whether the first user turn lists the image's objects, as evaluation does. Crayon instructions
             ask for just these objects: their prompt must not hold the list, or it would give the answer away.
         independent: whether the turns are conversations of their own that have only the image in common: no turn
             sees another.
@@ -119,15 +122,21 @@ class Gathered:
         return "; ".join(parts)
 
 
-def gather(items: Iterable[Sample | BadRecord]) -> Gathered:
-    """Read to the end, and count what was skipped or found under another suffix."""
-    samples: list[Sample] = []
+def without_bad(items: Iterable[T | BadRecord]) -> tuple[list[T], list[BadRecord]]:
+    """Read to the end: what can be used, and what cannot."""
+    usable: list[T] = []
     bad: list[BadRecord] = []
     for item in items:
-        if isinstance(item, Sample):
-            samples.append(item)
-        else:
+        if isinstance(item, BadRecord):
             bad.append(item)
+        else:
+            usable.append(item)
+    return usable, bad
+
+
+def gather(items: Iterable[Sample | BadRecord]) -> Gathered:
+    """Read to the end, and count what was skipped or found under another suffix."""
+    samples, bad = without_bad(items)
     return Gathered(
         samples=tuple(samples),
         bad=tuple(bad),

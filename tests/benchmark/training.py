@@ -42,9 +42,10 @@ from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
 from modeling.live_bytes import LiveBytes
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from trainer.config import LoopConfig
 from trainer.data.batches import Batch, Example, collate
 from trainer.data.loader import Batches, Preparation, Schedule, ShownImage
-from trainer.loop import Loop, LoopSettings, Update
+from trainer.loop import Loop, Update
 from trainer.parallel.placement import Whole
 from trainer.parallel.trainable import groups, only, trained
 
@@ -180,7 +181,7 @@ class Records:
     def _shown(self, index: int, name: str) -> ShownImage:
         prompt = self._prompts[index % 8]
         return ShownImage(
-            decoded=DecodedImage(self._pixels[index % 8], name), true=prompt, told=prompt, map_seconds=0.0
+            decoded=DecodedImage(self._pixels[index % 8], name), true=prompt, shown=prompt, map_seconds=0.0
         )
 
     def alone(self, index: int) -> tuple[int, int]:
@@ -300,11 +301,11 @@ def ours(size: Size, work: Work, share: int) -> Result:
     data = sources(work, preparation, share)
     batches = Batches(data, preparation, batch_size_total=work.batch, batch_size=work.rows)
     schedule = Schedule(batches, by_length=True, image_share=SHARE, workers=1)
-    settings = LoopSettings(steps=work.updates + 1, highest=1e-5, lowest=1e-6, warmup=0.0, clip=1.0)
+    train = LoopConfig(LR=1e-5, LR_END=1e-6, WARMUP=0.0, CLIP=1.0)
     accelerator = Accelerator(cpu=work.device.type == "cpu")
     placement = Whole(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)
     held.optimizer = placement.optimizer
-    loop = Loop(accelerator, placement, work.device, settings)
+    loop = Loop(accelerator, placement, work.device, train, steps=work.updates + 1)
     result, begun = Result(), [0.0]
 
     def done(update: Update) -> None:
@@ -317,7 +318,7 @@ def ours(size: Size, work: Work, share: int) -> Result:
     loop.run(schedule, 0, done)
     # the dearest update again, for its memory
     dearest = max(range(1, work.updates + 1), key=lambda s: max(data[schedule.adapter(s)].lengths[schedule.samples(s)]))
-    again = Loop(accelerator, placement, work.device, replace(settings, steps=dearest + 1))
+    again = Loop(accelerator, placement, work.device, train, steps=dearest + 1)
     result.peak = peak(held, work.device, lambda: again.run(schedule, dearest, lambda update: None))
     return result
 

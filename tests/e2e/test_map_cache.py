@@ -112,8 +112,8 @@ def test_a_second_benchmark_on_the_same_images_segments_nothing(
     other = evaluate(world, tmp_path / "cache", "park", tmp_path / "other")
     assert segmented == []
     keys = ("id", "prompt", "reply") if "reply" in first[0] else ("id", "prompt", "text")
-    told = [[tuple(row[key] for key in keys) for row in run] for run in (without, first, again, other)]
-    assert told[0] == told[1] == told[2] == told[3]
+    shown = [[tuple(row[key] for key in keys) for row in run] for run in (without, first, again, other)]
+    assert shown[0] == shown[1] == shown[2] == shown[3]
     assert any("[0." in row["prompt"] for row in first), "prompts without objects prove little"
 
 
@@ -169,8 +169,8 @@ def test_images_of_training_are_filled_by_its_own_configuration(
 ) -> None:
     """And training's other name of the folder is the same cache, which an evaluation has filled."""
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."}]
-    told = [{"id": str(n), "image": f"{n}.png", "conversations": turns} for n in range(NUM)]
-    (tmp_path / "chat.json").write_text(json.dumps(told))
+    records = [{"id": str(n), "image": f"{n}.png", "conversations": turns} for n in range(NUM)]
+    (tmp_path / "chat.json").write_text(json.dumps(records))
     evaluate(world, tmp_path / "cache", "park", tmp_path / "save")
     segmented.clear()
     given = options(world, "", "TRAIN.STAGE", "cit", "TRAIN.ADAPTERS", "vl_only")

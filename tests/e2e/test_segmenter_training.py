@@ -119,7 +119,7 @@ def rows(save: Path, *names: str) -> list[float]:
     return [row[name] for row in logged for name in names]
 
 
-def test_two_processes_and_other_pieces_learn_the_same(scenes: Path, tmp_path: Path) -> None:
+def test_two_processes_and_other_microbatches_learn_the_same(scenes: Path, tmp_path: Path) -> None:
     """In float64, where four updates still agree to 1e-15; in float32 rounding picks other points (see float64.py)."""
     train(1, scenes, tmp_path / "one", entry=IN_FLOAT64)
     train(2, scenes, tmp_path / "two", "TRAIN.BATCH_SIZE", 1, entry=IN_FLOAT64)
@@ -134,7 +134,7 @@ def test_two_processes_share_a_batch_in_float32(straight: Path, scenes: Path, tm
     assert losses(tmp_path / "two")[0] == pytest.approx(losses(straight)[0], rel=1e-4)
 
 
-def test_a_training_goes_on_from_a_segmenter_and_the_text_encoder_can_rest(
+def test_a_training_goes_on_from_a_segmenter_and_the_text_encoder_can_be_frozen(
     straight: Path, scenes: Path, tmp_path: Path
 ) -> None:
     below = straight / STEP.format(4)

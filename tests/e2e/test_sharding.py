@@ -1,4 +1,4 @@
-"""Training in shards on two processes: the same losses, files and resting set as in one process.
+"""Training in shards on two processes: the same losses, files and frozen adapter as in one process.
 
 Accelerate shards on accelerators alone, so that the launch files run in the tests marked ``gpu``; all else of FSDP2 and
 ZeRO runs here on the CPU (see sharded.py).
@@ -107,7 +107,7 @@ def test_checkpoints_are_whole_and_the_same_files(one: Path, shards: tuple[str, 
     assert read_state(mine) == read_state(other)
 
 
-def test_the_resting_set_keeps_every_bit(shards: tuple[str, Path]) -> None:
+def test_the_frozen_adapter_keeps_every_bit(shards: tuple[str, Path]) -> None:
     save = shards[1]
     found = adapters(save, STEPS)
     assert set(found) == {"image_cit", "vl_cit"}

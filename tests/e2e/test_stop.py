@@ -1,4 +1,4 @@
-"""A training that is told to end saves a checkpoint, ends, and goes on from there bit for bit."""
+"""A training run that is asked to end saves a checkpoint, ends, and goes on from there bit for bit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def checkpoints(save: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (save / "checkpoints").glob("step-*"))
 
 
-def test_a_process_that_is_told_to_end_saves_first(tiny: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_asked_to_end_saves_first(tiny: Path, tmp_path: Path) -> None:
     words = [sys.executable, "lbk_entry.py", "train", *GIVEN, *settings(tiny, tmp_path, *MORE)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1)

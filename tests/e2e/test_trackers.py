@@ -1,4 +1,4 @@
-"""Figures of a training reach Weights & Biases and TensorBoard through Accelerate."""
+"""Figures of a training run reach Weights & Biases and TensorBoard through Accelerate."""
 
 from __future__ import annotations
 

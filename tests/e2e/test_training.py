@@ -130,7 +130,7 @@ def test_going_on_after_a_kill_is_bit_for_bit_the_same(straight: Path, tiny: Pat
     assert losses(tmp_path) == losses(straight)
 
 
-def test_two_processes_and_other_pieces_learn_the_same(tiny: Path, tmp_path: Path) -> None:
+def test_two_processes_and_other_microbatches_learn_the_same(tiny: Path, tmp_path: Path) -> None:
     """In float64, where 20 updates still agree to 1e-14."""
     more = ("TRAIN.STAGE", "cit", "TRAIN.STEPS", 20)
     train(1, tiny, tmp_path / "one", *more, "TRAIN.BATCH_SIZE", 8, float64=True)

@@ -36,7 +36,7 @@ class Example:
         input_ids: tokens; one image token if it has an image.
         labels: of the same length, -100 where nothing is learned.
         pixels: RGB, uint8 (image size, image size, 3); None for a text-only sample.
-        crayon: what the model is told of the image; None without image.
+        crayon: what the model is shown of the image; None without image.
         parts: of independent turns, see `collavo.training_inputs.TrainingInputs`.
         source: where the sample comes from, by its name in the log.
         map_seconds: making its panoptic map took.
@@ -107,12 +107,8 @@ class Batch:
         """Tokens that are learned."""
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
 
-    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
-        """Its share of the batch's loss."""
-        return self.losses(model, totals)[0]
-
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """See `trainer.loop.Piece.losses`."""
+        """See `trainer.loop.Microbatch.losses`."""
         output = model(**self.inputs(), num_items_in_batch=totals.labels, use_cache=False)
         loss: Tensor = output.loss
         if self.source_numbers is None:

@@ -18,8 +18,6 @@ from datasets.instruct.types import Sample, Turn
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 
 ALL_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC)
-THING_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC if category.is_thing)
-"""The 80 classes that the paper's probes are about."""
 
 
 def crayon_sample(

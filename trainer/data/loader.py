@@ -54,7 +54,7 @@ HELD_OUT_STEP = 2**40
 SHOWN = 20
 """How many skipped samples a process names; the others are only counted."""
 MOST_UPDATES = 10**8
-"""Of a training whose length follows from its data."""
+"""Of a training run whose length follows from its data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,13 @@ class ShownImage:
     Attributes:
         decoded: the image.
         true: what is truly in it.
-        told: what the model is told.
+        shown: what the model is shown.
         map_seconds: its map took.
     """
 
     decoded: DecodedImage
     true: CrayonPrompt
-    told: CrayonPrompt
+    shown: CrayonPrompt
     map_seconds: float
 
 
@@ -82,8 +82,8 @@ class Preparation:
         processor: of the model.
         max_length: longest row in tokens, image tokens counted.
         seed: of the run.
-        crayon: what the model is told of an image's objects.
-        corrupt: see `trainer.data.maps.corrupt_map`.
+        crayon: what the model is shown of an image's objects.
+        corruption: share of objects, see `trainer.data.maps.corrupt_map`.
         questions: how many crayon instructions a sample holds.
     """
 
@@ -102,7 +102,7 @@ class Preparation:
     def load_image(
         self, image: ImageSource, segmenter: Segmenter, *key: int, classes: Sequence[int] = THING_CLASSES
     ) -> ShownImage:
-        """An image, what is truly in it, and what the model is told.
+        """An image, what is truly in it, and what the model is shown.
 
         Args:
             image: the image.
@@ -117,11 +117,11 @@ class Preparation:
         begun = time.perf_counter()
         panoptic: PanopticMap = segmenter.segment([decoded], (self.map_side, self.map_side))[0]
         seconds = time.perf_counter() - begun
-        told = true = crayon_prompt(panoptic, self.processor.grid)
+        shown = true = crayon_prompt(panoptic, self.processor.grid)
         if self.corruption:
             rng = np.random.default_rng([self.seed, *key])
-            told = crayon_prompt(corrupt_map(panoptic, self.corruption, classes, rng), self.processor.grid)
-        return ShownImage(decoded=decoded, true=true, told=told, map_seconds=seconds)
+            shown = crayon_prompt(corrupt_map(panoptic, self.corruption, classes, rng), self.processor.grid)
+        return ShownImage(decoded=decoded, true=true, shown=shown, map_seconds=seconds)
 
     def example(self, sample: Sample, image: ShownImage | None) -> Example:
         """A sample as ids and labels.
@@ -129,15 +129,15 @@ class Preparation:
         Raises:
             ConversationError: it cannot be trained on.
         """
-        told = None if image is None else object_list(image.told.objects)
+        objects = None if image is None else object_list(image.shown.objects)
         tokens = self.processor.grid**2
-        inputs = training_inputs(self.processor.tokenizer, CHAT, sample, told, tokens, self.max_length)
+        inputs = training_inputs(self.processor.tokenizer, CHAT, sample, objects, tokens, self.max_length)
         return Example(
             id=sample.id,
             input_ids=inputs.input_ids,
             labels=inputs.labels,
             pixels=None if image is None else image.decoded.pixels,
-            crayon=None if image is None else image.told,
+            crayon=None if image is None else image.shown,
             parts=inputs.parts,
             map_seconds=0.0 if image is None else image.map_seconds,
         )
@@ -293,6 +293,11 @@ class Batches:
         """Names of all parts."""
         return tuple(part.name for source in self.by_adapter.values() for part in source.parts)
 
+    @property
+    def num_samples(self) -> int:
+        """Of all sources together."""
+        return sum(len(source.lengths) for source in self.by_adapter.values())
+
     def share(self, adapter: str, samples: Int64Array, step: int, place: str, rank: int, world: int) -> Share:
         """Prepare a process's share; where nothing of it is usable, a row that teaches nothing.
 
@@ -313,7 +318,7 @@ class Batches:
                 skipped.append(str(error))
                 self._report(place, error)
         examples.sort(key=lambda example: -len(example.input_ids))
-        microbatches = self._pieces(examples, world)
+        microbatches = self._microbatches(examples, world)
         seconds = sum(example.map_seconds for example in examples)
         return Share([collate(microbatch, self.preparation.processor) for microbatch in microbatches], skipped, seconds)
 
@@ -323,7 +328,7 @@ class Batches:
             more = "; this process only counts further ones" if self._named == SHOWN else ""
             warn(f"{place}: a sample is skipped: {error}{more}")
 
-    def _pieces(self, examples: list[Example], world: int) -> list[list[Row]]:
+    def _microbatches(self, examples: list[Example], world: int) -> list[list[Row]]:
         """Cut examples into microbatches of rows, at least one."""
         rows: list[Row] = [[example] for example in examples]
         if self._pack:
@@ -394,7 +399,7 @@ class Schedule:
     @property
     def num_samples(self) -> int:
         """Of all sources together."""
-        return sum(len(source.lengths) for source in self._batches.by_adapter.values())
+        return self._batches.num_samples
 
     @property
     def identity(self) -> str:
@@ -473,7 +478,7 @@ class HeldOut:
     @property
     def num_samples(self) -> int:
         """Of all sources together."""
-        return sum(len(source.lengths) for source in self._batches.by_adapter.values())
+        return self._batches.num_samples
 
     def shares(self, rank: int, world: int) -> Iterator[Share]:
         """A process's share of every batch."""

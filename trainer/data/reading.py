@@ -1,4 +1,4 @@
-"""The files that a training learns from, read as the configuration says. Needs no torch."""
+"""The files that a training run learns from, read as the configuration says. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticImage, read_panoptic
-from datasets.instruct.types import Gathered, gather
+from datasets.instruct.types import Gathered, gather, without_bad
 from datasets.types import BadRecord
 
 from ..config import ConversationSource, TrainConfig
@@ -60,12 +60,5 @@ def read_images(config: TrainConfig) -> tuple[list[PanopticImage], list[BadRecor
         DataError: the annotations are unreadable.
     """
     source = config.DATA.PANOPTIC
-    annotated: list[PanopticImage] = []
-    bad: list[BadRecord] = []
     folder = located(config, source.IMAGES)
-    for item in read_panoptic(located(config, source.ANNOTATIONS), folder, check_images=True):
-        if isinstance(item, PanopticImage):
-            annotated.append(item)
-        else:
-            bad.append(item)
-    return annotated, bad
+    return without_bad(read_panoptic(located(config, source.ANNOTATIONS), folder, check_images=True))

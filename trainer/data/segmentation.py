@@ -72,7 +72,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SegmentationBatch:
-    """Images that run through the model at a time; see `trainer.loop.Piece`.
+    """Images that run through the model at a time; see `trainer.loop.Microbatch`.
 
     Attributes:
         ids: of the images; none for a microbatch that teaches nothing.
@@ -101,20 +101,17 @@ class SegmentationBatch:
 
     @property
     def tallies(self) -> Mapping[str, Tally]:
-        """See `trainer.loop.Piece.tallies`."""
+        """See `trainer.loop.Microbatch.tallies`."""
         samples = len(self.ids)
         return {SOURCE: Tally(samples=samples, labels=self.num_labels, images=samples)} if samples else {}
 
     def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """See `trainer.loop.Piece.losses`."""
-        loss = self.loss(model, totals)
-        return loss, {SOURCE: loss}
-
-    def loss(self, model: nn.Module, totals: Totals) -> Tensor:
-        """Its share of the batch's loss."""
+        """See `trainer.loop.Microbatch.losses`."""
         numbers = {"num_images": max(1, totals.samples), "num_masks": totals.labels}
         loss: Tensor = model(self.pixels, self.prompts, self.targets, **numbers)
-        return loss if self.ids else 0.0 * loss
+        if not self.ids:
+            loss = 0.0 * loss
+        return loss, {SOURCE: loss}
 
 
 class SegmentationData:

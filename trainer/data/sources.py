@@ -139,8 +139,8 @@ def split(items: Sequence[T], name: Callable[[T], str], config: TrainConfig) -> 
 
 def _part(config: TrainConfig, samples: Sequence[Sample], name: str, weight: float) -> list[Part]:
     """A source's samples as they are trained on; none where there are none."""
-    told = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in samples]
-    shared = share_images(told, config.TRAIN.QUESTIONS)
+    listed = [replace(s, with_objects=s.with_objects and config.CRAYON.object_list) for s in samples]
+    shared = share_images(listed, config.TRAIN.QUESTIONS)
     return [(SourcePart(name=name, size=len(shared), weight=weight), shared)] if shared else []
 
 

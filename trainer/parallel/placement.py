@@ -1,6 +1,6 @@
 """How a model and its optimizer lie on the processes: whole on each (DDP), or in shards (FSDP2; `.zero` for ZeRO).
 
-Every way keeps the rule of Dual QLoRA: an update moves the set that it trains, and nothing of the other.
+Every way keeps the rule of Dual QLoRA: an update moves the adapter that it trains, and nothing of the other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 LAYERS = (DecoderLayer, VisionBlock)
 """What is gathered at a time under FSDP2."""
-Branches = Mapping[str, Sequence[Parameters]]
+AdapterGroups = Mapping[str, Sequence[Parameters]]
 
 
 class Placement(Protocol):
@@ -61,9 +61,9 @@ class Placement(Protocol):
     alike: bool
 
     def train(self, adapter: str, *, images: bool) -> None:
-        """Let the next update train a adapter; without images in its batch the crayon prompt rests as well."""
+        """Let the next update train an adapter; without images in its batch the crayon prompt is frozen as well."""
 
-    def adding_up(self, last: bool) -> AbstractContextManager[Any]:
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Around a microbatch of an update; gradients are averaged over the processes in the last one."""
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -106,14 +106,14 @@ class Whole:
         self,
         accelerator: Accelerator,
         model: nn.Module,
-        adapters: Branches,
+        adapters: AdapterGroups,
         *,
         lr: float,
         weight_decay: float,
         own: GroupSettings = all_alike,
         kind: str = "adamw",
     ) -> None:
-        self._accelerator, self._inner, self._branches = accelerator, model, adapters
+        self._accelerator, self._inner, self._adapters = accelerator, model, adapters
         self._groups = separate(adapters)
         self.model = self._placed(model)
         self.inference_model = model
@@ -129,7 +129,7 @@ class Whole:
 
     def train(self, adapter: str, *, images: bool) -> None:
         """See `Placement.train`."""
-        active = self._branches[adapter]
+        active = self._adapters[adapter]
         only(active, self._inner, keep_gradients=self._in_buckets)
         shared = {id(group) for group in self._shared()}
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
@@ -140,8 +140,8 @@ class Whole:
         """The crayon prompt: what is reached through images alone."""
         return [group for group in self._groups if any(name.startswith(IMAGES_ALONE) for name in group)]
 
-    def adding_up(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Placement.adding_up`."""
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Placement.accumulating`."""
         return contextlib.nullcontext() if last else self._accelerator.no_sync(self.model)
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -211,7 +211,7 @@ class FullySharded(Whole):
         self,
         accelerator: Accelerator,
         model: nn.Module,
-        adapters: Branches,
+        adapters: AdapterGroups,
         sharding: Sharding,
         *,
         lr: float,
@@ -227,8 +227,8 @@ class FullySharded(Whole):
     def _placed(self, model: nn.Module) -> nn.Module:
         return model
 
-    def adding_up(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Placement.adding_up`. Gradients are scattered after every microbatch: whole ones are never kept."""
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Placement.accumulating`. Gradients are scattered after every microbatch: whole ones are never kept."""
         return contextlib.nullcontext()
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -262,7 +262,7 @@ def laid_like(tensor: Tensor, parameter: Tensor) -> Tensor:
 def place_model(
     accelerator: Accelerator,
     model: nn.Module,
-    adapters: Branches,
+    adapters: AdapterGroups,
     sharding: Sharding | None,
     *,
     lr: float,

@@ -25,20 +25,25 @@ def groups(
     """What the steps of each adapter train.
 
     Args:
-        model: carries the sets.
-        adapters: the sets; none for stage ``cpt``.
-        crayon: TRAIN.CRAYON; without a crayon prompt its parameters rest.
+        model: carries the adapters.
+        adapters: of LoRA; none for stage ``cpt``.
+        crayon: TRAIN.CRAYON; without a crayon prompt its parameters are frozen.
         parts: TRAIN.PARTS: what every step trains besides.
     Returns: adapter -> groups of parameters, by name.
     """
-    prompt: list[Parameters] = [crayon_parameters(model)] if crayon != "none" and "queries" in parts else []
-    prompt += [base_parameters(model, [part]) for part in PARTS if part in parts]
+    prompt = without_adapters(model, crayon, parts)
     if not adapters.names:
         return {CRAYON: prompt}
     if adapters.names == (SHARED,):
         shared = [*prompt, adapters.parameters(SHARED)]
         return {IMAGE_CIT: shared, VL_CIT: shared}
     return {name: [*prompt, adapters.parameters(name)] for name in adapters.names}
+
+
+def without_adapters(model: CoLLaVOForConditionalGeneration, crayon: str, parts: Sequence[str]) -> list[Parameters]:
+    """What every step trains besides its adapter; see `groups`."""
+    prompt: list[Parameters] = [crayon_parameters(model)] if crayon != "none" and "queries" in parts else []
+    return prompt + [base_parameters(model, [part]) for part in PARTS if part in parts]
 
 
 def trained(adapters: Mapping[str, Sequence[Parameters]]) -> Parameters:

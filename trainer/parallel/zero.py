@@ -1,8 +1,8 @@
 """A model under DeepSpeed's ZeRO: stage 2 shards gradients and optimizer state, stage 3 the weights as well.
 
-ZeRO lays each group of parameters into a flat buffer, in which a missing gradient is zero; `RestingAdamW` says why the
-set at rest does not move all the same. What is trained is float32 and computes under autocast, as everywhere else here,
-so DeepSpeed's own half precision stays off.
+ZeRO lays each group of parameters into a flat buffer, in which a missing gradient is zero; `FrozenAwareAdamW` says why
+the frozen adapter does not move all the same. What is trained is float32 and computes under autocast, as everywhere
+else here, so DeepSpeed's own half precision stays off.
 
 Some of what is needed DeepSpeed keeps under names that may change (`PRIVATE`); they are used in this file alone, and a
 version without them is refused by name. Tried with DeepSpeed 0.19.8, stages 2 and 3, on two CPU processes.
@@ -87,7 +87,7 @@ class Zero:
     ) -> None:
         import deepspeed
 
-        self._inner, self._branches, self._groups = model, adapters, separate(adapters)
+        self._inner, self._adapters, self._groups = model, adapters, separate(adapters)
         self.optimizer: torch.optim.Optimizer = FrozenAwareAdamW(self._groups, lr=lr, weight_decay=weight_decay)
         deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.model, self._zero, _, _ = deepspeed.initialize(
@@ -117,15 +117,15 @@ class Zero:
 
     def train(self, adapter: str, *, images: bool) -> None:
         """See `Placement.train`."""
-        active = self._branches[adapter]
+        active = self._adapters[adapter]
         only(active, self._inner)
         names = [group.keys() for group in active]
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             prompt = any(name.startswith(IMAGES_ALONE) for name in group)
             settings[FROZEN] = group.keys() not in names or (prompt and not images)
 
-    def adding_up(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Placement.adding_up`."""
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Placement.accumulating`."""
         self.model.set_gradient_accumulation_boundary(last)
         return contextlib.nullcontext()
 

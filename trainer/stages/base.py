@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import nn
 
 from ..held_out import HeldOutData
-from ..loop import LoopSettings, TrainingData, Update
+from ..loop import TrainingData, Update
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters
 
@@ -25,7 +26,8 @@ class Job(Protocol):
         model: the whole model, unwrapped.
         adapters: what an update of each adapter trains; see `trainer.parallel.trainable.groups`.
         data: its batches.
-        settings: of the loop.
+        steps: updates in all.
+        autocast: compute type of the forward pass; None for that of the weights.
         labels: what the loss is a mean over, in words.
         held_out: what the held-out loss is computed on; None for nothing.
         image_tokens: that an image stands for; 0 where there are none.
@@ -34,7 +36,8 @@ class Job(Protocol):
     model: nn.Module
     adapters: Mapping[str, Sequence[Parameters]]
     data: TrainingData
-    settings: LoopSettings
+    steps: int
+    autocast: torch.dtype | None
     labels: str
     held_out: HeldOutData | None
     image_tokens: int
@@ -43,7 +46,7 @@ class Job(Protocol):
         """What a continuation must have in common with what it continues, by name, as JSON has it."""
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """The updates that a checkpoint has, and its `shared`.
+        """The updates that a checkpoint has, and the `resume_settings` of its training run.
 
         Raises:
             CheckpointError: it is no checkpoint of such a stage.

@@ -17,11 +17,6 @@ from ..data.sources import Split, StageData, conversations, crayon_instructions,
 from .tuning import Tuning, load_tuning
 
 
-def adapters(config: TrainConfig) -> tuple[str, ...]:
-    """The LoRA adapters of ``TRAIN.ADAPTERS``."""
-    return SETS[config.TRAIN.ADAPTERS]
-
-
 def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> StageData:
     """Object-level instructions (unless the ablation leaves them out) and conversations."""
     found: dict[str, Split] = {VL_CIT: conversations(config, preparation, device)}
@@ -32,4 +27,4 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
 
 def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
     """See `trainer.run.load_job`."""
-    return load_tuning(config, device, adapters(config), sources, alike=alike)
+    return load_tuning(config, device, SETS[config.TRAIN.ADAPTERS], sources, alike=alike)

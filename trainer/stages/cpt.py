@@ -1,4 +1,4 @@
-"""Step 1, crayon prompt tuning: the queries, their MLP and low-rank pairs learn to tell objects apart; all else rests.
+"""Step 1, crayon prompt tuning: the queries, MLP and low-rank pairs learn to tell objects apart; all else is frozen.
 
 Source: CoLLaVO (arXiv 2402.11248), section 3.2: crayon instructions made from COCO 2017 panoptic annotations.
 """
@@ -16,11 +16,6 @@ from ..parallel.trainable import CRAYON
 from .tuning import Tuning, load_tuning
 
 
-def adapters(config: TrainConfig) -> tuple[str, ...]:
-    """This stage has no LoRA adapters."""
-    return ()
-
-
 def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> StageData:
     """Crayon instructions alone."""
     return joined({CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)})
@@ -28,4 +23,4 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
 
 def load_cpt(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
     """See `trainer.run.load_job`."""
-    return load_tuning(config, device, adapters(config), sources, alike=alike)
+    return load_tuning(config, device, (), sources, alike=alike)

@@ -25,8 +25,8 @@ from collavo.checkpoint.sizes import Strict, validated
 from collavo.errors import CheckpointError
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedImage, read_classes, read_segments
-from datasets.instruct.types import MissingImage
-from datasets.types import BadRecord, DataError
+from datasets.instruct.types import MissingImage, without_bad
+from datasets.types import DataError
 from modeling.segmenters.coco import COCO_PANOPTIC, coco_index
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder.checkpoint import (
@@ -56,7 +56,7 @@ from ..data.paths import located
 from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
 from ..data.sources import report
 from ..held_out import HeldOutData
-from ..loop import LoopSettings, TrainingData, Update
+from ..loop import TrainingData, Update
 from ..optimizer import FACTOR
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, num_weights
@@ -127,24 +127,16 @@ class SegmenterJob:
         self.data: TrainingData = data
         self._num_images = data.num_samples
         self.adapters: Mapping[str, Sequence[Parameters]] = {ADAPTER: _groups(self.model, settings.TRAIN_TEXT)}
-        self.settings = LoopSettings(
-            steps=_steps(config, data.num_samples),
-            highest=config.TRAIN.LR,
-            lowest=config.TRAIN.LR_END,
-            warmup=config.TRAIN.WARMUP,
-            clip=config.TRAIN.CLIP,
-            autocast=torch.bfloat16 if settings.DTYPE == "bf16" else None,
-            non_finite=config.TRAIN.NON_FINITE,
-            most_skipped=config.TRAIN.MAX_SKIPPED,
-        )
+        self.steps: int = _steps(config, data.num_samples)
+        self.autocast: torch.dtype | None = torch.bfloat16 if settings.DTYPE == "bf16" else None
 
     def resume_settings(self) -> dict[str, Any]:
-        """See `Job.shared`."""
+        """See `Job.resume_settings`."""
         config = self._config
         return {
             **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
             **{f"XDECODER.{name}": _plain(value) for name, value in vars(config.XDECODER).items() if name != "SIZES"},
-            "steps": self.settings.steps,
+            "steps": self.steps,
             "sizes": self._start.network.config.to_dict(),
             "DATA.PANOPTIC.ANNOTATIONS": config.DATA.PANOPTIC.ANNOTATIONS,
             "classes": list(self._classes[0]),
@@ -152,29 +144,29 @@ class SegmenterJob:
         }
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """See `Job.standing`."""
+        """See `Job.read_progress`."""
         said = validated(_Progress, read_json(folder / STATE), f"{folder / STATE}: not what stage segmenter left")
         return said.step, said.settings
 
     def load_weights(self, folder: Path) -> None:
-        """See `Job.take_up`."""
+        """See `Job.load_weights`."""
         try:
             self._start.network.load_state_dict(read_file(folder / WEIGHTS))
         except RuntimeError as error:
             raise CheckpointError(f"{folder / WEIGHTS}: cannot be gone on from ({error})") from error
 
     def train_mode(self) -> None:
-        """See `Job.ready`."""
+        """See `Job.train_mode`."""
         self.model.train()
 
     def group_settings(self, group: Parameters) -> Mapping[str, Any]:
-        """See `Job.own`."""
+        """See `Job.group_settings`."""
         name, parameter = next(iter(group.items()))
         factor = self._config.XDECODER.BACKBONE_FACTOR if name.startswith(_BACKBONE) else 1.0
         return {FACTOR: factor, "weight_decay": self._config.TRAIN.WEIGHT_DECAY if _decays(name, parameter) else 0.0}
 
     def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
-        """See `Job.content`."""
+        """See `Job.checkpoint_writer`."""
         network = self._start.network
 
         def write(folder: Path) -> None:
@@ -196,7 +188,7 @@ class SegmenterJob:
         return None
 
     def describe(self, moving: Parameters) -> str:
-        """See `Job.introduction`."""
+        """See `Job.describe`."""
         number, total = num_weights(moving.values()), num_weights(self.model.parameters())
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained on {len(self._classes[0])} "
@@ -226,7 +218,7 @@ def load_segmenter(config: TrainConfig, device: torch.device) -> SegmenterJob:
     annotated = _in_order(read_classes(file))
     names = tuple(one.name for one in annotated)
     stuff = tuple(one.name for one in annotated if not one.is_thing)
-    class_list(names, stuff)  # names that are no good fail here rather than after the training
+    class_list(names, stuff)  # names that are no good fail here rather than after training
     wanted = prompt_names(names)
     start = _start(config, wanted)
     text = start.network.config.text
@@ -304,13 +296,7 @@ def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[S
     Raises:
         DataError: there are none.
     """
-    found: list[SegmentedImage] = []
-    bad: list[BadRecord] = []
-    for item in read_segments(file, maps, images):
-        if isinstance(item, SegmentedImage):
-            found.append(item)
-        else:
-            bad.append(item)
+    found, bad = without_bad(read_segments(file, maps, images))
     missing = sum(isinstance(item, MissingImage) for item in bad)
     malformed = f"; {len(bad) - missing} malformed records skipped" if len(bad) > missing else ""
     report(name, f"{len(found)} images; {missing} skipped, they are missing{malformed}", bad)

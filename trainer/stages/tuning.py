@@ -36,7 +36,7 @@ from ..data.loader import Batches, HeldOut, Preparation, SampleSource, Schedule
 from ..data.sources import StageData
 from ..held_out import HeldOutData
 from ..log import ANSWER_TOKENS
-from ..loop import LoopSettings, TrainingData, Update
+from ..loop import TrainingData, Update
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, groups, num_weights, trained
@@ -98,28 +98,30 @@ class Tuning:
         self.adapters: Mapping[str, Sequence[Parameters]] = groups(
             parts.model, parts.adapters, config.TRAIN.CRAYON, config.TRAIN.PARTS
         )
-        self.settings = _settings(config, parts.steps)
+        self.steps: int = parts.steps
+        dtype = DTYPES[config.LLM.DTYPE]
+        self.autocast: torch.dtype | None = None if dtype == torch.float32 else dtype
         self._shared = _shared_settings(config, parts)
         self.image_tokens: int = parts.model.config.num_image_tokens
         self._cost = TrainingCost.of_model(parts.model, trained(self.adapters).values())
 
     def resume_settings(self) -> dict[str, Any]:
-        """See `Job.shared`."""
+        """See `Job.resume_settings`."""
         return self._shared
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """See `Job.standing`."""
+        """See `Job.read_progress`."""
         state = read_state(folder)
         return state.step, state.settings
 
     def load_weights(self, folder: Path) -> None:
-        """See `Job.take_up`."""
+        """See `Job.load_weights`."""
         load_crayon(folder, crayon_parameters(self._parts.model))
         load_parts(folder, base_parameters(self._parts.model, self._parts.changed))
         self._parts.adapters.load(folder)
 
     def train_mode(self) -> None:
-        """See `Job.ready`. The vision tower rests in every way."""
+        """See `Job.train_mode`. The vision tower stays in evaluation mode, whether it is trained or not."""
         model = self._parts.model
         if self._config.TRAIN.GRADIENT_CHECKPOINTING:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -127,11 +129,11 @@ class Tuning:
         model.vision_tower.eval()
 
     def group_settings(self, group: Parameters) -> Mapping[str, Any]:
-        """See `Job.own`."""
+        """See `Job.group_settings`."""
         return all_alike(group)
 
     def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
-        """See `Job.content`."""
+        """See `Job.checkpoint_writer`."""
         adapters = self._parts.adapters
         crayon = placement.weights(crayon_parameters(self._parts.model))
         sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
@@ -159,7 +161,7 @@ class Tuning:
         )
 
     def describe(self, moving: Parameters) -> str:
-        """See `Job.introduction`."""
+        """See `Job.describe`."""
         parts, train = self._parts, self._config.TRAIN
         number, total = num_weights(moving.values()), num_weights(parts.model.parameters())
         sets = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
@@ -178,7 +180,7 @@ class Tuning:
         return self._cost.of(update)
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
-        """See `Job.evaluate`; into ``eval/step-...`` of the training's folder."""
+        """See `Job.evaluate`; into ``eval/step-...`` of the training run's folder."""
         config, parts = self._config, self._parts
         folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
@@ -210,7 +212,7 @@ class _LiveEngine:
         self._identity, self._make, self._segmenter = identity, make, segmenter
 
     def parts(self) -> Mapping[str, Any]:
-        """Which training, and how far."""
+        """Which training run, and how far."""
         return self._identity
 
     def weights(self) -> str:
@@ -236,7 +238,7 @@ def load_tuning(
         device: of this process.
         names: of the LoRA adapters.
         sources: of the stage.
-        alike: see `trainer.data.loader.Schedule`.
+        alike: see `trainer.data.loader.Batches`.
 
     Raises:
         ConfigError, DataError, CheckpointError, SegmenterError: something is missing or does not fit.
@@ -330,20 +332,6 @@ def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoL
         load_crayon(described.folder, crayon_parameters(model))
         load_parts(described.folder, base_parameters(model, described.state.parts))
     return model
-
-
-def _settings(config: TrainConfig, steps: int) -> LoopSettings:
-    dtype = DTYPES[config.LLM.DTYPE]
-    return LoopSettings(
-        steps=steps,
-        highest=config.TRAIN.LR,
-        lowest=config.TRAIN.LR_END,
-        warmup=config.TRAIN.WARMUP,
-        clip=config.TRAIN.CLIP,
-        autocast=None if dtype == torch.float32 else dtype,
-        non_finite=config.TRAIN.NON_FINITE,
-        most_skipped=config.TRAIN.MAX_SKIPPED,
-    )
 
 
 def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from pathlib import Path
 from configs.load import REPOSITORY, find_file, read_yaml
 from trainer.checkpoint_folders import folder_of
 
+from .scores import overrides
+
 IMAGE_SIZE, PATCH_SIZE = 112, 14
 _VOCABULARY_SCENES = 2000
 
@@ -100,7 +102,7 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     from .vision import teach_tower
     from .vocabulary import pieces
 
-    torch.set_flush_denormal(True)  # moments of parameters at rest shrink to numbers that make a CPU crawl
+    torch.set_flush_denormal(True)  # moments of frozen parameters shrink to numbers that make a CPU crawl
     grid = IMAGE_SIZE // PATCH_SIZE
     drawn = draw(args.seed, args.scenes, IMAGE_SIZE, grid, os.cpu_count() or 1)
     say(f"{args.scenes} scenes are drawn")
@@ -165,7 +167,7 @@ def _step(args: argparse.Namespace, number: int, below: Path, steps: int, say: C
         "TRAIN.SEED": args.seed,
     }
     command = [sys.executable, "lbk_entry.py", "train", "--conf_files", f"configs/collavo_tiny_step{number}.yaml"]
-    command += ["--overrides", *(str(word) for pair in settings.items() for word in pair)]
+    command += overrides(settings)
     say(f"step {number}: {steps} updates")
     code = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
     say(f"step {number}: ended with exit code {code}")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pipeline.results.report import aligned, pipe_table
 from pipeline.runtime.console import say
+from trainer.checkpoint_folders import folder_of
 
 from .scores import COLUMNS, MAPS, SHIPPED, draw_world, evaluate, overrides, run
 
@@ -89,7 +90,7 @@ class Plan:
 
     def _step(self, number: int, name: str, below: Path, steps: int, seed: int, row: Row) -> Path:
         folder, maps = self.folder / name, self.folder / "lessons" / "coco" / "annotations" / "panoptic_train2017"
-        checkpoint = folder / "checkpoints" / f"step-{steps:08d}"
+        checkpoint = folder_of(folder, steps)
         if not (checkpoint / "state.json").is_file():
             settings = {
                 **{"SAVE_DIR": folder, "RESUME_FROM": below, "RESUME": True, "NAME": name},

@@ -90,7 +90,7 @@ def teach_language(
     say: Callable[[str], None],
     reading: bool = False,
 ) -> None:
-    """Train decoder, PLoRA pairs of the image, and projector in place; tower and crayon prompt rest.
+    """Train decoder, PLoRA pairs of the image, and projector in place; tower and crayon prompt are frozen.
 
     Args:
         model: fresh but for its tower; with ``reading``, one that was taught without.

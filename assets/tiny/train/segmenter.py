@@ -14,7 +14,6 @@ import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,9 @@ from configs.load import REPOSITORY
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder.checkpoint import KeptEmbeddings, load_model, save_model, text_digest
 from modeling.segmenters.xdecoder.vocabulary import make_vocabulary
+from trainer.checkpoint_folders import folder_of
 
+from .scores import overrides
 from .ship import write_recipe
 
 CONFIGURATION = "configs/segmenter_xdecoder_tiny.yaml"
@@ -48,11 +49,9 @@ def main() -> int:
         "TRAIN.STEPS": args.steps,
         "TRAIN.SEED": args.seed,
     }
-    code = _run(draw) or _run(
-        ["lbk_entry.py", "train", "--conf_files", CONFIGURATION, "--overrides", *_words(settings)]
-    )
+    code = _run(draw) or _run(["lbk_entry.py", "train", "--conf_files", CONFIGURATION, *overrides(settings)])
     if code == 0:
-        ship(here / "training" / "checkpoints" / f"step-{args.steps:08d}", here / "shipped")
+        ship(folder_of(here / "training", args.steps), here / "shipped")
         settings = {"seed": args.seed, "scenes": args.scenes, "steps": args.steps}
         write_recipe(
             here / "shipped",
@@ -83,10 +82,6 @@ def ship(trained: Path, target: Path) -> None:
     kept = KeptEmbeddings(classes=names, stuff=stuff, vectors=vectors, text_digest=text_digest(rounded.state_dict()))
     shutil.rmtree(target, ignore_errors=True)
     save_model(target, rounded.half(), kept, prompts=loaded.prompts)
-
-
-def _words(settings: Mapping[str, object]) -> list[str]:
-    return [str(word) for pair in settings.items() for word in pair]
 
 
 def _run(words: list[str]) -> int:

@@ -93,8 +93,8 @@ def test_what_is_answered_is_in_the_image(things: list[CrayonObject], seed: int)
         question, answer = ask(kind, things, seed)
         about, there = asked_about(question, kind), [thing for thing in things]
         if kind in ("names", "names_boxes"):
-            told = re.findall(r"#(\d+) ([^,)]+)", answer)
-            assert told == [(str(thing.number), thing.category) for thing in there]
+            listed = re.findall(r"#(\d+) ([^,)]+)", answer)
+            assert listed == [(str(thing.number), thing.category) for thing in there]
             assert (answer == NOTHING) == (not things)
         elif kind == "class_boxes":
             found = re.findall(r"\(#(\d+) ([^)]+)\) (\[.*?\])", answer)

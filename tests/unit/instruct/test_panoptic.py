@@ -15,12 +15,13 @@ from datasets.instruct.panoptic import PanopticImage, read_panoptic
 from datasets.instruct.types import MissingImage
 from datasets.types import BadRecord, DataError
 from modeling.segmenters.base import DecodedImage
-from modeling.segmenters.coco import COCO_PANOPTIC
+from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.precomputed import PrecomputedSegmenter
-from trainer.data.crayon_samples import ALL_NAMES, THING_NAMES, crayon_sample
+from trainer.data.crayon_samples import ALL_NAMES, crayon_sample
 
 GRID = 35
 HORSE, SKY, DOG, PERSON = 19, 187, 18, 1
+THING_NAMES = tuple(display_name(category.name) for category in COCO_PANOPTIC if category.is_thing)
 
 
 def content(*annotations: dict[str, Any]) -> dict[str, Any]:
@@ -104,8 +105,8 @@ def test_instructions_say_what_the_crayon_prompt_shows(scene: tuple[PanopticImag
         assert sample is not None
         assert (sample.with_objects, sample.image, sample.id) == (False, image.image, f"000000000009.jpg@1-{draw}")
         (turn,) = sample.turns
-        for told in (object_list(crayon.objects), names_only(crayon.objects), "#1", "(#"):
-            assert told not in turn.question
+        for shown in (object_list(crayon.objects), names_only(crayon.objects), "#1", "(#"):
+            assert shown not in turn.question
         answers.setdefault(sample.source, set()).add(turn.answer)
         if sample.source == "class_binary":
             (name,) = re.findall(r"any (.+?)(?: in this image| be seen here)?\?", turn.question)

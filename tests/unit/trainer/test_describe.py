@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from collavo.checkpoint.finetuned_checkpoint import use_base
+from collavo.checkpoint.names import fingerprint
 from configs.load import REPOSITORY
 from pipeline.commands.cli import main
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from trainer.cli import COMMANDS
 
-BASE = str(REPOSITORY / "assets" / "tiny" / "base")
+TINY = REPOSITORY / "assets" / "tiny"
+BASE = str(TINY / "base")
 
 
 def table(capsys: pytest.CaptureFixture[str], *overrides: str, options: tuple[str, ...] = ()) -> tuple[int, str, str]:
@@ -41,6 +46,41 @@ def test_columns_add_up_and_stages_train_what_they_train(capsys: pytest.CaptureF
         rows = [numbers(text, line.split("  ")[0]) for line in parts]
         assert [sum(column) for column in zip(*rows, strict=True)] == numbers(text, "total")
         assert "operators that are not counted: none" in text and "segmenter none: has no network" in text
+
+
+def test_parts_ranks_and_targets_count(capsys: pytest.CaptureFixture[str]) -> None:
+    shared = ("RESUME_FROM", BASE, "SEGMENTER.NAME", "none", "LORA.R", "4")
+    _, cpt, _ = table(capsys, *shared)
+    projector = numbers(cpt, "projector")[0]
+    _, both, _ = table(capsys, *shared, "TRAIN.PARTS", "[queries, projector]")
+    assert numbers(both, "projector")[:2] == [projector, projector]
+    assert numbers(both, "total")[1] == numbers(cpt, "total")[1] + projector
+    _, alone, _ = table(capsys, *shared, "TRAIN.PARTS", "[projector]")
+    assert numbers(alone, "total")[1] == projector
+    cit = (*shared, "TRAIN.STAGE", "cit", "TRAIN.CRAYON", "none", "TRAIN.PARTS", "[]")
+    _, usual, _ = table(capsys, *cit)
+    _, other, _ = table(capsys, *cit, "LORA.RANKS", "{vl_cit: 8}")
+    adapters = [[numbers(text, f"adapter {name}")[1] for name in ("image_cit", "vl_cit")] for text in (usual, other)]
+    assert adapters[1] == [adapters[0][0], 2 * adapters[0][1]]
+    found = [numbers(table(capsys, *cit, "LORA.TARGETS", t)[1], "total")[1] for t in ("[wo]", "[wqkv, w1, w2, w3]")]
+    assert all(found) and sum(found) == numbers(usual, "total")[1] == sum(adapters[0])
+
+
+def test_a_base_that_has_moved_is_taken_from_where_it_is_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(TINY / "collavo", tmp_path / "left")
+    state = json.loads((TINY / "collavo" / "state.json").read_text())
+    state["settings"]["foundation"] = fingerprint(TINY / "base")  # the one that is shipped has half-precision weights
+    (tmp_path / "left" / "state.json").write_text(json.dumps(state))
+    words = ("RESUME_FROM", str(tmp_path / "left"), "SEGMENTER.NAME", "none")
+    code, _, said = table(capsys, *words)
+    assert code == 2 and "BASE" in said
+    try:
+        code, said, _ = table(capsys, *words, "BASE", BASE)
+    finally:
+        use_base(None)
+    assert code == 0 and numbers(said, "adapter vl_cit")
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def gradient(job: Job, step: int, world: int) -> tuple[float, dict[str, Tensor]]
     totals = Totals(samples=sum(len(p.ids) for p in microbatches), labels=sum(p.num_labels for p in microbatches))
     only(job.adapters[data.adapter(step)], job.model)
     job.model.zero_grad(set_to_none=True)
-    loss = sum((microbatch.loss(job.model, totals) for microbatch in microbatches), torch.zeros(()))
+    loss = sum((microbatch.losses(job.model, totals)[0] for microbatch in microbatches), torch.zeros(()))
     loss.backward()
     return float(loss.detach()), {n: p.grad for n, p in job.model.named_parameters() if p.grad is not None}
 

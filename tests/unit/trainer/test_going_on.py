@@ -71,7 +71,7 @@ def test_the_held_out_loss_is_that_of_the_model_row_by_row(run: Run, tiny: Path,
         for index in range(len(source.lengths)):
             batch = collate([source.example(index, 2**40)], data._parts.processor)
             with torch.no_grad():
-                total += float(batch.loss(model, Totals(samples=1, labels=1)))
+                total += float(batch.losses(model, Totals(samples=1, labels=1))[0])
             labels += batch.num_labels
         assert adapter in ("image_cit", "vl_cit")
     (row,) = rows(save, "validation_loss")[-1:]
@@ -220,7 +220,7 @@ def test_processes_draw_other_dropout_masks() -> None:
 
 def test_epochs_count_passes_over_the_conversations(tiny: Path, tmp_path: Path) -> None:
     job = load_job(configured(tiny, tmp_path, *CIT, "TRAIN.STEPS", "None", "TRAIN.EPOCHS", 2), CPU)
-    steps = job.settings.steps
+    steps = job.steps
     assert job.data.passes(steps)["tiny_instruct"] == pytest.approx(2, abs=8 / 13)
     by_size = load_job(configured(tiny, tmp_path, *CIT, "TRAIN.IMAGE_SHARE", "None", "TRAIN.STEPS", 4), CPU)
     many = by_size.data.passes(4000)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipeline.runtime.session import AgreedError
-from trainer.loop import Loop, LoopSettings, NonFiniteError, Share, Tally, Totals, Update
+from trainer.config import LoopConfig
+from trainer.loop import Loop, NonFiniteError, Share, Tally, Totals, Update
 from trainer.parallel.placement import Whole
 from trainer.skipped import SkippedSamples
 
-SETTINGS = LoopSettings(steps=6, highest=0.1, lowest=0.1, warmup=0.0, clip=0.0)
+TRAIN = LoopConfig(LR=0.1, LR_END=0.1, WARMUP=0.0, CLIP=0.0)
 CPU = torch.device("cpu")
 
 
@@ -80,13 +82,13 @@ def accelerator() -> Accelerator:
 
 
 def run(
-    accelerator: Accelerator, data: Data, settings: LoopSettings = SETTINGS, **more: object
+    accelerator: Accelerator, data: Data, train: LoopConfig = TRAIN, *, steps: int = 6, **more: Any
 ) -> tuple[list[Update], nn.Linear, int]:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     placement = Whole(accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0)
     updates: list[Update] = []
-    made = Loop(accelerator, placement, CPU, settings, **more).run(data, 0, updates.append)  # type: ignore[arg-type]
+    made = Loop(accelerator, placement, CPU, train, steps=steps, **more).run(data, 0, updates.append)
     return updates, model, made
 
 
@@ -130,9 +132,9 @@ def test_an_update_that_is_no_number_ends_or_is_left_out(value: float, accelerat
     data = Data([SOUND, Share([Numbers({"a": [value]})]), SOUND])
     with pytest.raises(NonFiniteError, match=r"the loss of update 2 is .*The samples were a0\."):
         run(accelerator, data)
-    updates, model, _ = run(accelerator, data, replace(SETTINGS, non_finite="skip"))
+    updates, model, _ = run(accelerator, data, replace(TRAIN, NON_FINITE="skip"))
     assert [update.finite for update in updates] == [True, False, True, True, False, True]
-    _, other, _ = run(accelerator, Data([SOUND]), replace(SETTINGS, steps=4))
+    _, other, _ = run(accelerator, Data([SOUND]), steps=4)
     assert torch.equal(model.weight, other.weight)  # as if those updates had never been
 
 
@@ -146,7 +148,7 @@ def test_an_update_takes_the_time_of_its_data_and_not_of_what_comes_between(acce
         time.sleep(0.5)  # an evaluation
 
     begun = time.perf_counter()
-    Loop(accelerator, placement, CPU, replace(SETTINGS, steps=3)).run(Data([SOUND], 0.02), 0, slowly)
+    Loop(accelerator, placement, CPU, TRAIN, steps=3).run(Data([SOUND], 0.02), 0, slowly)
     passed = time.perf_counter() - begun
     assert sum(update.seconds for update in updates) <= passed - 3 * 0.5
     assert all(update.seconds >= update.data_seconds >= 0.02 for update in updates)
@@ -161,4 +163,4 @@ def test_a_request_ends_it_before_the_next_update(accelerator: Accelerator) -> N
 def test_what_comes_between_may_end_it(accelerator: Accelerator) -> None:
     model = nn.Linear(1, 1, bias=False)
     placement = Whole(accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0)
-    assert Loop(accelerator, placement, CPU, SETTINGS).run(Data([SOUND]), 0, lambda update: update.step == 4) == 4
+    assert Loop(accelerator, placement, CPU, TRAIN, steps=6).run(Data([SOUND]), 0, lambda update: update.step == 4) == 4

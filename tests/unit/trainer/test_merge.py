@@ -33,7 +33,7 @@ CPU, LLM = torch.device("cpu"), LLMConfig(BITS=32, DTYPE="fp32")
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training's checkpoint with both sets away from their start."""
+    """A training run's checkpoint with both adapters away from their start."""
     folder = tmp_path_factory.mktemp("left")
     make_tiny(folder / "base", seed=0)
     model = load_model(LLM, folder / "base", CPU, trainable=True)
@@ -166,7 +166,7 @@ def test_a_base_that_has_moved_is_named(left: Path, tmp_path: Path) -> None:
         use_base(moved)
         assert read_state(copy).started_from == str(moved)
         (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
-        with pytest.raises(CheckpointError, match="is not the checkpoint that .* was trained on"):
+        with pytest.raises(CheckpointError, match=f"^BASE: {moved} is not the checkpoint that .* was trained on"):
             read_state(copy)
         with pytest.raises(CheckpointError, match="is a whole checkpoint and has no base"):
             take_base(str(moved), str(moved))

@@ -13,8 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from trainer.config import SHARED
-from trainer.loop import Loop, LoopSettings, NonFiniteError, Share, Tally, Totals, Update
+from trainer.config import SHARED, LoopConfig
+from trainer.loop import Loop, NonFiniteError, Share, Tally, Totals, Update
 from trainer.optimizer import FACTOR, FROZEN, FrozenAwareAdamW
 from trainer.parallel.placement import Whole
 from trainer.parallel.trainable import groups, only
@@ -110,8 +110,9 @@ def placed(model: Two, **settings: Any) -> Whole:
 def run(*microbatches: Labels, steps: int = 1, clip: float = 0.0, **settings: Any) -> tuple[Two, Whole, list[Update]]:
     model = Two()
     placement, done = placed(model, **settings), list[Update]()
-    plan = LoopSettings(steps=steps, highest=0.1, lowest=0.01, warmup=0.0, clip=clip)
-    Loop(cast(Accelerator, Alone()), placement, CPU, plan).run(cast(Any, Data(microbatches)), 0, done.append)
+    train = LoopConfig(LR=0.1, LR_END=0.01, WARMUP=0.0, CLIP=clip)
+    loop = Loop(cast(Accelerator, Alone()), placement, CPU, train, steps=steps)
+    loop.run(cast(Any, Data(microbatches)), 0, done.append)
     return model, placement, done
 
 
@@ -126,8 +127,8 @@ def test_an_update_is_the_mean_over_the_batch_however_it_is_cut() -> None:
 
 def test_a_loss_that_is_no_number_is_named_with_its_samples_and_moves_nothing() -> None:
     model = Two()
-    plan = LoopSettings(steps=1, highest=0.1, lowest=0.1, warmup=0.0, clip=0.0)
-    loop = Loop(cast(Accelerator, Alone()), placed(model), CPU, plan)
+    train = LoopConfig(LR=0.1, LR_END=0.1, WARMUP=0.0, CLIP=0.0)
+    loop = Loop(cast(Accelerator, Alone()), placed(model), CPU, train, steps=1)
     with pytest.raises(NonFiniteError, match=r"the loss of update 1 is nan.*sample 1, sample nan"):
         loop.run(cast(Any, Data([Labels((1.0,)), Labels((math.nan,))])), 0, lambda update: None)
     assert model.numbers == [1.0, 1.0]

@@ -49,7 +49,7 @@ def panoptic(num: int) -> PanopticMap:
     return PanopticMap(ids, tuple(Segment(id=i, category_id=i % 7, score=1.0) for i in range(1, num + 1)))
 
 
-def test_spoiling_drops_and_renames_at_its_rate() -> None:
+def test_corruption_drops_and_renames_at_its_rate() -> None:
     rng = np.random.default_rng(0)
     true = panoptic(5000)
     corrupted = corrupt_map(true, 0.1, range(50, 60), rng)

@@ -98,7 +98,7 @@ def test_accelerate_reads_the_launch_files(name: str, kind: str, keys: dict[str,
     assert yaml.safe_load(file.read_text())["mixed_precision"] == "bf16"
 
 
-def test_a_resting_group_does_not_move_under_zero_gradients() -> None:
+def test_a_frozen_group_does_not_move_under_zero_gradients() -> None:
     """As ZeRO has them: a gradient of zeros, which moves plain AdamW by momentum and weight decay."""
     groups = [{"a": nn.Parameter(torch.ones(3))}, {"b": nn.Parameter(torch.ones(3))}]
     optimizer = FrozenAwareAdamW(groups, lr=0.1, weight_decay=0.1)
@@ -107,7 +107,7 @@ def test_a_resting_group_does_not_move_under_zero_gradients() -> None:
     for parameter in (a, b, other):
         parameter.grad = torch.ones(3)
     optimizer.step()
-    assert torch.equal(a, torch.ones(3)) and not optimizer.state  # all rest at first
+    assert torch.equal(a, torch.ones(3)) and not optimizer.state  # all are frozen at first
     for group in optimizer.param_groups:
         group[FROZEN] = False
     optimizer.step()

@@ -46,8 +46,8 @@ def example(one: Sample, processor: CoLLaVOProcessor, seed: int, max_length: int
     if one.image is not None:
         pixels = rng.integers(0, 256, (112, 112, 3)).astype(np.uint8)
         crayon = CrayonPrompt(rng.integers(0, 134, (8, 8)), rng.integers(0, 21, (8, 8)), ())
-    told = None if crayon is None else object_list(crayon.objects)
-    inputs = training_inputs(processor.tokenizer, CHAT, one, told, 64, max_length)
+    objects = None if crayon is None else object_list(crayon.objects)
+    inputs = training_inputs(processor.tokenizer, CHAT, one, objects, 64, max_length)
     return Example(
         id=one.id, input_ids=inputs.input_ids, labels=inputs.labels, pixels=pixels, crayon=crayon, parts=inputs.parts
     )
