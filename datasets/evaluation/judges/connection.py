@@ -242,7 +242,7 @@ def key_of(server: Server, environ: Mapping[str, str]) -> str:
     key = environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise JudgeError(
-            f"judge: the key in the environment variable {variable} holds characters other than printable "
+            f"the key in the environment variable {variable} holds characters other than printable "
             "ASCII; is it copied whole?"
         )
     return key

@@ -205,7 +205,7 @@ def address_fault(url: str) -> str:
     if "@" in url or "?" in url or "#" in url:
         return (
             "must be a plain address, without user, password or query, since addresses stand in results; a key belongs "
-            "into the environment variable that JUDGE.KEY_VARIABLE names (OPENAI_API_KEY)"
+            "into the environment variable that KEY_VARIABLE names (OPENAI_API_KEY)"
         )
     if not url.startswith(("http://", "https://")):
         return "is no address of a server, which must begin with http:// or https://"
