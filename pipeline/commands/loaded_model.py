@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from collavo.checkpoint.examine import describe_checkpoint
 from collavo.checkpoint.location import locate, take_base
 from collavo.checkpoint.settings import settings_for
+from configs.load import REPOSITORY
 from modeling.segmenters import check_segmenter
 
 from ..config import EvalConfig, read_configuration
@@ -18,9 +19,9 @@ from ..runtime.console import say
 if TYPE_CHECKING:
     from collavo import CoLLaVO
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "configs" / "collavo_tiny.yaml"
-TINY_PATHS = ("RESUME_FROM", str(ROOT / "assets/tiny/collavo"), "SEGMENTER.PATH", str(ROOT / "assets/tiny/segmenter"))
+TINY = REPOSITORY / "configs" / "collavo_tiny.yaml"
+_ASSETS = REPOSITORY / "assets" / "tiny"
+TINY_PATHS = ("RESUME_FROM", str(_ASSETS / "collavo"), "SEGMENTER.PATH", str(_ASSETS / "segmenter"))
 TINY_NOTE = (
     "no RESUME_FROM: this is the tiny CoLLaVO of assets/tiny, which knows drawn scenes alone; "
     "for a real one: --overrides RESUME_FROM /path/to/CoLLaVO"
