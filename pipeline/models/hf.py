@@ -158,10 +158,10 @@ class TransformersSource:
 
     def segmenter(self) -> Segmenter:
         """See `pipeline.base.EngineSource.segmenter`."""
-        from modeling.segmenters import build_segmenter
+        from .map_cache import cached_segmenter
 
         if self._segmenter is None:
-            self._segmenter = build_segmenter(self._config.SEGMENTER, self._device)
+            self._segmenter = cached_segmenter(self._config.SEGMENTER, self._device)
         return self._segmenter
 
     def _loaded_processor(self) -> Any:
