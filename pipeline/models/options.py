@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from configs.common.paths import path_text
-from datasets.evaluation.judges.options import address_fault, key_variable_fault
+from datasets.evaluation.judges.options import MOST_AT_ONCE, checked_address, checked_key_variable
 
 ALIASES = {"collavo_model": "collavo"}
 """Names of ``MODEL.NAME`` in the files of the first release."""
@@ -19,28 +19,6 @@ _PORTION = Annotated[float, Field(ge=0)]
 def kind_of_model(name: Any) -> Any:
     """The name of a kind of model, also by what the first release calls it."""
     return ALIASES.get(name, name) if isinstance(name, str) else name
-
-
-def check_address(url: str) -> str:
-    """An address of a server, checked; messages do not show it, since it may hold a password.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if fault := address_fault(url):
-        raise ValueError(fault)
-    return url
-
-
-def check_key_variable(name: str) -> str:
-    """The name of the variable that holds a key.
-
-    Raises:
-        ValueError: it is none, or perhaps the key itself.
-    """
-    if fault := key_variable_fault(name):
-        raise ValueError(fault)
-    return name
 
 
 @dataclass
@@ -92,9 +70,9 @@ class ModelConfig:
     REMOTE_CODE: bool = False
     DOWNLOAD: bool = False
     DEVICE_MAP: Literal["auto", "balanced", "sequential"] | None = None
-    BASE_URL: Annotated[str, AfterValidator(check_address)] | None = None
-    KEY_VARIABLE: Annotated[str, AfterValidator(check_key_variable)] = "OPENAI_API_KEY"
-    CONCURRENCY: Annotated[int, Field(ge=1, le=1024)] = 16
+    BASE_URL: Annotated[str, AfterValidator(checked_address)] | None = None
+    KEY_VARIABLE: Annotated[str, AfterValidator(checked_key_variable)] = "OPENAI_API_KEY"
+    CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 16
     TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] = 300.0
     ATTEMPTS: Annotated[int, Field(ge=1)] = 6
     BACKOFF: Annotated[float, Field(ge=0, le=86400)] = 1.0

@@ -28,12 +28,11 @@ _SURELY_A_KEY = 12
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LIKE_A_KEY = re.compile(r"sk[-_].*|(?=.*[a-z])(?=.*[0-9]).{20,}", re.DOTALL)
 """Names of variables are short, or in capitals."""
-
-
 MOST_AT_ONCE = 1024
+"""Requests under way."""
 
 
-def _address(url: str) -> str:
+def checked_address(url: str) -> str:
     """An address of a server, checked; messages do not show it, since it may hold a password.
 
     Raises:
@@ -44,7 +43,7 @@ def _address(url: str) -> str:
     return url
 
 
-def _key_variable(name: str) -> str:
+def checked_key_variable(name: str) -> str:
     """Check the name of the variable that holds a key.
 
     Raises:
@@ -105,8 +104,8 @@ class JudgeConfig:
 
     USE: Literal["auto", "always", "never"] = "auto"
     MODEL: str | None = None
-    BASE_URL: Annotated[str, AfterValidator(_address)] | None = None
-    KEY_VARIABLE: Annotated[str, AfterValidator(_key_variable)] | None = None
+    BASE_URL: Annotated[str, AfterValidator(checked_address)] | None = None
+    KEY_VARIABLE: Annotated[str, AfterValidator(checked_key_variable)] | None = None
     TEMPERATURE: _FromZero | None = None
     CONCURRENCY: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None = None
     TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
