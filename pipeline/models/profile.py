@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -149,7 +149,7 @@ class PublishedFigure:
         metric: as in a declaration's ``expected``.
         value: on the scale of the table that it comes from.
         source: where it was published.
-        title: of its column; "" for that of the benchmark's first published figure.
+        title: what its authors call it; "" for the benchmark's title.
         model: which size it is of, e.g. ``7B``.
     """
 
@@ -185,7 +185,8 @@ class ModelProfile:
         rendered: what the family's chat template makes of one image and ``{question}``, as its authors published it; a
             checkpoint that makes something else of them is named.
         rendered_source: where that is published, with the commit.
-        published: figures of known checkpoints.
+        published: figures of known checkpoints, for a user to compare a run with; a test holds them to benchmarks
+            and metrics that there are.
     """
 
     title: str = ""
@@ -355,17 +356,3 @@ def _has(config: Mapping[str, Any], dotted: str, value: str) -> bool:
     for part in dotted.split("."):
         held = held.get(part) if isinstance(held, Mapping) else None
     return value in map(str, held) if isinstance(held, list) else str(held) == value
-
-
-def published_rows(names: Iterable[str] | None = None) -> dict[str, list[PublishedFigure]]:
-    """Published figures by the title of their model (and size), with their source each.
-
-    Args:
-        names: of profiles; None for all that are shipped.
-    """
-    rows: dict[str, list[PublishedFigure]] = {}
-    for name in profile_names() if names is None else names:
-        profile = load_profile(name).profile
-        for figure in profile.published:
-            rows.setdefault(f"{profile.title} {figure.model}".strip(), []).append(figure)
-    return rows
