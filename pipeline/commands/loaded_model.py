@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from collavo.checkpoint.examine import describe_checkpoint
 from collavo.checkpoint.location import locate, take_base
 from collavo.checkpoint.settings import settings_for
-from configs.load import REPOSITORY
+from configs.load import REPOSITORY, ConfigError
 from modeling.segmenters import check_segmenter
 
 from ..config import EvalConfig, read_configuration
@@ -45,11 +45,13 @@ def choose_model(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> 
     """Read a configuration and check all that it names, without loading torch.
 
     Raises:
-        ConfigError: it is wrong.
+        ConfigError: it is wrong, or names a model that is no CoLLaVO.
         CheckpointError, SegmenterError: the checkpoint or the segmenter's files are not there or do not fit.
     """
     config: EvalConfig
     config, _ = read_configuration(conf_files, overrides)
+    if config.MODEL.NAME != "collavo":
+        raise ConfigError(f"MODEL.NAME: only CoLLaVO is talked to; {config.MODEL.NAME} answers benchmarks (eval)")
     tiny = not config.RESUME_FROM
     if tiny:
         config, _ = read_configuration([TINY, *conf_files], [*TINY_PATHS, *overrides])
