@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs.load import REPOSITORY
-from pipeline.config import read_configuration
+from pipeline.config import EvalConfig, read_configuration
 from pipeline.models.choose import make_source
 from pipeline.models.map_cache import CachedSegmenter
 
@@ -18,7 +18,7 @@ SEGMENTER = ("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", str(REPOSITORY / "a
 @pytest.mark.parametrize("kind", ["collavo", "hf", "endpoint"])
 def test_every_kind_of_model_keeps_the_maps_of_its_segmenter(kind: str, tmp_path: Path) -> None:
     words = ("MODEL.NAME", kind, *SEGMENTER, "SEGMENTER.CACHE", str(tmp_path))
-    config, _ = read_configuration([], words)
+    config, _ = read_configuration([], words, EvalConfig)
     source = make_source(config, torch.device("cpu"))
     segmenter = source.segmenter()
     assert isinstance(segmenter, CachedSegmenter) and segmenter.cache is not None
