@@ -24,7 +24,7 @@ PREFIX_SHARE = 0.5
 """Share of free memory for prefixes; the rest is for a block's rows and what operators make on the way."""
 
 _CGROUP = Path("/sys/fs/cgroup")
-_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
+_MESSAGES = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "alloc_failed")
 """What allocators say that raise a plain RuntimeError, in lower case."""
 
 

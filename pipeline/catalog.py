@@ -41,9 +41,9 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "released": (dict,),
     "expected": (dict, list),
 }
-_REQUIRED = ("name", "data", "prompt", "scorer")
 _MARKS = ("data", "prompt", "scorer")
 """What a file must have to be a declaration; its name may be the file's."""
+_REQUIRED = ("name", *_MARKS)
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 

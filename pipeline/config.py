@@ -230,14 +230,15 @@ def read_configuration(
 
 
 def _check_secrets(config: EvalConfig) -> None:
-    """Check that the settings, which are printed and saved, hold no key of the judge.
+    """Check that the settings, which are printed and saved, hold no key of the judge or of the server that answers.
 
     Raises:
         ConfigError: one does, and is named.
     """
+    settings = yaml.safe_load(config.resolved_yaml)
     try:
         for variable in (config.JUDGE.KEY_VARIABLE, config.MODEL.KEY_VARIABLE):
-            check_no_key(yaml.safe_load(config.resolved_yaml), variable, os.environ)
+            check_no_key(settings, variable, os.environ)
     except JudgeError as error:
         raise ConfigError(str(error)) from None
 

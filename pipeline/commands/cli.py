@@ -353,16 +353,16 @@ def _eval(args: argparse.Namespace) -> int:
     if args.print_config:
         write_out(config.resolved_yaml)
         return 0
-    check(config, catalog)
-    check_free(Path(config.SAVE_DIR).expanduser())
-    check_folders(config, catalog)
+    plan = check(config, catalog)
+    check_free(plan.save_dir)
+    check_folders(config, plan)
     if args.check:
         return 0
     return evaluate(config, catalog)
 
 
-def check(config: EvalConfig, catalog: Catalog) -> None:
-    """Check what can be known of a run before anything is loaded.
+def check(config: EvalConfig, catalog: Catalog) -> Plan:
+    """Check what can be known of a run before anything is loaded; returns its plan.
 
     Raises:
         ConfigError, RunError, DataError, SegmenterError: a dataset, pipeline, segmenter or folder that is not there.
@@ -383,6 +383,7 @@ def check(config: EvalConfig, catalog: Catalog) -> None:
     check_data(config, plan)
     if config.MODEL.NAME == "collavo" or any(task.pipeline.declaration.measures_maps for task in plan.tasks):
         check_segmenter(segmenter)
+    return plan
 
 
 def check_data(config: EvalConfig, plan: Plan) -> None:
@@ -408,7 +409,7 @@ def check_data(config: EvalConfig, plan: Plan) -> None:
         raise DataError("\n".join(f"{name}: {reason}" for name in named or lacking for reason in lacking[name]))
 
 
-def check_folders(config: EvalConfig, catalog: Catalog) -> None:
+def check_folders(config: EvalConfig, plan: Plan) -> None:
     """Check that no folder of results holds those of other settings, as far as settings alone tell.
 
     Raises:
@@ -416,7 +417,7 @@ def check_folders(config: EvalConfig, catalog: Catalog) -> None:
     """
     if config.EVAL.ON_CHANGE == "refuse":
         engine = {"weight": config.WEIGHT, "bits": config.LLM.BITS, "dtype": config.LLM.DTYPE}
-        for task in make_plan(config, catalog).tasks:
+        for task in plan.tasks:
             check_settings(task.folder / "run.json", task.pipeline.declaration, engine)
 
 

@@ -13,7 +13,7 @@ from collavo.checkpoint.examine import describe_checkpoint
 from collavo.errors import CheckpointError
 from configs.common.escape import csv_cell
 from configs.common.escape import markdown as markdown_text
-from configs.common.words import shown
+from configs.common.words import listed, shown
 from configs.load import ConfigError
 
 from ..config import EvalConfig, read_configuration
@@ -28,7 +28,6 @@ from .cli import Command, path_argument
 
 OUT = Path("outputs/compare")
 CHANGES, PAIRS, TABLE = "changes.jsonl", "compare", "table"
-SHOWN_IDS = 10
 HEADER = (
     *("benchmark", "group", "run", "records", "first", "this run", "difference", "95 % interval"),
     *("better", "worse", "McNemar p"),
@@ -164,8 +163,7 @@ def _remarks(one: BenchmarkRun, other: BenchmarkRun, found: Comparison) -> list[
     for kind, words in (("worse", "worse on"), ("better", "better on"), ("reply", "another reply, same credit, on")):
         ids = [change.id for change in found.changes if change.change == kind]
         if ids:
-            more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-            sentences.append(f"{title}: {words} {len(ids)}: {', '.join(map(shown, ids[:SHOWN_IDS]))}{more}")
+            sentences.append(f"{title}: {words} {len(ids)}: {listed(ids)}")
     for name, ids_alone in ((one.name, found.only_first), (other.name, found.only_second)):
         if ids_alone:
             sentences.append(f"{title}: {len(ids_alone)} records are only in {shown(name)}, and are not compared")

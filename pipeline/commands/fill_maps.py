@@ -10,7 +10,6 @@ any time.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ import yaml
 
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
+from configs.common.words import and_more
 from configs.load import ConfigError
 from datasets.image import decode
 from datasets.roots import data_roots
@@ -180,9 +180,9 @@ def fill(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
         finish(session.accelerator)
         failed = [reason for count in counts for reason in count.failed]
         if failed:
-            more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-            listed = "\n  ".join(failed[:NAMED])
-            raise AgreedError(f"{len(failed)} of {len(jobs)} images have no map:\n  {listed}{more}")
+            lines = [*failed[:NAMED], and_more(len(failed), NAMED)]
+            listed = "".join(f"\n  {line}" for line in lines if line)
+            raise AgreedError(f"{len(failed)} of {len(jobs)} images have no map:{listed}")
 
     return guarded(work, "interrupted; the maps so far are kept, and the same command goes on from there")
 
@@ -211,7 +211,7 @@ def _join(config: EvalConfig, names: Sequence[str]) -> Session:
         wandb=False,
         config_yaml=config.resolved_yaml,
         settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=hashlib.sha256(config.resolved_yaml.encode()).hexdigest()[:16],
+        config_hash=config.config_hash,
     )
     return make_session(plan, accelerator)
 
@@ -251,9 +251,6 @@ def _build(config: EvalConfig, device: torch.device, session: Session) -> tuple[
     from collavo.checkpoint.examine import examine
     from collavo.config import CoLLaVOConfig
 
-    from ..runtime.libraries import quiet_libraries
-
-    quiet_libraries()
     settings, crayon = config.SEGMENTER, config.CRAYON
     released = CoLLaVOConfig()
     side, grid = released.image_size, released.image_size // released.vision.patch_size

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.common.words import shown
+from configs.load import REPOSITORY
 from datasets.declaration import Benchmark
 from datasets.roots import data_roots
 from datasets.types import DataError
@@ -19,7 +20,7 @@ from ..results.judging import needs_judge
 from ..runtime.provenance import git_commit
 
 HEADER = ("DATASETS.TEST", "benchmark", "config section", "PIPELINE", "records", "scorer", "judge")
-_PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+_PROJECT = REPOSITORY / "pyproject.toml"
 _DIGITS = 10
 """Of a commit's name."""
 

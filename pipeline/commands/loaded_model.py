@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from collavo.checkpoint.examine import describe_checkpoint
 from collavo.checkpoint.location import locate, take_base
 from collavo.checkpoint.settings import settings_for
+from configs.load import REPOSITORY, ConfigError
 from modeling.segmenters import check_segmenter
 
 from ..config import EvalConfig, read_configuration
@@ -18,9 +19,9 @@ from ..runtime.console import say
 if TYPE_CHECKING:
     from collavo import CoLLaVO
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "configs" / "collavo_tiny.yaml"
-TINY_PATHS = ("RESUME_FROM", str(ROOT / "assets/tiny/collavo"), "SEGMENTER.PATH", str(ROOT / "assets/tiny/segmenter"))
+TINY = REPOSITORY / "configs" / "collavo_tiny.yaml"
+_ASSETS = REPOSITORY / "assets" / "tiny"
+TINY_PATHS = ("RESUME_FROM", str(_ASSETS / "collavo"), "SEGMENTER.PATH", str(_ASSETS / "segmenter"))
 TINY_NOTE = (
     "no RESUME_FROM: this is the tiny CoLLaVO of assets/tiny, which knows drawn scenes alone; "
     "for a real one: --overrides RESUME_FROM /path/to/CoLLaVO"
@@ -44,11 +45,13 @@ def choose_model(conf_files: Sequence[str | Path], overrides: Sequence[str]) -> 
     """Read a configuration and check all that it names, without loading torch.
 
     Raises:
-        ConfigError: it is wrong.
+        ConfigError: it is wrong, or names a model that is no CoLLaVO.
         CheckpointError, SegmenterError: the checkpoint or the segmenter's files are not there or do not fit.
     """
     config: EvalConfig
     config, _ = read_configuration(conf_files, overrides)
+    if config.MODEL.NAME != "collavo":
+        raise ConfigError(f"MODEL.NAME: only CoLLaVO is talked to; {config.MODEL.NAME} answers benchmarks (eval)")
     tiny = not config.RESUME_FROM
     if tiny:
         config, _ = read_configuration([TINY, *conf_files], [*TINY_PATHS, *overrides])

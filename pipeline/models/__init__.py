@@ -2,5 +2,5 @@
 
 ``profile.py`` holds what belongs to a model rather than to a benchmark, read from ``configs/models/<family>.yaml``;
 ``options.py`` the ``MODEL`` section of the configuration. ``collavo.py``, ``hf.py`` and ``endpoint.py`` are the kinds;
-each gives an `EngineSource` (``pipeline/runtime/session.py``). Importing any of them loads no torch.
+each gives an `EngineSource` (``pipeline/base.py``). Importing any of them loads no torch.
 """

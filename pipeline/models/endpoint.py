@@ -116,13 +116,13 @@ class EndpointSource:
         model = self._config.MODEL
         if not self._served:
             check(self._config, os.environ)
-            self._served = self._made().probe()
-            say(f"server:       {shown(self._made().name)}, answering as {self._served}")
+            self._served = self.engine().probe()
+            say(f"server:       {shown(self.engine().name)}, answering as {self._served}")
         return {
             "model": "endpoint",
             "path": model.PATH,
             "served": self._served,
-            "address": self._made().place,
+            "address": self.engine().place,
             "extra_body": model.EXTRA_BODY,
             "image": {"detail": model.IMAGE.DETAIL, "max_side": model.IMAGE.MAX_SIDE},
             "profile": self._config.profile.parts(),
@@ -132,21 +132,18 @@ class EndpointSource:
         """A server has its own."""
         return ""
 
-    def _made(self) -> EndpointEngine:
+    def engine(self) -> EndpointEngine:
+        """The connection, made once; nothing is sent yet."""
         if self._engine is None:
             self._engine = EndpointEngine(self._config.MODEL, self._config.profile, os.environ)
         return self._engine
 
-    def engine(self) -> EndpointEngine:
-        """The connection."""
-        return self._made()
-
     def segmenter(self) -> Segmenter:
         """See `pipeline.base.EngineSource.segmenter`."""
-        from modeling.segmenters import build_segmenter
+        from .map_cache import cached_segmenter
 
         if self._segmenter is None:
-            self._segmenter = build_segmenter(self._config.SEGMENTER, self._device)
+            self._segmenter = cached_segmenter(self._config.SEGMENTER, self._device)
         return self._segmenter
 
 
@@ -403,9 +400,8 @@ class EndpointEngine:
         """A question that the server did not answer; too many of them in a row end the run."""
         with self._lock:
             self._in_a_row += 1
-            enough = self._in_a_row >= self._model.GIVE_UP_AFTER
-        if enough:
             number = self._in_a_row
+        if number >= self._model.GIVE_UP_AFTER:
             self._stop(
                 lambda: (
                     f"{number} questions in a row have no reply, the last one: {reason}. What was answered is "
@@ -423,24 +419,25 @@ class EndpointEngine:
         if image is None:
             return []
         with self._lock:
-            held = self._urls.get(image.name)
-        if held is None:
-            held = self._content(self.read_image(image))
-            with self._lock:
-                self._urls[image.name] = held
-                while len(self._urls) > self._model.CONCURRENCY:
-                    self._urls.popitem(last=False)
-        return held
+            if image.name in self._urls:
+                self._urls.move_to_end(image.name)
+                return self._urls[image.name]
+        made = self._content(self.read_image(image))
+        with self._lock:
+            self._urls[image.name] = made
+            while len(self._urls) > self._model.CONCURRENCY:
+                self._urls.popitem(last=False)
+        return made
 
     def _content(self, image: DecodedImage | PreparedImage | None) -> list[dict[str, Any]]:
         """Images as parts of a message, each with its label where there are several."""
         images, label, options = images_of(image), self._profile.prompt.several, self._model.IMAGE
         parts: list[dict[str, Any]] = []
-        for number, image in enumerate(images, start=1):
+        for number, one in enumerate(images, start=1):
             if len(images) > 1 and label:
                 parts.append({"type": "text", "text": label.format(number=number)})
             detail = {} if options.DETAIL is None else {"detail": options.DETAIL}
-            url = {"url": data_url(image, options.MAX_SIDE), **detail}
+            url = {"url": data_url(one, options.MAX_SIDE), **detail}
             parts.append({"type": "image_url", "image_url": url})
         return parts
 

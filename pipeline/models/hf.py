@@ -77,10 +77,6 @@ def _no_remote_code(folder: Path, described: Mapping[str, Any]) -> str:
     )
 
 
-def _asks_for_code(error: CheckpointError) -> bool:
-    return "trust_remote_code" in str(error)
-
-
 @contextmanager
 def _code_only_if_allowed(folder: Path) -> Iterator[None]:
     """Say it in our words where a checkpoint needs code of its own.
@@ -91,7 +87,7 @@ def _code_only_if_allowed(folder: Path) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        if _asks_for_code(error):
+        if "trust_remote_code" in str(error):
             raise CheckpointError(_no_remote_code(folder, _described(folder))) from error
         raise
 
@@ -162,10 +158,10 @@ class TransformersSource:
 
     def segmenter(self) -> Segmenter:
         """See `pipeline.base.EngineSource.segmenter`."""
-        from modeling.segmenters import build_segmenter
+        from .map_cache import cached_segmenter
 
         if self._segmenter is None:
-            self._segmenter = build_segmenter(self._config.SEGMENTER, self._device)
+            self._segmenter = cached_segmenter(self._config.SEGMENTER, self._device)
         return self._segmenter
 
     def _loaded_processor(self) -> Any:
@@ -192,18 +188,17 @@ def load_processor(config: EvalConfig) -> Any:
 
     folder, profile = locate_checkpoint(config.MODEL), config.profile.profile
     kind = AutoTokenizer if profile.loader == "causal_lm" and "{path}" in profile.prompt.image else AutoProcessor
+    place = f"MODEL.PATH: {shown(str(folder))}"
     options: dict[str, Any] = {} if profile.image_backend == "auto" else {"backend": profile.image_backend}
     try:
-        with refusing(f"MODEL.PATH: {shown(str(folder))}: its processor cannot be loaded"):
+        with _code_only_if_allowed(folder), refusing(f"{place}: its processor cannot be loaded"):
             return kind.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=config.MODEL.REMOTE_CODE, **options
             )
     except CheckpointError as error:
-        if _asks_for_code(error):
-            raise CheckpointError(_no_remote_code(folder, _described(folder))) from error
         if "torchvision" in str(error).lower() and util.find_spec("torchvision") is None:
             raise CheckpointError(
-                f"MODEL.PATH: {shown(str(folder))}: the processor of {profile.title or 'this family'} needs the "
+                f"{place}: the processor of {profile.title or 'this family'} needs the "
                 "package torchvision, which is not installed: bash install --extras torchvision"
             ) from error
         raise

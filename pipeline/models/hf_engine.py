@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from collavo.budget import is_out_of_memory
 from collavo.engine import Generation, Query, Reply
 from collavo.images import PreparedImage
 from configs.common.words import quoted
@@ -104,7 +105,6 @@ class TransformersEngine:
         self.model, self.processor, self.profile = model, processor, profile
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"
-        self.halvings = 0
         self._settings = neutral_settings(model, self.tokenizer, profile.generation.keep)
         for module in model.modules():
             if getattr(module, "generation_config", None) is not None:
@@ -297,7 +297,6 @@ class TransformersEngine:
             torch.cuda.empty_cache()
         if len(group) == 1:
             return [(group[0], NoReply(outcome="failed", reason=reason))]
-        self.halvings += 1
         half = len(group) // 2
         return [*self._halving(group[:half], generation), *self._halving(group[half:], generation)]
 
@@ -437,11 +436,3 @@ def _padded(values: Sequence[Tensor], filler: int, *, left: bool) -> list[Tensor
     missing = [length - value.shape[1] for value in values]
     gaps = [(gap, 0) if left else (0, gap) for gap in missing]
     return [torch.nn.functional.pad(value, gap, value=filler) for value, gap in zip(values, gaps, strict=True)]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory does not suffice, on a GPU or on the CPU."""
-    said = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory")
-    )

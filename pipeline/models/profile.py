@@ -185,7 +185,7 @@ class ModelProfile:
         rendered: what the family's chat template makes of one image and ``{question}``, as its authors published it; a
             checkpoint that makes something else of them is named.
         rendered_source: where that is published, with the commit.
-        published: figures of known checkpoints.
+        published: figures of known checkpoints, which ``compare --published`` shows.
     """
 
     title: str = ""
@@ -229,7 +229,7 @@ class ResolvedProfile:
     def parts(self) -> dict[str, Any]:
         """What of it can change a reply, for a run's identity; without what has its neutral value."""
         held = asdict(self.profile)
-        return {"name": self.name, **_told({name: value for name, value in held.items() if name not in _APART})}
+        return {"name": self.name, **_stated({name: value for name, value in held.items() if name not in _APART})}
 
     def declared(self, benchmark: Benchmark) -> Benchmark:
         """A declaration with what the profile says over it; one that asks no model is as it is."""
@@ -269,11 +269,11 @@ def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != name}
 
 
-def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values that say something: no empty texts, lists and mappings, nothing that is left open."""
     kept: dict[str, Any] = {}
     for name, value in values.items():
-        found = _told(value) if isinstance(value, Mapping) and name != "image_processor" else value
+        found = _stated(value) if isinstance(value, Mapping) and name != "image_processor" else value
         if found is not None and found != "" and found != [] and found != {}:
             kept[name] = found
     return kept

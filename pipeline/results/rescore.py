@@ -21,7 +21,7 @@ from ..base import BenchmarkPipeline
 from ..benchmarks import select_pipeline
 from ..catalog import Catalog
 from ..config import EvalConfig
-from ..run.identity import told_of
+from ..run.identity import remarks_of
 from ..run.plan import options_of as run_options
 from ..run.task import about_model, about_part, publish
 from ..runtime.console import say, warn
@@ -100,7 +100,7 @@ def _score_into(
     about: dict[str, Any] = {
         **about_model(run, pipeline.declaration.dataset),
         **about_part(run, len(records), len(whole)),
-        **told_of(source.predictions.parent / "run.json"),
+        **remarks_of(source.predictions.parent / "run.json"),
         "predictions": str(source.predictions),
         "config_hash": config.config_hash,
         "git_commit": git_commit(),

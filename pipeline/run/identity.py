@@ -168,7 +168,7 @@ def check_settings(file: Path, benchmark: Benchmark, engine: Mapping[str, Any]) 
         raise _refusal(file, changed)
 
 
-def told_of(file: Path) -> dict[str, list[str]]:
+def remarks_of(file: Path) -> dict[str, list[str]]:
     """What results must say of the run that gave the answers next to its ``run.json``.
 
     Args:

@@ -75,7 +75,7 @@ def answer_all(
         answerer: the engine.
         journal: every answer is in it before the next batch starts.
         settings: see `LoopSettings`.
-        progress: told after every batch.
+        progress: advances after every batch.
     Returns: one entry per question, for its first record.
 
     Raises:
@@ -101,7 +101,7 @@ def answer_all(
 
 def answer_stream(
     questions: Sequence[Question],
-    answerer: Answerer,
+    answerer: StreamingAnswerer,
     journal: Journal,
     settings: LoopSettings,
     progress: Progress,
@@ -115,8 +115,6 @@ def answer_stream(
         RunError: none of the first questions has an answer, or the engine ends the run.
         WriteError: the journal cannot be written.
     """
-    if not isinstance(answerer, StreamingAnswerer):
-        raise TypeError(f"{type(answerer).__name__} answers in batches")
     entries: list[Entry | None] = [None] * len(questions)
     came: list[Entry] = []
     with closing(answerer.answer_each(questions, settings.generation)) as replies:
@@ -135,6 +133,7 @@ def answer_stream(
 
 
 def _strictly(question: Question, reason: object) -> str:
+    """Why a strict run ends at a question."""
     return f"{inline(question.ids[0])}: {reason} (EVAL.STRICT False counts it and goes on)"
 
 
@@ -221,17 +220,15 @@ def _answer_batch(
     for index, question in enumerate(batch):
         try:
             good.append((index, _query(question, images)))
-        except (DataError, SegmenterError) as error:
+        except SAMPLE_ERRORS as error:
             if settings.strict:
-                raise DataError(
-                    f"{inline(question.ids[0])}: {error} (EVAL.STRICT False counts it and goes on)"
-                ) from error
+                raise DataError(_strictly(question, error)) from error
             results[index] = str(error)
     try:
         replies = _replies(good, answerer, settings)
     except NonFiniteError as error:
-        name = batch[good[error.replies.index(None)][0]].ids[0]
-        raise RunError(f"{name}: {error} (EVAL.STRICT False counts it and goes on)") from error
+        question = batch[good[error.replies.index(None)][0]]
+        raise RunError(_strictly(question, error)) from error
     for index, reply in replies:
         if isinstance(reply, NoReply) and settings.strict:
             raise DataError(_strictly(batch[index], reply.reason))

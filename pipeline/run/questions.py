@@ -169,7 +169,8 @@ class WorkQueue:
         rank: of this one.
         members: processes that share its folder, this one included.
         claims: of these processes; not needed where it is the only member.
-        changed: told how many questions this process answers, as far as can be known, whenever that changes.
+        changed: called with the number of questions that this process answers, as far as can be known, whenever that
+            changes.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
 from ..runtime.session import AgreedError, RunOptions, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
-from .identity import Identity, run_parts, settle, told_of
+from .identity import Identity, remarks_of, run_parts, settle
 from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
 from .loop import LoopSettings, answer_all, answer_stream
 from .questions import Question, QuestionKey, WorkQueue, distinct_questions, divide
@@ -59,8 +59,8 @@ class Task:
 
     Attributes:
         pipeline: with the declaration as the configuration has it.
-        batch_size_total: questions that a process answers at a time at first; memory and `Options.max_batch` decide
-            how many later.
+        batch_size_total: questions that a process answers at a time at first; memory and `RunOptions.max_batch`
+            decide how many later.
         folder: where its journal and results go.
         optional: whether the run goes on without it where its files are missing (``all``).
         search: further settings of `Generation`, which the model's profile has.
@@ -398,15 +398,14 @@ def _answer_share(
     )
     label = name if session.world == 1 else f"{name} (process 0 of {session.world})"
     unit = "images" if declaration.measures_maps else "questions"
-    streams = isinstance(engine, StreamingAnswerer)
-    claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 and not streams else None
     with (
         Journal(journal_folder / file_name(session.rank, token)) as journal,
         kept_maps(engine, task.folder, session.rank),
         Progress(label, len(share), shown=session.is_main, unit=unit) as progress,
     ):
-        if streams:  # its questions are under way all at once
+        if isinstance(engine, StreamingAnswerer):  # its questions are under way all at once
             return answer_stream(share, engine, journal, settings, progress)
+        claims = ClaimFolder(journal_folder / f"{PREFIX}{token}") if len(group.ranks) > 1 else None
         queue = WorkQueue(shares, session.rank, group.ranks, claims, progress.expect)
         return answer_all(queue, engine, journal, settings, progress)
 
@@ -483,7 +482,7 @@ def _finish(
         **about_model(session.options, task.dataset),
         **about_part(session.options, len(data.records), data.of),
         "fingerprint": identity.fingerprint,
-        **told_of(task.folder / "run.json"),
+        **remarks_of(task.folder / "run.json"),
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)

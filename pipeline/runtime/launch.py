@@ -29,8 +29,6 @@ _YES = ("1", "true", "yes", "y", "on", "t")
 
 SPEAKING = 60.0
 """Seconds that the main process may be behind the others, by which it surely has said its error."""
-
-
 JOIN = timedelta(minutes=10)
 """How long a process waits for all others to start; after that the run's own limit counts."""
 

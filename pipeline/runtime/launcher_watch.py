@@ -28,8 +28,8 @@ _ADOPTERS = ("systemd", "init", "tini", "docker-init", "dumb-init", "catatonit",
 _watched = threading.Event()
 _ends: list[tuple[int, Callable[[], None]]] = []
 """The launcher that is watched, and what ends this process without it."""
-_told: list[Callable[[], None]] = []
-"""What work is told that can end in order."""
+_tells: list[Callable[[], None]] = []
+"""Of work that can end in order: each is called when the launcher is gone."""
 
 
 def watch_launcher(environ: Mapping[str, str], leave: Callable[[], None] | None = None) -> None:
@@ -70,20 +70,20 @@ def ending_orderly(tell: Callable[[], None]) -> Iterator[None]:
     Args:
         tell: called, in another thread, when the launcher is gone.
     """
-    _told.append(tell)
+    _tells.append(tell)
     try:
         yield
     finally:
-        _told.remove(tell)
+        _tells.remove(tell)
 
 
 def _watch(parent: int, end: Callable[[], None]) -> None:
     while os.getppid() == parent:
         time.sleep(INTERVAL)
     until = time.monotonic() + GRACE
-    for tell in list(_told):
+    for tell in list(_tells):
         tell()
-    while _told and time.monotonic() < until:
+    while _tells and time.monotonic() < until:
         time.sleep(INTERVAL / 10)
     end()
 

@@ -85,6 +85,14 @@ def test_without_a_checkpoint_the_tiny_model_is_chosen() -> None:
     assert ask.ASK.examples.count("lbk_entry.py ask") == 3
 
 
+@pytest.mark.parametrize("kind", ["hf", "endpoint"])
+def test_another_kind_of_model_is_not_answered_for(kind: str, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["ask", str(photo), "What is this?"], ["demo", "--port", "0"]):
+        assert main([*words, "--overrides", "MODEL.NAME", kind], COMMANDS) == 2
+        shown = capsys.readouterr()
+        assert f"MODEL.NAME: only CoLLaVO is talked to; {kind} answers benchmarks" in shown.err and not shown.out
+
+
 def test_the_readmes_python_runs(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
