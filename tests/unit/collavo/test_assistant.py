@@ -115,6 +115,11 @@ def test_maps_are_handed_over_as_they_are_made(checkpoint: Path) -> None:
     fresh.engine.on_map = lambda name, panoptic, crayon: seen.append((name, panoptic.id_map.size, len(crayon.objects)))
     fresh.ask(noise(50, 70), list(QUESTIONS[:2]), max_new_tokens=2)
     assert seen == [("ndarray", 64, 2)]
+    later: list[str] = []
+    fresh.engine.on_map = lambda name, panoptic, crayon: later.append(name)  # the next benchmark of a run
+    fresh.ask(noise(50, 70), QUESTIONS[0], max_new_tokens=2)
+    fresh.ask(noise(50, 70), QUESTIONS[1], max_new_tokens=2)
+    assert later == ["ndarray"] and len(seen) == 1, "also a map that was made and kept before, and once"
 
 
 def test_transformers_generate_with_its_own_settings(model: CoLLaVO) -> None:
