@@ -171,6 +171,7 @@ def options_of(config: EvalConfig) -> RunOptions:
         workers=run.WORKERS,
         max_batch=run.MAX_BATCH,
         report=run.REPORT,
+        log_wrong=run.LOG_WRONG,
     )
 
 
@@ -349,10 +350,13 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
 
     places = list(gather_object([place_of_process(accelerator)]))
     about = {"config_hash": plan.config_hash, "git_commit": git_commit(), "model": dict(plan.model), **libraries()}
+    tracked = plan.wandb or bool(accelerator.trackers)
     if accelerator.process_index == 0:
         say(describe(places))
         if note := difference_in_words(about):
             say(f"  {note}")
+        if plan.options.log_wrong and not tracked:
+            say("  note: EVAL.LOG_WRONG does nothing here: it needs WANDB True, or in training TRAIN.TENSORBOARD True")
         if sharding := sharding_asked(os.environ):
             say(f"  note: {sharding} shards a model that trains; evaluation keeps a whole model on every process")
     session = Session(
@@ -362,7 +366,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         devices=[where.device for where in places],
         about=about,
         config_yaml=plan.config_yaml,
-        tracked=plan.wandb,
+        tracked=tracked,
         brief=len(plan.tasks) > 1,
     )
     if plan.wandb:

@@ -28,6 +28,8 @@ from datasets.types import BadRecord, DataError, Record
 from ..base import BenchmarkPipeline, EngineSource, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
 from ..results.browse.crayons import kept_maps, remove_crayons
+from ..results.browse.prediction import Prediction, as_lines
+from ..results.browse.wrong_answers import log_wrong_answers, wrong_answers
 from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
@@ -486,8 +488,13 @@ def _finish(
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)
-    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief, roots=session.roots)
+    found = predictions(answered, task.pipeline.declaration, session.roots)
+    publish(task.folder, answered, task.pipeline.declaration, found, results, brief=session.brief)
     session.track(flat(results["scores"], task.pipeline.declaration.name + in_brackets(part_in_words(results))))
+    if session.tracked and session.options.log_wrong:
+        images = {record.id: record.image for record in data.records if record.image is not None}
+        sample = wrong_answers(found, images, session.options.log_wrong)
+        log_wrong_answers(session.accelerator.trackers, task.dataset, sample, session.step)
     return results
 
 
@@ -506,10 +513,10 @@ def publish(
     folder: Path,
     answered: Answered,
     benchmark: Benchmark,
+    found: Sequence[Prediction],
     results: Mapping[str, Any],
     *,
     brief: bool = False,
-    roots: Sequence[Path] = (),
 ) -> None:
     """Write a benchmark's results and the file for its server, and show them.
 
@@ -517,11 +524,11 @@ def publish(
         folder: where they go.
         answered: see `Answered`.
         benchmark: the declaration.
+        found: see `pipeline.results.join.predictions`.
         results: see `pipeline.results.join.summary`.
         brief: show a line instead of all figures, since a table of several benchmarks follows.
-        roots: dataset folders, below which the predictions file names images.
     """
-    write_results(folder, predictions(answered, benchmark, roots), results)
+    write_results(folder, as_lines(found), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
     submission = scorer_of(benchmark).submission
     if submission is not None and results.get("part") is None:  # a server takes whole ones

@@ -61,6 +61,7 @@ class RunOptions:
     workers: int = 2
     max_batch: int = 64
     report: bool = False
+    log_wrong: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,8 @@ class Session:
         devices: of all processes.
         about: copied into every result: configuration hash, commit, versions.
         config_yaml: the resolved configuration, saved next to every result.
-        tracked: whether metrics also go to the accelerator's tracker.
+        tracked: whether metrics also go to the accelerator's trackers.
+        step: updates of the training run that this is a part of, for the trackers; None outside of one.
         judge: helps to score, on the main process; None where there is none.
         brief: say little of each benchmark, since a table of several follows.
     """
@@ -86,6 +88,7 @@ class Session:
     about: Mapping[str, Any]
     config_yaml: str
     tracked: bool = False
+    step: int | None = None
     judge: Judge | None = None
     brief: bool = False
 
@@ -110,9 +113,9 @@ class Session:
         return self.rank == 0
 
     def track(self, metrics: Mapping[str, float | int]) -> None:
-        """Hand metrics to the tracker, if there is one; the main process's tracker takes them."""
+        """Hand metrics to the trackers, if there are any; those of the main process take them."""
         if self.tracked:
-            self.accelerator.log(dict(metrics))
+            self.accelerator.log(dict(metrics), step=self.step)
 
     def gather(self, value: T) -> list[T]:
         """One value of each process, by rank, on every process. All must call it."""

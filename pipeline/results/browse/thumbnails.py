@@ -71,11 +71,23 @@ def _thumbnail(source: ImageSource, folder: Path) -> Thumbnail | None:
     file = f"{hashlib.sha256(data).hexdigest()[:16]}.jpg"
     if (folder / file).is_file():
         return Thumbnail(file=file, content=(folder / file).read_bytes())
-    content = shrink(data) if len(parts) == 1 else _side_by_side([shrink(part) for part in parts])
+    content = _shrunk(parts)
     if content is None:
         return None
     write_bytes(folder / file, content)
     return Thumbnail(file=file, content=content)
+
+
+def small_image(source: ImageSource) -> bytes | None:
+    """A thumbnail of an image as JPEG, without a file; None where the image cannot be read."""
+    try:
+        return _shrunk([one.read() for one in sources_of(source)])
+    except (OSError, ValueError):
+        return None
+
+
+def _shrunk(parts: Sequence[bytes]) -> bytes | None:
+    return shrink(parts[0]) if len(parts) == 1 else _side_by_side([shrink(part) for part in parts])
 
 
 def shrink(data: bytes, side: int = SIDE) -> bytes | None:

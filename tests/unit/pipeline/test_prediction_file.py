@@ -20,6 +20,7 @@ from pipeline.results.browse.prediction import (
     ImageNames,
     Prediction,
     as_line,
+    as_lines,
     read_prediction_file,
     target_words,
 )
@@ -67,7 +68,7 @@ def test_what_is_written_is_read_back(rows: list[Prediction], tmp_path_factory: 
 
 def test_a_line_says_what_became_of_its_record() -> None:
     kinds = ["right", "wrong", "empty", "withheld", "error"]
-    lines = [json.loads(line) for line in predictions(answered(kinds, "exact_match", 0)).splitlines()]
+    lines = [json.loads(line) for line in as_lines(predictions(answered(kinds, "exact_match", 0))).splitlines()]
     assert [line["verdict"] for line in lines] == ["right", "wrong", "unreadable", "withheld", "error"]
     assert [line["target"] for line in lines] == ["yes", "yes", "yes", None, "yes"]
     assert [line["error"] for line in lines] == [None] * 4 + ["no"]
@@ -81,7 +82,7 @@ def test_the_judges_words_stand_beside_the_reply() -> None:
         Verdict(record="1", part="run2", value=None, failure="timed out"),
     ]
     given_ones = replace(given_ones, judgement=replace(given_ones.judgement, said=said))
-    first, second = (json.loads(line) for line in predictions(given_ones).splitlines())
+    first, second = (json.loads(line) for line in as_lines(predictions(given_ones)).splitlines())
     assert first["judge"] == [{"part": "run1", "verdict": "1.0", "reply": "Full marks: 1.0"}]
     assert second["judge"] == [{"part": "run2", "verdict": None, "reply": "timed out"}]
     assert (first["verdict"], second["verdict"]) == ("partly right", "unscored")
