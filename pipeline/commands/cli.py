@@ -35,7 +35,7 @@ from ..results.report import aligned
 from ..results.rescore import ScoringInput, rescore
 from ..run.identity import check_settings
 from ..run.plan import INTERRUPTED, Plan, asks_model, evaluate, make_plan
-from ..runtime.console import say, tell, write_out
+from ..runtime.console import Verbosity, complain, say, set_verbosity, tell, write_out
 from ..runtime.files import check_folder
 from ..runtime.launch import is_main, let_main_speak
 from ..runtime.lock import check_free
@@ -178,6 +178,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         return USAGE
     if unknown:
         own[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    set_verbosity(Verbosity[getattr(args, "verbosity", "full").upper()])
     if args.command == "validate":
         checks = {command.name: command.data for command in more if command.data is not None}
         chosen = [checks[name] for name in args.dataset if name in checks]
@@ -192,7 +193,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
     except OSError as error:
         _complain(f"{error.strerror or error}{'' if error.filename is None else f': {shown(str(error.filename))}'}")
     except KeyboardInterrupt:
-        say("interrupted")
+        say("interrupted", Verbosity.QUIET)
         return INTERRUPTED
     return USAGE
 
@@ -200,7 +201,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
 def _complain(message: str) -> None:
     """Write an error, on the main process only."""
     if is_main(os.environ):
-        say(f"error: {without_key(message, os.environ)}")
+        complain(without_key(message, os.environ))
     let_main_speak(os.environ)
 
 
@@ -234,6 +235,7 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         help="dotted keys and values (default: none)",
     )
     run = commands.add_parser("eval", parents=[shared], **described("evaluate a checkpoint on benchmarks", _EVAL))
+    _add_verbosity(run)
     run.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
     run.add_argument("--check", action="store_true", help="check the configuration without loading torch, and end")
     listed = commands.add_parser(
@@ -274,6 +276,7 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     )
     shown.add_argument("--wrong", action="store_true", help="of PREDICTIONS, what is wrong, unreadable or an error")
     shown.add_argument("--id", nargs="+", action="extend", default=[], metavar="ID", help="records of PREDICTIONS")
+    _add_verbosity(shown)
     shown.add_argument("--num", type=int, default=4, help="how many images (default: %(default)s)")
     shown.add_argument(
         "--out",
@@ -324,6 +327,16 @@ def described(sentence: str, examples: str) -> dict[str, Any]:
         "epilog": f"examples:\n{examples}" if examples else None,
         "formatter_class": argparse.RawDescriptionHelpFormatter,
     }
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """The argument that says how much is shown."""
+    parser.add_argument(
+        "--verbosity",
+        choices=[level.name.lower() for level in Verbosity],
+        default=Verbosity.FULL.name.lower(),
+        help="quiet: the results alone; brief: a line for each benchmark or image, too (default: %(default)s)",
+    )
 
 
 def _add_maps(parser: argparse.ArgumentParser, more: Sequence[Command]) -> None:

@@ -24,7 +24,7 @@ from ..results.browse.run_report import report_run
 from ..results.judging import judge_of, make_judge, needs_judge
 from ..results.report import RESULTS
 from ..results.summary import show_summary
-from ..runtime.console import say, warn
+from ..runtime.console import Verbosity, complain, say, shows, warn
 from ..runtime.errors import RunError
 from ..runtime.files import make_folder
 from ..runtime.launch import (
@@ -103,7 +103,7 @@ def evaluate(config: EvalConfig, catalog: Catalog) -> int:
         plan = make_plan(config, catalog)
     except USER_ERRORS as error:
         if is_main(os.environ):
-            say(f"error: {error}")
+            complain(str(error))
         let_main_speak(os.environ)
         return 1
     if is_main(os.environ) and asks_model(task.pipeline.declaration for task in plan.tasks):
@@ -247,12 +247,12 @@ def guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> int:
         code = work(folders)
     except AgreedError as error:
         if rank == 0:
-            say(f"error: {error}")
+            complain(str(error))
         let_main_speak(os.environ)
         return 1
     except KeyboardInterrupt:
         if rank == 0:
-            say(interrupted)
+            say(interrupted, Verbosity.QUIET)
         return _end(INTERRUPTED, world)
     except Exception as error:  # noqa: BLE001 - the last place that can say why this process ends
         end_without_launcher()
@@ -324,8 +324,10 @@ def _start(plan: Plan, world: int) -> Accelerator:
         if plan.wandb and importlib.util.find_spec("wandb") is None:
             raise RunError("WANDB True needs the package wandb (pip install wandb), or set WANDB False")
         if is_main(os.environ):
-            names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
-            say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
+            names = [task.dataset for task in plan.tasks]
+            listed = ", ".join(names) if shows(Verbosity.FULL) or len(names) == 1 else f"{len(names)} benchmarks"
+            processes = f"{world} process{'es' if world > 1 else ''}"
+            say(f"evaluating {listed} with {processes}; loading libraries ...", Verbosity.BRIEF)
         return start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
     except JoinError:
         raise

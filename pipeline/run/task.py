@@ -44,7 +44,8 @@ from ..results.report import (
     remove_results,
     write_results,
 )
-from ..runtime.console import Progress, duration, say, tell, warn
+from ..results.summary import short_line
+from ..runtime.console import Progress, Verbosity, duration, say, shows, tell, warn
 from ..runtime.files import write_text
 from ..runtime.session import AgreedError, RunOptions, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
@@ -534,9 +535,10 @@ def publish(
     if submission is not None and results.get("part") is None:  # a server takes whole ones
         shown.append(("submission", write_submission(submission, answered.evaluation.scored, folder)))
     for sentence in warnings(results, folder):
-        warn(sentence)
+        warn(sentence, Verbosity.FULL if brief else Verbosity.BRIEF)
     if brief:
-        say(f"{benchmark.dataset}: {headline(results)}; {folder / MARKDOWN}")
+        whole = f"{benchmark.dataset}: {headline(results)}; {folder / MARKDOWN}"
+        say(whole if shows(Verbosity.FULL) else short_line(results), Verbosity.BRIEF)
         return
     files = "".join(f"\n{label + ':':<13}{file}" for label, file in shown)
     tell(f"\n{plain_table(results)}\n{files}\n")

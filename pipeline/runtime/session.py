@@ -17,7 +17,7 @@ from configs.errors import ConfigError
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
-from .console import say
+from .console import Verbosity, complain, say
 from .errors import RunError, SampleError
 from .files import WriteError, make_folder, write_text
 from .lock import sole_use
@@ -173,7 +173,7 @@ def report_failure(error: BaseException, folder: Path | None, rank: int) -> None
         rank: of this process.
     """
     if isinstance(error, USER_ERRORS):
-        say(f"error: {error}" if rank == 0 else f"[process {rank}] error: {error}")
+        say(f"error: {error}" if rank == 0 else f"[process {rank}] error: {error}", Verbosity.QUIET)
         return
     cause, samples = error, ""
     if isinstance(error, SampleError):
@@ -181,7 +181,7 @@ def report_failure(error: BaseException, folder: Path | None, rank: int) -> None
     head = f"[process {rank}] {type(cause).__name__}{samples}: {cause}{_hint(cause)}"
     details = "".join(traceback.format_exception(error))
     log = _write_log(folder, rank, f"{head}\n\n{details}")
-    say(f"error: {head}\n" + (f"details: {log}" if log else details))
+    complain(f"{head}\n" + (f"details: {log}" if log else details))
 
 
 def _hint(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.runtime.console import Progress, duration
+from pipeline.runtime.console import Progress, Verbosity, complain, duration, say, set_verbosity, warn
 
 
 def test_lengths_of_time_in_words() -> None:
@@ -30,3 +30,28 @@ def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("toy", 0, shown=True):
         pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown"),
+    [
+        (Verbosity.FULL, ["detail", "line", "warning: odd", "error: bad", "toy: 1 of 1"]),
+        (Verbosity.BRIEF, ["line", "warning: odd", "error: bad"]),
+        (Verbosity.QUIET, ["error: bad"]),
+    ],
+)
+def test_a_message_appears_where_enough_is_shown(
+    verbosity: Verbosity, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_verbosity(verbosity)
+    try:
+        say("detail")
+        say("line", Verbosity.BRIEF)
+        warn("odd")
+        complain("bad")
+        with Progress("toy", 1, shown=True) as bar:
+            bar.advance(1)
+    finally:
+        set_verbosity(Verbosity.FULL)
+    found = capsys.readouterr().err.splitlines()
+    assert len(found) == len(shown) and all(map(str.startswith, found, shown))
