@@ -122,7 +122,7 @@ def _paper_table(links: Sequence[tuple[str, Sequence[BenchmarkRun]]]) -> str:
     published = "".join(f"<td>{_text(column.published)}</td>" for column in columns)
     if any(column.published for column in columns):
         lines.append(f"<tr><td>{PUBLISHED}</td>{published}</tr>")
-    return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
+    return f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def _columns(run: BenchmarkRun) -> list[Column]:

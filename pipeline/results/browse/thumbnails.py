@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from configs.common.pixels import upright_rgb
 from datasets.image import UNREADABLE
 from datasets.types import ImageSource, sources_of
 
@@ -20,6 +21,8 @@ from ...runtime.files import make_folder, write_bytes
 FOLDER = "thumbnails"
 SIDE, QUALITY = 256, 78
 """Pixels of a thumbnail's longer side, and JPEG's quality."""
+_MADE = b"2"
+"""Changes whenever thumbnails would look otherwise: those that are there already are not made again."""
 THREADS = 4
 """Decoding leaves Python's lock, so threads use several cores."""
 
@@ -68,7 +71,7 @@ def _thumbnail(source: ImageSource, folder: Path) -> Thumbnail | None:
     except (OSError, ValueError):
         return None  # the record's own error says so
     data = b"".join(parts)
-    file = f"{hashlib.sha256(data).hexdigest()[:16]}.jpg"
+    file = f"{hashlib.sha256(_MADE + data).hexdigest()[:16]}.jpg"
     if (folder / file).is_file():
         return Thumbnail(file=file, content=(folder / file).read_bytes())
     content = _shrunk(parts)
@@ -91,7 +94,7 @@ def _shrunk(parts: Sequence[bytes]) -> bytes | None:
 
 
 def shrink(data: bytes, side: int = SIDE) -> bytes | None:
-    """Make a small JPEG of an encoded image, upright; None where it is no image that can be decoded.
+    """Make a small JPEG of an encoded image, as the model is shown it; None where it cannot be decoded.
 
     Args:
         data: the encoded image.
@@ -102,10 +105,10 @@ def shrink(data: bytes, side: int = SIDE) -> bytes | None:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or opened.width * opened.height):
                 return None
             opened.draft("RGB", (side, side))  # a JPEG is decoded no larger than it must be
-            opened.thumbnail((side, side), reducing_gap=2.0)
-            image = ImageOps.exif_transpose(opened)
+            image = upright_rgb(opened)  # before it is made small: palettes and bits cannot be averaged
+            image.thumbnail((side, side), reducing_gap=2.0)
             content = io.BytesIO()
-            _rgb(image).save(content, "JPEG", quality=QUALITY)
+            image.save(content, "JPEG", quality=QUALITY)
     except UNREADABLE:
         return None
     return content.getvalue()
@@ -124,16 +127,6 @@ def _side_by_side(parts: Sequence[bytes | None]) -> bytes | None:
     content = io.BytesIO()
     sheet.save(content, "JPEG", quality=QUALITY)
     return content.getvalue()
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """An image on white, as pages show transparent ones."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(image, mask=image.getchannel("A"))
-        return ground
-    return image.convert("RGB")
 
 
 def within_budget(wanted: Iterable[str], made: Mapping[str, Thumbnail], budget: float) -> set[str]:
