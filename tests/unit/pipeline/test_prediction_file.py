@@ -64,6 +64,9 @@ def write(folder: Path, *lines: dict[str, Any]) -> Path:
 def test_what_is_written_is_read_back(rows: list[Prediction], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = write(tmp_path_factory.mktemp("rows"), *map(as_line, rows))
     assert read_prediction_file(file) == rows
+    given_ones = read_predictions(file)  # as `score` reads it
+    assert [(name, one.fields.get("text")) for name, one in given_ones.items()] == [(row.id, row.text) for row in rows]
+    assert [one.error for one in given_ones.values()] == [row.error for row in rows]
 
 
 def test_a_line_says_what_became_of_its_record() -> None:
