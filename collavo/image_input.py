@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from configs.common.pixels import square, upright_rgb
+from configs.common.pixels import square, unknown_format, upright_rgb
 from configs.common.words import shown
 from modeling.segmenters.base import DecodedImage
 
@@ -66,8 +66,14 @@ def _opened(image: ImageInput) -> Image.Image:
     if not isinstance(image, (str, os.PathLike)):
         raise ImageError(f"an image is a path, a PIL image or a numpy array, not {type(image).__name__}")
     path = Path(image).expanduser()
+    data = b""
     try:
-        return Image.open(io.BytesIO(path.read_bytes()))  # as evaluation does: some formats load otherwise from a path
+        data = path.read_bytes()
+        return Image.open(io.BytesIO(data))  # as evaluation does: some formats load otherwise from a path
+    except UnidentifiedImageError:
+        raise ImageError(f"{shown(str(path))}: {unknown_format(data)}") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{shown(str(path))}: too large to decode safely ({shown(str(error))})") from None
     except FileNotFoundError:
         raise ImageError(f"{shown(str(path))}: no such file") from None
     except IsADirectoryError:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from configs.common.pixels import MODEL_FILTER, square, upright_rgb
+from configs.common.pixels import MODEL_FILTER, square, unknown_format, upright_rgb
 
 from .types import DataError, ImageSource
 
@@ -54,7 +54,7 @@ def decode(source: ImageSource, size: int | None) -> npt.NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise DataError(f"image {source.name}: too large to decode safely ({error})") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"image {source.name}: {len(data)} bytes that are no image of a known format") from error
+        raise DataError(f"image {source.name}: {unknown_format(data)}") from error
     except _DAMAGE as error:
         raise DataError(f"image {source.name}: damaged ({type(error).__name__}: {error})") from error
     return np.array(found, dtype=np.uint8)  # a copy, since Pillow's own memory is read-only

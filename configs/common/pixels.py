@@ -15,6 +15,24 @@ filter where it shrinks an image (antialiasing), which a tensor's plain interpol
 """
 
 
+_CONTAINERS = {b"avif": "AVIF", b"avis": "AVIF", **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"mif1"), "HEIC")}
+"""Image formats in ISO media files, by the brand that stands at their beginning."""
+
+
+def unknown_format(data: bytes) -> str:
+    """What can be said of a file that Pillow does not take for an image: what it is, and what to do.
+
+    Args:
+        data: the file, or its beginning.
+    """
+    brand = _CONTAINERS.get(data[8:12]) if data[4:8] == b"ftyp" else None
+    start = data[:512].lstrip().lower()
+    kind = brand or ("PDF" if start.startswith(b"%pdf") else "SVG" if b"<svg" in start else None)
+    if kind is not None:
+        return f"is {kind}, which the installed Pillow does not read: convert it to PNG or JPEG"
+    return "is empty" if not data else f"{len(data)} bytes that are no image of a known format"
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image by its EXIF orientation, as 8-bit RGB; transparency is dropped, and deep grey is scaled to 8 bits."""
     return rgb(ImageOps.exif_transpose(image))
