@@ -253,6 +253,8 @@ class _Progress:
 
     def _validate(self, data: HeldOutData, step: int) -> None:
         """Compute the held-out loss; a new lowest one gets a checkpoint."""
+        if self._session.is_main:
+            say(f"update {step}: computing the held-out loss ...")
         found = validate(data, self._placement, self._session.accelerator, self._device, step, self._job.autocast)
         self._history.validations.append(found)
         best, patience = self._history.best, self._config.TRAIN.PATIENCE

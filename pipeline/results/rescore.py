@@ -69,6 +69,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: ScoringInput, dataset:
     """
     benchmark = named(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
+    say(f"scoring {benchmark.dataset}: {source.predictions}")
     records, bad, check = keep_scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
     run = run_options(config)

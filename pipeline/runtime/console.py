@@ -105,9 +105,11 @@ class Progress:
         total: questions to answer.
         shown: False on all processes but the main one.
         unit: what is counted, in the plural.
+        always: end in a line also where no bar is shown and it took no time worth saying.
     """
 
-    def __init__(self, label: str, total: int, *, shown: bool, unit: str = "questions") -> None:
+    def __init__(self, label: str, total: int, *, shown: bool, unit: str = "questions", always: bool = True) -> None:
+        self._always = always
         self._label, self._total, self._done, self._unit = label, total, 0, unit
         self._shown = shown and total > 0 and shows(Verbosity.BRIEF)
         self._bar: tqdm[NoReturn] | None = None
@@ -128,10 +130,14 @@ class Progress:
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._shown and (time.monotonic() - self._last >= self._interval or self._done == self._total):
+        elif self._shown and (time.monotonic() - self._last >= self._interval or self._ends()):
             self._last = time.monotonic()
             self._interval = min(2 * self._interval, MAX_LINE_SECONDS)
             say(self.line())
+
+    def _ends(self) -> bool:
+        """Whether all is done, and should be said to be."""
+        return self._done == self._total and (self._always or self._last > self._start)
 
     def expect(self, total: int) -> None:
         """Change how many there are to answer: other processes take work over, or have it taken over."""

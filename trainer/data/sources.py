@@ -120,6 +120,7 @@ def read_source(config: TrainConfig, item: ConversationSource) -> Gathered:
     Raises:
         DataError: it is unreadable, or nothing in it can be used.
     """
+    announce(item.FILE)
     gathered = gather_source(config, item)
     report(item.FILE, gathered.summary(), gathered.bad)
     if not gathered.samples:
@@ -162,6 +163,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         if not getattr(source, name):
             raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
     file = located(config, source.ANNOTATIONS)
+    announce(source.ANNOTATIONS)
     annotated, bad = read_images(config)
     missing = sum(isinstance(item, MissingImage) for item in bad)
     report(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
@@ -179,6 +181,12 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         return CrayonInstructions(listed, maps, chosen, preparation, classes_of(file))
 
     return made(kept), made(held) if held else None
+
+
+def announce(name: str) -> None:
+    """Say that a source is read, which may take minutes, on the main process."""
+    if is_main(os.environ):
+        say(f"reading {name} ...")
 
 
 def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

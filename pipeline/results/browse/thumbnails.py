@@ -16,6 +16,7 @@ from configs.common.pixels import upright_rgb
 from datasets.image import UNREADABLE
 from datasets.types import ImageSource, sources_of
 
+from ...runtime.console import Progress
 from ...runtime.files import make_folder, write_bytes
 
 FOLDER = "thumbnails"
@@ -45,12 +46,13 @@ class Thumbnail:
         return f"data:image/jpeg;base64,{base64.b64encode(self.content).decode()}"
 
 
-def make_thumbnails(sources: Iterable[ImageSource], out: Path) -> dict[str, Thumbnail]:
+def make_thumbnails(sources: Iterable[ImageSource], out: Path, label: str = "report") -> dict[str, Thumbnail]:
     """Make the thumbnails of some images, and write them; those that are there already are read.
 
     Args:
         sources: images; equal names are the same image.
         out: folder of the report.
+        label: of the bar that is shown where there are many.
     Returns: by image name; images that cannot be read are missing.
 
     Raises:
@@ -60,9 +62,17 @@ def make_thumbnails(sources: Iterable[ImageSource], out: Path) -> dict[str, Thum
     if not once:
         return {}
     folder = make_folder(out / FOLDER)
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnails") as pool:
+    found: dict[str, Thumbnail] = {}
+    with (
+        ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnails") as pool,
+        Progress(label, len(once), shown=True, unit="images", always=False) as progress,
+    ):
         made = pool.map(lambda source: _thumbnail(source, folder), once.values())
-        return {name: thumbnail for name, thumbnail in zip(once, made, strict=True) if thumbnail is not None}
+        for name, thumbnail in zip(once, made, strict=True):
+            progress.advance(1)
+            if thumbnail is not None:
+                found[name] = thumbnail
+    return found
 
 
 def _thumbnail(source: ImageSource, folder: Path) -> Thumbnail | None:

@@ -24,6 +24,17 @@ def test_plain_lines_at_growing_intervals(monkeypatch: pytest.MonkeyPatch, capsy
     assert "\r" not in "".join(lines)
 
 
+def test_what_took_no_time_needs_no_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pipeline.runtime.console.time.monotonic", lambda: clock[0])
+    for seconds in (1.0, 2.0):  # 3 s in all, and 6 s
+        with Progress(f"{seconds}", 3, shown=True, unit="images", always=False) as bar:
+            for _ in range(3):
+                clock[0] += seconds
+                bar.advance(1)
+    assert [line.split(" images")[0] for line in capsys.readouterr().err.splitlines()] == ["2.0: 3 of 3"]
+
+
 def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("toy", 1, shown=False) as bar:
         bar.advance(1)
