@@ -151,6 +151,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
             if not line:
                 break
             request = json.loads(line)
+            in_session, out_session = os.pipe()
             child = os.fork()
             if child == 0:
                 os.setsid()
@@ -159,6 +160,9 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                     os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 _become(request["arguments"], request["environment"])
+            os.close(out_session)
+            os.read(in_session, 1)  # ends when the child, which has its session by then, closes what it inherited
+            os.close(in_session)
             running[child] = Path(request["folder"])
             replies.write(f"{child}\n")
             replies.flush()

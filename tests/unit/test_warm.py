@@ -97,6 +97,7 @@ def test_a_running_command_can_be_seen_and_ended(tmp_path: Path) -> None:
     first.send_signal(signal.SIGTERM)  # has ended: nothing happens
 
 
+@pytest.mark.slow
 def test_what_runs_ends_with_the_server(tmp_path: Path) -> None:
     (tmp_path / "command.py").write_text("import time; time.sleep(3600)")
     process = warm.start_warm([str(tmp_path / "command.py")])
