@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from assets.tiny.random_checkpoint import make_tiny
 from assets.tiny.world import write_world
 from configs.load import REPOSITORY
-from tests.limits import LIMIT
+from tests.warm import run_warm
 from trainer.check import check
 from trainer.config import read_training
 
@@ -40,13 +38,12 @@ def test_both_trackers_get_every_figure_and_a_sample_of_wrong_answers(tiny: Path
 
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     command = [
-        sys.executable,
         "lbk_entry.py",
         "train",
         *words(tiny, tmp_path, "WANDB", "True", "TRAIN.TENSORBOARD", "True"),
         *("TRAIN.EVAL_EVERY", "3", "DATASETS.TEST", "pope_test", "EVAL.LIMIT", "6", "EVAL.LOG_WRONG", "2"),
     ]
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = run_warm(command, env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert list(tmp_path.rglob("run-*.wandb"))
     held = [EventAccumulator(str(events)).Reload() for events in tmp_path.rglob("events.out.tfevents.*")]
