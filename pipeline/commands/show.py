@@ -110,7 +110,7 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     elif shows(Verbosity.BRIEF):
         if sys.stdout.isatty():
             write_out(strip(shown, shutil.get_terminal_size().columns))
-        tell("".join(f"  {_short(one)}\n" for one in shown))
+        tell("".join(f"  {in_short(one)}\n" for one in shown))
     tell(f"images, maps and replies are in {out}\n")
     return 0
 
@@ -205,7 +205,7 @@ def _lines(one: Shown) -> list[str]:
     return [*asked, "", f"answer: {inline(wanted)}", said, "", inline(one.objects, LONGEST)]
 
 
-def _short(one: Shown) -> str:
+def in_short(one: Shown) -> str:
     """Question, reply and verdict in a line."""
     question = inline(one.asked.strip().partition("\n")[0])
     return f"{question:<60} {inline(one.reply)}{f'  ({one.verdict})' if one.verdict else ''}"
