@@ -197,7 +197,7 @@ class CoLLaVO:
         return {name: tensor.to(self.model.device) for name, tensor in found.items()}
 
     @overload
-    def generate(  # type: ignore[overload-overlap]  # the other one takes any setting
+    def generate(
         self,
         image: ImageInput | Sequence[ImageInput | None] | None,
         question: str | Sequence[str],

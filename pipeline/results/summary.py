@@ -101,7 +101,7 @@ def short_line(result: Mapping[str, Any]) -> str:
     figure = _not_scored(result) if first["value"] is None else shown(first, digits=1)
     errors = f"{counts['errors']} errors" if counts["errors"] else ""
     lessons = "not among the model's lessons" if result.get("untaught") else ""
-    about = [f"{counts['records']} records", part_in_words(result), errors, lessons]
+    about = [part_in_words(result) or f"{counts['records']} records", errors, lessons]
     return inline(f"  {result['dataset']:<21} {name:<24} {figure:>8}   {', '.join(filter(None, about))}")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from datasets.types import ImageGroup, ImageSource
 from pipeline.results.browse.prediction import FAULTS, Prediction
-from pipeline.results.browse.wrong_answers import COLUMNS, LONGEST_CELL, log_wrong_answers, wrong_answers
+from pipeline.results.browse.wrong_answers import COLUMNS, LONGEST_CELL, WrongAnswer, log_wrong_answers, wrong_answers
 from tests.hostile_run import HOSTILE, MadeImage, hostile_run
 
 
@@ -46,7 +46,13 @@ class Tracker:
         self.kept.append((values, step))
 
 
-def sample(num: int = 7) -> list[Any]:
+def size(one: WrongAnswer) -> tuple[int, int]:
+    image = one.decoded()
+    assert image is not None
+    return image.size
+
+
+def sample(num: int = 7) -> list[WrongAnswer]:
     run, sights = hostile_run(120)
     return wrong_answers(run.predictions, sights.images, num)
 
@@ -57,7 +63,7 @@ def test_faults_are_chosen_evenly_with_their_thumbnails() -> None:
     places = [int(one.texts["id"][1:]) for one in found]
     assert len(found) == 7 and all(one.texts["verdict"] in FAULTS for one in found)
     assert places == sorted(places) and places[0] < 10 and places[-1] > 90
-    assert {one.decoded().size for one in found} == {(256, 171)}
+    assert {size(one) for one in found} == {(256, 171)}
     assert len(wrong_answers(run.predictions, sights.images, 1000)) == 90
     assert wrong_answers([Prediction(id="a", text="x", verdict="right")], {}, 5) == []
 
@@ -69,7 +75,7 @@ def test_records_of_no_image_several_or_an_unreadable_one() -> None:
     }
     rows = [Prediction(id=name, text="x" * 100_000, verdict="wrong") for name in ("two", "gone", "text only")]
     two, gone, text = wrong_answers(rows, images, 3)
-    assert two.decoded().size == (512, 171)
+    assert size(two) == (512, 171)
     assert gone.image is None and text.image is None
     assert len(two.texts["reply"]) < LONGEST_CELL + 50
 
@@ -109,7 +115,7 @@ def test_tensorboard_gets_an_image_and_a_text_each(tmp_path: Path) -> None:
     assert held.Tags()["images"] == tags and held.Tags()["tensors"] == [f"{tag}/text_summary" for tag in tags]
     for tag, one in zip(tags, found, strict=True):
         (image,) = held.Images(tag)
-        assert (image.step, image.width, image.height) == (40, *one.decoded().size)
+        assert (image.step, image.width, image.height) == (40, *size(one))
         (text,) = held.Tensors(f"{tag}/text_summary")
         words = text.tensor_proto.string_val[0].decode()
         assert text.step == 40 and "| id | " in words and "<" not in words
