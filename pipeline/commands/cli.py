@@ -35,7 +35,7 @@ from ..results.report import aligned
 from ..results.rescore import ScoringInput, rescore
 from ..run.identity import check_settings
 from ..run.plan import INTERRUPTED, Plan, asks_model, evaluate, make_plan
-from ..runtime.console import Verbosity, complain, say, set_verbosity, tell, write_out
+from ..runtime.console import Verbosity, complain, say, showing, tell, write_out
 from ..runtime.files import check_folder
 from ..runtime.launch import is_main, let_main_speak
 from ..runtime.lock import check_free
@@ -178,7 +178,6 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         return USAGE
     if unknown:
         own[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    set_verbosity(Verbosity[getattr(args, "verbosity", "full").upper()])
     if args.command == "validate":
         checks = {command.name: command.data for command in more if command.data is not None}
         chosen = [checks[name] for name in args.dataset if name in checks]
@@ -187,7 +186,8 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         if chosen:
             commands["validate"] = chosen[0]
     try:
-        return int(commands[args.command](args))
+        with showing(Verbosity[getattr(args, "verbosity", "full").upper()]):
+            return int(commands[args.command](args))
     except USER_ERRORS as error:
         _complain(f"{error}\n{own[args.command].see_help}" if args.command == "score" else str(error))
     except OSError as error:

@@ -36,9 +36,14 @@ class _Shown:
     verbosity = Verbosity.FULL
 
 
-def set_verbosity(verbosity: Verbosity) -> None:
-    """Choose how much this process shows from now on."""
-    _Shown.verbosity = verbosity
+@contextmanager
+def showing(verbosity: Verbosity) -> Iterator[None]:
+    """Choose how much this process shows meanwhile."""
+    before, _Shown.verbosity = _Shown.verbosity, verbosity
+    try:
+        yield
+    finally:
+        _Shown.verbosity = before
 
 
 def shows(needed: Verbosity) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.runtime.console import Progress, Verbosity, complain, duration, say, set_verbosity, warn
+from pipeline.runtime.console import Progress, Verbosity, complain, duration, say, showing, warn
 
 
 def test_lengths_of_time_in_words() -> None:
@@ -54,15 +54,12 @@ def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_message_appears_where_enough_is_shown(
     verbosity: Verbosity, shown: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_verbosity(verbosity)
-    try:
+    with showing(verbosity):
         say("detail")
         say("line", Verbosity.BRIEF)
         warn("odd")
         complain("bad")
         with Progress("toy", 1, shown=True) as bar:
             bar.advance(1)
-    finally:
-        set_verbosity(Verbosity.FULL)
     found = capsys.readouterr().err.splitlines()
     assert len(found) == len(shown) and all(map(str.startswith, found, shown))
