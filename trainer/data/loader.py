@@ -37,7 +37,7 @@ from pipeline.runtime.console import warn
 
 from ..loop import Share
 from ..parallel.trainable import CRAYON
-from .batches import IDLE, Example, Row, collate, packed
+from .batches import IDLE, Example, Place, Row, collate, packed
 from .crayon_samples import crayon_sample
 from .maps import corrupt_map
 from .reading import PANOPTIC
@@ -85,6 +85,7 @@ class Preparation:
         crayon: what the model is shown of an image's objects.
         corruption: share of objects, see `trainer.data.maps.corrupt_map`.
         questions: how many crayon instructions a sample holds.
+        place: see `trainer.data.batches.collate`.
     """
 
     processor: CoLLaVOProcessor
@@ -93,6 +94,7 @@ class Preparation:
     crayon: CrayonConfig = field(default_factory=CrayonConfig)
     corruption: float = 0.0
     questions: int = 1
+    place: Place | None = None
 
     @property
     def map_side(self) -> int:
@@ -320,7 +322,8 @@ class Batches:
         examples.sort(key=lambda example: -len(example.input_ids))
         microbatches = self._microbatches(examples, world)
         seconds = sum(example.map_seconds for example in examples)
-        return Share([collate(microbatch, self.preparation.processor) for microbatch in microbatches], skipped, seconds)
+        processor, place = self.preparation.processor, self.preparation.place
+        return Share([collate(microbatch, processor, place) for microbatch in microbatches], skipped, seconds)
 
     def _report(self, place: str, error: Exception) -> None:
         self._named += 1

@@ -254,6 +254,7 @@ def load_tuning(
         for note in settings.notes:
             warn(note)
     processor = examined.processor
+    examined.blank.config.crayon_queries = config.TRAIN.CRAYON  # as the model's that `_start` loads
     preparation = Preparation(
         processor=processor,
         max_length=config.TRAIN.MAX_LENGTH,
@@ -261,6 +262,7 @@ def load_tuning(
         crayon=config.CRAYON,
         corruption=config.DATA.SPOIL,
         questions=config.TRAIN.QUESTIONS,
+        place=examined.blank.place,
     )
     data = sources(config, preparation, device)
     schedule = Schedule(
