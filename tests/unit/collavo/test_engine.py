@@ -293,7 +293,9 @@ def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatc
     assert max(sizes) <= 1.5 * sizes[0]
     per_token = prefix.num_bytes // prefix.length
     slots = engine._prompt(0, Query(image, "Is there a 0?")).slots
-    assert sizes[0] <= 16 * (slots + 1 + 8) * per_token, "rows of a block, times places, and nothing of the prefix"
+    assert sizes[0] <= engine._block_rows.most * (slots + 1 + 8) * per_token, (
+        "rows of a block, times places, and nothing of the prefix"
+    )
 
 
 def test_a_cached_prefix_is_never_used_for_another_image(engine: Engine) -> None:
