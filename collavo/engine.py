@@ -129,6 +129,7 @@ class Engine:
         crayon: what the model is told of an image's objects.
         most_questions: in flight at a time, where memory allows so many.
         graphs: replay decoding steps as CUDA graphs, on CUDA.
+        images: what has prepared images before there was a model, with the same parts; None for nothing.
 
     Attributes:
         budget: how many questions are in flight now.
@@ -146,11 +147,13 @@ class Engine:
         *,
         most_questions: int = MOST_QUESTIONS,
         graphs: bool = True,
+        images: ImagePreparer | None = None,
     ) -> None:
         self.model, self.processor, self.segmenter, self.template = model, processor, segmenter, template
         self.fingerprint = identity
         self.crayon = crayon or CrayonConfig()
-        self._images = ImagePreparer(model, processor, segmenter, self.crayon)
+        self._images = images or ImagePreparer(processor, segmenter, self.crayon, model.device)
+        self._images.attach(model)
         self._prefixes: dict[tuple[bytes, tuple[int, ...]], Prefix] = {}
         stop = processor.tokenizer.convert_tokens_to_ids(STOP_TAG)
         eos = model.config.text.eos_token_id
@@ -166,7 +169,7 @@ class Engine:
     @property
     def image_size(self) -> int:
         """Side in pixels of the square images it takes."""
-        return self.processor.image_size
+        return self._images.image_size
 
     @property
     def on_map(self) -> MapWatcher | None:

@@ -25,7 +25,7 @@ from datasets.evaluation.scorable import UnscorableError, check_scoring, without
 from datasets.evaluation.submission import write_submission
 from datasets.types import BadRecord, DataError, Record
 
-from ..base import BenchmarkPipeline, EngineSource, StreamingAnswerer
+from ..base import BenchmarkPipeline, EngineSource, LoadsAhead, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
 from ..results.browse.crayons import kept_maps, remove_crayons
 from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
@@ -382,7 +382,7 @@ def _answer_share(
     from collavo.engine import Generation
 
     begun, first = time.monotonic(), bool(source.weights())
-    engine = source.engine()
+    engine = source.engine_ahead() if isinstance(source, LoadsAhead) else source.engine()
     if session.is_main and first:
         say(f"{name}: model ready after {duration(time.monotonic() - begun)}")
     declaration = task.pipeline.declaration
