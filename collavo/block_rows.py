@@ -65,9 +65,10 @@ class BlockRows:
     def agrees(self, count: int) -> bool:
         """Whether a row has the same numbers in a block of so many rows as in a full one; found out once."""
         if count not in self._agrees:
-            self._agrees[count] = self._takes_whole_vectors(count) and all(
-                self._same_bits(product, width, count) for product, width in self._products()
-            )
+            with torch.inference_mode():
+                self._agrees[count] = self._takes_whole_vectors(count) and all(
+                    self._same_bits(product, width, count) for product, width in self._products()
+                )
         return self._agrees[count]
 
     def _takes_whole_vectors(self, count: int) -> bool:

@@ -1,10 +1,11 @@
 """The generation engine: questions about images in, replies out, with nothing computed twice.
 
-One question's way: its image is segmented and encoded once (``collavo/images.py``), and the prefix of its prompt
-(system text, image tokens, object list) runs through the decoder once, however many questions and beams follow. The end
-of its prompt runs alone; then it takes a place in a block, where a search generates its reply. A block reads each
+One question's way, to be read in this file from `Engine.answer` on and then in ``collavo/decoding.py``: its image is
+segmented and encoded once (``collavo/images.py``), and the prefix of its prompt (system text, image tokens, object
+list) runs through the decoder once, however many questions and beams follow. The end of its prompt runs alone; then it
+takes a place in a block, where a search generates its reply, and leaves it when that has ended. A block reads each
 prefix where it lies, without copies (``modeling/shared_prefix.py``), and has its own storage for what differs between
-rows. The loop over its steps is in ``collavo/decoding.py``, what chooses the tokens in ``collavo/search.py``.
+rows. What chooses the tokens is in ``collavo/search.py``.
 
 A reply does not depend on what else is asked: a prefix and a prompt's end run alone, and a block has a number of rows
 that gives every row the same numbers (``collavo/block_rows.py``), so that every product is summed up in an order that

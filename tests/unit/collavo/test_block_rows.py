@@ -110,6 +110,15 @@ def test_a_block_has_as_few_rows_as_its_questions_need(rows_of_blocks: list[int]
     assert rows_of_blocks == [4, 8, 16, 32, 32, 16], "13 questions are 10 and 3"
 
 
+def test_questions_on_as_many_images_share_blocks(rows_of_blocks: list[int]) -> None:
+    """One question an image: only the last block of a call is not filled."""
+    engine, generation = build(SMALLEST, torch.device("cpu")), Generation(num_beams=3, max_new_tokens=2)
+    room = engine._block_rows.most // 3
+    asked = [Query(query.image, "Is it red?") for query in queries(2 * room + 1)]
+    engine.answer(asked, generation)
+    assert rows_of_blocks == [engine._block_rows.fitting(3 * count) for count in (room, room, 1)]
+
+
 def test_a_number_of_rows_that_changes_a_product_is_not_used(rows_of_blocks: list[int]) -> None:
     engine, generation = build(SMALLEST, torch.device("cpu")), Generation(num_beams=3, max_new_tokens=2)
     engine.model.output = UnlikeForFewRows(engine.model.output)  # type: ignore[assignment]
