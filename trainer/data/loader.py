@@ -322,8 +322,9 @@ class Batches:
         examples.sort(key=lambda example: -len(example.input_ids))
         microbatches = self._microbatches(examples, world)
         seconds = sum(example.map_seconds for example in examples)
-        processor, place = self.preparation.processor, self.preparation.place
-        return Share([collate(microbatch, processor, place) for microbatch in microbatches], skipped, seconds)
+        preparation = self.preparation
+        laid = [collate(microbatch, preparation.processor, preparation.place) for microbatch in microbatches]
+        return Share(laid, skipped, seconds)
 
     def _report(self, place: str, error: Exception) -> None:
         self._named += 1

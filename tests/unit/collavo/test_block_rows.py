@@ -157,6 +157,6 @@ def test_no_other_numbers_where_they_are_not_checked() -> None:
     model = build(SMALLEST, torch.device("cpu")).model
     rows = BlockRows(model, others=())
     assert (rows.most, rows.fitting(3), rows.fitting(17), rows.fitting(40)) == (16, 16, 32, 48)
-    model.is_loaded_in_8bit = True  # type: ignore[assignment]
+    model.is_loaded_in_8bit = True
     assert BlockRows(model).most == 16, "8-bit products look at all rows at once"
     assert (most_rows("cpu"), most_rows("cuda")) == (32, 64)
