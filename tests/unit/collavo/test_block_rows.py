@@ -21,6 +21,7 @@ ODD = Geometry(96, 2, 6, 3, 120, 4, 64, 1, 56)
 """Heads that fill no vector in a block of 4 rows."""
 SAMPLED = {"num_beams": 1, "temperature": 1.0, "top_p": 0.9, "seed": 3}
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
+SOME_SLOW = [TYPES[0], *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in TYPES[1:])]
 
 
 def queries(count: int) -> list[Query]:
@@ -61,7 +62,7 @@ def told(engine: Engine, asked: Sequence[Query], generation: Generation, size: i
 
 
 @pytest.mark.parametrize("geometry", [SMALLEST, ODD])
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", SOME_SLOW)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_replies_are_those_of_full_blocks(
     geometry: Geometry, dtype: torch.dtype, beams: int, rows_of_blocks: list[int]
@@ -78,7 +79,7 @@ def test_replies_are_those_of_full_blocks(
     assert set(rows_of_blocks) <= allowed
 
 
-@pytest.mark.parametrize("dtype", [TYPES[0], *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in TYPES[1:])])
+@pytest.mark.parametrize("dtype", SOME_SLOW)
 @pytest.mark.parametrize(
     "settings", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 2, "early_stopping": True}, SAMPLED]
 )
@@ -86,14 +87,15 @@ def test_finished_questions_leave_and_no_reply_changes(
     settings: dict[str, Any], dtype: torch.dtype, rows_of_blocks: list[int]
 ) -> None:
     """Tokens of a tenth of the vocabulary end a reply here, so that some are long and some are short."""
-    engine, asked = build(SMALLEST, torch.device("cpu"), dtype), queries(14)
+    engine, asked = build(SMALLEST, torch.device("cpu"), dtype), queries(28 // settings["num_beams"] + 4)
     engine.end_ids = list(range(0, engine.model.config.text.vocab_size, 10))
     generation = Generation(max_new_tokens=24, **settings)
     together = engine.answer(asked, generation)
     lengths = {reply.num_tokens for reply in together}
     assert len(lengths) > 3, "replies of one length prove little"
     if engine._block_rows.agrees(4):
-        assert rows_of_blocks[0] > min(rows_of_blocks), "rows have left"
+        assert rows_of_blocks[:3] == sorted(rows_of_blocks[:3], reverse=True), "rows have left"
+        assert len(set(rows_of_blocks[:3])) == 3, "more than once"
     engine._block_rows = BlockRows(engine.model, others=())
     rows_of_blocks.clear()
     whole = engine.answer(asked, generation)
@@ -130,13 +132,16 @@ def test_a_number_of_rows_that_changes_a_product_is_not_used(rows_of_blocks: lis
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_a_rare_difference_of_one_bit_is_seen(dtype: torch.dtype) -> None:
-    """Half precision rounds nearly all of it away: what is left is one number of some thousands."""
+    """Half precision rounds nearly all of it away: what is left is a number in one of some products."""
 
     class Rarely(UnlikeForFewRows):
+        calls = 0
+
         def forward(self, rows: Tensor) -> Tensor:
             out: Tensor = self.product(rows)
             if len(rows) < 12:
-                out.view(-1)[:: 1 << 12] *= 1 + torch.finfo(out.dtype).eps
+                self.calls += 1
+                out[0, 0, 0] *= 1 + (self.calls % 5 == 0) * torch.finfo(out.dtype).eps
             return out
 
     engine = build(SMALLEST, torch.device("cpu"), dtype)
