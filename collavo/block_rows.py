@@ -74,8 +74,9 @@ class BlockRows:
     def _takes_whole_vectors(self, count: int) -> bool:
         """Whether exponentials, sines and cosines of all rows fill vectors, as they do in a full block."""
         text = self._model.config.text
-        sizes = (text.num_attention_heads, text.head_dim // 2, text.intermediate_size // 2)  # half types: two a place
-        return all(count * size % VECTOR == 0 for size in sizes)
+        floats = (text.num_attention_heads, text.head_dim // 2)
+        activations = count * text.intermediate_size  # of half precision, of which a vector holds twice as many
+        return all(count * size % VECTOR == 0 for size in floats) and activations % (2 * VECTOR) == 0
 
     def _products(self) -> Iterator[tuple[Callable[[Tensor], Tensor], int]]:
         """Every kind of product in a decoding step, and the width of what it takes."""

@@ -276,7 +276,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds, image = self._merge(input_ids, inputs_embeds, image_features, semantic, numbering)
         if position_ids is None:
             position_ids = _positions(inputs_embeds, attention_mask, cast("Cache | None", cache))
-        if placed is not None and self.config.text._attn_implementation == "sdpa":
+        if placed is not None and cache is None and self.config.text._attn_implementation == "sdpa":
             attention_mask = _written_out(attention_mask)
         decoded = self.language_model(
             inputs_embeds,

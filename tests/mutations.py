@@ -208,7 +208,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "collavo/block_rows.py",
         "tests/unit/collavo/test_block_rows.py",
         ("while compared < COMPARED:", "while compared < 1:"),
-        ("all(count * size % VECTOR == 0 for size in sizes)", "True"),
+        ("all(count * size % VECTOR == 0 for size in floats)", "True"),
         ("if not torch.equal(", "if not torch.allclose("),
     ),
     *_of(

@@ -69,6 +69,7 @@ class ConfiguredEngine:
             finally:
                 self._stopped.set()
                 self._loading.cancel()
+                self._made.set()  # or what prepares images would wait for a loading that never began
         self._known = self._loading = None
         self._stopped.clear()
 

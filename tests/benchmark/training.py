@@ -297,7 +297,9 @@ def sources(work: Work, preparation: Preparation, share: int) -> dict[str, Recor
 def ours(size: Size, work: Work, share: int) -> Result:
     """Train by the trainer's own loop and schedule."""
     held = set_up(size, work.device)
-    preparation = Preparation(processor=held.processor, max_length=8192, seed=0, questions=share)
+    preparation = Preparation(
+        processor=held.processor, max_length=8192, seed=0, questions=share, place=held.model.place
+    )
     data = sources(work, preparation, share)
     batches = Batches(data, preparation, batch_size_total=work.batch, batch_size=work.rows)
     schedule = Schedule(batches, by_length=True, image_share=SHARE, workers=1)
