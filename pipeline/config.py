@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from collavo.options import CrayonConfig, LLMConfig
-from configs.common.paths import path_text
+from configs.common.field_types import PathText, PositiveInt
 from configs.common.words import quoted
 from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
@@ -28,13 +28,9 @@ from .models.choose import resolve
 from .models.options import ModelConfig
 from .models.profile import ResolvedProfile
 from .released import dead_key, notes_of
+from .runtime.options import RunConfig
 
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
-MOST_THREADS = 1024
-HOURS_OF_A_YEAR = 8784
-FromOne = Annotated[int, Field(ge=1)]
-FromZero = Annotated[float, Field(ge=0)]
-PathText = Annotated[str, AfterValidator(path_text)]
 Prompt = Annotated[str, AfterValidator(check_template)]
 
 
@@ -53,39 +49,6 @@ class DatasetsConfig:
 
 
 @dataclass
-class RunConfig:
-    """How a run goes and what is said of it; none of this changes an answer.
-
-    Attributes:
-        STRICT: end at the first unreadable record or image, instead of counting it.
-        ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (ask anew), continue.
-        LIMIT: ask only a random part of at most so many records; None for all. What is scored together (pairs of
-            questions, passes, sets of figures) stays together, groups keep their shares, and a smaller part lies within
-            a larger one.
-        SEED: of that part.
-        PUBLISHED: auto: figures stand next to those published of CoLLaVO-7B where the checkpoint has its sizes; never:
-            they do not, this is another model.
-        UNTAUGHT: datasets whose kind of question the model never learned; results say so.
-        MAX_BATCH: questions that a process answers at a time at most; fewer where memory does not allow so many. No
-            reply depends on it.
-        REPORT: write SAVE_DIR/report at the end: a page per benchmark with every record, its image, map and reply.
-        WORKERS: threads per process that decode images ahead.
-        TIMEOUT_HOURS: longest time that processes wait for each other at the end.
-    """
-
-    STRICT: bool = False
-    ON_CHANGE: Literal["refuse", "restart", "continue"] = "refuse"
-    LIMIT: FromOne | None = None
-    SEED: int = 0
-    PUBLISHED: Literal["auto", "never"] = "auto"
-    UNTAUGHT: list[str] = field(default_factory=list)
-    MAX_BATCH: FromOne = 64
-    REPORT: bool = True
-    WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
-    TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
-
-
-@dataclass
 class BenchmarkTest:
     """Overrides of a benchmark's declaration; None leaves what it says.
 
@@ -97,9 +60,9 @@ class BenchmarkTest:
         PROMPT: template over the record's fields.
     """
 
-    BATCH_SIZE_TOTAL: FromOne = 4
-    NUM_BEAMS: FromOne | None = None
-    MAX_NEW_TOKENS: FromOne | None = None
+    BATCH_SIZE_TOTAL: PositiveInt = 4
+    NUM_BEAMS: PositiveInt | None = None
+    MAX_NEW_TOKENS: PositiveInt | None = None
     PROMPT: Prompt | None = None
 
 
@@ -131,7 +94,7 @@ class EvalSchema:
         LLM: see `collavo.options.LLMConfig`.
         CRAYON: see `collavo.options.CrayonConfig`.
         SEGMENTER: see `modeling.segmenters.options.SegmenterConfig`.
-        EVAL: see `RunConfig`.
+        EVAL: see `pipeline.runtime.options.RunConfig`.
         SCORING: official: by the rules of the benchmarks' authors; released: as the first CoLLaVO release scored, where
             that differs, to compare with the paper's table.
         JUDGE: see `datasets.evaluation.judges.options.JudgeConfig`.

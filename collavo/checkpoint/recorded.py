@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from configs.common.field_types import Fraction
+
 from .sizes import Strict
 
 FILE = "collavo_settings.json"
-_Share = Annotated[float, Field(ge=0, le=1)]
 _Side = Annotated[int, Field(ge=1, le=2**14)]
 
 
@@ -43,8 +44,8 @@ class SegmenterRecord(Strict):
     PATH: str = ""
     ZOO_CONFIG: str = ""
     IMAGES: str = ""
-    THRESHOLD: _Share | None = None
-    MASK_THRESHOLD: _Share | None = None
+    THRESHOLD: Fraction | None = None
+    MASK_THRESHOLD: Fraction | None = None
     CLASSES: list[str] = []
     STUFF: list[str] = []
     TOKENIZER: str = ""

@@ -14,11 +14,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import yaml
 
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
@@ -35,7 +33,7 @@ from modeling.segmenters.errors import SegmenterError
 from ..benchmarks import select_pipeline
 from ..catalog import ALL
 from ..models.map_cache import OFF, CachedSegmenter, cached_segmenter, configured_cache, keeps_maps
-from ..run.plan import Plan, finish, guarded, make_session, options_of
+from ..run.plan import Plan, finish, guarded, make_session
 from ..runtime.console import Progress, say, tell, warn
 from ..runtime.errors import RunError
 from ..runtime.files import check_folder
@@ -201,18 +199,7 @@ def _join(config: EvalConfig, names: Sequence[str]) -> Session:
         accelerator = start_accelerator(config.EVAL.TIMEOUT_HOURS, None, os.environ)
     except RunError as error:
         raise AgreedError(str(error)) from None
-    plan = Plan(
-        name=config.NAME,
-        tasks=[],
-        roots=[],
-        options=options_of(config),
-        save_dir=Path(config.SAVE_DIR).expanduser(),
-        timeout_hours=config.EVAL.TIMEOUT_HOURS,
-        wandb=False,
-        config_yaml=config.resolved_yaml,
-        settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=config.config_hash,
-    )
+    plan = Plan(config=replace(config, WANDB=False), tasks=[], roots=[])  # there is nothing to track
     return make_session(plan, accelerator)
 
 

@@ -22,7 +22,7 @@ from ..benchmarks import select_pipeline
 from ..catalog import Catalog
 from ..config import EvalConfig
 from ..run.identity import remarks_of
-from ..run.plan import options_of as run_options
+from ..run.plan import another_model
 from ..run.task import about_model, about_part, publish
 from ..runtime.console import say, warn
 from ..runtime.errors import RunError
@@ -71,8 +71,8 @@ def rescore(config: EvalConfig, catalog: Catalog, source: ScoringInput, dataset:
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad, check = keep_scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
-    run = run_options(config)
-    whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
+    run = config.EVAL
+    whole, records = records, pipeline.part(records, run.LIMIT, run.SEED)  # as the run was limited that wrote them
     asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
     chosen = judge_of(config.JUDGE, os.environ) if asked else None
     judge = None if chosen is None else make_judge(chosen, os.environ)
@@ -96,10 +96,9 @@ def _score_into(
     answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
         warn(f"{len(stray)} answers are to ids of no record that can be asked, and count for nothing: {listed(stray)}")
-    run = run_options(config)
     about: dict[str, Any] = {
-        **about_model(run, pipeline.declaration.dataset),
-        **about_part(run, len(records), len(whole)),
+        **about_model(config.EVAL, another_model(config), pipeline.declaration.dataset),
+        **about_part(config.EVAL, len(records), len(whole)),
         **remarks_of(source.predictions.parent / "run.json"),
         "predictions": str(source.predictions),
         "config_hash": config.config_hash,

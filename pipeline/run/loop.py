@@ -26,6 +26,8 @@ from .questions import Question, batches
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
 
+    from ..runtime.options import RunConfig
+
 SAMPLE_ERRORS = (DataError, SegmenterError)
 """What can be wrong with one image and not with the others."""
 
@@ -47,17 +49,15 @@ class LoopSettings:
         run: identity that its journal lines carry.
         batch_size: questions answered at a time at first, see `pipeline.run.questions.batches`.
         most: questions answered at a time later.
-        workers: threads that decode images ahead, and how many batches they are ahead at least.
-        strict: whether the first unreadable image ends the run.
         generation: how to search.
+        options: of the run, see `RunConfig`: ``WORKERS`` is also how many batches images are ahead at least.
     """
 
     run: str
     batch_size: int
     most: int
-    workers: int
-    strict: bool
     generation: Generation
+    options: RunConfig
 
 
 def answer_all(
@@ -79,14 +79,14 @@ def answer_all(
     Returns: one entry per question, for its first record.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
-        RunError: none of the first questions has an answer, or (``strict``) one has scores that are not finite.
+        DataError, SegmenterError: ``STRICT``, and an image is unreadable or has no map.
+        RunError: none of the first questions has an answer, or (``STRICT``) one has scores that are not finite.
         WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
     """
     entries: list[Entry] = []
     todo = batches(questions, settings.batch_size, settings.most)
-    with ImagesAhead(answerer, settings.workers) as ahead:
+    with ImagesAhead(answerer, settings.options.WORKERS) as ahead:
         for batch, images in ahead.batches(todo):
             try:
                 entries += _answer_and_note(batch, images, answerer, journal, settings)
@@ -111,7 +111,7 @@ def answer_stream(
     Every reply is in the journal as soon as it comes.
 
     Raises:
-        DataError: ``strict``, and a question has no reply.
+        DataError: ``STRICT``, and a question has no reply.
         RunError: none of the first questions has an answer, or the engine ends the run.
         WriteError: the journal cannot be written.
     """
@@ -120,7 +120,7 @@ def answer_stream(
     with closing(answerer.answer_each(questions, settings.generation)) as replies:
         for index, reply, seconds in replies:
             question = questions[index]
-            if isinstance(reply, NoReply) and settings.strict:
+            if isinstance(reply, NoReply) and settings.options.STRICT:
                 raise DataError(_strictly(question, reply.reason))
             made = [_entry(question, i, reply, settings.run, seconds) for i in range(len(question.ids))]
             for entry in made:
@@ -212,8 +212,8 @@ def _answer_batch(
     """One reply, or the reason for none, per question.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
-        RunError: ``strict``, and the model's scores are not finite.
+        DataError, SegmenterError: ``STRICT``, and an image is unreadable or has no map.
+        RunError: ``STRICT``, and the model's scores are not finite.
     """
     results: list[Reply | NoReply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
@@ -221,7 +221,7 @@ def _answer_batch(
         try:
             good.append((index, _query(question, images)))
         except SAMPLE_ERRORS as error:
-            if settings.strict:
+            if settings.options.STRICT:
                 raise DataError(_strictly(question, error)) from error
             results[index] = str(error)
     try:
@@ -230,7 +230,7 @@ def _answer_batch(
         question = batch[good[error.replies.index(None)][0]]
         raise RunError(_strictly(question, error)) from error
     for index, reply in replies:
-        if isinstance(reply, NoReply) and settings.strict:
+        if isinstance(reply, NoReply) and settings.options.STRICT:
             raise DataError(_strictly(batch[index], reply.reason))
         results[index] = reply
     return results
@@ -242,8 +242,8 @@ def _replies(
     """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails.
 
     Raises:
-        SegmenterError: ``strict``, and an image has no map.
-        NonFiniteError: ``strict``, and the model's scores are not finite.
+        SegmenterError: ``STRICT``, and an image has no map.
+        NonFiniteError: ``STRICT``, and the model's scores are not finite.
     """
     if not queries:
         return []
@@ -251,11 +251,11 @@ def _replies(
         replies = answerer.answer([query for _, query in queries], settings.generation)
         return [(index, reply) for (index, _), reply in zip(queries, replies, strict=True)]
     except NonFiniteError as error:
-        if settings.strict:
+        if settings.options.STRICT:
             raise
         return [(index, reply or str(error)) for (index, _), reply in zip(queries, error.replies, strict=True)]
     except SAMPLE_ERRORS as error:
-        if settings.strict:
+        if settings.options.STRICT:
             raise
         if len(queries) == 1:
             return [(queries[0][0], str(error))]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.common.words import listed, quoted
 from configs.common.words import shown as inline
@@ -44,13 +44,16 @@ from ..results.report import (
 )
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
-from ..runtime.session import AgreedError, RunOptions, Session
+from ..runtime.session import AgreedError, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
 from .identity import Identity, remarks_of, run_parts, settle
 from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
 from .loop import LoopSettings, answer_all, answer_stream
 from .questions import Question, QuestionKey, WorkQueue, distinct_questions, divide
 from .spool import Spool, spooled, unspool
+
+if TYPE_CHECKING:
+    from ..runtime.options import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,8 @@ class Task:
 
     Attributes:
         pipeline: with the declaration as the configuration has it.
-        batch_size_total: questions that a process answers at a time at first; memory and `RunOptions.max_batch`
-            decide how many later.
+        batch_size_total: questions that a process answers at a time at first; memory and ``EVAL.MAX_BATCH`` decide
+            how many later.
         folder: where its journal and results go.
         optional: whether the run goes on without it where its files are missing (``all``).
         search: further settings of `Generation`, which the model's profile has.
@@ -246,7 +249,7 @@ def _try_scorer(loaded: Loaded, session: Session) -> Mapping[str, BadRecord]:
 
 
 def _check_strict(bad: Sequence[BadRecord], session: Session) -> None:
-    if bad and session.options.strict:
+    if bad and session.options.STRICT:
         raise DataError(f"{bad[0].where}: {bad[0].reason} (EVAL.STRICT False counts it and goes on)")
 
 
@@ -307,7 +310,7 @@ def _word(loaded: Loaded, session: Session) -> _Data:
     task, options = loaded.task, session.options
 
     def word() -> _Data:
-        asked = task.pipeline.part(loaded.records, options.limit, options.seed)
+        asked = task.pipeline.part(loaded.records, options.LIMIT, options.SEED)
         questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
         return _Data(asked, loaded.bad, questions, len(loaded.records))
 
@@ -344,7 +347,7 @@ def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
 def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
     """Compare with what the folder holds, and describe the run in it."""
     parts = run_parts(task.pipeline.declaration, records, source.parts())
-    identity = settle(task.folder / "run.json", parts, session.options.on_change, session.about)
+    identity = settle(task.folder / "run.json", parts, session.options.ON_CHANGE, session.about)
     if identity.changed:
         remove_results(task.folder)
         remove_crayons(task.folder)
@@ -371,7 +374,7 @@ def _answer_share(
     shares = divide(left, session.world)
     share = shares[session.rank]
     # batches of a small share stay small, so that others can take over what is left of it
-    most = min(session.options.max_batch, max(task.batch_size_total, len(share) // 8))
+    most = min(session.options.MAX_BATCH, max(task.batch_size_total, len(share) // 8))
     size = min(task.batch_size_total, most)
     if session.is_main:
         say(_introduction(task.pipeline.declaration, data, len(left), most))
@@ -390,8 +393,7 @@ def _answer_share(
         run=run,
         batch_size=size,
         most=most,
-        workers=session.options.workers,
-        strict=session.options.strict,
+        options=session.options,
         generation=Generation(
             num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens, **task.search
         ),
@@ -479,7 +481,7 @@ def _finish(
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
     answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
     about = {
-        **about_model(session.options, task.dataset),
+        **about_model(session.options, session.another_model, task.dataset),
         **about_part(session.options, len(data.records), data.of),
         "fingerprint": identity.fingerprint,
         **remarks_of(task.folder / "run.json"),
@@ -491,15 +493,15 @@ def _finish(
     return results
 
 
-def about_model(options: RunOptions, dataset: str) -> dict[str, Any]:
-    """What results say of the model that answered, see `RunOptions`."""
-    return {"another_model": options.another_model, "untaught": dataset in options.untaught}
+def about_model(options: RunConfig, another_model: str, dataset: str) -> dict[str, Any]:
+    """What results say of the model that answered, see `pipeline.run.plan.another_model`."""
+    return {"another_model": another_model, "untaught": dataset in options.UNTAUGHT}
 
 
-def about_part(options: RunOptions, asked: int, of: int) -> dict[str, Any]:
+def about_part(options: RunConfig, asked: int, of: int) -> dict[str, Any]:
     """What results say of a limited run; ``part`` is None where the limit left nothing out."""
-    part = {"records": asked, "of": of, "seed": options.seed} if asked < of else None
-    return {"limit": options.limit, "part": part}
+    part = {"records": asked, "of": of, "seed": options.SEED} if asked < of else None
+    return {"limit": options.LIMIT, "part": part}
 
 
 def publish(

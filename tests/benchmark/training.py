@@ -44,7 +44,8 @@ from modeling.live_bytes import LiveBytes
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from trainer.config import LoopConfig
 from trainer.data.batches import Batch, Example, collate
-from trainer.data.loader import Batches, Preparation, Schedule, ShownImage
+from trainer.data.loader import Batches, Schedule
+from trainer.data.samples import Preparation, ShownImage
 from trainer.loop import Loop, Update
 from trainer.parallel.placement import Whole
 from trainer.parallel.trainable import groups, only, trained
@@ -151,7 +152,7 @@ def build(size: Size, device: torch.device) -> tuple[CoLLaVOForConditionalGenera
 
 
 class Records:
-    """Conversations with drawn images and maps; see `trainer.data.loader.SampleSource`.
+    """Conversations with drawn images and maps; see `trainer.data.samples.SampleSource`.
 
     Args:
         samples: in any order.
@@ -285,7 +286,7 @@ def padded_right(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Ba
 
 def sources(work: Work, preparation: Preparation, share: int) -> dict[str, Records]:
     """The records of both adapters: those of one epoch, where an image has one question."""
-    steps: Counter[str] = Counter(adapter_of(preparation.seed, step, SHARE) for step in range(work.updates + 1))
+    steps: Counter[str] = Counter(adapter_of(preparation.train.SEED, step, SHARE) for step in range(work.updates + 1))
     found = {}
     for kind, per_image in ((VL_CIT, 1), (IMAGE_CIT, work.questions)):
         num = work.batch * max(1, steps[kind]) * per_image
@@ -297,11 +298,20 @@ def sources(work: Work, preparation: Preparation, share: int) -> dict[str, Recor
 def ours(size: Size, work: Work, share: int) -> Result:
     """Train by the trainer's own loop and schedule."""
     held = set_up(size, work.device)
-    preparation = Preparation(processor=held.processor, max_length=8192, seed=0, questions=share)
+    train = LoopConfig(
+        BATCH_SIZE_TOTAL=work.batch,
+        BATCH_SIZE=work.rows,
+        MAX_LENGTH=8192,
+        QUESTIONS=share,
+        IMAGE_SHARE=SHARE,
+        WORKERS=1,
+        LR=1e-5,
+        LR_END=1e-6,
+        WARMUP=0.0,
+    )
+    preparation = Preparation(processor=held.processor, train=train)
     data = sources(work, preparation, share)
-    batches = Batches(data, preparation, batch_size_total=work.batch, batch_size=work.rows)
-    schedule = Schedule(batches, by_length=True, image_share=SHARE, workers=1)
-    train = LoopConfig(LR=1e-5, LR_END=1e-6, WARMUP=0.0, CLIP=1.0)
+    schedule = Schedule(Batches(data, preparation))
     accelerator = Accelerator(cpu=work.device.type == "cpu")
     placement = Whole(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)
     held.optimizer = placement.optimizer
@@ -328,13 +338,13 @@ def plain(size: Size, work: Work) -> Result:
     held = set_up(size, work.device)
     model, processor = held.model, held.processor
     model.crayon.__class__ = PlainCrayon  # same weights under the same names
-    preparation = Preparation(processor=processor, max_length=8192, seed=0)
+    preparation = Preparation(processor=processor, train=LoopConfig(MAX_LENGTH=8192))
     data = sources(work, preparation, 1)
     order = {kind: np.random.default_rng(1).permutation(len(records.samples)) for kind, records in data.items()}
     places = dict.fromkeys(data, 0)
     chosen: list[tuple[str, list[int]]] = []
     for step in range(work.updates + 1):  # the same draw of adapters, batches in random order
-        kind = adapter_of(preparation.seed, step, SHARE)
+        kind = adapter_of(preparation.train.SEED, step, SHARE)
         chosen.append((kind, [int(i) for i in order[kind][places[kind] : places[kind] + work.batch]]))
         places[kind] += work.batch
 

@@ -29,11 +29,12 @@ from datasets.evaluation.judges.base import Verdicts
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored, unanswered
 from modeling.segmenters.none import NoSegmenter
 from pipeline.base import BenchmarkPipeline
+from pipeline.config import EvalConfig
 from pipeline.run import task
 from pipeline.run.plan import Plan, run_plan
 from pipeline.run.task import Task
 from pipeline.runtime import lock
-from pipeline.runtime.session import RunOptions
+from pipeline.runtime.options import RunConfig
 from tests.limits import LIMIT, wait_for
 
 if TYPE_CHECKING:
@@ -185,25 +186,20 @@ class ToySource:
 
 
 def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:
-    """A plan with the toy as its one task; ``options`` are those of `RunOptions`, and ``wandb``.
+    """A plan with the toy as its one task; ``options`` are those of the section ``EVAL``, and ``wandb``.
 
     Batches are all alike, of ``batch_size_total`` questions over all processes.
     """
     wandb = options.pop("wandb", False)
-    options.setdefault("max_batch", -(-batch_size_total // int(os.environ.get("WORLD_SIZE", "1"))))  # all alike
+    options.setdefault("MAX_BATCH", -(-batch_size_total // int(os.environ.get("WORLD_SIZE", "1"))))  # all alike
+    options.setdefault("REPORT", False)
+    options.setdefault("TIMEOUT_HOURS", 2 * LIMIT / 3600)  # what waits for it fails the test
     pipeline = ToyPipeline(replace(DECLARATION, prompt=prompt) if prompt else DECLARATION)
-    return Plan(
-        name="toy",
-        tasks=[Task(pipeline=pipeline, batch_size_total=batch_size_total, folder=save / "toy_test")],
-        roots=[data],
-        options=RunOptions(**options),
-        save_dir=save,
-        timeout_hours=2 * LIMIT / 3600,  # what waits for it fails the test
-        wandb=wandb,
-        config_yaml="NAME: toy\n",
-        settings={"NAME": "toy"},
-        config_hash="0" * 16,
+    config = EvalConfig(
+        NAME="toy", SAVE_DIR=str(save), WANDB=wandb, EVAL=RunConfig(**options), resolved_yaml="NAME: toy\n"
     )
+    task = Task(pipeline=pipeline, batch_size_total=batch_size_total, folder=save / "toy_test")
+    return Plan(config=config, tasks=[task], roots=[data])
 
 
 def main() -> int:

@@ -21,9 +21,9 @@ from pipeline.runtime.console import say, warn
 from pipeline.runtime.launch import is_main
 
 from ..config import ConversationSource, TrainConfig
-from .loader import Conversations, CrayonInstructions, Preparation, SampleSource
 from .paths import located
 from .reading import gather_source, held_out_file, read_images, source_names
+from .samples import Conversations, CrayonInstructions, Preparation, SampleSource
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +167,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     report(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
     if not annotated:
         raise DataError(f"{file}: none of its images is in {located(config, source.IMAGES)}")
-    annotated = [annotated[i] for i in drawn(len(annotated), source.MAX_SAMPLES, preparation.seed, _PANOPTIC_KEY)]
+    annotated = [annotated[i] for i in drawn(len(annotated), source.MAX_SAMPLES, config.TRAIN.SEED, _PANOPTIC_KEY)]
     kept, held = split(annotated, lambda one: one.image.name, config)
     if not kept:
         raise DataError("DATA.VALIDATION: all images would be held out; lower the share")

@@ -12,7 +12,7 @@ from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 
 from ..config import SETS, TrainConfig
-from ..data.loader import Preparation
+from ..data.samples import Preparation
 from ..data.sources import Split, StageData, conversations, crayon_instructions, joined
 from .tuning import Tuning, load_tuning
 

@@ -10,7 +10,7 @@ import torch
 from collavo.instructions import CRAYON_KINDS
 
 from ..config import TrainConfig
-from ..data.loader import Preparation
+from ..data.samples import Preparation
 from ..data.sources import StageData, crayon_instructions, joined
 from ..parallel.trainable import CRAYON
 from .tuning import Tuning, load_tuning

@@ -53,7 +53,7 @@ from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
 from ..config import SEGMENTER_STATE as STATE
 from ..config import TrainConfig
 from ..data.paths import located
-from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
+from ..data.segmentation import ADAPTER, SegmentationData
 from ..data.sources import report
 from ..held_out import HeldOutData
 from ..loop import TrainingData, Update
@@ -224,21 +224,13 @@ def load_segmenter(config: TrainConfig, device: torch.device) -> SegmenterJob:
     text = start.network.config.text
     reader = prompt_reader(wanted, start.table, "" if start.own else config.SEGMENTER.TOKENIZER)
     ids = reader.ids(wanted, text.context_length)
-    settings = config.XDECODER
     data = SegmentationData(
         _segmented_images(file, located(config, source.MAPS), located(config, source.IMAGES), source.ANNOTATIONS),
         {one.id: index for index, one in enumerate(annotated)},
         ids,
         start.network.config,
-        Augmentation(
-            side=settings.SIDE,
-            scale=(settings.SCALE[0], settings.SCALE[1]) if settings.SCALE else None,
-            flip=settings.FLIP,
-        ),
-        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
-        batch_size=config.TRAIN.BATCH_SIZE,
-        seed=config.TRAIN.SEED,
-        workers=config.TRAIN.WORKERS,
+        config.XDECODER,
+        config.TRAIN,
     )
     return SegmenterJob(config, start, data, (names, stuff), ids, device)
 

@@ -32,7 +32,8 @@ from pipeline.runtime.launch import is_main
 from ..checkpoint import write_tuned
 from ..config import TrainConfig, base_parts, lora_record, rows_are_masked
 from ..cost import TrainingCost
-from ..data.loader import Batches, HeldOut, Preparation, SampleSource, Schedule
+from ..data.loader import Batches, HeldOut, Schedule
+from ..data.samples import Preparation
 from ..data.sources import StageData
 from ..held_out import HeldOutData
 from ..log import ANSWER_TOKENS
@@ -255,21 +256,10 @@ def load_tuning(
             warn(note)
     processor = examined.processor
     preparation = Preparation(
-        processor=processor,
-        max_length=config.TRAIN.MAX_LENGTH,
-        seed=config.TRAIN.SEED,
-        crayon=config.CRAYON,
-        corruption=config.DATA.SPOIL,
-        questions=config.TRAIN.QUESTIONS,
+        processor=processor, train=config.TRAIN, crayon=config.CRAYON, corruption=config.DATA.SPOIL
     )
     data = sources(config, preparation, device)
-    schedule = Schedule(
-        _batches(config, data.training, preparation, alike=alike),
-        by_length=config.TRAIN.GROUP_BY_LENGTH,
-        image_share=config.TRAIN.IMAGE_SHARE,
-        workers=config.TRAIN.WORKERS,
-    )
-    held_out = _batches(config, data.held_out, preparation, alike=alike) if data.held_out else None
+    schedule = Schedule(Batches(data.training, preparation, alike=alike))
     steps = schedule.steps_for(config.TRAIN.EPOCHS) if config.TRAIN.STEPS is None else config.TRAIN.STEPS
     model = _start(config, examined, device)
     torch.manual_seed(config.TRAIN.SEED)
@@ -290,26 +280,12 @@ def load_tuning(
         processor=processor,
         adapters=adapters,
         schedule=schedule,
-        held_out=None if held_out is None else HeldOut(held_out, config.TRAIN.WORKERS),
+        held_out=HeldOut(Batches(data.held_out, preparation, alike=alike)) if data.held_out else None,
         steps=steps,
         started_from=examined.described.base,
         changed=tuple(part for part in PARTS if part in {*base_parts(config), *(state.parts if state else ())}),
     )
     return Tuning(config, parts)
-
-
-def _batches(
-    config: TrainConfig, sources: Mapping[str, SampleSource], preparation: Preparation, *, alike: bool
-) -> Batches:
-    train = config.TRAIN
-    return Batches(
-        sources,
-        preparation,
-        batch_size_total=train.BATCH_SIZE_TOTAL,
-        batch_size=train.BATCH_SIZE,
-        alike=alike,
-        pack=train.PACK,
-    )
 
 
 def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoLLaVOForConditionalGeneration:

@@ -20,8 +20,8 @@ from datasets.types import ImageFile
 from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX
 from pipeline.models.map_cache import CachedSegmenter, PanopticMapCache
-from trainer.config import read_training
-from trainer.data.loader import Conversations, Preparation
+from trainer.config import LoopConfig, read_training
+from trainer.data.samples import Conversations, Preparation
 
 
 class Counting:
@@ -52,7 +52,7 @@ def test_training_and_evaluation_find_each_others_maps(tmp_path: Path) -> None:
     def segmenter() -> CachedSegmenter:
         return CachedSegmenter(counting, PanopticMapCache(tmp_path / "maps", 10**9))
 
-    preparation = Preparation(processor=processor, max_length=2048, seed=0)
+    preparation = Preparation(processor=processor, train=LoopConfig(MAX_LENGTH=2048))
     for step in range(3):
         example = Conversations([sample], segmenter(), preparation).example(0, step)
         assert counting.count == 1
