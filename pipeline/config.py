@@ -8,17 +8,16 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator
 
 from collavo.options import CrayonConfig, LLMConfig
 from configs.common.field_types import PathText, PositiveInt
 from configs.common.words import quoted
 from configs.keys import Section, build, section_of
 from configs.load import ConfigError, dumped, load
-from datasets.declaration import Benchmark, check_template
+from datasets.declaration import Benchmark, PromptTemplate
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.options import JudgeConfig, check_no_key
 from modeling.segmenters.options import SegmenterConfig
@@ -31,7 +30,6 @@ from .released import dead_key, notes_of
 from .runtime.options import RunConfig
 
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
-Prompt = Annotated[str, AfterValidator(check_template)]
 
 
 @dataclass
@@ -63,7 +61,7 @@ class BenchmarkTest:
     BATCH_SIZE_TOTAL: PositiveInt = 4
     NUM_BEAMS: PositiveInt | None = None
     MAX_NEW_TOKENS: PositiveInt | None = None
-    PROMPT: Prompt | None = None
+    PROMPT: PromptTemplate | None = None
 
 
 @dataclass

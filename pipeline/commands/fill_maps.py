@@ -31,7 +31,7 @@ from modeling.segmenters.coco_format import at_own_size
 from modeling.segmenters.errors import SegmenterError
 
 from ..benchmarks import select_pipeline
-from ..catalog import ALL
+from ..declaration_file import ALL
 from ..models.map_cache import OFF, CachedSegmenter, cached_segmenter, configured_cache, keeps_maps
 from ..run.plan import Plan, finish, guarded, make_session
 from ..runtime.console import Progress, say, tell, warn

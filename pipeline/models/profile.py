@@ -20,7 +20,7 @@ from configs.common.safe_json import read_json
 from configs.common.words import did_you_mean, shown
 from configs.keys import Key, Section, build, section_of
 from configs.load import REPOSITORY, ConfigError, dumped, find_file, load
-from datasets.declaration import Benchmark, check_template
+from datasets.declaration import Benchmark, PromptTemplate, check_template
 
 FOLDER = REPOSITORY / "configs" / "models"
 DEFAULTS = {"collavo": "collavo", "hf": "default", "endpoint": "endpoint"}
@@ -82,9 +82,9 @@ class PromptProfile:
     image: str = ""
     system: str | None = None
     image_place: Literal["before", "after"] = "before"
-    several: Annotated[str, AfterValidator(check_template)] = ""
+    several: PromptTemplate = ""
     options: Annotated[str, AfterValidator(_option_template)] = ""
-    questions: dict[str, Annotated[str, AfterValidator(check_template)]] = field(default_factory=dict)
+    questions: dict[str, PromptTemplate] = field(default_factory=dict)
 
 
 @dataclass

@@ -13,8 +13,8 @@ from PIL import Image
 
 from datasets.declaration import Benchmark
 from pipeline.base import BenchmarkPipeline
-from pipeline.catalog import parse
 from pipeline.commands.cli import main
+from pipeline.declaration_file import parse_declaration
 from pipeline.run.plan import run_plan
 from pipeline.run.task import Task, load_tasks
 from pipeline.runtime.options import RunConfig
@@ -36,7 +36,7 @@ def table(name: str, rows: list[dict[str, Any]], scorer: Any, **data: Any) -> Be
     Path(f"data/{name}.jsonl").write_text("".join(json.dumps({"question": "Is it?", **row}) + "\n" for row in rows))
     values = {"data": {"file": f"{name}.jsonl", **data}, "prompt": "{question}", "scorer": scorer}
     Path(f"{name}.yaml").write_text(json.dumps(values))
-    return parse({"name": name, **values}, f"{name}.yaml")
+    return parse_declaration({"name": name, **values}, f"{name}.yaml")
 
 
 def command(word: str, name: str, *more: str) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from datasets.evaluation import benchmark_scorer
 from datasets.evaluation.judges.base import Verdict
 from datasets.types import BadRecord, Record
-from pipeline.catalog import parse
+from pipeline.declaration_file import parse_declaration
 from pipeline.results.join import Answered, counts, predictions
 from pipeline.results.judging import Judgement
 from pipeline.results.summary import _not_all
@@ -28,7 +28,7 @@ TEXTS = {"right": "yes", "wrong": "no", "empty": "", "unjudged": "yes", "withhel
 
 def answered(kinds: list[str], scorer: str, bad: int) -> Answered:
     declared = {"name": "zoo", "data": {"file": "x"}, "prompt": "{question}", "scorer": SCORERS[scorer]}
-    benchmark = parse(declared, "zoo.yaml")
+    benchmark = parse_declaration(declared, "zoo.yaml")
     target = "A" if scorer == "choice" else "yes"
     records = [
         Record(
