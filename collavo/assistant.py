@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from configs.common.words import did_you_mean, shown
+from modeling.image import DecodedImage
 from modeling.segmenters import backends, build_segmenter
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
+from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.none import NoSegmenter
 from modeling.segmenters.options import SegmenterConfig

@@ -1,6 +1,6 @@
 """What passes between a benchmark's files, the loop and the scorers.
 
-A reader (``datasets/registration``) turns release files into `Record`s; ``datasets/image.py`` decodes their images, and
+A reader (``datasets/registration``) turns release files into `Record`s, whose images are bytes, and
 their declaration words the prompts; a scorer (``datasets/evaluation``) turns a record and the model's text into a
 `Score`, and all scores of a benchmark into `Metric` rows.
 """

@@ -23,9 +23,9 @@ from datasets.evaluation.judges.options import JudgeConfig, check_no_key
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
-from .models.choose import resolve
 from .models.options import ModelConfig
 from .models.profile import ResolvedProfile
+from .models.resolve import resolve_profile
 from .released import dead_key, notes_of
 from .runtime.options import RunConfig
 
@@ -141,7 +141,7 @@ class EvalConfig(EvalSchema):
         Raises:
             ConfigError: there is none of the name that ``MODEL.PROFILE`` gives, or a setting is wrong.
         """
-        return resolve(self.MODEL)
+        return resolve_profile(self.MODEL)
 
     @property
     def config_hash(self) -> str:

@@ -20,13 +20,14 @@ from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
 from collavo.template import CHAT, SYSTEM
 from collavo.training_inputs import IGNORE_INDEX, ConversationError, TrainingInputs, training_inputs
+from configs.common.pillow_errors import UNREADABLE
 from configs.common.words import shown as inline
-from datasets.image import UNREADABLE, decode
 from datasets.instruct.panoptic import PanopticImage
 from datasets.instruct.types import MissingImage, Sample
 from datasets.types import DataError, ImageFile, ImageSource
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
+from pipeline.images import decode_image
 from pipeline.runtime.console import Progress, tell
 
 from .config import ConversationSource, TrainConfig
@@ -340,7 +341,7 @@ def _header_fault(image: ImageSource) -> str:
     if whole:
         return ""
     try:
-        decode(image, None)  # what some cameras write behind the end is no fault
+        decode_image(image, None)  # what some cameras write behind the end is no fault
     except DataError as error:
         return str(error)
     return ""

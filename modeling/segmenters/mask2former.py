@@ -21,8 +21,9 @@ from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
+from ..image import DecodedImage
 from ..weight_files import describe, out_of_range
-from .base import DecodedImage, PanopticMap, check_finite, check_pixels
+from .base import PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
 from .coco import COCO_BY_INDEX, COCO_PANOPTIC
 from .errors import SegmenterError

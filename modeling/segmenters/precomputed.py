@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,21 +16,17 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from configs.common.pillow_errors import UNREADABLE
+
 from ..files import FileError, member, stand_in
-from .base import DecodedImage, Int32Array, PanopticMap, Segment
+from ..image import DecodedImage
+from .base import Int32Array, PanopticMap, Segment
 from .coco import COCO_BY_INDEX, INDEX_BY_COCO_ID, INDEX_BY_NAME
 from .coco_format import ids_of
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
 T = TypeVar("T")
-
-
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow lets out on damaged bytes."""
 
 
 class PrecomputedSegmenter:
@@ -124,7 +119,7 @@ class PrecomputedSegmenter:
         try:
             with Image.open(path) as opened:
                 ids = ids_of(opened)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise SegmenterError(f"image {decoded.name}: panoptic map {path} cannot be read: {error}") from error
         try:
             listed = [(int(s["id"]), int(s["category_id"])) for s in item["segments_info"]]

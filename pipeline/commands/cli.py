@@ -27,7 +27,8 @@ from modeling.segmenters import check_segmenter
 from ..benchmarks import PREFIX, select_pipeline
 from ..catalog import Catalog
 from ..config import EvalConfig, read_configuration
-from ..models.choose import check_model, collavo_checkpoint
+from ..models.choose import check_model
+from ..models.resolve import collavo_checkpoint
 from ..results.browse.prediction import Wanted
 from ..results.judging import VERDICTS
 from ..results.predictions_file import prediction_files

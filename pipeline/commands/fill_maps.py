@@ -22,16 +22,17 @@ from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
 from configs.common.words import and_more
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, ImageFile, ImageSource
+from modeling.image import DecodedImage
 from modeling.segmenters import check_segmenter
-from modeling.segmenters.base import DecodedImage, Segmenter
+from modeling.segmenters.base import Segmenter
 from modeling.segmenters.coco_format import at_own_size
 from modeling.segmenters.errors import SegmenterError
 
 from ..benchmarks import select_pipeline
 from ..declaration_file import ALL
+from ..images import decode_image
 from ..models.map_cache import OFF, CachedSegmenter, cached_segmenter, configured_cache, keeps_maps
 from ..run.plan import Plan, finish, guarded, make_session
 from ..runtime.console import Progress, say, tell, warn
@@ -321,7 +322,7 @@ def _decoded(jobs: Iterable[_Job], sizes: _Sizes, workers: int) -> Iterator[list
 
 
 def _decode(job: _Job, sizes: _Sizes) -> DecodedImage:
-    return DecodedImage(decode(job.image, None if job.own_size else sizes.image), job.image.name)
+    return decode_image(job.image, None if job.own_size else sizes.image)
 
 
 def _report(counts: Sequence[_Counts], segmenter: CachedSegmenter, config: EvalConfig, session: Session) -> None:

@@ -17,13 +17,13 @@ from collavo.crayon import crayon_prompt
 from collavo.errors import NonFiniteError
 from configs.common.words import shown as inline
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.segmenters.base import PanopticMap
 
 from ..base import BenchmarkPipeline
 from ..benchmarks import select_pipeline
+from ..images import decode_image
 from ..runtime.console import tell, write_out
 from ..runtime.errors import RunError
 from ..runtime.files import format_of, make_folder, write_image
@@ -126,7 +126,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
     source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     engine = source.engine()
     side = engine.image_size
-    images = [DecodedImage(decode(r.image, side), r.image.name) for r in records if r.image is not None]
+    images = [decode_image(r.image, side) for r in records if r.image is not None]
     declared = pipeline.declaration
     asked = [pipeline.prompt(record) for record in records]
     queries = [Query(image, text) for image, text in zip(images, asked, strict=True)]

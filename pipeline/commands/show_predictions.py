@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.types import DataError, Record
 
+from ..images import decode_image
 from ..results.browse.crayons import KeptMap
 from ..results.browse.prediction import Prediction, Wanted, target_words
 from ..results.browse.runs import Sights, find_sights, read_runs
@@ -79,7 +79,7 @@ def _shown(prediction: Prediction, sights: Sights) -> Shown:
 def _image(prediction: Prediction, sights: Sights) -> Pixels:
     source = sights.images.get(prediction.id)
     try:
-        return _blank() if source is None else decode(source, SIDE)
+        return _blank() if source is None else decode_image(source, SIDE).pixels
     except DataError:
         return _blank()  # the record's own error says why
 

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
     from collavo.engine import Generation, Query, Reply
     from collavo.images import PreparedImage
-    from modeling.segmenters.base import DecodedImage, Segmenter
+    from modeling.image import DecodedImage
+    from modeling.segmenters.base import Segmenter
 
     from ..config import EvalConfig
     from ..run.questions import Question

@@ -20,7 +20,7 @@ from configs.common.words import shown
 
 from ..runtime.console import say, warn
 from ..runtime.launch import is_main
-from .choose import locate_checkpoint
+from .resolve import locate_checkpoint
 
 if TYPE_CHECKING:
     import torch

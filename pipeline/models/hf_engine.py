@@ -33,7 +33,7 @@ from collavo.engine import Generation, Query, Reply
 from collavo.images import PreparedImage
 from configs.common.words import quoted
 from datasets.types import ImageSource
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 
 from ..base import NoReply
 from .images import ModelImage, images_of, read_images

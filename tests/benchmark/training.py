@@ -40,8 +40,9 @@ from datasets.instruct.mixture import SourcePart
 from datasets.instruct.order import adapter_of
 from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
+from modeling.image import DecodedImage
 from modeling.live_bytes import LiveBytes
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.segmenters.base import PanopticMap, Segment
 from trainer.config import LoopConfig
 from trainer.data.batches import Batch, Example, collate
 from trainer.data.loader import Batches, Schedule

@@ -19,7 +19,7 @@ from configs.load import ConfigError
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.connection import wait_of
 from datasets.types import ImageFile
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from pipeline.base import NoReply
 from pipeline.config import EvalConfig, read_configuration
 from pipeline.models.endpoint import EndpointEngine, Gate, check

@@ -115,9 +115,9 @@ def expected_text(image: Path | None, question: str) -> str:
     """The toy engine's reply, computed without the loop."""
     pixels = b""
     if image is not None:
-        from datasets.image import decode
+        from pipeline.images import decode_image
 
-        pixels = decode(ImageFile(image, image.name), IMAGE_SIZE).tobytes()
+        pixels = decode_image(ImageFile(image, image.name), IMAGE_SIZE).pixels.tobytes()
     return hashlib.sha256(pixels + question.encode()).hexdigest()[:12]
 
 

@@ -16,14 +16,15 @@ from collavo.options import CrayonConfig
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.training_inputs import ConversationError, training_inputs
-from datasets.image import decode
 from datasets.instruct.mixture import SourcePart
 from datasets.instruct.panoptic import PanopticImage
 from datasets.instruct.types import Sample, share_images
 from datasets.types import DataError, ImageSource
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.errors import SegmenterError
+from pipeline.images import decode_image
 
 from ..config import LoopConfig
 from .batches import Example
@@ -91,7 +92,7 @@ class Preparation:
         Raises:
             DataError, SegmenterError: the image is unreadable, or has no map.
         """
-        decoded = DecodedImage(decode(image, self.processor.image_size), image.name)
+        decoded = decode_image(image, self.processor.image_size)
         begun = time.perf_counter()
         panoptic: PanopticMap = segmenter.segment([decoded], (self.map_side, self.map_side))[0]
         seconds = time.perf_counter() - begun

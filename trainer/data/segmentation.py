@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from datasets.image import decode
 from datasets.instruct.order import DataOrder, share
 from datasets.instruct.segments import SegmentedImage, segment_map
 from datasets.types import DataError
@@ -22,6 +21,7 @@ from modeling.segmenters.xdecoder.config import XDecoderConfig
 from modeling.segmenters.xdecoder.criterion import Target, num_matched
 from modeling.segmenters.xdecoder.preprocess import prepare
 from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
+from pipeline.images import decode_image
 from pipeline.runtime.console import warn
 
 from ..config import LoopConfig
@@ -49,7 +49,7 @@ def augmented(
         rng: source of chance.
     """
     side = settings.SIDE
-    factor = rng.uniform(*settings.SCALE) if settings.SCALE else 1.0
+    factor = rng.uniform(settings.SCALE[0], settings.SCALE[1]) if settings.SCALE else 1.0
     height, width = pixels.shape[:2]
     ratio = factor * side / max(height, width)
     size = max(1, round(width * ratio)), max(1, round(height * ratio))
@@ -186,7 +186,7 @@ class SegmentationData:
             DataError: it is unreadable, or its map is, or they are of different sizes.
         """
         image = self._images[index]
-        pixels = decode(image.image, None)
+        pixels = decode_image(image.image, None).pixels
         numbers, classes = segment_map(image)
         if numbers.shape != pixels.shape[:2]:
             raise DataError(

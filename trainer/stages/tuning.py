@@ -185,6 +185,7 @@ class Tuning:
         config, parts = self._config, self._parts
         folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
+        plan = replace(plan, config=replace(plan.config, SAVE_DIR=str(folder)), tasks=tasks)
 
         def segmenter() -> Segmenter:
             return cached_segmenter(config.SEGMENTER, parts.model.device)
@@ -196,7 +197,7 @@ class Tuning:
         parts.model.eval()
         try:
             live = _LiveEngine(identity, make, segmenter)
-            for failure in run_tasks(replace(plan, tasks=tasks, save_dir=folder), live, session):
+            for failure in run_tasks(plan, live, session):
                 if session.is_main:
                     warn(failure)
         finally:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from ..base import DecodedImage, PanopticMap, check_finite, check_pixels
+from ...image import DecodedImage
+from ..base import PanopticMap, check_finite, check_pixels
 from ..blocks import block_name, block_size, blocks, filled
 from ..coco import Category
 from ..errors import SegmenterError

@@ -20,10 +20,10 @@ from collavo.engine import Generation, Query
 from collavo.errors import CheckpointError, ImageError
 from collavo.image_input import prepared
 from collavo.search import start_search
-from datasets.image import decode
 from datasets.types import ImageFile
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
+from pipeline.images import decode_image
 from tests.limits import LIMIT
 from tests.unit.collavo.test_engine import QUESTIONS, HalfSegmenter
 
@@ -58,7 +58,7 @@ def test_a_path_an_image_and_an_array_give_the_same_reply(model: CoLLaVO, photo:
 
 
 def test_it_answers_as_eval_does(model: CoLLaVO, photo: Path) -> None:
-    pixels = decode(ImageFile(photo, photo.name), 112)
+    pixels = decode_image(ImageFile(photo, photo.name), 112).pixels
     image = prepared(photo, 112)
     assert (image.pixels == pixels).all() and image.name == "photo.png"
     expected = model.engine.answer([Query(image, QUESTIONS[1])], Generation(num_beams=3, max_new_tokens=6))
@@ -194,9 +194,22 @@ def test_images_are_prepared_as_in_evaluation(mode: str, tmp_path: Path) -> None
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(file, exif=exif)
-    assert (prepared(file, 56).pixels == decode(ImageFile(file, "i"), 56)).all()
+    assert (prepared(file, 56).pixels == decode_image(ImageFile(file, "i"), 56).pixels).all()
     with Image.open(io.BytesIO(file.read_bytes())) as opened:
-        assert (prepared(opened, 56).pixels == decode(ImageFile(file, "i"), 56)).all()
+        assert (prepared(opened, 56).pixels == decode_image(ImageFile(file, "i"), 56).pixels).all()
+
+
+def test_a_damaged_image_is_named_however_it_is_given(tmp_path: Path) -> None:
+    file, stream = tmp_path / "cut.png", io.BytesIO()
+    Image.fromarray(noise(64, 64)).save(stream, "PNG")
+    file.write_bytes(stream.getvalue()[:2000])
+    with pytest.raises(ImageError, match=r"^cut\.png: damaged \("):
+        prepared(file, 8)
+    with Image.open(file) as opened, pytest.raises(ImageError, match=r"^PngImageFile: damaged \("):
+        prepared(opened, 8)
+    file.write_bytes(b"text")
+    with pytest.raises(ImageError, match=r"^cut\.png: 4 bytes that are no image of a known format$"):
+        prepared(file, 8)
 
 
 def test_arrays_of_all_kinds() -> None:

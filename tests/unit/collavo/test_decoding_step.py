@@ -17,8 +17,8 @@ from collavo.decoding import WARM_UP, BlockDecoder
 from collavo.engine import Query
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.search import Generation
+from modeling.image import DecodedImage
 from modeling.internlm2 import CACHE
-from modeling.segmenters.base import DecodedImage
 from modeling.shared_prefix import Prefix, SharedPrefixCache, StaticPrefixCache
 from tests.benchmark.engine import Geometry, build
 

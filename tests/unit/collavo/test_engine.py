@@ -20,7 +20,8 @@ from collavo.images import PreparedImage
 from collavo.load_collavo import load_engine, resolve_attention, size_in_memory
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX
 from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import SharedPrefixCache

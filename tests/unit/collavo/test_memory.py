@@ -14,9 +14,9 @@ from collavo.load_collavo import NOT_QUANTISED, load_engine
 from collavo.memory import Memory, count_memory
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
+from modeling.image import DecodedImage
 from modeling.live_bytes import LiveBytes
 from modeling.quantize import weight_bytes
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 
 THREE_BEAMS = Generation(num_beams=3, max_new_tokens=5)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
 from datasets.types import DataError, ImageFile
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 from pipeline.run.images_ahead import AHEAD, ENCODED, LONGEST, TOGETHER, ImagesAhead, PreparesImages
 from pipeline.run.journal import Journal

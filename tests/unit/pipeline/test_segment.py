@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modeling.image import DecodedImage
 from modeling.segmenters import backends
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX, COCO_PANOPTIC, INDEX_BY_NAME, Category
 from modeling.segmenters.coco_format import MOST_PIXELS, at_own_size, unique_stems
 from pipeline.commands.cli import main
