@@ -18,7 +18,8 @@ from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 
 from modeling.files import FileError
-from modeling.weight_files import check_range, load, save
+from modeling.stored_tensor import check_range
+from modeling.weight_files import load, save
 
 from .checkpoint.names import check_fit
 from .errors import CheckpointError

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from modeling.precision import at_least_float32
+from pipeline.run.loading import load_tasks
 from pipeline.run.plan import Plan, finish, guarded, make_session
-from pipeline.run.task import load_tasks
 from pipeline.runtime.console import say, warn
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import make_folder, write_json, write_text

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.common.words import quoted, shown, some_of
-from modeling.weight_files import StoredTensor
+from modeling.stored_tensor import StoredTensor
 
 from ..errors import CheckpointError, refusing
 from ..template import CHAT, IMAGE_TAG, Template

@@ -23,7 +23,8 @@ from pydantic import Field
 
 from configs.common.words import quoted, shown
 from modeling.files import FileError, is_file, is_folder
-from modeling.weight_files import FLOATS, check_range, describe, load
+from modeling.stored_tensor import FLOATS, check_range
+from modeling.weight_files import describe, load
 
 from ..errors import CheckpointError
 from ..trainable_parts import TARGETS, is_crayon, lora_shapes, part_of

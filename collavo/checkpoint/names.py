@@ -17,7 +17,8 @@ from typing import Any
 
 from configs.common.words import quoted, shown, some_of
 from modeling.files import FileError, is_file, is_folder, member, read_object, share
-from modeling.weight_files import FLOATS, StoredTensor, describe, load
+from modeling.stored_tensor import FLOATS, StoredTensor
+from modeling.weight_files import describe, load
 
 from ..errors import CheckpointError
 from .sizes import Shaped

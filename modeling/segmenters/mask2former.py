@@ -22,7 +22,8 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
 from ..image import DecodedImage
-from ..weight_files import describe, out_of_range
+from ..stored_tensor import out_of_range
+from ..weight_files import describe
 from .base import PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
 from .coco import COCO_BY_INDEX, COCO_PANOPTIC

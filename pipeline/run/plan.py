@@ -41,7 +41,8 @@ from ..runtime.launch import (
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
 from ..runtime.session import USER_ERRORS, AgreedError, Session, leave, report_failure
-from .task import Task, load_tasks, run_task
+from .loading import Task, load_tasks
+from .task import run_task
 
 if TYPE_CHECKING:
     import torch

@@ -22,8 +22,10 @@ from datasets.types import ImageFile
 from modeling.image import DecodedImage
 from pipeline.base import NoReply
 from pipeline.config import EvalConfig, read_configuration
-from pipeline.models.endpoint import EndpointEngine, Gate, check
+from pipeline.models.endpoint import check
+from pipeline.models.endpoint_engine import EndpointEngine
 from pipeline.models.images import data_url, read_images
+from pipeline.models.request_limits import Gate
 from pipeline.run.questions import Question
 from pipeline.runtime.errors import RunError
 from tests.robustness.judge_server import Server, breaks_off, hangs, raw, serving

@@ -15,8 +15,8 @@ from datasets.declaration import Benchmark
 from pipeline.base import BenchmarkPipeline
 from pipeline.commands.cli import main
 from pipeline.declaration_file import parse_declaration
+from pipeline.run.loading import Task, load_tasks
 from pipeline.run.plan import run_plan
-from pipeline.run.task import Task, load_tasks
 from pipeline.runtime.options import RunConfig
 from pipeline.runtime.session import Session
 from tests.robustness.toy import ToyEngine, ToySource, make_plan

@@ -30,9 +30,9 @@ from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored, 
 from modeling.segmenters.none import NoSegmenter
 from pipeline.base import BenchmarkPipeline
 from pipeline.config import EvalConfig
-from pipeline.run import task
+from pipeline.run import loading
+from pipeline.run.loading import Task
 from pipeline.run.plan import Plan, run_plan
-from pipeline.run.task import Task
 from pipeline.runtime import lock
 from pipeline.runtime.options import RunConfig
 from tests.limits import LIMIT, wait_for
@@ -217,9 +217,9 @@ def main() -> int:
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
     parser.add_argument("--wandb", action="store_true")
     parser.add_argument("--reads", type=Path, help="folder where each process notes that it reads the records")
-    parser.add_argument("--spool-seconds", type=float, default=task.SPOOL_SECONDS, help="see `task.SPOOL_SECONDS`")
+    parser.add_argument("--spool-seconds", type=float, default=loading.SPOOL_SECONDS, help="see there")
     given = parser.parse_args()
-    task.SPOOL_SECONDS = given.spool_seconds
+    loading.SPOOL_SECONDS = given.spool_seconds
     ToyPipeline.reads = given.reads
     lock.PATIENCE = given.patience
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save

@@ -24,7 +24,8 @@ from torch import Tensor
 from configs.common.words import quoted, some_of
 
 from ...files import FileError, check_real, read_object
-from ...weight_files import check_range, load, save
+from ...stored_tensor import check_range
+from ...weight_files import load, save
 from ..errors import SegmenterError
 from .checkpoint_names import UNUSED_NAMES, our_name
 from .config import XDecoderConfig
@@ -146,7 +147,7 @@ def save_model(
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a flat dictionary of tensors, memory-mapped; no code of a file runs, see ``modeling/weight_files.py``.
+    """Read a flat dictionary of tensors, memory-mapped; no code of a file runs, see ``modeling/torch_archive.py``.
 
     Raises:
         SegmenterError: the file is missing, damaged, of another kind, or holds anything else.

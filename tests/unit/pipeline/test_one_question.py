@@ -25,8 +25,8 @@ from datasets.types import Score
 from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
 from pipeline.config import EvalConfig
+from pipeline.run.loading import Task
 from pipeline.run.plan import Plan, run_plan
-from pipeline.run.task import Task
 from pipeline.runtime.options import RunConfig
 from tests.robustness.toy import ToyEngine, ToySource
 

@@ -12,8 +12,8 @@ import pytest
 from datasets.declaration import Expected
 from datasets.types import DataError
 from pipeline.results.summary import columns_of, markdown, plain
+from pipeline.run.loading import Task
 from pipeline.run.plan import run_plan
-from pipeline.run.task import Task
 from tests.robustness.toy import DECLARATION, ToyEngine, ToyPipeline, ToySource, make_data, make_plan
 
 MME: dict[str, Any] = {
