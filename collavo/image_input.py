@@ -24,7 +24,7 @@ ImageInput: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 _CHANNELS = (1, 3, 4)
 
 
-def prepared(image: ImageInput, size: int | None) -> DecodedImage:
+def decode_image_input(image: ImageInput, size: int | None) -> DecodedImage:
     """An image, ready for the model or the segmenter.
 
     Args:

@@ -40,7 +40,7 @@ class WriteError(OSError):
     """Something could not be written: the message says what, why, and what to do; nothing half is left of it."""
 
 
-def refused(path: Path, error: BaseException) -> WriteError:
+def write_error(path: Path, error: BaseException) -> WriteError:
     """The error to raise where a disk refuses a file or folder."""
     said = _NUMBER.search(str(error))  # as libraries in other languages have it
     number = error.errno if isinstance(error, OSError) else int(said.group(1)) if said else None
@@ -64,7 +64,7 @@ def writing(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        raise refused(path, error) from error
+        raise write_error(path, error) from error
 
 
 def make_folder(path: Path) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .files import FileError, check_real, share
+from .files import FileError, check_real, give_usual_permissions
 from .stored_tensor import SAFETENSORS, StoredTensor
 from .torch_archive import ZIP, load_described, named_tensors, read_archive
 
@@ -68,7 +68,7 @@ def save(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] 
     from safetensors.torch import save_file
 
     save_file(dict(tensors), file, metadata=dict(metadata) if metadata is not None else None)
-    share(file)
+    give_usual_permissions(file)
 
 
 def _describe_safetensors(file: Path) -> dict[str, StoredTensor]:

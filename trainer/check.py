@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.finetuned_checkpoint import State, is_trained, read_state
+from collavo.checkpoint.finetuned_checkpoint import TrainingState, is_trained, read_state
 from collavo.checkpoint.location import locate, not_there
 from collavo.checkpoint.settings import settings_for
 from collavo.errors import CheckpointError
@@ -159,7 +159,7 @@ def _check_start(config: TrainConfig) -> SegmenterConfig:
     return settings.segmenter
 
 
-def _check_adapters(config: TrainConfig, folder: Path, state: State) -> None:
+def _check_adapters(config: TrainConfig, folder: Path, state: TrainingState) -> None:
     """Check whether a stage can go on with the LoRA adapters of a checkpoint.
 
     Raises:

@@ -24,7 +24,7 @@ ANSWER_TOKENS = "answer_tokens"
 GIB = 2**30
 
 
-class Log:
+class TrainingLog:
     """Sums updates up over an interval and reports them; only the main process has one that writes.
 
     Args:

@@ -48,7 +48,7 @@ _TAIL = 4096
 
 
 @dataclass(kw_only=True)
-class Findings:
+class SourceFindings:
     """What would be skipped of a source, by kind of reason.
 
     Attributes:
@@ -175,7 +175,7 @@ def _has_map(config: TrainConfig, checkpoint: bool) -> Callable[[str], bool] | N
 
 def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
     """Check the annotated images; whether all of them can be used."""
-    source, findings = config.DATA.PANOPTIC, Findings()
+    source, findings = config.DATA.PANOPTIC, SourceFindings()
     try:
         annotated, bad = read_images(config)
         maps = _panoptic_maps(config)
@@ -195,7 +195,7 @@ def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
 
 
 def _count_image(
-    image: PanopticImage, panoptic: ImageFile | None, faults: dict[ImageSource, str], findings: Findings
+    image: PanopticImage, panoptic: ImageFile | None, faults: dict[ImageSource, str], findings: SourceFindings
 ) -> None:
     if image.image in faults:
         findings.add("UNREADABLE images", faults[image.image])
@@ -233,7 +233,7 @@ def _conversations(
     except DataError as error:
         _say(f"  UNREADABLE: {inline(str(error), LONGEST)}")
         return False
-    findings = Findings()
+    findings = SourceFindings()
     for record in gathered.bad:
         kind = "MISSING images" if isinstance(record, MissingImage) else "MALFORMED records"
         findings.add(kind, f"{record.where}: {record.reason}")

@@ -13,13 +13,13 @@ from pydantic import ConfigDict, Field, model_validator
 
 from configs.common.field_types import Fraction
 
-from .sizes import Strict
+from .sizes import StrictJson
 
 FILE = "collavo_settings.json"
 _Side = Annotated[int, Field(ge=1, le=2**14)]
 
 
-class CrayonRecord(Strict):
+class CrayonRecord(StrictJson):
     """Crayon settings, see `collavo.options.CrayonConfig`. An early version listed them without their names."""
 
     model_config = ConfigDict(extra="forbid")
@@ -35,7 +35,7 @@ class CrayonRecord(Strict):
         return values
 
 
-class SegmenterRecord(Strict):
+class SegmenterRecord(StrictJson):
     """The settings of a segmenter that change its maps, see `modeling.segmenters.options.SegmenterConfig`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -54,7 +54,7 @@ class SegmenterRecord(Strict):
     LONG_SIDE: _Side | None = None
 
 
-class Record(Strict):
+class SettingsRecord(StrictJson):
     """`FILE`: what a whole checkpoint records."""
 
     model_config = ConfigDict(extra="forbid")

@@ -106,11 +106,11 @@ def _image(name: str, folder: Path) -> ImageSource:
     return image_file(folder, name)
 
 
-def _table_record(row: parquet.Row, path: Path, folder: Path) -> Record:
+def _table_record(row: parquet.ParquetRow, path: Path, folder: Path) -> Record:
     return _record(row.cells, row.cells.get("query"), _cell(row, path, folder))
 
 
-def _cell(row: parquet.Row, path: Path, folder: Path) -> ImageSource:
+def _cell(row: parquet.ParquetRow, path: Path, folder: Path) -> ImageSource:
     """The image's file, else the cell of the table."""
     name = take(row.cells, "image", str)
     file = image_file(folder, name)

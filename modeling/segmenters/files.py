@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from ..files import is_file, is_folder
-from ..hub import NotHereError, locate
+from ..hub import CheckpointNotFoundError, locate
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
@@ -59,7 +59,7 @@ def mask2former_folder(config: SegmenterConfig) -> Path:
     """
     try:
         return locate(config.PATH)
-    except NotHereError as error:
+    except CheckpointNotFoundError as error:
         raise unusable(config, str(error)) from error
 
 

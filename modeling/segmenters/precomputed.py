@@ -18,7 +18,7 @@ from PIL import Image
 
 from configs.common.pillow_errors import UNREADABLE
 
-from ..files import FileError, member, stand_in
+from ..files import FileError, path_in_folder, placeholder_kind
 from ..image import DecodedImage
 from .base import Int32Array, PanopticMap, Segment
 from .coco import COCO_BY_INDEX, INDEX_BY_COCO_ID, INDEX_BY_NAME
@@ -49,7 +49,7 @@ class PrecomputedSegmenter:
             if annotations.exists() and not annotations.is_file():
                 raise SegmenterError(f"SEGMENTER.PATH: {annotations} is no file; name the COCO panoptic JSON itself")
             data = annotations.read_bytes()
-            if found := stand_in(data[:256]):
+            if found := placeholder_kind(data[:256]):
                 raise SegmenterError(f"SEGMENTER.PATH: {annotations} {found}")
             content = json.loads(data)
         except OSError as error:
@@ -113,7 +113,7 @@ class PrecomputedSegmenter:
         if item is None:
             raise SegmenterError(f"image {decoded.name}: {self._file} has no panoptic map for it")
         try:
-            path = member(self._folder, str(item["file_name"]))
+            path = path_in_folder(self._folder, str(item["file_name"]))
         except FileError as error:
             raise SegmenterError(f"image {decoded.name}: {self._file}: its map: {error}") from error
         try:

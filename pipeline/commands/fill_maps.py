@@ -159,7 +159,7 @@ def check_fill(config: EvalConfig) -> None:
     check_folder("SEGMENTER.CACHE", cache.folder)
 
 
-def fill(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
+def make_maps(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
     """Make the maps that are not there yet.
 
     Args:
@@ -236,7 +236,7 @@ def _build(config: EvalConfig, device: torch.device, session: Session) -> tuple[
     Raises:
         CheckpointError, SegmenterError: one is unreadable.
     """
-    from collavo.checkpoint.examine import examine
+    from collavo.checkpoint.examine import examine_checkpoint
     from collavo.config import CoLLaVOConfig
 
     settings, crayon = config.SEGMENTER, config.CRAYON
@@ -246,7 +246,7 @@ def _build(config: EvalConfig, device: torch.device, session: Session) -> tuple[
         checkpoint = locate(config.RESUME_FROM)
         asked = settings_for(checkpoint, config.CRAYON, config.SEGMENTER)
         settings, crayon = asked.segmenter, asked.crayon
-        processor = examine(checkpoint, asked.template).processor
+        processor = examine_checkpoint(checkpoint, asked.template).processor
         side, grid = processor.image_size, processor.grid
     elif session.is_main:
         say(f"RESUME_FROM names no checkpoint: images of {side} pixels and {grid} tokens a side, as the released one's")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..base import EngineSource
     from ..config import EvalConfig
 
-KINDS = {"collavo": "ConfiguredEngine", "hf": "TransformersSource", "endpoint": "EndpointSource"}
+KINDS = {"collavo": "CoLLaVOSource", "hf": "TransformersSource", "endpoint": "EndpointSource"}
 """Class of each kind of model; its module has the kind's name."""
 
 

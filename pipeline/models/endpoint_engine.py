@@ -37,7 +37,7 @@ from ..runtime.errors import RunError
 from ..runtime.launch import is_main
 from .images import data_url, images_of, read_images
 from .profile import ResolvedProfile
-from .request_limits import Gate, Spending
+from .request_limits import ConcurrencyGate, Spending
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
@@ -88,7 +88,7 @@ class EndpointEngine:
         self._connection = Connection(server_of(model), environ, "the server")
         self._main = is_main(environ)
         self.spending = Spending(model, int(environ.get("WORLD_SIZE", "1")))
-        self.gate = Gate(model.CONCURRENCY)
+        self.gate = ConcurrencyGate(model.CONCURRENCY)
         self._stopped = threading.Event()
         self._why: Callable[[], str] | None = None  # worded when all that was under way has come back
         self._wait = self._stopped.wait if pause is None else pause

@@ -17,7 +17,7 @@ _FIRST = 4
 _MILLION = 1e6
 
 
-class Gate:
+class ConcurrencyGate:
     """Lets so many requests be under way as a server keeps up with: more after each success, half after a refusal.
 
     Args:

@@ -29,9 +29,9 @@ from ..runtime.errors import RunError
 from ..runtime.files import make_folder
 from ..runtime.lock import sole_use
 from ..runtime.provenance import git_commit, versions
-from .join import Answered, paired, summary
+from .join import AnsweredBenchmark, paired, summary
 from .judge_folders import RULES, decider_of, folder_of, in_words, set_aside
-from .judging import Held, decider, held_in, judge_of, make_judge, needs_judge, score, to_be_asked
+from .judging import FileVerdicts, decider, held_in, judge_of, make_judge, needs_judge, score, to_be_asked
 from .predictions_file import SCORES
 from .replies import read_answers
 
@@ -67,7 +67,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: ScoringInput, dataset:
         ConfigError: no such benchmark.
         DataError, RunError: a file is missing or unreadable, or the judge cannot be used.
     """
-    benchmark = named(config, catalog, source.predictions, dataset)
+    benchmark = benchmark_of_answers(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad, check = keep_scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
@@ -149,7 +149,7 @@ def score_file(
     judge: Judge | None,
     folder: Path,
     whole: list[Record] | None = None,
-) -> tuple[Answered, list[str]]:
+) -> tuple[AnsweredBenchmark, list[str]]:
     """Score a file of answers to a benchmark's records.
 
     Args:
@@ -173,13 +173,13 @@ def score_file(
     texts = [(record, entries[record.id].reply) for record in records]
     held = _held(pipeline, source)
     evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)
-    answered = Answered(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
+    answered = AnsweredBenchmark(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
     return answered, stray
 
 
-def _held(pipeline: BenchmarkPipeline, source: ScoringInput) -> Held:
+def _held(pipeline: BenchmarkPipeline, source: ScoringInput) -> FileVerdicts:
     """Verdicts that stand next to the replies in their file; none where others are to be used."""
-    return Held() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
+    return FileVerdicts() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
 
 
 def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: ScoringInput) -> bool:
@@ -192,7 +192,7 @@ def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: S
     return bool(to_be_asked(pipeline.declaration, texts, held))
 
 
-def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str | None) -> Benchmark:
+def benchmark_of_answers(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str | None) -> Benchmark:
     """The benchmark that a file of answers belongs to.
 
     Raises:

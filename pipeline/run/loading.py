@@ -15,7 +15,7 @@ from datasets.types import BadRecord, DataError, Record
 from ..base import BenchmarkPipeline
 from ..runtime.console import say
 from ..runtime.session import AgreedError, Session
-from .spool import Spool, spooled, unspool
+from .spool import SpooledValue, spooled, unspool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTask:
     """A task with what its files hold.
 
     Attributes:
@@ -62,7 +62,7 @@ SPOOL_SECONDS = 1.0
 """How long reading the annotations takes at least for the processes of a machine to share what one of them has read."""
 
 
-def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], dict[str, str]]:
+def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[LoadedTask], dict[str, str]]:
     """Read the files of all benchmarks, and try their scorers, before anything is asked. All processes must call it.
 
     Returns: the benchmarks that can be run, and why others cannot, by dataset name: optional ones without their files,
@@ -89,7 +89,7 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], d
 
 def _load_once(
     tasks: Sequence[Task], session: Session
-) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
+) -> tuple[list[LoadedTask], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
     """Read all benchmarks, see `_load_all`; where that takes long, once on each machine. All processes must call it.
 
     The first process of a machine reads, and the others take over what it found: they would read the same files at the
@@ -115,25 +115,25 @@ def _load_once(
 
 
 def _unspool(
-    tasks: Sequence[Task], spool: Spool | None
-) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]] | None:
+    tasks: Sequence[Task], spool: SpooledValue | None
+) -> tuple[list[LoadedTask], dict[str, str], dict[str, Mapping[str, BadRecord]]] | None:
     """What another process has read; None where it left nothing that can be used here."""
     value = None if spool is None else unspool(spool)
     if value is None:
         return None
     loaded, missing = value
-    return [Loaded(tasks[index], records, bad) for index, records, bad in loaded], missing, {}
+    return [LoadedTask(tasks[index], records, bad) for index, records, bad in loaded], missing, {}
 
 
 def _load_all(
     tasks: Sequence[Task], session: Session
-) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
+) -> tuple[list[LoadedTask], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
     """Read all benchmarks.
 
     Returns: those that can be read; why others cannot be run here, by dataset; and, on the main process, records that
         cannot be scored, by dataset and id.
     """
-    found: list[Loaded] = []
+    found: list[LoadedTask] = []
     missing: dict[str, str] = {}
     bad: dict[str, Mapping[str, BadRecord]] = {}
     for task in tasks:
@@ -149,7 +149,7 @@ def _load_all(
     return found, missing, bad
 
 
-def _load(task: Task, session: Session) -> Loaded:
+def _load(task: Task, session: Session) -> LoadedTask:
     """Read a benchmark's files.
 
     Raises:
@@ -161,10 +161,10 @@ def _load(task: Task, session: Session) -> Loaded:
     if not records:
         first = f": {bad[0].where}: {bad[0].reason}" if bad else ""
         raise UnscorableError(f"{task.dataset}: the files hold no record that can be read{first}")
-    return Loaded(task, records, bad)
+    return LoadedTask(task, records, bad)
 
 
-def _try_scorer(loaded: Loaded, session: Session) -> Mapping[str, BadRecord]:
+def _try_scorer(loaded: LoadedTask, session: Session) -> Mapping[str, BadRecord]:
     """Score a benchmark's records with their own targets and say the finding; returns those that cannot be scored.
 
     Raises:

@@ -20,7 +20,7 @@ from ..runtime.console import Progress
 from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
 from .images_ahead import ImagesAhead, Ready
-from .journal import Entry, Journal
+from .journal import Journal, JournalEntry
 from .questions import Question, batches
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def answer_all(
     journal: Journal,
     settings: LoopSettings,
     progress: Progress,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer a process's questions.
 
     Args:
@@ -84,7 +84,7 @@ def answer_all(
         WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
     """
-    entries: list[Entry] = []
+    entries: list[JournalEntry] = []
     todo = batches(questions, settings.batch_size, settings.most)
     with ImagesAhead(answerer, settings.options.WORKERS) as ahead:
         for batch, images in ahead.batches(todo):
@@ -105,7 +105,7 @@ def answer_stream(
     journal: Journal,
     settings: LoopSettings,
     progress: Progress,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer a process's questions by an engine that has many of them under way; see `answer_all`.
 
     Every reply is in the journal as soon as it comes.
@@ -115,8 +115,8 @@ def answer_stream(
         RunError: none of the first questions has an answer, or the engine ends the run.
         WriteError: the journal cannot be written.
     """
-    entries: list[Entry | None] = [None] * len(questions)
-    came: list[Entry] = []
+    entries: list[JournalEntry | None] = [None] * len(questions)
+    came: list[JournalEntry] = []
     with closing(answerer.answer_each(questions, settings.generation)) as replies:
         for index, reply, seconds in replies:
             question = questions[index]
@@ -137,7 +137,7 @@ def _strictly(question: Question, reason: object) -> str:
     return f"{inline(question.ids[0])}: {reason} (EVAL.STRICT False counts it and goes on)"
 
 
-def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
+def _remark(entries: Sequence[JournalEntry], new: int, progress: Progress) -> None:
     """Show the first answer whole; warn early where replies do not end (the prompt or template may be wrong).
 
     Raises:
@@ -166,12 +166,12 @@ def _answer_and_note(
     answerer: Answerer,
     journal: Journal,
     settings: LoopSettings,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer a batch and write it down; one entry per question, for its first record."""
     start = time.perf_counter()
     results = _answer_batch(batch, images, answerer, settings)
     seconds = (time.perf_counter() - start) / len(batch)
-    firsts: list[Entry] = []
+    firsts: list[JournalEntry] = []
     for question, result in zip(batch, results, strict=True):
         entries = [_entry(question, i, result, settings.run, seconds) for i in range(len(question.ids))]
         for entry in entries:
@@ -180,17 +180,17 @@ def _answer_and_note(
     return firsts
 
 
-def _entry(question: Question, index: int, result: Reply | NoReply | str, run: str, seconds: float) -> Entry:
+def _entry(question: Question, index: int, result: Reply | NoReply | str, run: str, seconds: float) -> JournalEntry:
     """What the journal keeps of a result, for one of the question's records; only the first one took time."""
     image, text = question.key
     name, took = question.ids[index], 0.0 if index else round(seconds, 4)
     if isinstance(result, str):
-        return Entry(run=run, id=name, image=image, question=text, seconds=took, error=result)
+        return JournalEntry(run=run, id=name, image=image, question=text, seconds=took, error=result)
     if isinstance(result, NoReply):
         outcome = "" if result.outcome == "failed" else result.outcome
         reason = result.reason + (f"; it said {quoted(result.text, LONGEST)}" if result.text else "")
-        return Entry(run=run, id=name, image=image, question=text, seconds=took, error=reason, outcome=outcome)
-    return Entry(
+        return JournalEntry(run=run, id=name, image=image, question=text, seconds=took, error=reason, outcome=outcome)
+    return JournalEntry(
         run=run,
         id=name,
         image=image,

@@ -40,7 +40,7 @@ from ..runtime.launch import (
 )
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
-from ..runtime.session import USER_ERRORS, AgreedError, Session, leave, report_failure
+from ..runtime.session import USER_ERRORS, AgreedError, Session, exit_at_once, report_failure
 from .loading import Task, load_tasks
 from .task import run_task
 
@@ -307,7 +307,7 @@ def _start(plan: Plan, world: int) -> Accelerator:
 def _end(code: int, world: int) -> int:
     """Leave without tearing the process group down: its threads can abort a process that has done its work."""
     if world > 1:
-        leave(code)
+        exit_at_once(code)
     return code
 
 

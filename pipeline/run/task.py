@@ -26,7 +26,7 @@ from datasets.types import BadRecord, Record
 from ..base import EngineSource, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
 from ..results.browse.crayons import kept_maps, remove_crayons
-from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
+from ..results.join import AnsweredBenchmark, RunEffort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
 from ..results.report import (
@@ -44,9 +44,9 @@ from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
 from ..runtime.session import AgreedError, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
-from .identity import Identity, remarks_of, run_parts, settle
-from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
-from .loading import Loaded, Task
+from .identity import RunIdentity, remarks_of, run_parts, settle
+from .journal import Journal, JournalEntry, answers_by_record, file_name, read_folder, usable_answers
+from .loading import LoadedTask, Task
 from .loop import LoopSettings, answer_all, answer_stream
 from .questions import Question, QuestionKey, WorkQueue, distinct_questions, divide
 
@@ -60,7 +60,7 @@ FAILED_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TaskOutcome:
     """What came of a benchmark.
 
     Attributes:
@@ -88,7 +88,7 @@ class _Data:
         return hashlib.sha256(repr([(question.key, question.ids) for question in self.questions]).encode()).hexdigest()
 
 
-def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
+def run_task(loaded: LoadedTask, source: EngineSource, session: Session) -> TaskOutcome:
     """Run one benchmark from its records to its results. All processes must call it.
 
     Raises:
@@ -119,14 +119,14 @@ def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
     failure = _failure(task.dataset, data.questions, {**answers, **new})
     results = None
     if session.is_main and not all(entry.error for entry in {**answers, **new}.values()):
-        effort = Effort(
+        effort = RunEffort(
             seconds=time.monotonic() - begun, answered=len(new), processes=session.world, devices=session.devices
         )
         results = _finish(task, session, data, {**answers, **new}, effort, identity)
-    return Outcome(dataset=task.dataset, results=results, failure=failure)
+    return TaskOutcome(dataset=task.dataset, results=results, failure=failure)
 
 
-def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]) -> str:
+def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[QuestionKey, JournalEntry]) -> str:
     """Why a benchmark with these answers is no success: most or all of its questions have none; "" if it is one."""
     errors = [entry.error for question in questions if (entry := answers.get(question.key)) and entry.error]
     if len(errors) <= FAILED_SHARE * len(questions):
@@ -136,7 +136,7 @@ def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[Quest
     return f"{dataset}: {len(errors)} of {len(questions)} questions have no answer; the first: {errors[0]}"
 
 
-def _word(loaded: Loaded, session: Session) -> _Data:
+def _word(loaded: LoadedTask, session: Session) -> _Data:
     """Draw the part that is asked, and word its questions. All processes must call it.
 
     Raises:
@@ -152,7 +152,7 @@ def _word(loaded: Loaded, session: Session) -> _Data:
     return session.together(word)
 
 
-def _begin(loaded: Loaded, data: _Data, source: EngineSource, session: Session) -> tuple[Identity, str]:
+def _begin(loaded: LoadedTask, data: _Data, source: EngineSource, session: Session) -> tuple[RunIdentity, str]:
     """Settle the run's identity, on the main process, and see that all would ask the same. All processes must call it.
 
     Returns: the identity, and a token of this session.
@@ -171,7 +171,7 @@ def _begin(loaded: Loaded, data: _Data, source: EngineSource, session: Session) 
     return settled, token
 
 
-def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
+def _answered_before(journal: Path, data: _Data, reads: bool) -> list[JournalEntry]:
     """The answers of earlier sessions that lie in a group's folder; its first process reads them for all."""
     if not reads:
         return []
@@ -179,7 +179,7 @@ def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
     return [entry for entry in read_folder(journal) if entry.key in wanted and entry.settled]
 
 
-def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
+def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> RunIdentity:
     """Compare with what the folder holds, and describe the run in it."""
     parts = run_parts(task.pipeline.declaration, records, source.parts())
     identity = settle(task.folder / "run.json", parts, session.options.ON_CHANGE, session.about)
@@ -195,11 +195,11 @@ def _answer_share(
     source: EngineSource,
     session: Session,
     data: _Data,
-    answers: dict[QuestionKey, Entry],
+    answers: dict[QuestionKey, JournalEntry],
     run: str,
     group: FolderGroup,
     token: str,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer this process's part of what is left, then what others in its group have not begun.
 
     The model is loaded only if the process has a part.
@@ -252,7 +252,7 @@ def _name_missing(
     session: Session,
     questions: Sequence[Question],
     groups: Sequence[FolderGroup],
-    entries: Sequence[Sequence[Entry]],
+    entries: Sequence[Sequence[JournalEntry]],
 ) -> None:
     """Say which answers the folder of each group of processes lacks, and leave the whole list in it.
 
@@ -304,9 +304,9 @@ def _finish(
     task: Task,
     session: Session,
     data: _Data,
-    answers: dict[QuestionKey, Entry],
-    effort: Effort,
-    identity: Identity,
+    answers: dict[QuestionKey, JournalEntry],
+    effort: RunEffort,
+    identity: RunIdentity,
 ) -> dict[str, Any]:
     """Score, write, and show."""
     entries = answers_by_record(data.records, data.questions, answers)
@@ -314,7 +314,9 @@ def _finish(
     if kept := set_aside(task.folder, decider(task.pipeline.declaration, session.judge)):
         say(f"{task.dataset}: the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
-    answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
+    answered = AnsweredBenchmark(
+        records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement
+    )
     about = {
         **about_model(session.options, session.another_model, task.dataset),
         **about_part(session.options, len(data.records), data.of),
@@ -341,7 +343,7 @@ def about_part(options: RunConfig, asked: int, of: int) -> dict[str, Any]:
 
 def publish(
     folder: Path,
-    answered: Answered,
+    answered: AnsweredBenchmark,
     benchmark: Benchmark,
     results: Mapping[str, Any],
     *,
@@ -352,7 +354,7 @@ def publish(
 
     Args:
         folder: where they go.
-        answered: see `Answered`.
+        answered: see `AnsweredBenchmark`.
         benchmark: the declaration.
         results: see `pipeline.results.join.summary`.
         brief: show a line instead of all figures, since a table of several benchmarks follows.

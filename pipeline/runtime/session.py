@@ -176,7 +176,7 @@ def _write_log(folder: Path | None, rank: int, text: str) -> Path | None:
     return log
 
 
-def leave(code: int) -> None:
+def exit_at_once(code: int) -> None:
     """End this process at once, without waiting for others or for threads; the launcher then ends the rest."""
     sys.stdout.flush()
     sys.stderr.flush()

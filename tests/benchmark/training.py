@@ -4,10 +4,10 @@
 
 The plain recipe: the same model, records, PEFT adapters, optimizer and gradient checkpointing in the usual loop: rows
 in random order, padded on the right, an image for every question, the crayon prompt's linears for every image token,
-logits at every position. Ours runs `trainer.loop.Loop` over `trainer.data.loader.Schedule`, once as the paper trains
-and once with several object-level questions an image (TRAIN.QUESTIONS). Images and maps are drawn before for all of
-them, text and batches are prepared on the way. The first update of each is not counted. Random weights: the work does
-not depend on them. Lengths of visual instructions are drawn log-normally, long-tailed as LLaVA's are.
+logits at every position. Ours runs `trainer.loop.TrainingLoop` over `trainer.data.loader.Schedule`, once as the paper
+trains and once with several object-level questions an image (TRAIN.QUESTIONS). Images and maps are drawn before for all
+of them, text and batches are prepared on the way. The first update of each is not counted. Random weights: the work
+does not depend on them. Lengths of visual instructions are drawn log-normally, long-tailed as LLaVA's are.
 
 Memory is the most that is alive in the dearest update beyond weights and optimizer state: what PyTorch allocates on
 CUDA, and what its operations make on the CPU, counted storage by storage.
@@ -47,9 +47,9 @@ from trainer.config import LoopConfig
 from trainer.data.batches import Batch, Example, collate
 from trainer.data.loader import Batches, Schedule
 from trainer.data.samples import Preparation, ShownImage
-from trainer.loop import Loop, Update
-from trainer.parallel.placement import Whole
-from trainer.parallel.trainable import groups, only, trained
+from trainer.loop import TrainingLoop, Update
+from trainer.parallel.placement import ReplicatedPlacement
+from trainer.parallel.trainable import adapter_groups, train_only, trainable_parameters
 
 from .memory import all_tensors
 
@@ -246,9 +246,9 @@ def set_up(size: Size, device: torch.device) -> Trained:
     """Model, adapters and optimizer: the same for ours and the plain recipe."""
     model, processor = build(size, device)
     sets = Adapters(model, (IMAGE_CIT, VL_CIT), rank=size.rank, alpha=size.rank)
-    adapters = groups(model, sets, "both")
+    adapters = adapter_groups(model, sets, "both")
     model.requires_grad_(False)
-    optimizer = torch.optim.AdamW(trained(adapters).values(), lr=1e-5, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trainable_parameters(adapters).values(), lr=1e-5, weight_decay=0.0)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train().vision_tower.eval()
     return Trained(model=model, processor=processor, adapters=adapters, optimizer=optimizer)
@@ -314,9 +314,9 @@ def ours(size: Size, work: Work, share: int) -> Result:
     data = sources(work, preparation, share)
     schedule = Schedule(Batches(data, preparation))
     accelerator = Accelerator(cpu=work.device.type == "cpu")
-    placement = Whole(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)
+    placement = ReplicatedPlacement(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)
     held.optimizer = placement.optimizer
-    loop = Loop(accelerator, placement, work.device, train, steps=work.updates + 1)
+    loop = TrainingLoop(accelerator, placement, work.device, train, steps=work.updates + 1)
     result, begun = Result(), [0.0]
 
     def done(update: Update) -> None:
@@ -329,7 +329,7 @@ def ours(size: Size, work: Work, share: int) -> Result:
     loop.run(schedule, 0, done)
     # the dearest update again, for its memory
     dearest = max(range(1, work.updates + 1), key=lambda s: max(data[schedule.adapter(s)].lengths[schedule.samples(s)]))
-    again = Loop(accelerator, placement, work.device, train, steps=dearest + 1)
+    again = TrainingLoop(accelerator, placement, work.device, train, steps=dearest + 1)
     result.peak = peak(held, work.device, lambda: again.run(schedule, dearest, lambda update: None))
     return result
 
@@ -350,7 +350,7 @@ def plain(size: Size, work: Work) -> Result:
         places[kind] += work.batch
 
     def update(kind: str, indices: Sequence[int]) -> None:
-        only(held.adapters[kind], model)
+        train_only(held.adapters[kind], model)
         parts = [indices[i : i + work.rows] for i in range(0, len(indices), work.rows)]
         for part in parts:
             batch = padded_right([data[kind].example(i, 0) for i in part], processor).to(work.device)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from collavo.crayon import CrayonPrompt
-from collavo.instructions import Classes, Kind, instruction, possible_kinds
+from collavo.instructions import AskedClasses, Kind, instruction, possible_kinds
 from datasets.instruct.panoptic import PanopticImage
 from datasets.instruct.types import Sample, Turn
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
@@ -40,7 +40,7 @@ def crayon_sample(
     rng = np.random.default_rng([*seed])
     shown = {item.category for item in crayon.objects}
     unsure = frozenset(display_name(name) for name in image.categories) - shown
-    classes = Classes(names=names, unsure=unsure)
+    classes = AskedClasses(names=names, unsure=unsure)
     possible = possible_kinds(crayon.objects, kinds, classes)
     if not possible:
         return None

@@ -24,7 +24,7 @@ from datasets.instruct.mixture import Mixture
 from datasets.instruct.order import DataOrder, adapter_of, adapter_step, image_steps, share, steps_until
 from pipeline.runtime.console import warn
 
-from ..loop import Share
+from ..loop import BatchShare
 from ..parallel.trainable import CRAYON
 from .batches import IDLE, Example, Row, collate, packed
 from .samples import SAMPLE_ERRORS, Preparation, SampleSource
@@ -87,7 +87,7 @@ class Batches:
         """Of all sources together."""
         return sum(len(source.lengths) for source in self.by_adapter.values())
 
-    def share(self, adapter: str, samples: Int64Array, step: int, place: str, rank: int, world: int) -> Share:
+    def share(self, adapter: str, samples: Int64Array, step: int, place: str, rank: int, world: int) -> BatchShare:
         """Prepare a process's share; where nothing of it is usable, a row that teaches nothing.
 
         Args:
@@ -109,7 +109,7 @@ class Batches:
         examples.sort(key=lambda example: -len(example.input_ids))
         microbatches = self._microbatches(examples, world)
         seconds = sum(example.map_seconds for example in examples)
-        return Share([collate(microbatch, self._processor) for microbatch in microbatches], skipped, seconds)
+        return BatchShare([collate(microbatch, self._processor) for microbatch in microbatches], skipped, seconds)
 
     def _report(self, place: str, error: Exception) -> None:
         self._named += 1
@@ -206,10 +206,10 @@ class Schedule:
         number = place * self._batches.train.BATCH_SIZE_TOTAL // mixture.num_slots
         return mixture.samples(self._orders[adapter].batch(place), number)
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[BatchShare]:
         """See `TrainingData.batches`."""
 
-        def prepare(step: int) -> Share:
+        def prepare(step: int) -> BatchShare:
             place = f"update {step + 1}"
             return self._batches.share(self.adapter(step), self.samples(step), step, place, rank, world)
 
@@ -244,7 +244,7 @@ class Schedule:
         return steps_until("vl_cit", wanted, self._seed, self._share)
 
 
-class HeldOut:
+class HeldOutBatches:
     """Held-out samples, in the same batches in every validation; see `trainer.held_out`.
 
     Args:
@@ -264,7 +264,7 @@ class HeldOut:
         """Of all sources together."""
         return self._batches.num_samples
 
-    def shares(self, rank: int, world: int) -> Iterator[Share]:
+    def shares(self, rank: int, world: int) -> Iterator[BatchShare]:
         """A process's share of every batch."""
         size = self._batches.train.BATCH_SIZE_TOTAL
         parts = []
@@ -272,7 +272,7 @@ class HeldOut:
             order = np.argsort(-source.lengths, kind="stable").astype(np.int64)  # little padding
             parts += [(adapter, order[i : i + size]) for i in range(0, len(order), size)]
 
-        def prepare(number: int) -> Share:
+        def prepare(number: int) -> BatchShare:
             adapter, samples = parts[number]
             return self._batches.share(adapter, samples, HELD_OUT_STEP, "validation", rank, world)
 

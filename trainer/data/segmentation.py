@@ -25,7 +25,7 @@ from pipeline.images import decode_image
 from pipeline.runtime.console import warn
 
 from ..config import LoopConfig
-from ..loop import Share, Tally, Totals
+from ..loop import BatchShare, BatchTotals, Tally
 from .loader import prepared_ahead
 
 ADAPTER = "segmenter"
@@ -98,7 +98,7 @@ class SegmentationBatch:
         samples = len(self.ids)
         return {SOURCE: Tally(samples=samples, labels=self.num_labels, images=samples)} if samples else {}
 
-    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(self, model: nn.Module, totals: BatchTotals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """See `trainer.loop.Microbatch.losses`."""
         numbers = {"num_images": max(1, totals.samples), "num_masks": totals.labels}
         loss: Tensor = model(self.pixels, self.prompts, self.targets, **numbers)
@@ -151,11 +151,11 @@ class SegmentationData:
         """See `TrainingData.passes`."""
         return {SOURCE: step * self._order.batch_size / len(self._images)}
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[BatchShare]:
         """See `TrainingData.batches`."""
         return prepared_ahead(lambda step: self._prepare(step, rank, world), range(start, stop), self._train.WORKERS)
 
-    def _prepare(self, step: int, rank: int, world: int) -> Share:
+    def _prepare(self, step: int, rank: int, world: int) -> BatchShare:
         """A process's share of a step; where nothing of it is usable, a microbatch that teaches nothing."""
         made, skipped = [], []
         for index in share(self._order.batch(step), rank, world):
@@ -167,7 +167,7 @@ class SegmentationData:
         prompts = self._drawn(step)
         size = self._train.BATCH_SIZE
         microbatches = [made[i : i + size] for i in range(0, len(made), size)]
-        return Share(
+        return BatchShare(
             [self._collate(microbatch, prompts) for microbatch in microbatches] or [self._idle(prompts)], skipped
         )
 

@@ -12,7 +12,7 @@ from configs.common.words import and_more
 from configs.load import ConfigError
 from datasets.instruct.mixture import SourcePart, drawn, is_held_out
 from datasets.instruct.panoptic import PanopticImage, classes_of
-from datasets.instruct.types import Gathered, MissingImage, Sample, share_images
+from datasets.instruct.types import GatheredSamples, MissingImage, Sample, share_images
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -114,7 +114,7 @@ def read_parts(config: TrainConfig) -> tuple[list[Part], list[Part]]:
     return trained, held
 
 
-def read_source(config: TrainConfig, item: ConversationSource) -> Gathered:
+def read_source(config: TrainConfig, item: ConversationSource) -> GatheredSamples:
     """Read a file of conversations; says what is in it.
 
     Raises:

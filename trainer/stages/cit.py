@@ -14,7 +14,7 @@ from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 from ..config import SETS, TrainConfig
 from ..data.samples import Preparation
 from ..data.sources import Split, StageData, conversations, crayon_instructions, joined
-from .tuning import Tuning, load_tuning
+from .tuning import TuningJob, load_tuning
 
 
 def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> StageData:
@@ -25,6 +25,6 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     return joined(found)
 
 
-def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> TuningJob:
     """See `trainer.run.load_job`."""
     return load_tuning(config, device, SETS[config.TRAIN.ADAPTERS], sources, alike=alike)

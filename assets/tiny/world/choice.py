@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .facts import Asked, Fact, pick
+from .facts import AskedFact, Fact, pick
 from .options import LETTERS, passes, shuffled_options
 from .release import Release
 from .scenes import Scene
@@ -127,7 +127,7 @@ def write_seed(release: Release, scenes: Sequence[Scene], rng: np.random.Generat
 
 
 def _seed_question(
-    name: str, data_id: str, kind: str, number: int, asked: Asked, rng: np.random.Generator
+    name: str, data_id: str, kind: str, number: int, asked: AskedFact, rng: np.random.Generator
 ) -> dict[str, Any]:
     options, right = shuffled_options(asked.fact, rng)
     return {
@@ -156,7 +156,7 @@ def write_qbench(release: Release, scenes: Sequence[Scene], rng: np.random.Gener
 
 def write_ai2d(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """AI2D: one file of questions per diagram, and the list of test diagrams."""
-    by_scene: dict[int, list[Asked]] = {}
+    by_scene: dict[int, list[AskedFact]] = {}
     for asked in pick(scenes, rng, ("count", "present", "corner", "nearest"), 16):
         by_scene.setdefault(asked.scene, []).append(asked)
     for scene, members in by_scene.items():

@@ -41,7 +41,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AskedFact:
     """A fact with the place of its scene in the world."""
 
     scene: int
@@ -60,7 +60,7 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[Fact]:
     return [fact for maker in makers for fact in maker(scene, rng)]
 
 
-def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str], num: int) -> list[Asked]:
+def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str], num: int) -> list[AskedFact]:
     """Draw facts from all scenes: kinds in turn, and scenes that were asked least first.
 
     Args:
@@ -69,14 +69,14 @@ def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str]
         kinds: wanted, each as often as the others as far as the scenes allow.
         num: how many; fewer where the scenes do not give so many.
     """
-    pools: dict[str, list[Asked]] = {kind: [] for kind in kinds}
+    pools: dict[str, list[AskedFact]] = {kind: [] for kind in kinds}
     for index, scene in enumerate(scenes):
         for fact in facts(scene, rng):
             if fact.kind in pools:
-                pools[fact.kind].append(Asked(scene=index, fact=fact))
+                pools[fact.kind].append(AskedFact(scene=index, fact=fact))
     for pool in pools.values():
         pool[:] = [pool[i] for i in rng.permutation(len(pool))]
-    chosen: list[Asked] = []
+    chosen: list[AskedFact] = []
     used: Counter[int] = Counter()
     said: Counter[tuple[str, str]] = Counter()
     while len(chosen) < num and any(pools.values()):

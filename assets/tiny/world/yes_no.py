@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .charts import draw_chart
-from .facts import Asked, Fact, absent, pick
+from .facts import AskedFact, Fact, absent, pick
 from .glyphs import WORDS
 from .release import Release
 from .scenes import SIGN, THINGS, Scene, recolour
@@ -151,7 +151,7 @@ def write_mme(release: Release, scenes: Sequence[Scene], rng: np.random.Generato
             release.text(f"{root}{questions}/{name}.txt", content)
 
 
-def _images(scenes: Sequence[Scene], rng: np.random.Generator, kind: str) -> list[Asked]:
+def _images(scenes: Sequence[Scene], rng: np.random.Generator, kind: str) -> list[AskedFact]:
     """Facts of different scenes; of any countable kind where the scenes have none of the wanted one."""
     return pick(scenes, rng, (kind,), _IMAGES_PER_SUBTASK)
 

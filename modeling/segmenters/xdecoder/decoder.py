@@ -57,7 +57,7 @@ class DecoderStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class FeatureLevel:
     """A map as the queries look at it: keys and values (B, hw, C), and its sides (h, w)."""
 
     keys: Tensor
@@ -85,7 +85,7 @@ class DecoderLayer(nn.Module):
         nn.init.xavier_uniform_(self.fc1.weight)
         nn.init.xavier_uniform_(self.fc2.weight)
 
-    def forward(self, queries: Tensor, query_position: Tensor, level: Level, blocked: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, query_position: Tensor, level: FeatureLevel, blocked: Tensor) -> Tensor:
         """One layer.
 
         Args:
@@ -190,13 +190,13 @@ class QueryDecoder(nn.Module):
         prediction = self.head(queries, features.mask_features, class_embeddings)
         yield DecoderStep(queries=queries, prediction=prediction, blocked=None)
 
-    def _level(self, index: int, feature: Tensor) -> Level:
+    def _level(self, index: int, feature: Tensor) -> FeatureLevel:
         """A map (B, channels, h, w) with its level's embedding and, in the keys, its position encoding."""
         x = self.input_projections[index](feature)
         height, width = x.shape[-2:]
         position = sine_position(height, width, x.shape[1] // 2, x.device).to(x.dtype)  # (C, h, w)
         values = x.flatten(2).transpose(1, 2) + self.level_embedding[index]
-        return Level(keys=values + position.flatten(1).T, values=values, size=(height, width))
+        return FeatureLevel(keys=values + position.flatten(1).T, values=values, size=(height, width))
 
 
 def blocked_places(masks: Tensor, size: tuple[int, int]) -> Tensor:

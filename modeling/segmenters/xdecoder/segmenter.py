@@ -23,7 +23,7 @@ from ..errors import SegmenterError
 from ..options import SegmenterConfig
 from .checkpoint import load_model
 from .model import XDecoder
-from .postprocess import Rules, Sizes, panoptic_map
+from .postprocess import MaskSizes, SegmentRules, panoptic_map
 from .preprocess import ResizeRule, padded_size, prepare
 from .vocabulary import Vocabulary, make_vocabulary
 
@@ -58,7 +58,7 @@ class XDecoderSegmenter:
     ) -> None:
         self._model, self._vocabulary, self._resize = model, vocabulary, resize
         self.block = block
-        self._rules = Rules(is_thing=vocabulary.classes.is_thing, threshold=threshold, overlap=overlap)
+        self._rules = SegmentRules(is_thing=vocabulary.classes.is_thing, threshold=threshold, overlap=overlap)
         settings = [identity, vocabulary.identity, asdict(vocabulary.classes), asdict(resize), threshold, overlap]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         self.fingerprint = f"xdecoder-{digest}{block_name(block)}"
@@ -106,7 +106,7 @@ class XDecoderSegmenter:
         output = self._model(pixels[filled(range(len(pixels)), self.block)].to(vectors.device), vectors)
         for image, side, logits, masks in zip(images, resized, output.logits, output.masks, strict=False):
             check_finite(image.name, logits, masks)
-            sizes = Sizes(padded=padded, image=(side.shape[0], side.shape[1]), result=size)
+            sizes = MaskSizes(padded=padded, image=(side.shape[0], side.shape[1]), result=size)
             yield self._numbered(panoptic_map(logits, masks, self._rules, sizes))
 
     def _numbered(self, panoptic: PanopticMap) -> PanopticMap:

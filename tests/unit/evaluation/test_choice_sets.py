@@ -10,7 +10,7 @@ import pytest
 
 from datasets.evaluation import choice, circular, exact_match, gqa, scienceqa
 from datasets.evaluation.base import Scorer
-from datasets.evaluation.judges.base import Unjudged
+from datasets.evaluation.judges.base import UnjudgedScore
 from datasets.types import DataError, ImageFile, Metric, Record, Scored, unanswered
 from pipeline.results.predictions_file import by_record, unknown
 
@@ -163,6 +163,6 @@ def test_a_judge_that_says_nothing_leaves_open_what_only_it_could_read(text: str
     record = question("1")
     scorer = choice.ChoiceScorer(rule="mmbench")
     ruled, found = scorer.score(record, text), scorer.judged(record, text, {})
-    assert isinstance(found, Unjudged) == unjudged
+    assert isinstance(found, UnjudgedScore) == unjudged
     assert found == ruled or (unjudged and found.value is None)
     assert scorer.judged(record, text, {"verdict": "B"}).value == 1.0

@@ -35,9 +35,9 @@ from modeling.segmenters.xdecoder.decoder import Prediction
 from modeling.segmenters.xdecoder.matching import costs, match
 from modeling.segmenters.xdecoder.model import XDecoderOutput
 from modeling.segmenters.xdecoder.points import at_points, draw, labels_at_points, least_certain
-from modeling.segmenters.xdecoder.postprocess import Rules, Sizes, panoptic_map
+from modeling.segmenters.xdecoder.postprocess import MaskSizes, SegmentRules, panoptic_map
 from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names
-from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
+from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh_network
 from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
 from tests.limits import examples
 
@@ -238,7 +238,7 @@ def test_four_images_are_learned_by_heart() -> None:
     config = XDecoderConfig(
         backbone=SIZES.backbone, pixel_decoder=SIZES.pixel_decoder, decoder=SIZES.decoder, text=text
     )
-    model = XDecoderInTraining(fresh(config, 0, 2.66), XDecoderTrainingConfig(POINTS=128), text_trains=True)
+    model = XDecoderInTraining(fresh_network(config, 0, 2.66), XDecoderTrainingConfig(POINTS=128), text_trains=True)
     pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 60 - 2
     truth, labels = torch.zeros(4, 64, 64, dtype=torch.int32), []
     for scene, ids_of in zip(scenes, truth, strict=True):
@@ -260,8 +260,8 @@ def test_four_images_are_learned_by_heart() -> None:
     model.eval()
     with torch.inference_mode():
         output = model.network(pixels, class_embeddings(model.network.text_encoder, ids))
-    rules = Rules(is_thing=(True,) * len(names), threshold=0.3, overlap=0.5)
-    sizes = Sizes(padded=(64, 64), image=(64, 64), result=(64, 64))
+    rules = SegmentRules(is_thing=(True,) * len(names), threshold=0.3, overlap=0.5)
+    sizes = MaskSizes(padded=(64, 64), image=(64, 64), result=(64, 64))
     right = 0
     for row in range(4):
         found = panoptic_map(output.logits[row], output.masks[row], rules, sizes)
