@@ -123,7 +123,7 @@ def possible_kinds(objects: Sequence[CrayonObject], kinds: Sequence[Kind], class
     return [kind for kind in kinds if possible.get(kind, True)]
 
 
-def instruction(
+def make_instruction(
     kind: Kind, objects: Sequence[CrayonObject], classes: AskedClasses, rng: np.random.Generator
 ) -> Instruction:
     """Make one question with its answer.

@@ -80,7 +80,7 @@ def load(
         for path, root in _documents(find_file(file)):
             reading.read_section(keys, root, str(path), skip=(*apart, BASE_KEY))
     words = reading.parted(overrides)
-    for key, value in pairs(words):
+    for key, value in override_pairs(words):
         reading.read_override(key, value)
     if reading.mistakes:
         raise ConfigError("\n".join(reading.mistakes))
@@ -297,7 +297,7 @@ def _documents(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path,
     yield path, root
 
 
-def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+def override_pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Cut ``KEY VALUE KEY VALUE ...`` into pairs.
 
     Raises:
@@ -310,7 +310,7 @@ def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(overrides[::2], overrides[1::2], strict=True))
 
 
-def dumped(values: Mapping[str, Any]) -> str:
+def as_yaml(values: Mapping[str, Any]) -> str:
     """Settings as YAML that is read back as the same settings."""
     return yaml.dump(dict(values), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
 

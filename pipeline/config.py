@@ -16,7 +16,7 @@ from collavo.options import CrayonConfig, LLMConfig
 from configs.common.field_types import PathText, PositiveInt
 from configs.common.words import quoted
 from configs.keys import Section, build, section_of
-from configs.load import ConfigError, dumped, load
+from configs.load import ConfigError, as_yaml, load
 from datasets.declaration import Benchmark, PromptTemplate
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.options import JudgeConfig, check_no_key
@@ -26,7 +26,7 @@ from .catalog import SECTION, Catalog, load_catalog, split_files
 from .models.options import ModelConfig
 from .models.profile import ResolvedProfile
 from .models.resolve import resolve_profile
-from .released import dead_key, notes_of
+from .released import dead_key, dead_key_notes
 from .runtime.options import RunConfig
 
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
@@ -184,7 +184,7 @@ def read_configuration(
     catalog = load_catalog(added=declarations)
     config = load_config(others, overrides, catalog.sections, kind)
     if catalog.added:
-        added = dumped({SECTION: {name: dict(v) for name, v in catalog.added.items()}})
+        added = as_yaml({SECTION: {name: dict(v) for name, v in catalog.added.items()}})
         config = replace(config, resolved_yaml=config.resolved_yaml + added)
     _check_secrets(config)
     return config, catalog
@@ -232,10 +232,10 @@ def load_config(
     values = {key: value for key, value in loaded.values.items() if (key, value) != ("SAVE_DIR", "")}
     general = build(kind.SCHEMA, values)
     own = {name: build(BenchmarkSection, values, f"{name}.") for name in sections}
-    notes = (*loaded.notes, *notes_of(loaded.dead))
+    notes = (*loaded.notes, *dead_key_notes(loaded.dead))
     config = kind(**{f.name: getattr(general, f.name) for f in fields(general)}, sections=own, notes=notes)
     check_together(config)
-    resolved = dumped(asdict(general) | {name: asdict(section) for name, section in own.items()})
+    resolved = as_yaml(asdict(general) | {name: asdict(section) for name, section in own.items()})
     path = model_path(config)
     if config.MODEL.NAME == "endpoint":
         return replace(config, resolved_yaml=resolved)

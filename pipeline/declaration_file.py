@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from configs.common.checked import checked, fields_by_key
+from configs.common.checked import dataclass_from_mapping, fields_by_key
 from configs.common.field_types import PositiveInt
 from configs.common.words import quoted
 from configs.errors import ConfigError
@@ -92,7 +92,7 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Benchmark:
     def error(message: str) -> ConfigError:
         return ConfigError(f"{where}: {message}")
 
-    keys = checked(DeclarationKeys, _in_full(values), "", error)
+    keys = dataclass_from_mapping(DeclarationKeys, _in_full(values), "", error)
     data, scorer = {"reader": READER, **keys.data}, dict(keys.scorer)
     for section, options, key in (("data", data, "reader"), ("scorer", scorer, "kind")):
         if not isinstance(options.get(key), str):

@@ -132,6 +132,6 @@ def dead_keys_line(place: str, dead: Iterable[DeadKey]) -> str:
     return f"{place}: keys of the released code that do nothing here: {'; '.join(words)}"
 
 
-def notes_of(dead: Mapping[str, Sequence[DeadKey]]) -> tuple[str, ...]:
+def dead_key_notes(dead: Mapping[str, Sequence[DeadKey]]) -> tuple[str, ...]:
     """See `dead_keys_line`; one line a file."""
     return tuple(dead_keys_line(place, found) for place, found in dead.items())

@@ -73,11 +73,11 @@ def save(
     for old in whole(save_dir)[:-keep]:
         if old.name != folder_of(save_dir, best or 0).name:
             _remove(old)
-    remove_left(save_dir)
+    remove_leftovers(save_dir)
     return target
 
 
-def remove_left(save_dir: Path) -> None:
+def remove_leftovers(save_dir: Path) -> None:
     """Remove what a process that was killed in writing or removing a checkpoint left of it."""
     for left in (save_dir / FOLDER).glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)

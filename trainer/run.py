@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modeling.precision import at_least_float32
 from pipeline.run.loading import load_tasks
-from pipeline.run.plan import Plan, finish, guarded, make_session
+from pipeline.run.plan import Plan, finish_trackers, make_session, run_guarded
 from pipeline.runtime.console import say, warn
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import make_folder, write_json, write_text
@@ -25,7 +25,7 @@ from pipeline.runtime.provenance import git_commit, libraries
 from pipeline.runtime.session import AgreedError, Session
 
 from .check import differences, evaluation_plan
-from .checkpoint import load_random, random_state, read_optimizer, remove_left, save
+from .checkpoint import load_random, random_state, read_optimizer, remove_leftovers, save
 from .checkpoint_folders import in_use, newest
 from .config import SHARDED_STAGES, TrainConfig
 from .cost import peak_flops
@@ -68,12 +68,12 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
             load_tasks(plan.tasks, session)  # what is missing or cannot be scored is said now, not after many updates
         with session.sole_use(folders):
             if session.is_main:
-                remove_left(folders[0])
+                remove_leftovers(folders[0])
             ended = run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
-            finish(accelerator)
+            finish_trackers(accelerator)
         return STOPPED if ended.stopped else None
 
-    return guarded(work, INTERRUPTED)
+    return run_guarded(work, INTERRUPTED)
 
 
 def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:

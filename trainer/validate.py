@@ -259,7 +259,7 @@ def _conversations(
     findings.show(most)
     if example is not None:
         _say(f"  sample {inline(example.id)}; the loss is on what stands between {LEARNED} and {END}:")
-        _say(*(f"    | {inline(line, LONGEST)}" for line in marked(example, encoder).split("\n")))
+        _say(*(f"    | {inline(line, LONGEST)}" for line in sample_with_marks(example, encoder).split("\n")))
     return not findings.skipped and findings.used > 0
 
 
@@ -283,7 +283,7 @@ def _unusable(
     return None
 
 
-def marked(sample: Sample, encoder: Encoder | None) -> str:
+def sample_with_marks(sample: Sample, encoder: Encoder | None) -> str:
     """A sample as it is trained on, with marks around what is learned.
 
     Args:

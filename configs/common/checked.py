@@ -24,7 +24,7 @@ _NAMES = {"string": "str", "tuple": "a list", "list": "a list", "dict": "a mappi
 """How messages call a type, by the first word of pydantic's kind of error; others are called as they are."""
 
 
-def checked(kind: type[T], values: Any, where: str, error: Callable[[str], Exception]) -> T:
+def dataclass_from_mapping(kind: type[T], values: Any, where: str, error: Callable[[str], Exception]) -> T:
     """Build a dataclass, and those in it and in its lists, from a mapping.
 
     A field has its name as its key, or what its ``metadata`` says under `KEY`.
@@ -58,7 +58,7 @@ def checked(kind: type[T], values: Any, where: str, error: Callable[[str], Excep
 
 
 def fields_by_key(kind: type) -> dict[str, dataclasses.Field[Any]]:
-    """The fields of a dataclass by the keys that `checked` reads them from."""
+    """The fields of a dataclass by the keys that `dataclass_from_mapping` reads them from."""
     return {field.metadata.get(KEY, field.name): field for field in dataclasses.fields(kind)}
 
 
@@ -68,9 +68,9 @@ def _is_needed(field: dataclasses.Field[Any]) -> bool:
 
 def _value(hint: Any, value: Any, where: str, error: Callable[[str], Exception]) -> Any:
     if dataclasses.is_dataclass(hint):
-        return checked(typing.cast(type, hint), value, where, error)
+        return dataclass_from_mapping(typing.cast(type, hint), value, where, error)
     if isinstance(value, list) and (item := _dataclass_in_tuple(hint)):
-        return tuple(checked(item, one, f"{where}[{number}]", error) for number, one in enumerate(value))
+        return tuple(dataclass_from_mapping(item, one, f"{where}[{number}]", error) for number, one in enumerate(value))
     given = tuple(value) if isinstance(value, list) and _is_tuple(hint) else value
     try:
         return _adapter(hint).validate_python(given)

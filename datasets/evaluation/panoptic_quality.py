@@ -42,7 +42,7 @@ class PanopticQualityScorer(Scorer):
             unlisted = int(content.get("unlisted", 0))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return MapScore(value=None, extracted="", no_answer=True, explanation=f"says nothing of a map ({error!r})")
-        whole = total(tallies.values())
+        whole = summed_matches(tallies.values())
         said = f"{whole.tp} of {whole.tp + whole.fn} segments found, {whole.fp} too many"
         return MapScore(
             value=whole.pq if whole.occurs else 1.0, extracted=said, tallies=tallies, unlisted=unlisted, explanation=""
@@ -60,7 +60,7 @@ class PanopticQualityScorer(Scorer):
                 categories |= item.record.meta["categories"]
                 for category, tally in item.score.tallies.items():
                     each[category].append(tally)
-        sums = {category: total(tallies) for category, tallies in sorted(each.items())}
+        sums = {category: summed_matches(tallies) for category, tallies in sorted(each.items())}
         sums = {category: tally for category, tally in sums.items() if tally.occurs}
         things = [tally for category, tally in sums.items() if categories[category][1]]
         stuff = [tally for category, tally in sums.items() if not categories[category][1]]
@@ -112,7 +112,7 @@ class SegmentMatches:
         return self.sq * self.rq
 
 
-def total(tallies: Iterable[SegmentMatches]) -> SegmentMatches:
+def summed_matches(tallies: Iterable[SegmentMatches]) -> SegmentMatches:
     """The sum; that of the overlaps is rounded once, so that it does not depend on their order."""
     all_of = list(tallies)
     return SegmentMatches(

@@ -112,7 +112,7 @@ def try_records(
             yield TrialScores(fault=f"the scorer '{benchmark.scorer}' fails on it: {type(error).__name__}: {error}")
 
 
-def gap(benchmark: Benchmark, records: Sequence[Record]) -> str:
+def missing_figure(benchmark: Benchmark, records: Sequence[Record]) -> str:
     """Why the benchmark's main figure would have no value over these records; "" where it has one.
 
     Raises:
@@ -234,7 +234,7 @@ def check_scoring(pipeline: Scores, records: Sequence[Record]) -> ScoringCheck:
     good = [(record, trial) for record, trial in trials if not trial.fault]
     if bad and not good:
         raise unscorable(benchmark, len(bad), next(iter(bad.values())))
-    if why := gap(benchmark, [record for record, _ in good]):
+    if why := missing_figure(benchmark, [record for record, _ in good]):
         raise UnscorableError(f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': {why}")
     good = _summable(pipeline, good, judged, bad)
     own = [(trial.own, trial.empty) for _, trial in good if trial.own is not None]
@@ -313,9 +313,9 @@ def keep_scorable(
         UnscorableError, DataError: see `check_scoring`.
     """
     check = check_scoring(pipeline, records)
-    return without(records, check.bad), [*bad, *check.bad.values()], check
+    return without_ids(records, check.bad), [*bad, *check.bad.values()], check
 
 
-def without(records: Sequence[Record], bad: Mapping[str, BadRecord]) -> list[Record]:
+def without_ids(records: Sequence[Record], bad: Mapping[str, BadRecord]) -> list[Record]:
     """Records but those of these ids."""
     return [record for record in records if record.id not in bad]

@@ -134,7 +134,7 @@ def without_bad(items: Iterable[T | BadRecord]) -> tuple[list[T], list[BadRecord
     return usable, bad
 
 
-def gather(items: Iterable[Sample | BadRecord]) -> GatheredSamples:
+def gather_samples(items: Iterable[Sample | BadRecord]) -> GatheredSamples:
     """Read to the end, and count what was skipped or found under another suffix."""
     samples, bad = without_bad(items)
     return GatheredSamples(

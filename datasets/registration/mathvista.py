@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..roots import find, first
+from ..roots import find, first_existing
 from ..types import BadRecord, ImageSource, Record
 from .base import Reader
 from .formats import parquet
@@ -67,7 +67,7 @@ class MathVistaReader(Reader):
 
     def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
         """See `Reader.besides`."""
-        table = first(roots, *(f"{self.root}/{file}" for file in self.files))
+        table = first_existing(roots, *(f"{self.root}/{file}" for file in self.files))
         if table is None or table.suffix == ".parquet":  # it holds the images too
             return []
         return [(f"{self.root}/{self.images}/images",)]

@@ -60,10 +60,10 @@ def mask2former_folder(config: SegmenterConfig) -> Path:
     try:
         return locate(config.PATH)
     except CheckpointNotFoundError as error:
-        raise unusable(config, str(error)) from error
+        raise unusable_mask2former(config, str(error)) from error
 
 
-def unusable(config: SegmenterConfig, reason: str) -> SegmenterError:
+def unusable_mask2former(config: SegmenterConfig, reason: str) -> SegmenterError:
     """A Mask2Former that cannot be used, and what to do."""
     return SegmenterError(
         f"SEGMENTER.PATH: Mask2Former '{config.PATH}' cannot be loaded ({reason}). Without a network, download "

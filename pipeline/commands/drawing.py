@@ -89,7 +89,7 @@ class DrawnSegment:
     at: tuple[int, int]
 
 
-def placed(panoptic: PanopticMap, categories: Mapping[int, Category]) -> Iterator[DrawnSegment]:
+def drawn_segments(panoptic: PanopticMap, categories: Mapping[int, Category]) -> Iterator[DrawnSegment]:
     """The segments of a map with their numbers, in the order of its list.
 
     Args:
@@ -139,7 +139,7 @@ def overlay(pixels: Pixels, panoptic: PanopticMap, categories: Mapping[int, Cate
     image = Image.fromarray(_tinted(pixels, panoptic))
     image = image.resize((width * scale, height * scale), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(image)
-    items = list(placed(panoptic, categories))
+    items = list(drawn_segments(panoptic, categories))
     for item in items:
         left, top, right, bottom = (side * scale for side in item.box)
         thick = max(1, letters // 7) if item.is_thing else 1

@@ -34,7 +34,7 @@ from ..benchmarks import select_pipeline
 from ..declaration_file import ALL
 from ..images import decode_image
 from ..models.map_cache import OFF, CachedSegmenter, cached_segmenter, configured_cache, keeps_maps
-from ..run.plan import Plan, finish, guarded, make_session
+from ..run.plan import Plan, finish_trackers, make_session, run_guarded
 from ..runtime.console import Progress, say, tell, warn
 from ..runtime.errors import RunError
 from ..runtime.files import check_folder
@@ -176,14 +176,14 @@ def make_maps(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
         share = jobs[session.rank :: session.world]
         counts = session.gather(_fill_share(share, segmenter, sizes, config.EVAL.WORKERS, session))
         _report(counts, segmenter, config, session)
-        finish(session.accelerator)
+        finish_trackers(session.accelerator)
         failed = [reason for count in counts for reason in count.failed]
         if failed:
             lines = [*failed[:NAMED], and_more(len(failed), NAMED)]
             listed = "".join(f"\n  {line}" for line in lines if line)
             raise AgreedError(f"{len(failed)} of {len(jobs)} images have no map:{listed}")
 
-    return guarded(work, "interrupted; the maps so far are kept, and the same command goes on from there")
+    return run_guarded(work, "interrupted; the maps so far are kept, and the same command goes on from there")
 
 
 def _join(config: EvalConfig, names: Sequence[str]) -> Session:

@@ -19,7 +19,7 @@ from configs.common.field_types import NonNegativeFloat, PositiveInt
 from configs.common.safe_json import read_json
 from configs.common.words import did_you_mean, shown
 from configs.keys import Key, Section, build, section_of
-from configs.load import REPOSITORY, ConfigError, dumped, find_file, load
+from configs.load import REPOSITORY, ConfigError, as_yaml, find_file, load
 from datasets.declaration import Benchmark, PromptTemplate, check_template
 
 FOLDER = REPOSITORY / "configs" / "models"
@@ -257,7 +257,7 @@ class ResolvedProfile:
         head = f"profile:      {self.name}" + (f" ({shown(self.profile.title)})" if self.profile.title else "")
         if self.guessed:
             head += ": a default, since nothing says which model this is (MODEL.PROFILE); check the prompt"
-        lines = [head, *(f"  {shown(line)}" for line in dumped(_without(self.parts(), "name")).splitlines())]
+        lines = [head, *(f"  {shown(line)}" for line in as_yaml(_without(self.parts(), "name")).splitlines())]
         if self.changed:
             lines.append(f"  changed by the configuration: {', '.join(self.changed)}")
         if self.profile.note:

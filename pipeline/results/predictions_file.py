@@ -170,7 +170,7 @@ def entries_of(
     Raises:
         DataError: no answer belongs to any record, or nothing tells which field holds the replies.
     """
-    stray = unknown(records, given)
+    stray = unknown_ids(records, given)
     if len(stray) == len(given):
         some = listed([record.id for record in records[:3]])
         raise DataError(
@@ -232,7 +232,7 @@ def by_record(records: Sequence[Record], predictions: Mapping[str, T]) -> Iterat
         yield record, predictions.get(record.id, predictions.get(str(record.meta.get("release_id", record.id))))
 
 
-def unknown(records: Sequence[Record], predictions: Iterable[str]) -> list[str]:
+def unknown_ids(records: Sequence[Record], predictions: Iterable[str]) -> list[str]:
     """Ids of answers that no record has, in the order of the answers."""
     known = {record.id for record in records} | {str(r.meta["release_id"]) for r in records if "release_id" in r.meta}
     return [key for key in predictions if key not in known]

@@ -21,7 +21,7 @@ from datasets.registration.formats.files import is_hidden
 from datasets.types import Record
 
 from ..runtime.errors import RunError
-from ..runtime.files import append, json_line, make_folder, writing
+from ..runtime.files import append, json_line, make_folder, naming_write_errors
 from .questions import Question, QuestionKey
 
 
@@ -190,7 +190,7 @@ class Journal:
     def __init__(self, file: Path) -> None:
         make_folder(file.parent)
         self._file = file
-        with writing(file):
+        with naming_write_errors(file):
             torn = _ends_torn(file)
             self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if torn:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.evaluation.scorable import UnscorableError, check_scoring, without
+from datasets.evaluation.scorable import UnscorableError, check_scoring, without_ids
 from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline
@@ -77,7 +77,7 @@ def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[LoadedTask
     missing = {name: why for share, _ in shares for name, why in share.items()}
     unscorable = {name: bad for _, share in shares for name, bad in share.items()}
     loaded = [
-        replace(item, records=without(item.records, bad), bad=[*item.bad, *bad.values()])
+        replace(item, records=without_ids(item.records, bad), bad=[*item.bad, *bad.values()])
         for item in found
         if item.task.dataset not in missing
         for bad in [unscorable.get(item.task.dataset, {})]

@@ -182,16 +182,16 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
             session = with_judge(plan, session)
             source = make_source(device_of(accelerator))
             failures = run_tasks(plan, source, session, lambda task: folders.append(task.folder))
-            finish(accelerator)
+            finish_trackers(accelerator)
         if lacking := [task.dataset for task in plan.tasks if not task.optional and task.folder not in folders]:
             failures.append(f"left out, as said above: {', '.join(lacking)}; the other benchmarks are done")
         if failures:
             raise AgreedError("\n".join(failures))
 
-    return guarded(work, "interrupted; the answers so far are kept, and the same command goes on from there")
+    return run_guarded(work, "interrupted; the answers so far are kept, and the same command goes on from there")
 
 
-def finish(accelerator: Accelerator) -> None:
+def finish_trackers(accelerator: Accelerator) -> None:
     """Close trackers and let no process end before the main one has written everything: it would look like a failure.
 
     All processes must call it.
@@ -201,7 +201,7 @@ def finish(accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
 
 
-def guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> int:
+def run_guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> int:
     """Do a process's work, and end as a process of several must.
 
     Args:

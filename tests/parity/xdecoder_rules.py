@@ -22,8 +22,8 @@ from modeling.segmenters.xdecoder.checkpoint_names import our_name
 from modeling.segmenters.xdecoder.config import TextConfig
 from modeling.segmenters.xdecoder.decoder import class_logits
 from modeling.segmenters.xdecoder.postprocess import MaskSizes, SegmentRules, panoptic_map, resize_masks
-from modeling.segmenters.xdecoder.preprocess import ResizeRule, padded_size, prepare
-from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names, unit
+from modeling.segmenters.xdecoder.preprocess import ResizeRule, normalise_and_pad, padded_size
+from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names, unit_vectors
 from modeling.segmenters.xdecoder.text import TextEncoder
 from tests.parity.differences import Difference, difference
 
@@ -42,7 +42,7 @@ def compare_text(directory: Path) -> Iterator[Difference]:
     yield difference("text.hidden", hidden, golden["probe.hidden"], TEXT_STATES)
     yield difference("text.token_emb", hidden @ encoder.projection, golden["probe.token_emb"], EMBEDDINGS)
     yield difference("text.raw", encoder(ids), golden["probe.raw"], EMBEDDINGS)
-    yield difference("text.normalized", unit(encoder(ids)), golden["probe.normalized"], EMBEDDINGS)
+    yield difference("text.normalized", unit_vectors(encoder(ids)), golden["probe.normalized"], EMBEDDINGS)
     yield from _compare_embeddings(encoder, golden)
     settings = json.loads((directory / "text.json").read_text(encoding="utf-8"))
     classes = settings["classes"]
@@ -56,7 +56,7 @@ def compare_text(directory: Path) -> Iterator[Difference]:
 
 def _compare_embeddings(encoder: TextEncoder, golden: dict[str, Tensor]) -> Iterator[Difference]:
     ids = golden["class_ids"].long()
-    normed = unit(encoder(ids[0]))
+    normed = unit_vectors(encoder(ids[0]))
     yield difference("text.class0.per_template", normed, golden["class0.per_template_normalized"], EMBEDDINGS)
     yield difference("text.class0.mean", normed.mean(dim=0), golden["class0.mean"], EMBEDDINGS)
     ours = class_embeddings(encoder, ids)
@@ -107,7 +107,7 @@ def compare_preprocess(directory: Path) -> Iterator[Difference]:
         bicubic = torch.tensor(demo.resize(pixels))
         yield difference(f"preprocess.{name}.demo_bicubic", bicubic, golden[f"{name}.demo_bicubic"], 0)
         padded = padded_size((resized.shape[0], resized.shape[1]), settings["size_divisibility"])
-        batch = prepare([resized], settings["pixel_mean"], settings["pixel_std"], padded)
+        batch = normalise_and_pad([resized], settings["pixel_mean"], settings["pixel_std"], padded)
         yield difference(f"preprocess.{name}.input", batch, golden[f"{name}.input"], INPUT)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from collavo.crayon import CrayonPrompt
-from collavo.instructions import AskedClasses, Kind, instruction, possible_kinds
+from collavo.instructions import AskedClasses, Kind, make_instruction, possible_kinds
 from datasets.instruct.panoptic import PanopticImage
 from datasets.instruct.types import Sample, Turn
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
@@ -45,7 +45,7 @@ def crayon_sample(
     if not possible:
         return None
     kind = possible[int(rng.integers(len(possible)))]
-    asked = instruction(kind, crayon.objects, classes, rng)
+    asked = make_instruction(kind, crayon.objects, classes, rng)
     turn = Turn(question=asked.question, answer=asked.answer)
     number = "-".join(map(str, seed))
     return Sample(id=f"{image.image.name}@{number}", image=image.image, turns=(turn,), source=kind, with_objects=False)

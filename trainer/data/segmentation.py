@@ -19,7 +19,7 @@ from datasets.instruct.segments import SegmentedImage, segment_map
 from datasets.types import DataError
 from modeling.segmenters.xdecoder.config import XDecoderConfig
 from modeling.segmenters.xdecoder.criterion import Target, num_matched
-from modeling.segmenters.xdecoder.preprocess import prepare
+from modeling.segmenters.xdecoder.preprocess import normalise_and_pad
 from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
 from pipeline.images import decode_image
 from pipeline.runtime.console import warn
@@ -217,7 +217,7 @@ class SegmentationData:
         counts = [len(target.labels) for target in targets]
         return SegmentationBatch(
             ids=names,
-            pixels=prepare(images, network.pixel_mean, network.pixel_std, (side, side)),
+            pixels=normalise_and_pad(images, network.pixel_mean, network.pixel_std, (side, side)),
             prompts=prompts,
             targets=targets,
             num_labels=num_matched(counts, network.decoder.num_queries - 1),

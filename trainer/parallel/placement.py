@@ -182,7 +182,7 @@ class ReplicatedPlacement:
                 for part in PARTS:
                     value = state[f"{name}/{part}"]
                     # AdamW keeps its count on the CPU, and everything else next to the parameter
-                    kept = value.cpu() if part == "step" else laid_like(value, parameter)
+                    kept = value.cpu() if part == "step" else laid_out_like(value, parameter)
                     self.optimizer.state[parameter][part] = kept
 
     def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
@@ -251,7 +251,7 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def laid_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor laid out as a parameter is: on its device, or in its shards. All processes must call it."""
     moved = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor):

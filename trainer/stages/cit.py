@@ -13,7 +13,7 @@ from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 
 from ..config import SETS, TrainConfig
 from ..data.samples import Preparation
-from ..data.sources import Split, StageData, conversations, crayon_instructions, joined
+from ..data.sources import Split, StageData, conversations, crayon_instructions, join_sources
 from .tuning import TuningJob, load_tuning
 
 
@@ -22,7 +22,7 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     found: dict[str, Split] = {VL_CIT: conversations(config, preparation, device)}
     if config.TRAIN.ADAPTERS != "vl_only":
         found[IMAGE_CIT] = crayon_instructions(config, preparation, (*CRAYON_KINDS, *OBJECT_KINDS))
-    return joined(found)
+    return join_sources(found)
 
 
 def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> TuningJob:

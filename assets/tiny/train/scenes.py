@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collavo.crayon import crayon_prompt, largest_in_cells
-from collavo.instructions import KINDS, AskedClasses, instruction, possible_kinds
+from collavo.instructions import KINDS, AskedClasses, make_instruction, possible_kinds
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, display_name
 
@@ -97,7 +97,7 @@ def object_lessons(scene: Scene, grid: int, rng: np.random.Generator) -> list[Le
     found = []
     for kind in possible_kinds(objects, KINDS, _CLASSES):
         for _ in range(_INSTRUCTIONS.get(kind, 1)):
-            turn = instruction(kind, objects, _CLASSES, rng)
+            turn = make_instruction(kind, objects, _CLASSES, rng)
             found.append(Lesson(kind=kind, question=turn.question, answer=turn.answer))
     return found
 

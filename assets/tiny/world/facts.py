@@ -60,7 +60,7 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[Fact]:
     return [fact for maker in makers for fact in maker(scene, rng)]
 
 
-def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str], num: int) -> list[AskedFact]:
+def draw_facts(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str], num: int) -> list[AskedFact]:
     """Draw facts from all scenes: kinds in turn, and scenes that were asked least first.
 
     Args:
@@ -90,7 +90,7 @@ def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str]
     return chosen
 
 
-def absent(scene: Scene) -> list[str]:
+def absent_classes(scene: Scene) -> list[str]:
     """Classes that are not in a scene, those that could be expected there first."""
     return sorted((name for name in THINGS if name not in scene.counts), key=lambda name: name not in _likely(scene))
 
@@ -106,13 +106,13 @@ def _shuffled(items: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]
 def _existence(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
     for name in scene.counts:
         yield Fact(kind="existence", about=(name,), answer="yes", wrong=("no",))
-    for name in absent(scene)[: len(scene.counts)]:
+    for name in absent_classes(scene)[: len(scene.counts)]:
         yield Fact(kind="existence", about=(name,), answer="no", wrong=("yes",))
 
 
 def _present(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
     for name in scene.counts:
-        yield Fact(kind="present", about=(), answer=name, wrong=tuple(absent(scene)))
+        yield Fact(kind="present", about=(), answer=name, wrong=tuple(absent_classes(scene)))
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
@@ -181,12 +181,12 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
         leftmost = {name: min(s.centre[0] for s in scene.things if s.name == name) for name in others}
         for name in others:
             if leftmost[name] <= thing.centre[0] - _CLEAR:
-                wrong = [o for o in others if leftmost[o] >= thing.centre[0]] + absent(scene)
+                wrong = [o for o in others if leftmost[o] >= thing.centre[0]] + absent_classes(scene)
                 yield Fact(kind="beside", about=(thing.name,), answer=name, wrong=tuple(wrong))
         gaps = sorted((min(_gap(thing, s) for s in scene.things if s.name == name), name) for name in others)
         if gaps:
             far = [name for gap, name in gaps[1:] if gap >= _FARTHER * gaps[0][0]]
-            yield Fact(kind="nearest", about=(thing.name,), answer=gaps[0][1], wrong=tuple(far + absent(scene)))
+            yield Fact(kind="nearest", about=(thing.name,), answer=gaps[0][1], wrong=tuple(far + absent_classes(scene)))
 
 
 def _gap(one: Shape, other: Shape) -> float:

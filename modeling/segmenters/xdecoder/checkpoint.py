@@ -95,10 +95,10 @@ def load_model(path: Path) -> LoadedModel:
         config = released_sizes({key: tuple(tensor.shape) for key, tensor in tensors.items()}, file)
     else:
         raise SegmenterError(f"SEGMENTER.PATH: {config_file} is missing; it says the model's sizes")
-    weights, skipped = rename(tensors, file) if released else (tensors, {})
+    weights, skipped = rename_released_tensors(tensors, file) if released else (tensors, {})
     has_text = any(key.startswith(TEXT_PREFIX) for key in weights)
     kept = read_kept(file.with_name(KEPT), text_digest(weights) if has_text else None, config.decoder.embed_dim)
-    model = fill(config, weights, file, without_text=not has_text and kept is not None)
+    model = build_with_weights(config, weights, file, without_text=not has_text and kept is not None)
     prompts = file.with_name(PROMPTS)
     return LoadedModel(
         model=model.eval(),
@@ -178,7 +178,7 @@ def read_config(file: Path) -> XDecoderConfig:
         raise SegmenterError(f"SEGMENTER.PATH: {file}: {error}") from error
 
 
-def rename(tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def rename_released_tensors(tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Give released tensors our names.
 
     Returns:
@@ -196,7 +196,9 @@ def rename(tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor]
     return {name: tensors[key] for key, name in names.items() if name is not None}, skipped
 
 
-def fill(config: XDecoderConfig, weights: Mapping[str, Tensor], file: Path, *, without_text: bool) -> XDecoder:
+def build_with_weights(
+    config: XDecoderConfig, weights: Mapping[str, Tensor], file: Path, *, without_text: bool
+) -> XDecoder:
     """Build a network and give it weights, in float32.
 
     Args:

@@ -22,7 +22,7 @@ from .attention import Attention
 from .config import NUM_LEVELS, DecoderConfig
 from .pixel_decoder import PixelFeatures
 from .position import sine_position
-from .prompts import unit
+from .prompts import unit_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +231,9 @@ def replace_image_query(vectors: Tensor) -> Tensor:
     """
     objects, image = vectors[:, :-1], vectors[:, -1:]
     # in float32, as the epsilon of the norm vanishes in half precision
-    cosines = unit(at_least_float32(image)) @ unit(at_least_float32(objects)).transpose(1, 2)  # (B, 1, Q - 1)
+    cosines = unit_vectors(at_least_float32(image)) @ unit_vectors(at_least_float32(objects)).transpose(
+        1, 2
+    )  # (B, 1, Q - 1)
     shares = cosines.softmax(dim=-1)
     return torch.cat([objects, shares.to(objects.dtype) @ objects], dim=1)
 
@@ -247,6 +249,6 @@ def class_logits(embeddings: Tensor, class_embeddings: Tensor, logit_scale: Tens
     Returns:
         float32 (B, Q, K + 1).
     """
-    vectors = unit(at_least_float32(embeddings))
+    vectors = unit_vectors(at_least_float32(embeddings))
     cosines = vectors @ class_embeddings.to(vectors.dtype).T
     return at_least_float32(logit_scale).exp() * at_least_float32(cosines)

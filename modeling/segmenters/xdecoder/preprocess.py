@@ -96,7 +96,7 @@ def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
     return height, width
 
 
-def prepare(
+def normalise_and_pad(
     images: Sequence[UInt8Array], mean: Sequence[float], std: Sequence[float], padded: tuple[int, int]
 ) -> Tensor:
     """Norm images and pad them with zeros at the right and the bottom.

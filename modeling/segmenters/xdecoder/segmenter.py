@@ -24,7 +24,7 @@ from ..options import SegmenterConfig
 from .checkpoint import load_model
 from .model import XDecoder
 from .postprocess import MaskSizes, SegmentRules, panoptic_map
-from .preprocess import ResizeRule, padded_size, prepare
+from .preprocess import ResizeRule, normalise_and_pad, padded_size
 from .vocabulary import Vocabulary, make_vocabulary
 
 THRESHOLD, OVERLAP = 0.8, 0.8  # of the reference's panoptic evaluation
@@ -102,7 +102,7 @@ class XDecoderSegmenter:
         """Segment images of one padded size in one forward pass."""
         config, vectors = self._model.config, self._vocabulary.vectors
         resized = [self._resize.resize(image.pixels) for image in images]
-        pixels = prepare(resized, config.pixel_mean, config.pixel_std, padded)
+        pixels = normalise_and_pad(resized, config.pixel_mean, config.pixel_std, padded)
         output = self._model(pixels[filled(range(len(pixels)), self.block)].to(vectors.device), vectors)
         for image, side, logits, masks in zip(images, resized, output.logits, output.masks, strict=False):
             check_finite(image.name, logits, masks)

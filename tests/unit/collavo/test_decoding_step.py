@@ -234,7 +234,7 @@ def test_blocks_of_a_shape_share_a_graph_and_replies_are_those_of_the_loop(
     generation = Generation(num_beams=beams, max_new_tokens=9)
     eager = engine.answer(asked, generation)
     graphs = Graphs()
-    monkeypatch.setattr(decoding, "capture", graphs.capture)
+    monkeypatch.setattr(decoding, "capture_cuda_graph", graphs.capture)
     engine.forget()
     engine._graphs = decoding.GraphedBlocks(engine.model, engine.end_ids)
     with graphs.counter:
@@ -261,7 +261,7 @@ def test_where_no_graph_can_be_captured_steps_run_eagerly(
     asked = [Query(None, "Hello"), Query(None, "What is it?")]
     generation = Generation(num_beams=3, max_new_tokens=6)
     eager = engine.answer(asked, generation)
-    monkeypatch.setattr(decoding, "capture", fails)
+    monkeypatch.setattr(decoding, "capture_cuda_graph", fails)
     engine._graphs = decoding.GraphedBlocks(engine.model, engine.end_ids)
     assert engine.answer(asked, generation) == eager
     assert engine.answer(asked, generation) == eager

@@ -12,7 +12,7 @@ from datasets.evaluation import choice, circular, exact_match, gqa, scienceqa
 from datasets.evaluation.base import Scorer
 from datasets.evaluation.judges.base import UnjudgedScore
 from datasets.types import DataError, ImageFile, Metric, Record, Scored, unanswered
-from pipeline.results.predictions_file import by_record, unknown
+from pipeline.results.predictions_file import by_record, unknown_ids
 
 PETS = {"A": "a dog", "B": "cat"}
 
@@ -149,7 +149,7 @@ def test_answers_are_joined_by_id_and_a_repeated_release_id_serves_both() -> Non
     records = [question("7"), question("9", release_id="9"), question("9#2", release_id="9")]
     assert [text for _, text in by_record(records, {"9": "b", "7": "a"})] == ["a", "b", "b"]
     assert [text for _, text in by_record(records, {"9": "b", "9#2": "c"})] == [None, "b", "c"]
-    assert unknown(records, {"7": "a", "9": "b", "x": "c"}) == ["x"]
+    assert unknown_ids(records, {"7": "a", "9": "b", "x": "c"}) == ["x"]
 
 
 def test_a_refusal_is_no_answer() -> None:

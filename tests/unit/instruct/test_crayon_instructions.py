@@ -20,7 +20,7 @@ from collavo.instructions import (
     SURE,
     AskedClasses,
     Kind,
-    instruction,
+    make_instruction,
     possible_kinds,
 )
 
@@ -51,7 +51,7 @@ def images(draw: st.DrawFn) -> list[CrayonObject]:
 
 
 def ask(kind: Kind, things: Sequence[CrayonObject], seed: int = 0, classes: AskedClasses = CLASSES) -> tuple[str, str]:
-    turn = instruction(kind, things, classes, np.random.default_rng(seed))
+    turn = make_instruction(kind, things, classes, np.random.default_rng(seed))
     assert turn.question.endswith(SHORT_ANSWER) == (kind in ("class_binary", "box_class"))
     return turn.question.removesuffix(SHORT_ANSWER), turn.answer
 

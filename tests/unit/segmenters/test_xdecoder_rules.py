@@ -16,7 +16,7 @@ from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder import postprocess
 from modeling.segmenters.xdecoder.config import TextConfig
 from modeling.segmenters.xdecoder.postprocess import MaskSizes, SegmentRules, panoptic_map, resize_masks
-from modeling.segmenters.xdecoder.preprocess import ResizeRule, padded_size, prepare
+from modeling.segmenters.xdecoder.preprocess import ResizeRule, normalise_and_pad, padded_size
 from modeling.segmenters.xdecoder.prompts import (
     PromptTable,
     TokenizerReader,
@@ -161,7 +161,7 @@ def test_thin_images_keep_their_colours(shape: tuple[int, int]) -> None:
     height, width = resized.shape[:2]
     padded = padded_size((height, width), 32)
     assert padded[0] % 32 == padded[1] % 32 == 0
-    batch = prepare([resized], (10, 100, 30), (1, 50, 1), padded)
+    batch = normalise_and_pad([resized], (10, 100, 30), (1, 50, 1), padded)
     assert batch.shape == (1, 3, *padded)
     assert (batch[0, :, :height, :width] == torch.tensor([0.0, 2.0, 0.0]).view(3, 1, 1)).all()
     assert batch[0, :, height:].abs().sum() + batch[0, :, :, width:].abs().sum() == 0
