@@ -33,7 +33,7 @@ def _usable(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(_usable)]
+BenchmarkName = Annotated[str, AfterValidator(_usable)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,8 @@ class DeclarationKeys:
         scorer: ``kind``, and the options of that.
     """
 
-    name: Name
-    dataset: Name | None = None
+    name: BenchmarkName
+    dataset: BenchmarkName | None = None
     section: str | None = None
     pipeline: str = ""
     title: str | None = None
