@@ -23,7 +23,8 @@ from datasets.types import BadRecord, ImageSource, Record, Score
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
-    from modeling.segmenters.base import DecodedImage, Segmenter
+    from modeling.image import DecodedImage
+    from modeling.segmenters.base import Segmenter
 
     from .run.questions import Question
 
