@@ -270,7 +270,7 @@ def test_an_image_is_hashed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch
         hashed.append(1)
         return real(*given)
 
-    monkeypatch.setattr("modeling.segmenters.base.hashlib.sha256", counted)
+    monkeypatch.setattr("modeling.image.hashlib.sha256", counted)
     image, generation = images(1)[0], Generation(num_beams=1, max_new_tokens=1)
     for _ in range(2):
         engine.answer([Query(image, f"Is there a {n}?") for n in range(20)], generation)
