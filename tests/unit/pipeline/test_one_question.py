@@ -144,6 +144,13 @@ def test_a_question_crosses_few_files_and_shapes(plan: Plan) -> None:
         f"{len(follower.files)} files:\n{listed}\n{len(follower.shapes)} shapes: {', '.join(follower.shapes)}\n"
     )
     assert codes == [0] and len(source._engine.batches) == 3
-    assert {"Record", "Question", "Reply", "JournalEntry", "Score"} <= follower.shapes.keys()  # it was followed all the way
+    whole_way = {"Record", "Question", "Reply", "JournalEntry", "Score"}
+    assert whole_way <= follower.shapes.keys()
+        "Record",
+        "Question",
+        "Reply",
+        "JournalEntry",
+        "Score",
+    } <= follower.shapes.keys()  # it was followed all the way
     assert len(follower.files) <= MOST_FILES, listed
     assert len(follower.shapes) <= MOST_SHAPES, list(follower.shapes)
