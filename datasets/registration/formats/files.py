@@ -345,6 +345,18 @@ def build_records(
         yield dataclasses.replace(record, where=where)
 
 
+def separate(items: Iterable[Record | BadRecord]) -> tuple[list[Record], list[BadRecord]]:
+    """The records that a reader yields, in data order, and what could not be read."""
+    records: list[Record] = []
+    bad: list[BadRecord] = []
+    for item in items:
+        if isinstance(item, Record):
+            records.append(item)
+        else:
+            bad.append(item)
+    return records, bad
+
+
 def _check_record(record: Record) -> None:
     """Refuse a record that no file, tokenizer or file system could hold.
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from assets.tiny.world import THINGS, write_world
 from datasets.evaluation import evaluate
-from datasets.registration import load_records
 from datasets.types import DataError, Record
 from modeling.image import DecodedImage
 from modeling.segmenters.precomputed import PrecomputedSegmenter
 from pipeline.catalog import load_catalog
 from pipeline.images import decode_image
+from tests.reading import load_records
 
 
 @pytest.fixture(scope="module")

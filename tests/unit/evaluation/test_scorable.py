@@ -18,13 +18,13 @@ from datasets.evaluation.exact_match import ExactMatchScorer
 from datasets.evaluation.judges.base import Request
 from datasets.evaluation.registry import SCORERS
 from datasets.evaluation.scorable import UnscorableError, check_scoring, prepare_records, try_records
-from datasets.registration import load_records
 from datasets.types import Metric, Record, Score, Scored
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog
 from pipeline.declaration_file import parse_declaration
 from pipeline.run.identity import digest
 from tests.fixtures import fixture_dir
+from tests.reading import load_records
 
 CATALOG = load_catalog().benchmarks
 RULES = [

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from datasets.evaluation.panoptic_quality import MapScore, PanopticQualityScorer
-from datasets.registration import load_records
 from datasets.types import DataError, Record, Scored, unanswered
 from pipeline.catalog import load_catalog
+from tests.reading import load_records
 
 BENCHMARK = load_catalog().benchmarks["coco_panoptic_val"]
 CATEGORIES = [{"id": 18, "name": "dog", "isthing": 1}, {"id": 187, "name": "sky-other-merged", "isthing": 0}]

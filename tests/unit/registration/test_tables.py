@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import evaluate
-from datasets.registration import load_records, tables
+from datasets.registration import tables
 from datasets.types import BadRecord, DataError, ImageGroup, Record, sources_of
 from pipeline.catalog import load_catalog
 from pipeline.declaration_file import parse_declaration
 from tests.limits import examples
+from tests.reading import load_records
 
 IMAGES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
 Rows = Sequence[Mapping[str, Any]]
