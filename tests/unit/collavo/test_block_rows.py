@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from collavo.block_rows import CHECKED_ON_CPU, FULL, BlockRows, most_rows
 from collavo.engine import Engine, Generation, Query
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.shared_prefix import SharedPrefixCache
 from tests.benchmark.engine import Geometry, build
 

@@ -16,11 +16,12 @@ from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine
 from configs.load import REPOSITORY
 from datasets.types import Score
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.none import NoSegmenter
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import EvalConfig, read_configuration
-from pipeline.models.collavo import ConfiguredEngine
+from pipeline.models.collavo import CoLLaVOSource
 from pipeline.models.map_cache import CachedSegmenter
 from pipeline.run.plan import run_plan
 from pipeline.runtime.errors import RunError
@@ -36,15 +37,15 @@ SLOW = ("RESUME_FROM", TINY, "CRAYON.FORCE", True, "SEGMENTER.NAME", "none")
 class Plain:
     """A source that loads nothing ahead."""
 
-    def __init__(self, source: ConfiguredEngine) -> None:
+    def __init__(self, source: CoLLaVOSource) -> None:
         self.parts, self.weights = source.parts, source.weights
         self.engine, self.segmenter = source.engine, source.segmenter
 
 
-def engine_of(*overrides: object) -> ConfiguredEngine:
+def engine_of(*overrides: object) -> CoLLaVOSource:
     words = ["LLM.BITS", "32", "LLM.DTYPE", "fp32", *map(str, overrides)]
     config, _ = read_configuration([], words, EvalConfig)
-    return ConfiguredEngine(config, torch.device("cpu"))
+    return CoLLaVOSource(config, torch.device("cpu"))
 
 
 def test_the_shipped_model_needs_no_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,10 @@ from collavo.training_inputs import IGNORE_INDEX
 from tests.benchmark.engine import Geometry, build
 from tests.unit.collavo.test_decoding_step import ELSEWHERE, fake_elsewhere
 from trainer.data.batches import Example, Row, collate
-from trainer.loop import Totals
+from trainer.loop import BatchTotals
 
 GEOMETRY = Geometry(64, 4, 8, 2, 96, 4, 64, 2, 56)
-TOTALS = Totals(samples=4, labels=11)
+TOTALS = BatchTotals(samples=4, labels=11)
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero"}
 """Operators whose result has a shape that values decide, or that read a value back."""
 
