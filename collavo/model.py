@@ -34,7 +34,7 @@ from .training_inputs import IGNORE_INDEX
 IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
 
 
-def projector(in_features: int, out_features: int) -> nn.Sequential:
+def make_projector(in_features: int, out_features: int) -> nn.Sequential:
     """Two-layer MLP with GELU between, as for image features and for the crayon prompt."""
     return nn.Sequential(nn.Linear(in_features, out_features), nn.GELU(), nn.Linear(out_features, out_features))
 
@@ -46,7 +46,7 @@ class CrayonEmbedding(nn.Module):
         super().__init__()
         self.semantic = nn.Embedding(config.semantic_rows, config.crayon_width)
         self.numbering = nn.Embedding(config.numbering_rows, config.crayon_width)
-        self.projector = projector(config.crayon_width, config.text.hidden_size)
+        self.projector = make_projector(config.crayon_width, config.text.hidden_size)
 
     def forward(self, semantic: Tensor, numbering: Tensor) -> tuple[Tensor, Tensor]:
         """Look up the crayon vectors, once per distinct (class, number) pair.
@@ -85,7 +85,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: CoLLaVOConfig) -> None:
         super().__init__(config)
         self.vision_tower = VisionTower(config.vision)
-        self.projector = projector(config.vision.hidden_size, config.text.hidden_size)
+        self.projector = make_projector(config.vision.hidden_size, config.text.hidden_size)
         self.crayon = CrayonEmbedding(config)
         self.language_model = InternLM2Decoder(config.text)
         self.output = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
@@ -276,6 +276,8 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds, image = self._merge(input_ids, inputs_embeds, image_features, semantic, numbering)
         if position_ids is None:
             position_ids = _positions(inputs_embeds, attention_mask, cast("Cache | None", cache))
+        if placed is not None and cache is None and self.config.text._attn_implementation == "sdpa":
+            attention_mask = _written_out(attention_mask)
         decoded = self.language_model(
             inputs_embeds,
             attention_mask,
@@ -447,6 +449,18 @@ def _positions(inputs_embeds: Tensor, attention_mask: Tensor | None, cache: Cach
         past = cache.get_seq_length() if cache is not None else 0
         return torch.arange(past, past + length, device=inputs_embeds.device)[None].expand(len(inputs_embeds), -1)
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+
+
+def _written_out(attention_mask: Tensor | None) -> Tensor | None:
+    """What each token sees, bool (B, 1, T, T), of a mask (B, T), which transformers would wait for the device to read.
+
+    None, for all, and masks that are written out stay.
+    """
+    if attention_mask is None or attention_mask.dim() != 2:
+        return attention_mask
+    length = attention_mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()
+    return earlier & attention_mask.bool()[:, None, None, :]
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:

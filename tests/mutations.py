@@ -183,7 +183,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # --- the prompt's prefix -----------------------------------------------------------------------------------------
     *_of(
-        "modeling/segmenters/base.py",
+        "modeling/image.py",
         "tests/unit/collavo/test_engine.py",
         ("        digest.update(pixels.data)\n", ""),
     ),
@@ -196,6 +196,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "collavo/decoding.py",
         "tests/unit/collavo/test_engine.py",
         ("self.cache.reorder(self._parents, number)", "self.cache.reorder(self._parents, 0)"),
+    ),
+    *_of(
+        "collavo/decoding.py",
+        "tests/unit/collavo/test_block_rows.py",
+        ("(self._next_parents - self._first_rows)[places]", "self._next_parents[places]"),
+        ("self._tokens[rows], self._positions[rows]", "self._tokens[rows], self._positions[: len(rows)]"),
+        ("self._left |= {", "self._left = {"),
+    ),
+    *_of(
+        "collavo/block_rows.py",
+        "tests/unit/collavo/test_block_rows.py",
+        ("while compared < COMPARED:", "while compared < 1:"),
+        ("all(count * size % VECTOR == 0 for size in floats)", "True"),
+        ("if not torch.equal(", "if not torch.allclose("),
     ),
     *_of(
         "collavo/engine.py",
@@ -241,6 +255,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("(possible > worst).any(-1, keepdim=True)", "(possible < worst).any(-1, keepdim=True)"),
         ("torch.where(total - probabilities < self._top_p", "torch.where(total < self._top_p"),
         ("self.finite &= ~open_ | _finite(logits)", "self.finite &= open_ | _finite(logits)"),
+    ),
+    *_of(
+        "collavo/search.py",
+        "tests/unit/collavo/test_block_rows.py",
+        (
+            "beams, open_ = self._settings.num_beams, ~self.done()",
+            "beams, open_ = self._settings.num_beams, self._improvable[:, 0]",
+        ),
     ),
     # --- PLoRA, adapters, what is frozen -----------------------------------------------------------------------------
     *_of(

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, UnidentifiedImageError
 
 from collavo.errors import ImageError, NonFiniteError
-from configs.common.pixels import unknown_format
 from configs.common.safe_json import parse_json
 from configs.common.words import shown
 from configs.load import ConfigError
+from modeling.image import unknown_format
 from modeling.segmenters.errors import SegmenterError
 
 from ..results.browse.crayons import kept_map

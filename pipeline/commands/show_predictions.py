@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from configs.common.pixels import square
 from configs.load import ConfigError
 from datasets.types import DataError, Record
+from modeling.image import decode_pixels
 
 from ..results.browse.crayons import KeptMap
-from ..results.browse.prediction import Prediction, Wanted, target_words
-from ..results.browse.runs import Sights, find_sights, read_runs
+from ..results.browse.prediction import Prediction, PredictionFilter, target_words
+from ..results.browse.runs import RecordImages, find_record_images, read_runs
 from ..results.browse.thumbnails import small_image
 from ..runtime.console import Verbosity, say, shows, tell, warn, write_out
 from ..runtime.files import format_of, make_folder, write_image
 from .drawing import class_colour
-from .show import SIDE, Pixels, Shown, in_short, in_words, sheet
+from .show import SIDE, Pixels, ShownQuestion, in_short, in_words, sheet
 
 _BLANK: Pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
 
 
 def show_predictions(
-    path: Path, wanted: Wanted, out: Path, conf_files: Sequence[Path] = (), overrides: Sequence[str] = ()
+    path: Path, wanted: PredictionFilter, out: Path, conf_files: Sequence[Path] = (), overrides: Sequence[str] = ()
 ) -> int:
     """Show records of a run on the terminal and, where its images are at hand, on a sheet.
 
@@ -54,7 +52,7 @@ def show_predictions(
         except DataError as error:
             without.append(f"{run.title}: {error}")
             continue
-        sights = find_sights(run, conf_files, overrides)
+        sights = find_record_images(run, conf_files, overrides)
         if sights.missing:
             missing.append(f"{run.title}: {sights.missing}")
         for prediction in chosen:
@@ -79,11 +77,11 @@ def show_predictions(
     return 0
 
 
-def _shown(prediction: Prediction, sights: Sights) -> Shown:
+def _shown(prediction: Prediction, sights: RecordImages) -> ShownQuestion:
     """A record as a row of the sheet; white where there is no image or no map."""
     target = None if prediction.target is None else target_words(prediction.target)
     kept = sights.map_of(prediction.id)
-    return Shown(
+    return ShownQuestion(
         record=Record(id=prediction.id, image=None, fields={}, target=target),
         asked=prediction.question or prediction.prompt or "",
         image=_image(prediction, sights),
@@ -94,14 +92,11 @@ def _shown(prediction: Prediction, sights: Sights) -> Shown:
     )
 
 
-def _image(prediction: Prediction, sights: Sights) -> Pixels:
+def _image(prediction: Prediction, sights: RecordImages) -> Pixels:
     """A record's image, or its several images side by side; white where there is none, as its error says."""
     source = sights.images.get(prediction.id)
     small = None if source is None else small_image(source)
-    if small is None:
-        return _BLANK
-    with Image.open(io.BytesIO(small)) as opened:
-        return np.array(square(opened, SIDE), np.uint8)
+    return _BLANK if small is None else decode_pixels(small, SIDE)
 
 
 def coloured(kept: KeptMap) -> Pixels:

@@ -23,7 +23,7 @@ from datasets.types import DataError, ImageFile, ImageGroup, ImageSource, Scored
 from ...runtime.files import json_line
 
 if TYPE_CHECKING:
-    from ...run.journal import Entry
+    from ...run.journal import JournalEntry
 
 RIGHT, PARTLY, WRONG, UNREADABLE = "right", "partly right", "wrong", "unreadable"
 VERDICTS = (RIGHT, PARTLY, WRONG, UNREADABLE, "unscored", "withheld", "error")
@@ -141,7 +141,7 @@ def verdict_of(scored: Scored) -> str:
 
 
 def prediction_of(
-    scored: Scored, entry: Entry, group: str = "", names: ImageNames | None = None, said: Sequence[Verdict] = ()
+    scored: Scored, entry: JournalEntry, group: str = "", names: ImageNames | None = None, said: Sequence[Verdict] = ()
 ) -> Prediction:
     """What the predictions file says of a record.
 
@@ -275,7 +275,7 @@ def target_words(target: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class PredictionFilter:
     """Which records of a predictions file to show.
 
     Attributes:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from configs.common.pixels import upright_rgb
-from datasets.image import UNREADABLE
+from configs.common.pillow_errors import UNREADABLE
 from datasets.types import ImageSource, sources_of
+from modeling.image import decode_pixels
 
 from ...runtime.console import Progress
 from ...runtime.files import make_folder, write_bytes
@@ -115,7 +115,8 @@ def shrink(data: bytes, side: int = SIDE) -> bytes | None:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or opened.width * opened.height):
                 return None
             opened.draft("RGB", (side, side))  # a JPEG is decoded no larger than it must be
-            image = upright_rgb(opened)  # before it is made small: palettes and bits cannot be averaged
+            # in RGB before it is made small: palettes and bits cannot be averaged
+            image = Image.fromarray(decode_pixels(opened, None))
             image.thumbnail((side, side), reducing_gap=2.0)
             content = io.BytesIO()
             image.save(content, "JPEG", quality=QUALITY)

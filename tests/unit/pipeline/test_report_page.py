@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from configs.load import ConfigError
-from datasets.image import decode
+from modeling.image import decode_pixels
 from pipeline.results.browse.page import as_json, data_page
 from pipeline.results.browse.prediction import as_line
 from pipeline.results.browse.report_data import common_ends, page_data
@@ -27,17 +27,6 @@ from pipeline.results.browse.report_files import page_names, side_by_side, write
 from pipeline.results.browse.thumbnails import make_thumbnails, shrink
 from pipeline.runtime.files import json_line
 from tests.hostile_run import HOSTILE, MadeImage, hostile_run, other_run
-
-
-@dataclass(frozen=True)
-class EncodedBytes:
-    """An encoded image in memory."""
-
-    content: bytes
-    name: str = "image"
-
-    def read(self) -> bytes:
-        return self.content
 
 
 class Seen(HTMLParser):
@@ -156,7 +145,7 @@ def test_thumbnails_show_what_the_model_is_shown(mode: str) -> None:
     content = io.BytesIO()
     image.save(content, "TIFF")
     made = Image.open(io.BytesIO(shrink(content.getvalue(), 32) or b""))
-    wanted = Image.fromarray(decode(EncodedBytes(content.getvalue()), None)).resize((32, 24), Image.Resampling.BOX)
+    wanted = Image.fromarray(decode_pixels(content.getvalue(), None)).resize((32, 24), Image.Resampling.BOX)
     assert made.size == wanted.size
     assert np.abs(np.asarray(made, float) - np.asarray(wanted, float)).mean() < (25 if mode == "1" else 6)
 

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from tests.tiny_training import STEP, settings
 from trainer.check import evaluation_plan
 from trainer.config import TrainConfig, read_training
 from trainer.run import load_job, run_stage
-from trainer.stages.base import Job
+from trainer.stages.base import StageJob
 
 pytestmark = pytest.mark.slow  # whole training runs
 
 CPU = torch.device("cpu")
-Run = Callable[..., tuple[Path, Job, dict[str, Tensor]]]
+Run = Callable[..., tuple[Path, StageJob, dict[str, Tensor]]]
 
 
 def configured(tiny: Path, save: Path, *more: object) -> TrainConfig:
@@ -44,11 +45,11 @@ def configured(tiny: Path, save: Path, *more: object) -> TrainConfig:
 def run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a stage; gives its folder, what was loaded, and all weights as they were when training began."""
 
-    def go(name: str, *more: object, float64: bool = False) -> tuple[Path, Job, dict[str, Tensor]]:
+    def go(name: str, *more: object, float64: bool = False) -> tuple[Path, StageJob, dict[str, Tensor]]:
         config = configured(tiny, tmp_path / name, *more)
-        kept: list[tuple[Job, dict[str, Tensor]]] = []
+        kept: list[tuple[StageJob, dict[str, Tensor]]] = []
 
-        def loading(*args: Any, **settings: Any) -> Job:
+        def loading(*args: Any, **settings: Any) -> StageJob:
             job = load_job(*args, **settings)
             if float64:
                 job.model.double()
@@ -123,7 +124,7 @@ def test_updates_are_those_of_a_plain_loop(run: Run, tiny: Path, tmp_path: Path)
     batches: Iterator[tuple[Any]] = job.data.batches(0, 6, 0, 1)  # type: ignore[assignment]  # one microbatch each
     for step, (batch,) in enumerate(batches):
         optimizer.param_groups[0]["lr"] = rate(step, 6, 3e-3, 1e-6, 2)
-        inputs = {name: value for name, value in batch.inputs().items() if name != "labels"}
+        inputs = {n: value for n, value in replace(batch, placed=None).inputs().items() if n != "labels"}
         length = batch.labels.shape[1]
         logits = model(**inputs, use_cache=False).logits[:, -length:-1]  # images stand before all that is learned
         loss = F.cross_entropy(logits.flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=-100)
