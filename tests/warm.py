@@ -39,21 +39,23 @@ _servers: list[subprocess.Popen[str]] = []
 
 
 def run_warm(
-    arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run a Python command from the root of the repository, and wait for it.
+    """Run a Python command, and wait for it.
 
     Args:
         arguments: a script and its arguments, or ``-m``, a module and its arguments.
         environment: of the process; this one's, if left out. One thread and no GPU in any case.
+        folder: working directory of the process; the root of the repository, if left out. Modules are the root's.
     Returns: exit code (negative for a signal) and what it wrote.
     """
     server = _server()
     assert server.stdin is not None and server.stdout is not None
-    with tempfile.TemporaryDirectory() as folder:
-        files = [str(Path(folder) / name) for name in ("out", "err")]
+    with tempfile.TemporaryDirectory() as streams:
+        files = [str(Path(streams) / name) for name in ("out", "err")]
         values = dict(os.environ if environment is None else environment) | _BASE
-        server.stdin.write(json.dumps({"arguments": list(arguments), "environment": values, "files": files}) + "\n")
+        request = {"arguments": list(arguments), "environment": values, "files": files, "folder": str(folder)}
+        server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         ready, _, _ = select.select([server.stdout], [], [], LIMIT)
         if not ready:
@@ -96,6 +98,7 @@ def _run(request: Mapping[str, Any]) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(request["environment"])
+    os.chdir(request["folder"])
     random.seed()
     words = request["arguments"]
     code = 0

@@ -23,7 +23,7 @@ warm.serve(sys.stdin, channel)
 COMMAND = """
 import atexit, os, sys
 atexit.register(print, "bye")
-print(__name__, sys.argv[1:], os.environ["MARK"], "PATH" in os.environ, sys.stdin.read())
+print(os.getcwd(), __name__, sys.argv[1:], os.environ["MARK"], "PATH" in os.environ, sys.stdin.read())
 print("told", file=sys.stderr)
 {end}
 """
@@ -44,11 +44,12 @@ def test_a_forked_command_is_as_one_of_its_own(end: str, code: int, said: str, t
     words = [str(tmp_path / "command.py"), "a", "b c"]
     alone = subprocess.run(
         [sys.executable, *words],
-        cwd=ROOT, env={"MARK": "m"}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT,
+        cwd=tmp_path, env={"MARK": "m"}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT,
         check=False,
     )  # fmt: skip
     files = [str(tmp_path / name) for name in ("out", "err")]
-    request = json.dumps({"arguments": words, "environment": {"MARK": "m"}, "files": files}) + "\n"
+    asked = {"arguments": words, "environment": {"MARK": "m"}, "files": files, "folder": str(tmp_path)}
+    request = json.dumps(asked) + "\n"
     done = subprocess.run(
         [sys.executable, "-c", SERVER],
         cwd=ROOT, input=2 * request, capture_output=True, text=True, timeout=LIMIT, check=True,
