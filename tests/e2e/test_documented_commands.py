@@ -8,10 +8,9 @@ and a whole evaluation by one of few records.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,10 +32,19 @@ SCENES = "12"
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder: a world, photographs, benchmarks of one's own, and finished runs under the names that pages use."""
     folder = tmp_path_factory.mktemp("documented")
     documents.make_workspace(folder, documents.PAGES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATASET", str(folder / "outputs/tiny/data"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        make_runs(folder)
+        yield folder
+
+
+def make_runs(folder: Path) -> None:
+    """Make what the commands name."""
     Image.new("RGB", (90, 60), "white").save(folder / "dog.jpg")
     run(folder, ["python", "-m", "assets.tiny.world", "outputs/tiny/data", "--seed", "1", "--scenes", SCENES])
     for name, files in OWN.items():
@@ -58,7 +66,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = (folder / "outputs/collavo_step2/pope_test/predictions.jsonl").read_text(encoding="utf-8").splitlines()
     replies = [{"id": one["id"], "text": one["text"]} for one in map(json.loads, lines)]
     (folder / "answers.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in replies), encoding="utf-8")
-    return folder
 
 
 def on_the_tiny_model(words: Sequence[str], data: Path) -> list[str]:
@@ -79,10 +86,10 @@ def run(folder: Path, words: Sequence[str]) -> str:
     """Run a command of a page; returns what it printed."""
     data = folder / "outputs/tiny/data"
     if words[0] == "export" or words[1] == "install":
-        return ""  # variables are set below; what runs this was installed
+        return ""  # variables are set above; what runs this was installed
     own = words[1] == "-m"
     arguments = list(words[1:]) if own else ["lbk_entry.py", *on_the_tiny_model(words[2:], data)]
-    done = run_warm(arguments, {**os.environ, "DATASET": str(data), "HF_HUB_OFFLINE": "1"}, folder)
+    done = run_warm(arguments, cwd=folder)
     assert done.returncode == 0, (words, arguments, done.stdout[-2000:], done.stderr[-3000:])
     return done.stdout
 
