@@ -15,7 +15,8 @@ set -euo pipefail
 if [ -f .venv/bin/activate ]; then source .venv/bin/activate; fi
 
 gpus="${SLURM_GPUS_ON_NODE:-1}"
-main="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+hosts="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
+main="${hosts%%$'\n'*}"  # the first line; `head` would end scontrol with a signal now and then
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( (${SLURM_CPUS_PER_TASK:-$gpus} + gpus - 1) / gpus ))}"
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
 
