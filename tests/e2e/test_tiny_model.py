@@ -14,6 +14,8 @@ import pytest
 
 from assets.tiny.train import ablation, scores
 from assets.tiny.train.ablation import tables
+from assets.tiny.train.forgetting.plan import Plan, Settings
+from assets.tiny.train.forgetting.rows import DUAL, KINDS
 from assets.tiny.train.scores import COLUMNS
 from configs.load import REPOSITORY
 from datasets.instruct.order import adapter_of
@@ -107,6 +109,25 @@ def test_an_ablation_prints_its_tables(
     made_on_vl = [adapter_of(1, step) for step in range(5)].count("vl_cit")  # in the rows that have both kinds
     state = json.loads((tmp_path / f"out/vl_only-1/checkpoints/step-{made_on_vl:08d}/state.json").read_text())
     assert (state["adapters"], state["crayon"]) == (["vl_cit"], "both")
+
+
+def test_a_run_on_forgetting_is_trained_and_evaluated(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "subprocess", WarmSubprocess())
+    few = Settings(rank=4, step1=1, visual=1, batch=2, questions=2, lessons=24, scenes=2, most=2)
+    plan = Plan(folder=tmp_path, base=made / "base", settings=few)
+    plan.prepare()
+    run = plan.run(DUAL, 1)
+    last = tmp_path / "dual-1" / "checkpoints" / f"step-{sum(run.updates.values()):08d}"
+    state = json.loads((last / "state.json").read_text())
+    assert (state["adapters"], state["rank"], state["alpha"]) == (["image_cit", "vl_cit"], 2, 2)
+    pairs = (128 + 256) + (128 + 128) + 3 * (128 + 256)  # inputs and outputs of wqkv, wo, w1, w3 and w2
+    assert run.lora_parameters == 4 * pairs * few.rank  # in four layers
+    assert {kind: len(digits) for kind, digits in run.right.items()} == dict.fromkeys(KINDS, 2)
+    asked = {json.loads(line)["id"] for line in (tmp_path / "asked.jsonl").read_text().splitlines()}
+    predicted = (tmp_path / "dual-1-eval" / "tiny_world" / "predictions.jsonl").read_text().splitlines()
+    assert {int(json.loads(line)["id"]) for line in predicted} == asked
 
 
 def test_scores_by_maps_stand_side_by_side(
