@@ -14,7 +14,7 @@ import pytest
 
 from assets.tiny.train import ablation, scores
 from assets.tiny.train.ablation import tables
-from assets.tiny.train.forgetting.plan import Plan, Settings
+from assets.tiny.train.forgetting.plan import ForgettingPlan, ForgettingSettings
 from assets.tiny.train.forgetting.rows import DUAL, KINDS
 from assets.tiny.train.scores import COLUMNS
 from configs.load import REPOSITORY
@@ -115,8 +115,8 @@ def test_a_run_on_forgetting_is_trained_and_evaluated(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scores, "subprocess", WarmSubprocess())
-    few = Settings(rank=4, step1=1, visual=1, batch=2, questions=2, lessons=24, scenes=2, most=2)
-    plan = Plan(folder=tmp_path, base=made / "base", settings=few)
+    few = ForgettingSettings(rank=4, step1=1, visual=1, batch=2, questions=2, lessons=24, scenes=2, most=2)
+    plan = ForgettingPlan(folder=tmp_path, base=made / "base", settings=few)
     plan.prepare()
     run = plan.run(DUAL, 1)
     last = tmp_path / "dual-1" / "checkpoints" / f"step-{sum(run.updates.values()):08d}"

@@ -16,15 +16,15 @@ import pytest
 from assets.tiny.train.forgetting import plan
 from assets.tiny.train.forgetting.__main__ import main
 from assets.tiny.train.forgetting.figures import (
-    Figures,
-    Run,
+    ForgettingFigures,
+    ForgettingRun,
     difference,
     read_figures,
     scores,
     tables,
     write_figures,
 )
-from assets.tiny.train.forgetting.plan import BENCHMARK, Settings
+from assets.tiny.train.forgetting.plan import BENCHMARK, ForgettingSettings
 from assets.tiny.train.forgetting.rows import (
     BEFORE,
     DIFFERENCES,
@@ -36,7 +36,7 @@ from assets.tiny.train.forgetting.rows import (
     ROWS,
     SHARED,
     VISUAL,
-    Row,
+    ForgettingRow,
     listed,
 )
 from assets.tiny.train.scenes import COLOUR_NAMES
@@ -50,18 +50,18 @@ from trainer.config import SETS, TrainConfig, read_training
 TINY = REPOSITORY / "assets" / "tiny"
 SHIPPED = TINY / "forgetting.json"
 TRAINED = [row for row in ROWS if row.adapters]
-FEW = Settings(rank=4, step1=1, visual=3, batch=2, questions=2, lessons=24, scenes=24, most=2)
+FEW = ForgettingSettings(rank=4, step1=1, visual=3, batch=2, questions=2, lessons=24, scenes=24, most=2)
 
 
 @cache
-def configuration(row: Row) -> TrainConfig:
+def configuration(row: ForgettingRow) -> TrainConfig:
     """Of a row's step 2."""
     words = [str(word) for pair in row.settings(8).items() for word in pair]
     return read_training(["configs/collavo_tiny_step2.yaml"], words)[0]
 
 
 @pytest.mark.parametrize("row", TRAINED, ids=lambda row: row.name)
-def test_the_configuration_gives_every_row_the_same_rank_and_scale(row: Row) -> None:
+def test_the_configuration_gives_every_row_the_same_rank_and_scale(row: ForgettingRow) -> None:
     config = configuration(row)
     adapters = SETS[config.TRAIN.ADAPTERS]
     assert len(adapters) == (2 if row is DUAL else 1)
@@ -217,12 +217,12 @@ def test_a_wrong_command_line_is_refused(
     assert message in capsys.readouterr().err
 
 
-def figures_of(right: dict[tuple[str, int], str]) -> Figures:
+def figures_of(right: dict[tuple[str, int], str]) -> ForgettingFigures:
     """Figures whose every kind has the same right answers, one question a scene."""
-    some = Run(row="", seed=0, settings={}, updates={}, ranks={}, lora_parameters=0, right={})
+    some = ForgettingRun(row="", seed=0, settings={}, updates={}, ranks={}, lora_parameters=0, right={})
     runs = [replace(some, row=row, seed=seed, right=dict.fromkeys(KINDS, text)) for (row, seed), text in right.items()]
     num = len(next(iter(right.values())))
-    return Figures(scenes={kind: list(range(num)) for kind in KINDS}, runs=runs)
+    return ForgettingFigures(scenes={kind: list(range(num)) for kind in KINDS}, runs=runs)
 
 
 def test_scores_and_paired_differences_are_those_worked_out_by_hand(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_the_shipped_figures_are_of_equal_adapters_and_updates() -> None:
     assert figures.seeds == [0, 1, 2] and len(figures.runs) == len(ROWS) * 3
     assert len({json.dumps(dict(run.settings), sort_keys=True) for run in figures.runs}) == 1
     for run in figures.runs:
-        row, settings = next(row for row in ROWS if row.name == run.row), Settings(**run.settings)
+        row, settings = next(row for row in ROWS if row.name == run.row), ForgettingSettings(**run.settings)
         assert run.updates == row.updates(settings.visual, run.seed)
         assert run.ranks == row.ranks(settings.rank)
         assert {kind: len(digits) for kind, digits in run.right.items()} == {

@@ -13,7 +13,7 @@ from pipeline.runtime.files import write_text
 
 from ..scores import SHIPPED
 from .figures import read_figures, tables, write_figures
-from .plan import Plan, Settings, measure
+from .plan import ForgettingPlan, ForgettingSettings, measure
 
 
 def main() -> int:
@@ -24,8 +24,8 @@ def main() -> int:
             figures = read_figures(args.figures)
         else:
             folder = args.directory.resolve()
-            settings = Settings(**{one.name: getattr(args, one.name) for one in fields(Settings)})
-            plan = Plan(folder=folder, base=args.base.resolve(), settings=settings)
+            settings = ForgettingSettings(**{one.name: getattr(args, one.name) for one in fields(ForgettingSettings)})
+            plan = ForgettingPlan(folder=folder, base=args.base.resolve(), settings=settings)
             plan.prepare()
             figures = measure(plan, args.seeds, args.at_once)
             write_figures(figures, folder / "forgetting.json")

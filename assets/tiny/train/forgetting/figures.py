@@ -12,19 +12,19 @@ from datasets.evaluation.statistics.intervals import signed_mean, student
 from pipeline.results.report import aligned, pipe_table
 from pipeline.runtime.files import write_text
 
-from .rows import COLUMNS, DIFFERENCES, FORGOTTEN, KINDS, REHEARSED, ROWS, Row
+from .rows import COLUMNS, DIFFERENCES, FORGOTTEN, KINDS, REHEARSED, ROWS, ForgettingRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ForgettingRun:
     """Figures of a run, as they are kept.
 
     Attributes:
         row: its name.
         seed: of order, adapters and what is drawn.
-        settings: see `Settings`.
-        updates: see `Row.updates`.
-        ranks: see `Row.ranks`.
+        settings: see `ForgettingSettings`.
+        updates: see `ForgettingRow.updates`.
+        ranks: see `ForgettingRow.ranks`.
         lora_parameters: numbers in the checkpoint's LoRA adapters.
         right: kind -> a digit for each question, 1 where the answer is right.
     """
@@ -39,7 +39,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class ForgettingFigures:
     """All that the tables are made of.
 
     Attributes:
@@ -48,31 +48,31 @@ class Figures:
     """
 
     scenes: Mapping[str, Sequence[int]]
-    runs: Sequence[Run]
+    runs: Sequence[ForgettingRun]
 
     @property
     def seeds(self) -> list[int]:
         """In rising order."""
         return sorted({run.seed for run in self.runs})
 
-    def right(self, row: Row, seed: int, column: str) -> list[int]:
+    def right(self, row: ForgettingRow, seed: int, column: str) -> list[int]:
         """For every question of a column whether the answer is right."""
         run = next(run for run in self.runs if (run.row, run.seed) == (row.name, seed))
         return [int(digit) for kind in COLUMNS[column] for digit in run.right[kind]]
 
-    def percent(self, row: Row, column: str) -> list[float]:
+    def percent(self, row: ForgettingRow, column: str) -> list[float]:
         """A score for each seed."""
         return [100 * statistics.mean(self.right(row, seed, column)) for seed in self.seeds]
 
 
-def write_figures(figures: Figures, file: Path) -> None:
+def write_figures(figures: ForgettingFigures, file: Path) -> None:
     """Keep the raw figures, one run a line."""
     runs = ",\n".join(f"  {json.dumps(asdict(run))}" for run in figures.runs)
     text = f'{{\n "scenes": {json.dumps(figures.scenes)},\n "runs": [\n{runs}\n ]\n}}\n'
     write_text(file, text)
 
 
-def read_figures(file: Path) -> Figures:
+def read_figures(file: Path) -> ForgettingFigures:
     """What `write_figures` kept.
 
     Raises:
@@ -80,14 +80,14 @@ def read_figures(file: Path) -> Figures:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        figures = Figures(scenes=content["scenes"], runs=[Run(**run) for run in content["runs"]])
+        figures = ForgettingFigures(scenes=content["scenes"], runs=[ForgettingRun(**run) for run in content["runs"]])
         _check(figures)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RuntimeError(f"{file} holds no figures of all rows: {type(error).__name__}: {error}") from error
     return figures
 
 
-def _check(figures: Figures) -> None:
+def _check(figures: ForgettingFigures) -> None:
     """Check that every row has every seed, and an answer to every question.
 
     Raises:
@@ -105,7 +105,7 @@ def _check(figures: Figures) -> None:
                 raise ValueError(f"run {run.row} {run.seed}: a 0 or 1 for each of {len(scenes)} questions on {kind}")
 
 
-def scores(figures: Figures) -> list[tuple[str, ...]]:
+def scores(figures: ForgettingFigures) -> list[tuple[str, ...]]:
     """Header and rows: mean and, in brackets, standard deviation over the seeds."""
     rows = [(row.title, *(_cell(figures.percent(row, column)) for column in COLUMNS)) for row in ROWS]
     return [("step 2", *COLUMNS), *rows]
@@ -116,7 +116,7 @@ def _cell(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f}{spread}"
 
 
-def differences(figures: Figures) -> list[tuple[str, ...]]:
+def differences(figures: ForgettingFigures) -> list[tuple[str, ...]]:
     """Header and rows: what the first row of a pair has more, with its 95 % intervals over seeds and over scenes."""
     columns = ("text", "colour", "number+name", FORGOTTEN, REHEARSED)
     rows = []
@@ -127,7 +127,7 @@ def differences(figures: Figures) -> list[tuple[str, ...]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class RowDifference:
     """By how many points a row is better than another.
 
     Attributes:
@@ -149,8 +149,8 @@ class Difference:
         return f"{self.mean:+.1f}{seeds} ({self.over_scenes[0]:+.1f}, {self.over_scenes[1]:+.1f})"
 
 
-def difference(figures: Figures, first: Row, second: Row, column: str) -> Difference:
-    """Compare two rows, question by question; see `Difference`."""
+def difference(figures: ForgettingFigures, first: ForgettingRow, second: ForgettingRow, column: str) -> RowDifference:
+    """Compare two rows, question by question; see `RowDifference`."""
     seeds = figures.seeds
     by_seed = [
         [a - b for a, b in zip(figures.right(first, s, column), figures.right(second, s, column), strict=True)]
@@ -163,10 +163,10 @@ def difference(figures: Figures, first: Row, second: Row, column: str) -> Differ
         over_seeds = (center - half, center + half)
     clusters = [scene for kind in COLUMNS[column] for scene in figures.scenes[kind]]
     estimate = signed_mean([statistics.mean(question) for question in zip(*by_seed, strict=True)], clusters)
-    return Difference(mean=center, over_seeds=over_seeds, over_scenes=(100 * estimate.low, 100 * estimate.high))
+    return RowDifference(mean=center, over_seeds=over_seeds, over_scenes=(100 * estimate.low, 100 * estimate.high))
 
 
-def tables(figures: Figures, *, markdown: bool) -> str:
+def tables(figures: ForgettingFigures, *, markdown: bool) -> str:
     """Scores, and differences with their intervals."""
     num = len(figures.seeds)
     seeds = f"{num} seed{'s' if num > 1 else ''}"

@@ -19,14 +19,14 @@ from pipeline.runtime.files import write_json, write_text
 
 from ..ablation import train_step
 from ..scores import CONFIGURATION, answer, draw_world
-from .figures import Figures, Run
-from .rows import KINDS, LEFT_OUT, ROWS, Row, listed
+from .figures import ForgettingFigures, ForgettingRun
+from .rows import KINDS, LEFT_OUT, ROWS, ForgettingRow, listed
 
 BENCHMARK = "tiny_world"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ForgettingSettings:
     """What a run depends on, besides row and seed.
 
     Attributes:
@@ -51,31 +51,31 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ForgettingPlan:
     """Makes the runs.
 
     Attributes:
         folder: of everything.
         base: checkpoint that every run starts from.
-        settings: see `Settings`.
+        settings: see `ForgettingSettings`.
     """
 
     folder: Path
     base: Path
-    settings: Settings
+    settings: ForgettingSettings
 
-    def file(self, row: Row, seed: int) -> Path:
+    def file(self, row: ForgettingRow, seed: int) -> Path:
         """Where a run's figures are kept."""
         return self.folder / "runs" / f"{row.name}-{seed}.json"
 
-    def finished(self, row: Row, seed: int) -> Run | None:
+    def finished(self, row: ForgettingRow, seed: int) -> ForgettingRun | None:
         """A run whose figures are there; None where they are not, or are no whole file."""
         try:
-            return Run(**json.loads(self.file(row, seed).read_text(encoding="utf-8")))
+            return ForgettingRun(**json.loads(self.file(row, seed).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
-    def run(self, row: Row, seed: int) -> Run:
+    def run(self, row: ForgettingRow, seed: int) -> ForgettingRun:
         """Train and evaluate, unless the figures are there.
 
         Raises:
@@ -86,7 +86,7 @@ class Plan:
         checkpoint = self.train(row, seed)
         evaluated, files = self.folder / f"{row.name}-{seed}-eval", (CONFIGURATION, self._asked_configuration)
         answer(checkpoint, self.folder / "world", "true", evaluated, [BENCHMARK], files)
-        run = Run(
+        run = ForgettingRun(
             row=row.name,
             seed=seed,
             settings=asdict(self.settings),
@@ -107,7 +107,7 @@ class Plan:
         kinds = {"DATA.KINDS": listed(OBJECT_KINDS)}
         return self._step(1, f"step1-{seed}", self.base, self.settings.step1, seed, kinds)
 
-    def train(self, row: Row, seed: int) -> Path:
+    def train(self, row: ForgettingRow, seed: int) -> Path:
         """Train a row; returns its checkpoint.
 
         Raises:
@@ -141,7 +141,7 @@ class Plan:
 
     @property
     def scenes(self) -> dict[str, list[int]]:
-        """See `Figures.scenes`."""
+        """See `ForgettingFigures.scenes`."""
         return {kind: [_scene(one["image"]) for one in self.asked if one["kind"] == kind] for kind in KINDS}
 
     def _claim(self) -> None:
@@ -205,14 +205,14 @@ def lora_parameters(checkpoint: Path, names: Sequence[str]) -> int:
     )
 
 
-def measure(plan: Plan, seeds: Sequence[int], at_once: int) -> Figures:
+def measure(plan: ForgettingPlan, seeds: Sequence[int], at_once: int) -> ForgettingFigures:
     """Make all runs; those of step 2 wait for step 1 of all seeds.
 
     Raises:
         RuntimeError: a command failed.
     """
 
-    def one(task: tuple[Row, int]) -> Run:
+    def one(task: tuple[ForgettingRow, int]) -> ForgettingRun:
         row, seed = task
         run = plan.run(row, seed)
         say(f"{row.title}, seed {seed}: {', '.join(f'{k} {100 * v:.1f}' for k, v in _shares(run).items())}")
@@ -223,9 +223,9 @@ def measure(plan: Plan, seeds: Sequence[int], at_once: int) -> Figures:
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(plan.start, unfinished))
         runs = list(pool.map(one, tasks))
-    return Figures(scenes=plan.scenes, runs=runs)
+    return ForgettingFigures(scenes=plan.scenes, runs=runs)
 
 
-def _shares(run: Run) -> dict[str, float]:
+def _shares(run: ForgettingRun) -> dict[str, float]:
     """Kind -> share of right answers."""
     return {kind: digits.count("1") / len(digits) for kind, digits in run.right.items() if digits}

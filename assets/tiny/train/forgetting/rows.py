@@ -34,7 +34,7 @@ KINDS = tuple(dict.fromkeys(kind for kinds in COLUMNS.values() for kind in kinds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ForgettingRow:
     """A row of the table.
 
     Attributes:
@@ -81,11 +81,11 @@ def listed(words: Sequence[str]) -> str:
     return f"[{', '.join(words)}]"
 
 
-BEFORE = Row(name="before", title="before step 2")
-IMAGE = Row(name="image", title="Image-CIT alone", adapters="shared", image=True)
-VISUAL = Row(name="visual", title="VL-CIT alone", adapters="vl_only", visual=True)
-SHARED = Row(name="shared", title="one adapter", adapters="shared", image=True, visual=True)
-DUAL = Row(name="dual", title="Dual QLoRA", adapters="dual", image=True, visual=True)
+BEFORE = ForgettingRow(name="before", title="before step 2")
+IMAGE = ForgettingRow(name="image", title="Image-CIT alone", adapters="shared", image=True)
+VISUAL = ForgettingRow(name="visual", title="VL-CIT alone", adapters="vl_only", visual=True)
+SHARED = ForgettingRow(name="shared", title="one adapter", adapters="shared", image=True, visual=True)
+DUAL = ForgettingRow(name="dual", title="Dual QLoRA", adapters="dual", image=True, visual=True)
 ROWS = (BEFORE, IMAGE, VISUAL, SHARED, DUAL)
 DIFFERENCES = ((IMAGE, BEFORE), (VISUAL, BEFORE), (SHARED, BEFORE), (DUAL, BEFORE), (DUAL, SHARED), (DUAL, VISUAL))
 """Of each pair, the first less the second."""
