@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from assets.tiny.train.forgetting import plan
-from assets.tiny.train.forgetting.__main__ import main
+from assets.tiny.train.forgetting.__main__ import arguments, main
 from assets.tiny.train.forgetting.figures import (
     ForgettingFigures,
     ForgettingRun,
@@ -185,6 +185,9 @@ def test_a_finished_run_is_skipped_and_a_half_one_made_again(
     assert train(monkeypatch, tmp_path, "--rank", "8") == 1
     assert "have other settings" in capsys.readouterr().err
     assert not commands.trained  # figures of two settings never stand in one table
+    (tmp_path / "settings.json").write_text("{")
+    assert train(monkeypatch, tmp_path) == 1
+    assert "settings.json: " in capsys.readouterr().err and not commands.trained
 
 
 def test_a_question_without_an_answer_ends_the_run(
@@ -206,6 +209,10 @@ def write_predictions(file: Path) -> None:
         ([], "give a directory to train in, or --figures"),
         (["out", "--figures", "f.json"], "give a directory to train in, or --figures"),
         (["out", "--rank", "3"], "two adapters share it equally; give an even number"),
+        (["out", "--visual", "0"], "--visual counts from 1"),
+        (["out", "--at-once", "-1"], "--at-once counts from 1"),
+        (["out", "--seeds", "1", "1"], "--seeds takes different numbers from 0"),
+        (["out", "--seeds", "-1"], "--seeds takes different numbers from 0"),
     ],
 )
 def test_a_wrong_command_line_is_refused(
@@ -285,6 +292,14 @@ def test_figures_that_do_not_fit_together_are_refused(old: str, new: str, messag
     file.write_text(content.replace(old, new))
     with pytest.raises(RuntimeError, match=message):
         read_figures(file)
+
+
+def test_the_command_has_the_settings_of_the_shipped_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["forgetting", "out"])
+    args = vars(arguments())
+    assert args["seeds"] == read_figures(SHIPPED).seeds
+    for run in read_figures(SHIPPED).runs:
+        assert run.settings == {name: args[name] for name in run.settings}
 
 
 def test_the_shipped_figures_are_of_equal_adapters_and_updates() -> None:

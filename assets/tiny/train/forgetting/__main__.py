@@ -18,7 +18,7 @@ from .plan import ForgettingPlan, ForgettingSettings, measure
 
 def main() -> int:
     """Command line; returns the exit code."""
-    args = _arguments()
+    args = arguments()
     try:
         if args.figures is not None:
             figures = read_figures(args.figures)
@@ -37,7 +37,8 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def arguments() -> argparse.Namespace:
+    """The words of the command line; ends the process where they are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m assets.tiny.train.forgetting", description="What step 2 forgets, by its adapters."
     )
@@ -45,7 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--figures", type=Path, help="only print the tables of raw figures (forgetting.json)")
     parser.add_argument("--base", type=Path, default=SHIPPED / "base", help="where runs start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    for name, default, words in (
+    numbers = (
         ("rank", 8, "of all adapters of a row together, even"),
         ("step1", 60, "updates of step 1"),
         ("visual", 80, "updates of step 2 on visual instructions"),
@@ -53,14 +54,19 @@ def _arguments() -> argparse.Namespace:
         ("questions", 4, "on an image"),
         ("lessons", 3000, "scenes to train on"),
         ("scenes", 300, "scenes to evaluate on"),
-        ("most", 150, "questions of each kind"),
+        ("most", 200, "questions of each kind"),
         ("at-once", 2, "runs at once, a thread each"),
-    ):
+    )
+    for name, default, words in numbers:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{words} (default: %(default)s)")
     args = parser.parse_args()
     if (args.directory is None) == (args.figures is None):
         parser.error("give a directory to train in, or --figures")
-    if args.rank < 2 or args.rank % 2:
+    for name in (name for name, _, _ in numbers if getattr(args, name.replace("-", "_")) < 1):
+        parser.error(f"--{name} counts from 1")
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        parser.error("--seeds takes different numbers from 0")
+    if args.rank % 2:
         parser.error(f"--rank {args.rank}: two adapters share it equally; give an even number")
     return args
 

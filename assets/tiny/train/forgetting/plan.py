@@ -71,9 +71,10 @@ class ForgettingPlan:
     def finished(self, row: ForgettingRow, seed: int) -> ForgettingRun | None:
         """A run whose figures are there; None where they are not, or are no whole file."""
         try:
-            return ForgettingRun(**json.loads(self.file(row, seed).read_text(encoding="utf-8")))
+            run = ForgettingRun(**json.loads(self.file(row, seed).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
+        return run if (run.row, run.seed) == (row.name, seed) else None
 
     def run(self, row: ForgettingRow, seed: int) -> ForgettingRun:
         """Train and evaluate, unless the figures are there.
@@ -150,7 +151,11 @@ class ForgettingPlan:
         make_folder(self.folder / "runs")
         if not file.is_file():
             write_json(file, ours)
-        elif json.loads(file.read_text(encoding="utf-8")) != ours:
+        try:
+            theirs = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RuntimeError(f"{file}: {error}; choose another folder") from error
+        if theirs != ours:
             raise RuntimeError(f"the runs in {self.folder} have other settings, see {file.name}; choose another folder")
 
     @property
