@@ -86,6 +86,7 @@ def test_rows_with_visual_instructions_make_equally_many_updates_on_them(seed: i
     assert updates["image"]["vl_cit"] == updates["visual"]["image_cit"] == 0 < updates["image"]["image_cit"]
 
 
+@pytest.mark.slow
 def test_no_training_data_rehearses_what_is_left_out(tmp_path: Path) -> None:
     def said(folder: str, without: Sequence[str]) -> str:
         write_lessons(tmp_path / folder, seed=0, scenes=24, size=64, without=without)
