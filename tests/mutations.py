@@ -338,4 +338,23 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("labels += [*[IGNORE_INDEX] * len(asked), *reply, stop]", "labels += [*asked, *reply, stop]"),
         ("        done = closed + 1\n", "        done = closed\n"),
     ),
+    # --- the tiny world's comparisons --------------------------------------------------------------------------------
+    *_of(
+        "assets/tiny/train/forgetting/rows.py",
+        "tests/unit/tiny/test_forgetting.py",
+        ("name: total // len(names) for", "name: total for"),
+        ("seed, IMAGE_SHARE) - visual", "seed, IMAGE_SHARE)"),
+        ('LEFT_OUT = ("text", "colour", "refer")', 'LEFT_OUT = ("text", "colour")'),
+    ),
+    *_of(
+        "assets/tiny/train/forgetting/figures.py",
+        "tests/unit/tiny/test_forgetting.py",
+        ("statistics.stdev(means) / len(seeds) ** 0.5", "statistics.stdev(means)"),
+        ("[a - b for a, b in zip(", "[b - a for a, b in zip("),
+    ),
+    *_of(
+        "assets/tiny/world/school.py",
+        "tests/unit/tiny/test_lessons.py",
+        ("for one in found if one.about in without", "for one in found if one.kind in without"),
+    ),
 )
