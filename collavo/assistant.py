@@ -8,14 +8,17 @@ print(model.ask("dog.jpg", "What is the dog doing?"))
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
+from transformers.utils import ModelOutput
 
 from configs.common.words import did_you_mean, shown
 from modeling.image import DecodedImage
@@ -194,27 +197,56 @@ class CoLLaVO:
             found["numbering"] = torch.from_numpy(np.stack([c.numbering.reshape(-1) for c in crayons]))
         return {name: tensor.to(self.model.device) for name, tensor in found.items()}
 
+    @overload
+    def generate(
+        self,
+        image: ImageInput | Sequence[ImageInput | None] | None,
+        question: str | Sequence[str],
+        *,
+        return_dict_in_generate: Literal[True],
+        **settings: Any,
+    ) -> ModelOutput: ...
+
+    @overload
+    def generate(
+        self, image: ImageInput | Sequence[ImageInput | None] | None, question: str | Sequence[str], **settings: Any
+    ) -> list[str]: ...
+
     def generate(
         self,
         image: ImageInput | Sequence[ImageInput | None] | None,
         question: str | Sequence[str],
         **settings: Any,
-    ) -> list[str]:
+    ) -> list[str] | ModelOutput:
         """Answer by transformers' own ``generate``, with any of its settings; `ask` is faster.
 
         Args:
             image: see `ask`.
             question: see `ask`.
             **settings: see ``transformers.GenerationConfig``; replies end at the template's end tag.
-        Returns: a text for every sequence that is generated, question by question.
+        Returns: a text for every sequence that is generated, question by question. With ``return_dict_in_generate``,
+            transformers' output instead (``scores``, ``logits``, ...), whose ``sequences`` begin with ``input_ids`` of
+            `inputs`.
         """
         inputs = self.inputs(image, question)
-        settings.setdefault("max_new_tokens", MAX_NEW_TOKENS)
-        settings.setdefault("eos_token_id", self.engine.end_ids)
-        settings.setdefault("pad_token_id", self.processor.tokenizer.pad_token_id)
-        out = self.model.generate(**inputs, **settings)
-        sequences = out if isinstance(out, Tensor) else out.sequences
-        return [self.engine.reply("", row[inputs["input_ids"].shape[1] :].tolist()).text for row in sequences]
+        out = self.model.generate(**inputs, **self._generation_settings(settings))
+        if not isinstance(out, Tensor):
+            return cast(ModelOutput, out)
+        return [self.engine.reply("", row[inputs["input_ids"].shape[1] :].tolist()).text for row in out]
+
+    def _generation_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of transformers, with what they leave open: the end of a reply, padding, and a length."""
+        pad = self.processor.tokenizer.pad_token_id
+        given = settings.get("generation_config")
+        if given is None:
+            length = {} if "max_length" in settings else {"max_new_tokens": MAX_NEW_TOKENS}
+            return {"eos_token_id": self.engine.end_ids, "pad_token_id": pad, **length, **settings}
+        config = copy.deepcopy(given)
+        config.eos_token_id = self.engine.end_ids if config.eos_token_id is None else config.eos_token_id
+        config.pad_token_id = pad if config.pad_token_id is None else config.pad_token_id
+        if config.max_new_tokens is None and config.max_length in (None, GenerationConfig().max_length):
+            config.max_new_tokens = MAX_NEW_TOKENS
+        return {**settings, "generation_config": config}
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write model, processor and settings as a checkpoint in our layout, which `from_pretrained` and ``eval`` take.

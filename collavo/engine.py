@@ -175,7 +175,7 @@ class Engine:
 
     @property
     def on_map(self) -> MapWatcher | None:
-        """Called with every image's name, panoptic map and crayon prompt when they are made; None for nobody."""
+        """Called once with every image's name, panoptic map and crayon prompt; None for nobody."""
         return self._images.on_map
 
     @on_map.setter

@@ -33,7 +33,7 @@ BLOCK = {"cpu": 1, "cuda": 4}
 always the same; 8-bit products look at all rows at once, and there it is a single image everywhere."""
 
 CRAYONS_KEPT = 256
-"""Crayon prompts of images seen last; they are for questions about an image that is asked about again later."""
+"""Maps and crayon prompts of images seen last, for questions about an image that is asked about again later."""
 
 MapWatcher = Callable[[str, PanopticMap, CrayonPrompt], None]
 """Called with an image's name, panoptic map and crayon prompt; see `Engine.on_map`."""
@@ -94,16 +94,18 @@ class ImagePreparer:
         self._model: CoLLaVOForConditionalGeneration | None = None
         self._block = 1
         self._on_map: MapWatcher | None = None
+        self._handed_over: set[bytes] = set()
         self._handing_over = threading.Lock()
-        self._crayons: OrderedDict[bytes, CrayonPrompt] = OrderedDict()
+        self._crayons: OrderedDict[bytes, tuple[PanopticMap, CrayonPrompt]] = OrderedDict()
         self._lock = threading.RLock()  # one network each, whoever asks
         self._stream: torch.cuda.Stream | None = None
 
     @property
     def on_map(self) -> MapWatcher | None:
-        """Called with every image's name, map and crayon prompt when they are made, in the thread that prepares it.
+        """Called once per image with its name, map and crayon prompt, in the thread that prepares it.
 
-        Once another one is set, no call of the earlier one is under way, and none follows.
+        It gets every image that is prepared while it is set, also one whose map was made and kept before. Once another
+        one is set, no call of the earlier one is under way, and none follows.
         """
         return self._on_map
 
@@ -111,6 +113,7 @@ class ImagePreparer:
     def on_map(self, watcher: MapWatcher | None) -> None:
         with self._handing_over:
             self._on_map = watcher
+            self._handed_over.clear()
 
     @property
     def image_size(self) -> int:
@@ -205,21 +208,22 @@ class ImagePreparer:
         keys = [image_key(image) for image in images]
         named = dict(zip(keys, images, strict=True))
         missing = {key: image for key, image in named.items() if key not in self._crayons}
-        made: dict[bytes, CrayonPrompt] = {}
-        if missing:
-            maps = self.maps(list(missing.values()))
-            for (key, image), (panoptic, crayon) in zip(missing.items(), maps, strict=True):
-                made[key] = crayon
-                with self._handing_over:
-                    if self._on_map is not None:
-                        self._on_map(image.name, panoptic, crayon)
+        made = dict(zip(missing, self.maps(list(missing.values())), strict=True)) if missing else {}
         found = {key: made[key] if key in made else self._crayons[key] for key in named}
-        for key, crayon in found.items():
-            self._crayons[key] = crayon
+        for key, each in found.items():
+            self._hand_over(key, named[key].name, *each)
+            self._crayons[key] = each
             self._crayons.move_to_end(key)
         while len(self._crayons) > CRAYONS_KEPT:
             self._crayons.popitem(last=False)
-        return [found[key] for key in keys]
+        return [found[key][1] for key in keys]
+
+    def _hand_over(self, key: bytes, name: str, panoptic: PanopticMap, crayon: CrayonPrompt) -> None:
+        """Show an image's map to the watcher, unless it has seen it."""
+        with self._handing_over:
+            if self._on_map is not None and key not in self._handed_over:
+                self._handed_over.add(key)
+                self._on_map(name, panoptic, crayon)
 
     def _encode(self, images: Sequence[DecodedImage]) -> list[Tensor]:
         """Features of images, (1, P, D) each, in blocks of one shape."""

@@ -28,6 +28,8 @@ Source: the reference's dataset mappers (public in its sister project MoAI) appl
 after its EXIF orientation: ``PIL.Image.resize`` of 8-bit RGB by that transform's default, bilinear. Pillow widens the
 filter where it shrinks an image (antialiasing), which a tensor's plain interpolation does not.
 """
+_CONTAINERS = {b"avif": "AVIF", b"avis": "AVIF", **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"mif1"), "HEIC")}
+"""Image formats in ISO media files, by the brand that stands at their beginning."""
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -78,10 +80,24 @@ def decode_pixels(image: bytes | Image.Image, size: int | None) -> UInt8Array:
     except Image.DecompressionBombError as error:
         raise UndecodableImageError(f"too large to decode safely ({error})") from error
     except UnidentifiedImageError as error:
-        given = f"{len(image)} bytes that are " if isinstance(image, bytes) else ""
-        raise UndecodableImageError(f"{given}no image of a known format") from error
+        reason = unknown_format(image) if isinstance(image, bytes) else "no image of a known format"
+        raise UndecodableImageError(reason) from error
     except DAMAGE as error:
         raise UndecodableImageError(f"damaged ({type(error).__name__}: {error})") from error
+
+
+def unknown_format(data: bytes) -> str:
+    """What can be said of a file that Pillow does not take for an image: what it is, and what to do.
+
+    Args:
+        data: the file, or its beginning.
+    """
+    brand = _CONTAINERS.get(data[8:12]) if data[4:8] == b"ftyp" else None
+    start = data[:512].lstrip().lower()
+    kind = brand or ("PDF" if start.startswith(b"%pdf") else "SVG" if b"<svg" in start else None)
+    if kind is not None:
+        return f"is {kind}, which the installed Pillow does not read: convert it to PNG or JPEG"
+    return f"{len(data)} bytes that are no image of a known format" if data else "is empty"
 
 
 def _opened(image: bytes | Image.Image) -> AbstractContextManager[Image.Image]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ from pipeline.commands.cli import FAILED, Command, note, path_argument
 from pipeline.commands.keys import explain_keys
 from pipeline.commands.validate import SHOWN
 from pipeline.config import read_configuration
-from pipeline.runtime.console import write_out
+from pipeline.runtime.console import say, write_out
+from pipeline.runtime.launch import is_main
 
 from .check import check, check_merge
 from .config import TrainConfig, TrainSchema, read_training
@@ -47,6 +49,8 @@ def _train(args: argparse.Namespace) -> int:
     check(config, catalog)
     if args.check:
         return 0
+    if is_main(os.environ):
+        say(f"training, stage {config.TRAIN.STAGE}; loading libraries ...")
     from .run import train
 
     return train(config, catalog)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -244,7 +244,7 @@ class _Progress:
         if last or self.enough or step % train.SAVE_EVERY == 0:
             self._save(step)
         if self._plan is not None and (last or self.enough or step % train.EVAL_EVERY == 0):
-            self._job.evaluate(self._plan, self._session, step)
+            self._job.evaluate(self._plan, replace(self._session, step=step), step)
         return self.enough
 
     def close(self, made: int) -> None:
@@ -255,6 +255,8 @@ class _Progress:
 
     def _validate(self, data: HeldOutData, step: int) -> None:
         """Compute the held-out loss; a new lowest one gets a checkpoint."""
+        if self._session.is_main:
+            say(f"update {step}: computing the held-out loss ...")
         found = validate(data, self._placement, self._session.accelerator, self._device, step, self._job.autocast)
         self._history.validations.append(found)
         best, patience = self._history.best, self._config.TRAIN.PATIENCE

@@ -36,7 +36,7 @@ from ..results.report import aligned
 from ..results.rescore import ScoringInput, rescore
 from ..run.identity import check_settings
 from ..run.plan import INTERRUPTED, Plan, asks_model, evaluate, make_plan
-from ..runtime.console import say, tell, write_out
+from ..runtime.console import Verbosity, complain, say, showing, tell, write_out
 from ..runtime.files import check_folder
 from ..runtime.launch import is_main, let_main_speak
 from ..runtime.lock import check_free
@@ -188,13 +188,14 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         if chosen:
             commands["validate"] = chosen[0]
     try:
-        return int(commands[args.command](args))
+        with showing(Verbosity[getattr(args, "verbosity", "full").upper()]):
+            return int(commands[args.command](args))
     except USER_ERRORS as error:
         _complain(f"{error}\n{own[args.command].see_help}" if args.command == "score" else str(error))
     except OSError as error:
         _complain(f"{error.strerror or error}{'' if error.filename is None else f': {shown(str(error.filename))}'}")
     except KeyboardInterrupt:
-        say("interrupted")
+        say("interrupted", Verbosity.QUIET)
         return INTERRUPTED
     return USAGE
 
@@ -202,7 +203,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
 def _complain(message: str) -> None:
     """Write an error, on the main process only."""
     if is_main(os.environ):
-        say(f"error: {without_key(message, os.environ)}")
+        complain(without_key(message, os.environ))
     let_main_speak(os.environ)
 
 
@@ -241,6 +242,7 @@ def build_parser(more: Sequence[Command]) -> tuple[CommandParser, Mapping[str, C
         help="dotted keys and values (default: none)",
     )
     run = commands.add_parser("eval", parents=[shared], **described("evaluate a checkpoint on benchmarks", _EVAL))
+    _add_verbosity(run.add_argument_group("output"))
     instead = run.add_argument_group("instead of evaluating")
     instead.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML")
     instead.add_argument("--check", action="store_true", help="check the configuration, without loading torch")
@@ -289,6 +291,7 @@ def build_parser(more: Sequence[Command]) -> tuple[CommandParser, Mapping[str, C
     group.add_argument("--wrong", action="store_true", help="what is wrong, unreadable or an error")
     group.add_argument("--id", nargs="+", action="extend", default=[], metavar="ID", help="these records")
     group = shown.add_argument_group("output")
+    _add_verbosity(group)
     group.add_argument("--num", type=int, default=4, help="how many images (default: %(default)s)")
     group.add_argument(
         "--out",
@@ -342,6 +345,16 @@ def described(sentence: str, examples: str) -> dict[str, Any]:
         "epilog": f"examples:\n{examples}" if examples else None,
         "formatter_class": argparse.RawDescriptionHelpFormatter,
     }
+
+
+def _add_verbosity(group: argparse._ArgumentGroup) -> None:
+    """The argument that says how much is shown."""
+    group.add_argument(
+        "--verbosity",
+        choices=[level.name.lower() for level in Verbosity],
+        default=Verbosity.FULL.name.lower(),
+        help="quiet: the results alone; brief: a line for each benchmark or image, too (default: %(default)s)",
+    )
 
 
 def _add_maps(parser: argparse.ArgumentParser, more: Sequence[Command]) -> None:

@@ -12,12 +12,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from collavo.errors import ImageError, NonFiniteError
 from configs.common.safe_json import parse_json
 from configs.common.words import shown
 from configs.load import ConfigError
+from modeling.image import unknown_format
 from modeling.segmenters.errors import SegmenterError
 
 from ..results.browse.crayons import kept_map
@@ -72,6 +73,8 @@ class Demo:
             image = Image.open(io.BytesIO(data))
             with self._lock:
                 panoptic, crayon = self._model.panoptic_map(image)
+        except UnidentifiedImageError:
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the file {unknown_format(data)}") from None
         except (OSError, ImageError, SegmenterError, Image.DecompressionBombError) as error:
             reason = f"no image that can be read: {shown(str(error))}"
             raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from None

@@ -15,7 +15,7 @@ from configs.common.words import did_you_mean, shown
 from configs.keys import Key
 from configs.load import ConfigError
 
-from ..config import BenchmarkSection
+from ..config import BenchmarkSection, EvalSchema
 
 WIDTH = 100
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
@@ -71,7 +71,7 @@ def explain_keys(schema: type, sections: typing.Sequence[str], values: Mapping[s
     """The keys that a prefix names, for the terminal.
 
     Args:
-        schema: of the configuration.
+        schema: of the configuration, of which that of an evaluation is a part.
         sections: of the benchmarks; their keys are shown where the prefix names one.
         values: the resolved configuration.
         prefix: beginning of a dotted name, in either case; "" for all but the benchmarks' own.
@@ -80,6 +80,7 @@ def explain_keys(schema: type, sections: typing.Sequence[str], values: Mapping[s
         ConfigError: no key begins so.
     """
     general = list(key_helps(schema))
+    evaluation = {one.name: one for one in key_helps(EvalSchema)}
     own = [one for name in sections for one in key_helps(BenchmarkSection, f"{name}.")]
     wanted = prefix.upper().rstrip(".")
     chosen = [one for one in (*general, *own) if _begins(one.name, wanted)] if wanted else general
@@ -88,7 +89,7 @@ def explain_keys(schema: type, sections: typing.Sequence[str], values: Mapping[s
         names |= {name.rpartition(".")[0] for name in names if "." in name}
         raise ConfigError(f"no key begins with {shown(prefix)}{did_you_mean(wanted, names)}")
     more = f"\n<SECTION>.TEST.* for each benchmark: keys POPE ({', '.join(sections[:3])}, ...)\n" if not wanted else ""
-    return "\n".join(_shown(one, _value(values, one.name)) for one in chosen) + more
+    return "\n".join(_shown(one, _value(values, one.name), evaluation.get(one.name, one)) for one in chosen) + more
 
 
 def _begins(name: str, wanted: str) -> bool:
@@ -102,12 +103,20 @@ def _value(values: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def _shown(one: KeyHelp, value: Any) -> str:
-    """A key with its type, default and value, and its meaning below."""
-    here = "" if value == one.default else f"; here: {_written(value)}"
-    head = f"{one.name}: {one.kind}; default: {_written(one.default)}{here}"
-    body = textwrap.fill(one.meaning, WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return f"{shown(head, 400)}\n{body}\n"
+def _shown(one: KeyHelp, value: Any, evaluation: KeyHelp) -> str:
+    """A key with its type, default and value, and its meaning below; for ``train`` too, where it has others there.
+
+    Args:
+        one: the key.
+        value: in the resolved configuration.
+        evaluation: the key as ``eval`` has it.
+    """
+    here = "" if value in (one.default, evaluation.default) else f"; here: {_written(value)}"
+    training = "" if one.default == evaluation.default else f" (train: {_written(one.default)})"
+    head = f"{one.name}: {one.kind}; default: {_written(evaluation.default)}{training}{here}"
+    meanings = [evaluation.meaning, *([f"train: {one.meaning}"] if one.meaning != evaluation.meaning else [])]
+    body = [textwrap.fill(each, WIDTH, initial_indent="    ", subsequent_indent="    ") for each in meanings]
+    return "\n".join([shown(head, 400), *body, ""])
 
 
 def _written(value: Any) -> str:

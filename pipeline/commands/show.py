@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from modeling.segmenters.base import PanopticMap
 from ..base import BenchmarkPipeline
 from ..benchmarks import select_pipeline
 from ..images import decode_image
-from ..runtime.console import tell, write_out
+from ..runtime.console import Verbosity, shows, tell, write_out
 from ..runtime.errors import RunError
 from ..runtime.files import format_of, make_folder, write_image
 from ..runtime.libraries import quiet_libraries
@@ -47,6 +48,8 @@ LONGEST = 1000
 _COLUMNS = 46
 _TERMINAL = 32
 """Characters a side of an image in a terminal; two rows of it share a line."""
+_STRIP = 10
+"""Lines of an image among several side by side; four of them fit into 80 columns."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -101,8 +104,13 @@ def show(config: EvalConfig, catalog: Catalog, num: int, out: Path, environment:
     make_folder(out.parent)
     shown = _ask(config, pipeline, chosen)
     write_image(out, sheet(shown))
-    for one in shown:
-        write_out(in_words(one, sys.stdout.isatty()))
+    if shows(Verbosity.FULL):
+        for one in shown:
+            write_out(in_words(one, sys.stdout.isatty()))
+    elif shows(Verbosity.BRIEF):
+        if sys.stdout.isatty():
+            write_out(strip(shown, shutil.get_terminal_size().columns))
+        tell("".join(f"  {in_short(one)}\n" for one in shown))
     tell(f"images, maps and replies are in {out}\n")
     return 0
 
@@ -197,6 +205,12 @@ def _lines(one: ShownQuestion) -> list[str]:
     return [*asked, "", f"answer: {inline(wanted)}", said, "", inline(one.objects, LONGEST)]
 
 
+def in_short(one: ShownQuestion) -> str:
+    """Question, reply and verdict in a line."""
+    question = inline(one.asked.strip().partition("\n")[0])
+    return f"{question:<60} {inline(one.reply)}{f'  ({one.verdict})' if one.verdict else ''}"
+
+
 def in_words(one: ShownQuestion, colours: bool) -> str:
     """For the terminal: image and map side by side where it shows colours, then the words."""
     lines = [f"  {line}".rstrip() for line in _lines(one)]
@@ -205,9 +219,17 @@ def in_words(one: ShownQuestion, colours: bool) -> str:
     return "\n".join([*lines, "", ""])
 
 
-def shrunk(pixels: Pixels) -> Pixels:
-    """An image of `_TERMINAL` pixels a side."""
-    return np.asarray(Image.fromarray(pixels).resize((_TERMINAL, _TERMINAL), Image.Resampling.BOX))
+def strip(shown: Sequence[ShownQuestion], columns: int) -> str:
+    """For a terminal that shows colours: as many images side by side as fit into its width, their maps below them."""
+    side = 2 * _STRIP
+    fitting = shown[: max(1, columns // side)]
+    rows = [[shrunk(one.image, side) for one in fitting], [shrunk(one.coloured, side) for one in fitting]]
+    return "".join(f"{line}\n" for row in rows for line in blocks(np.concatenate(row, axis=1)))
+
+
+def shrunk(pixels: Pixels, side: int = _TERMINAL) -> Pixels:
+    """An image of so many pixels a side."""
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
 
 
 def blocks(pixels: Pixels) -> list[str]:

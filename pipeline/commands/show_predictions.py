@@ -10,15 +10,18 @@ import numpy as np
 
 from configs.load import ConfigError
 from datasets.types import DataError, Record
+from modeling.image import decode_pixels
 
-from ..images import decode_image
 from ..results.browse.crayons import KeptMap
 from ..results.browse.prediction import Prediction, PredictionFilter, target_words
 from ..results.browse.runs import RecordImages, find_record_images, read_runs
-from ..runtime.console import tell, warn, write_out
+from ..results.browse.thumbnails import small_image
+from ..runtime.console import Verbosity, say, shows, tell, warn, write_out
 from ..runtime.files import format_of, make_folder, write_image
 from .drawing import class_colour
-from .show import SIDE, Pixels, ShownQuestion, in_words, sheet
+from .show import SIDE, Pixels, ShownQuestion, in_short, in_words, sheet
+
+_BLANK: Pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
 
 
 def show_predictions(
@@ -42,18 +45,31 @@ def show_predictions(
         format_of(out)
     except ValueError as error:
         raise ConfigError(f"--out: {error}") from None
-    shown, missing = [], ""
+    shown, without, missing = [], [], []
     for run in read_runs(path):
-        chosen = wanted.choose(run.predictions)
+        try:
+            chosen = wanted.choose(run.predictions)
+        except DataError as error:
+            without.append(f"{run.title}: {error}")
+            continue
         sights = find_record_images(run, conf_files, overrides)
-        missing = missing or sights.missing
+        if sights.missing:
+            missing.append(f"{run.title}: {sights.missing}")
         for prediction in chosen:
             one = _shown(prediction, sights)
             shown.append(one)
-            tell(f"{run.title}, record {prediction.id}: {prediction.verdict}\n")
-            write_out(in_words(one, sys.stdout.isatty()))
-    if missing:
-        warn(f"images are not shown: {missing}")
+            if shows(Verbosity.FULL):
+                tell(f"{run.title}, record {prediction.id}: {prediction.verdict}\n")
+                write_out(in_words(one, sys.stdout.isatty()))
+            elif shows(Verbosity.BRIEF):
+                tell(f"  {in_short(one)}\n")
+    if not shown:
+        raise DataError("\n".join(without))
+    for reason in () if wanted.ids else without:
+        say(reason)
+    for reason in dict.fromkeys(missing):
+        warn(f"images are not shown: {reason}")
+    if all(one.image is _BLANK for one in shown):
         return 0
     make_folder(out.parent)
     write_image(out, sheet(shown))
@@ -69,7 +85,7 @@ def _shown(prediction: Prediction, sights: RecordImages) -> ShownQuestion:
         record=Record(id=prediction.id, image=None, fields={}, target=target),
         asked=prediction.question or prediction.prompt or "",
         image=_image(prediction, sights),
-        coloured=_blank() if kept is None else coloured(kept),
+        coloured=_BLANK if kept is None else coloured(kept),
         objects="" if kept is None else kept.words,
         reply=f"(none: {prediction.error})" if prediction.text is None else prediction.text,
         verdict=prediction.verdict,
@@ -77,15 +93,10 @@ def _shown(prediction: Prediction, sights: RecordImages) -> ShownQuestion:
 
 
 def _image(prediction: Prediction, sights: RecordImages) -> Pixels:
+    """A record's image, or its several images side by side; white where there is none, as its error says."""
     source = sights.images.get(prediction.id)
-    try:
-        return _blank() if source is None else decode_image(source, SIDE).pixels
-    except DataError:
-        return _blank()  # the record's own error says why
-
-
-def _blank() -> Pixels:
-    return np.full((SIDE, SIDE, 3), 255, np.uint8)
+    small = None if source is None else small_image(source)
+    return _BLANK if small is None else decode_pixels(small, SIDE)
 
 
 def coloured(kept: KeptMap) -> Pixels:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import ModelSettings, settings_for
+from configs.common.words import shown
 
 from ..runtime.console import LoadingBar, duration, say, warn
 from ..runtime.errors import RunError
@@ -238,6 +239,9 @@ class CoLLaVOSource:
 
         if self._segmenter is None:
             config = self.settings().segmenter if self._config.RESUME_FROM else self._config.SEGMENTER
+            if is_main(os.environ):
+                chosen = config.resolved()
+                say(f"segmenter:    {chosen.NAME}{f', {shown(chosen.PATH)}' if chosen.PATH else ''}")
             self._segmenter = cached_segmenter(config, self._device)
         return self._segmenter
 

@@ -23,8 +23,7 @@ from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from ..base import BenchmarkPipeline
 from ..run.journal import JournalEntry
-from ..runtime.files import json_line
-from .browse.prediction import ImageNames, as_line, group_name, prediction_of
+from .browse.prediction import ImageNames, Prediction, group_name, prediction_of
 from .judging import Judgement
 
 MANY = 0.1
@@ -69,8 +68,10 @@ class RunEffort:
     devices: Sequence[str]
 
 
-def predictions(answered: AnsweredBenchmark, benchmark: Benchmark | None = None, roots: Sequence[Path] = ()) -> bytes:
-    """The predictions file: one JSON line per record, in data order; see `browse.prediction.Prediction`.
+def predictions(
+    answered: AnsweredBenchmark, benchmark: Benchmark | None = None, roots: Sequence[Path] = ()
+) -> list[Prediction]:
+    """What the predictions file says of each record, in data order.
 
     All of it but ``seconds`` is the same for any number of processes.
 
@@ -84,12 +85,12 @@ def predictions(answered: AnsweredBenchmark, benchmark: Benchmark | None = None,
     said: dict[str, list[Verdict]] = {}
     for verdict in answered.judgement.said:
         said.setdefault(verdict.record, []).append(verdict)
-    lines = []
+    found = []
     for scored in answered.evaluation.scored:
         name = scored.record.id
         group = group_name(groups(scored.record))
-        lines.append(as_line(prediction_of(scored, answered.entries[name], group, names, said.get(name, ()))))
-    return b"".join(map(json_line, lines))
+        found.append(prediction_of(scored, answered.entries[name], group, names, said.get(name, ())))
+    return found
 
 
 def counts(answered: AnsweredBenchmark) -> dict[str, int]:

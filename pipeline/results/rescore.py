@@ -29,7 +29,7 @@ from ..runtime.errors import RunError
 from ..runtime.files import make_folder
 from ..runtime.lock import sole_use
 from ..runtime.provenance import git_commit, versions
-from .join import AnsweredBenchmark, paired, summary
+from .join import AnsweredBenchmark, paired, predictions, summary
 from .judge_folders import RULES, decider_of, folder_of, in_words, set_aside
 from .judging import FileVerdicts, decider, held_in, judge_of, make_judge, needs_judge, score, to_be_asked
 from .predictions_file import SCORES
@@ -69,6 +69,7 @@ def rescore(config: EvalConfig, catalog: Catalog, source: ScoringInput, dataset:
     """
     benchmark = benchmark_of_answers(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
+    say(f"scoring {benchmark.dataset}: {source.predictions}")
     records, bad, check = keep_scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
     run = config.EVAL
@@ -117,7 +118,8 @@ def _score_into(
         )
         about["paired"] = {"against": str(source.against), **paired(answered.evaluation, other.evaluation)}
     roots = data_roots(config.DATASETS.ROOT, os.environ)
-    publish(folder, answered, pipeline.declaration, summary(pipeline, answered, None, about), roots=roots)
+    found = predictions(answered, pipeline.declaration, roots)
+    publish(folder, answered, pipeline.declaration, found, summary(pipeline, answered, None, about))
     return 0
 
 

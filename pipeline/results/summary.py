@@ -14,7 +14,7 @@ from configs.common.escape import csv_cell
 from configs.common.escape import markdown as markdown_text
 from configs.common.words import shown as inline
 
-from ..runtime.console import tell
+from ..runtime.console import Verbosity, shows, tell
 from ..runtime.files import write_text
 from .join import part_in_words
 from .report import LONGEST_PROMPT, aligned, pipe_table, rules_in_words, shown
@@ -70,7 +70,8 @@ def show_summary(
     write_text(folder / MARKDOWN, markdown(columns, results, missing, failed))
     write_text(folder / TABLE, _csv(columns))
     left_out = f"\nleft out, for reasons said above: {', '.join(missing)}\n" if missing else ""
-    tell(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
+    where = f"\nsummary:     {folder / MARKDOWN}\n" if shows(Verbosity.FULL) else "\n"
+    tell(f"\n{plain(columns)}\n{left_out}{where}")
 
 
 def in_order(columns: Sequence[SummaryColumn]) -> list[SummaryColumn]:
@@ -91,6 +92,17 @@ def columns_of(result: Mapping[str, Any]) -> Iterator[SummaryColumn]:
         first = result["metrics"][0]
         ours = _not_scored(result) if first["value"] is None else shown(first, digits=1)
         yield SummaryColumn(title=result["title"], published="", ours=ours, **about)
+
+
+def short_line(result: Mapping[str, Any]) -> str:
+    """The first figure of a benchmark, and what it is worth, in a short line."""
+    first, counts = result["metrics"][0], result["counts"]
+    name = f"{first['group']} {first['name']}".strip()
+    figure = _not_scored(result) if first["value"] is None else shown(first, digits=1)
+    errors = f"{counts['errors']} errors" if counts["errors"] else ""
+    lessons = "not among the model's lessons" if result.get("untaught") else ""
+    about = [part_in_words(result) or f"{counts['records']} records", errors, lessons]
+    return inline(f"  {result['dataset']:<21} {name:<24} {figure:>8}   {', '.join(filter(None, about))}")
 
 
 def _part(result: Mapping[str, Any]) -> str:

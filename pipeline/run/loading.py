@@ -13,7 +13,7 @@ from datasets.evaluation.scorable import UnscorableError, check_scoring, without
 from datasets.types import BadRecord, DataError, Record
 
 from ..base import BenchmarkPipeline
-from ..runtime.console import say
+from ..runtime.console import Progress, say
 from ..runtime.session import AgreedError, Session
 from .spool import SpooledValue, spooled, unspool
 
@@ -136,16 +136,20 @@ def _load_all(
     found: list[LoadedTask] = []
     missing: dict[str, str] = {}
     bad: dict[str, Mapping[str, BadRecord]] = {}
-    for task in tasks:
-        try:
-            loaded = _load(task, session)
-            if session.is_main:  # once for all of them: the scorer is the same everywhere
-                bad[task.dataset] = _try_scorer(loaded, session)
-            found.append(loaded)
-        except DataError as error:
-            if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
-                raise
-            missing[task.dataset] = str(error)
+    if session.is_main and tasks:
+        say(f"reading the annotations of {tasks[0].dataset if len(tasks) == 1 else f'{len(tasks)} benchmarks'} ...")
+    with Progress("annotations", len(tasks), shown=session.is_main, unit="benchmarks", always=False) as progress:
+        for task in tasks:
+            try:
+                loaded = _load(task, session)
+                if session.is_main:  # once for all of them: the scorer is the same everywhere
+                    bad[task.dataset] = _try_scorer(loaded, session)
+                found.append(loaded)
+            except DataError as error:
+                if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
+                    raise
+                missing[task.dataset] = str(error)
+            progress.advance(1)
     return found, missing, bad
 
 

@@ -24,7 +24,7 @@ from ..results.browse.run_report import report_run
 from ..results.judging import judge_of, make_judge, needs_judge
 from ..results.report import RESULTS
 from ..results.summary import show_summary
-from ..runtime.console import say, warn
+from ..runtime.console import Verbosity, complain, say, shows, warn
 from ..runtime.errors import RunError
 from ..runtime.files import make_folder
 from ..runtime.launch import (
@@ -97,7 +97,7 @@ def evaluate(config: EvalConfig, catalog: Catalog) -> int:
         plan = make_plan(config, catalog)
     except USER_ERRORS as error:
         if is_main(os.environ):
-            say(f"error: {error}")
+            complain(str(error))
         let_main_speak(os.environ)
         return 1
     if is_main(os.environ) and asks_model(task.pipeline.declaration for task in plan.tasks):
@@ -218,12 +218,12 @@ def run_guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> i
         code = work(folders)
     except AgreedError as error:
         if rank == 0:
-            say(f"error: {error}")
+            complain(str(error))
         let_main_speak(os.environ)
         return 1
     except KeyboardInterrupt:
         if rank == 0:
-            say(interrupted)
+            say(interrupted, Verbosity.QUIET)
         return _end(INTERRUPTED, world)
     except Exception as error:  # noqa: BLE001 - the last place that can say why this process ends
         end_without_launcher()
@@ -295,8 +295,10 @@ def _start(plan: Plan, world: int) -> Accelerator:
         if plan.config.WANDB and importlib.util.find_spec("wandb") is None:
             raise RunError("WANDB True needs the package wandb (pip install wandb), or set WANDB False")
         if is_main(os.environ):
-            names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
-            say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
+            names = [task.dataset for task in plan.tasks]
+            listed = ", ".join(names) if shows(Verbosity.FULL) or len(names) == 1 else f"{len(names)} benchmarks"
+            processes = f"{world} process{'es' if world > 1 else ''}"
+            say(f"evaluating {listed} with {processes}; loading libraries ...", Verbosity.BRIEF)
         return start_accelerator(plan.config.EVAL.TIMEOUT_HOURS, "wandb" if plan.config.WANDB else None, os.environ)
     except JoinError:
         raise
@@ -320,11 +322,14 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
     from accelerate.utils import gather_object
 
     config, places = plan.config, list(gather_object([place_of_process(accelerator)]))
+    tracked = config.WANDB or bool(accelerator.trackers)
     about = {"config_hash": config.config_hash, "git_commit": git_commit(), "model": dict(plan.model), **libraries()}
     if accelerator.process_index == 0:
         say(describe(places))
         if note := difference_in_words(about):
             say(f"  {note}")
+        if config.EVAL.LOG_WRONG and plan.tasks and not tracked:
+            say("  note: EVAL.LOG_WRONG does nothing here: it needs WANDB True, or in training TRAIN.TENSORBOARD True")
         if sharding := sharding_asked(os.environ):
             say(f"  note: {sharding} shards a model that trains; evaluation keeps a whole model on every process")
     session = Session(
@@ -334,7 +339,7 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
         devices=[where.device for where in places],
         about=about,
         config_yaml=config.resolved_yaml,
-        tracked=config.WANDB,
+        tracked=tracked,
         another_model=plan.another_model,
         brief=len(plan.tasks) > 1,
     )

@@ -26,6 +26,8 @@ from datasets.types import BadRecord, Record
 from ..base import EngineSource, LoadsAhead, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
 from ..results.browse.crayons import kept_maps, remove_crayons
+from ..results.browse.prediction import Prediction, as_lines
+from ..results.browse.wrong_answers import log_wrong_answers, wrong_answers
 from ..results.join import AnsweredBenchmark, RunEffort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
@@ -40,7 +42,8 @@ from ..results.report import (
     remove_results,
     write_results,
 )
-from ..runtime.console import Progress, duration, say, tell, warn
+from ..results.summary import short_line
+from ..runtime.console import Progress, Verbosity, duration, say, shows, tell, warn
 from ..runtime.files import write_text
 from ..runtime.session import AgreedError, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
@@ -325,8 +328,13 @@ def _finish(
         **session.about,
     }
     results = summary(task.pipeline, answered, effort, about)
-    publish(task.folder, answered, task.pipeline.declaration, results, brief=session.brief, roots=session.roots)
+    found = predictions(answered, task.pipeline.declaration, session.roots)
+    publish(task.folder, answered, task.pipeline.declaration, found, results, brief=session.brief)
     session.track(flat(results["scores"], task.pipeline.declaration.name + in_brackets(part_in_words(results))))
+    if session.tracked and session.options.LOG_WRONG:
+        images = {record.id: record.image for record in data.records if record.image is not None}
+        sample = wrong_answers(found, images, session.options.LOG_WRONG)
+        log_wrong_answers(session.accelerator.trackers, task.dataset, sample, session.step)
     return results
 
 
@@ -345,10 +353,10 @@ def publish(
     folder: Path,
     answered: AnsweredBenchmark,
     benchmark: Benchmark,
+    found: Sequence[Prediction],
     results: Mapping[str, Any],
     *,
     brief: bool = False,
-    roots: Sequence[Path] = (),
 ) -> None:
     """Write a benchmark's results and the file for its server, and show them.
 
@@ -356,19 +364,20 @@ def publish(
         folder: where they go.
         answered: see `AnsweredBenchmark`.
         benchmark: the declaration.
+        found: see `pipeline.results.join.predictions`.
         results: see `pipeline.results.join.summary`.
         brief: show a line instead of all figures, since a table of several benchmarks follows.
-        roots: dataset folders, below which the predictions file names images.
     """
-    write_results(folder, predictions(answered, benchmark, roots), results)
+    write_results(folder, as_lines(found), results)
     shown = [("predictions", folder / PREDICTIONS), ("results", folder / RESULTS)]
     submission = scorer_of(benchmark).submission
     if submission is not None and results.get("part") is None:  # a server takes whole ones
         shown.append(("submission", write_submission(submission, answered.evaluation.scored, folder)))
     for sentence in warnings(results, folder):
-        warn(sentence)
+        warn(sentence, Verbosity.FULL if brief else Verbosity.BRIEF)
     if brief:
-        say(f"{benchmark.dataset}: {headline(results)}; {folder / MARKDOWN}")
+        whole = f"{benchmark.dataset}: {headline(results)}; {folder / MARKDOWN}"
+        say(whole if shows(Verbosity.FULL) else short_line(results), Verbosity.BRIEF)
         return
     files = "".join(f"\n{label + ':':<13}{file}" for label, file in shown)
     tell(f"\n{plain_table(results)}\n{files}\n")

@@ -1,6 +1,7 @@
 """What a person at the terminal sees while a run goes on: messages, and a bar with rate and remaining time.
 
-Where standard error is no terminal (a log file), the bar becomes plain lines at growing intervals.
+Where standard error is no terminal (a log file), the bar becomes plain lines at growing intervals. How much is shown
+can be set for a process; what a user asked for (standard output) and errors always are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from types import TracebackType
 from typing import NoReturn, TextIO
 
@@ -20,8 +22,44 @@ from configs.common.escape import terminal_lines
 FIRST_LINE_SECONDS, MAX_LINE_SECONDS = 5.0, 60.0
 
 
-def say(text: str) -> None:
-    """Write a message to standard error, above a bar if there is one; nothing in it can steer the terminal."""
+class Verbosity(IntEnum):
+    """How much of its messages a process shows, and how much must be shown for a message to appear."""
+
+    QUIET = 0
+    BRIEF = 1
+    FULL = 2
+
+
+class _Shown:
+    """How much this process shows."""
+
+    verbosity = Verbosity.FULL
+
+
+@contextmanager
+def showing(verbosity: Verbosity) -> Iterator[None]:
+    """Choose how much this process shows meanwhile."""
+    before, _Shown.verbosity = _Shown.verbosity, verbosity
+    try:
+        yield
+    finally:
+        _Shown.verbosity = before
+
+
+def shows(needed: Verbosity) -> bool:
+    """Whether this process shows what needs so much verbosity."""
+    return _Shown.verbosity >= needed
+
+
+def say(text: str, needed: Verbosity = Verbosity.FULL) -> None:
+    """Write a message to standard error, above a bar if there is one; nothing in it can steer the terminal.
+
+    Args:
+        text: without its last line end.
+        needed: the least verbosity at which it appears.
+    """
+    if not shows(needed):
+        return
     with reader_may_leave(sys.stderr):
         tqdm.write(terminal_lines(text), file=sys.stderr)
 
@@ -54,9 +92,14 @@ def reader_may_leave(stream: TextIO) -> Iterator[None]:
         os.close(nowhere)
 
 
-def warn(text: str) -> None:
-    """Write a warning to standard error."""
-    say(f"warning: {text}")
+def warn(text: str, needed: Verbosity = Verbosity.BRIEF) -> None:
+    """Write a warning to standard error, see `say`."""
+    say(f"warning: {text}", needed)
+
+
+def complain(text: str) -> None:
+    """Write an error to standard error, whatever the verbosity."""
+    say(f"error: {text}", Verbosity.QUIET)
 
 
 class Progress:
@@ -67,14 +110,23 @@ class Progress:
         total: questions to answer.
         shown: False on all processes but the main one.
         unit: what is counted, in the plural.
+        always: end in a line also where no bar is shown and it took no time worth saying.
     """
 
-    def __init__(self, label: str, total: int, *, shown: bool, unit: str = "questions") -> None:
+    def __init__(self, label: str, total: int, *, shown: bool, unit: str = "questions", always: bool = True) -> None:
+        self._always = always
         self._label, self._total, self._done, self._unit = label, total, 0, unit
-        self._shown = shown and total > 0
+        self._shown = shown and total > 0 and shows(Verbosity.BRIEF)
         self._bar: tqdm[NoReturn] | None = None
         if self._shown and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=label, unit=unit.removesuffix("s"), file=sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total,
+                desc=label,
+                unit=unit.removesuffix("s"),
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=shows(Verbosity.FULL),
+            )
         self._start = self._last = time.monotonic()
         self._interval = FIRST_LINE_SECONDS
 
@@ -89,10 +141,14 @@ class Progress:
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._shown and (time.monotonic() - self._last >= self._interval or self._done == self._total):
+        elif self._shown and (time.monotonic() - self._last >= self._interval or self._ends()):
             self._last = time.monotonic()
             self._interval = min(2 * self._interval, MAX_LINE_SECONDS)
             say(self.line())
+
+    def _ends(self) -> bool:
+        """Whether all is done, and should be said to be."""
+        return self._done == self._total and (self._always or self._last > self._start)
 
     def expect(self, total: int) -> None:
         """Change how many there are to answer: other processes take work over, or have it taken over."""

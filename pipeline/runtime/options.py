@@ -30,6 +30,8 @@ class RunConfig:
         MAX_BATCH: questions that a process answers at a time at most; fewer where memory does not allow so many. No
             reply depends on it.
         REPORT: write SAVE_DIR/report at the end: a page per benchmark with every record, its image, map and reply.
+        LOG_WRONG: wrong answers of each benchmark that also go to WANDB and TRAIN.TENSORBOARD, with their images; 0
+            for none.
         WORKERS: threads per process that decode images ahead.
         TIMEOUT_HOURS: longest time that processes wait for each other at the end.
     """
@@ -42,5 +44,6 @@ class RunConfig:
     UNTAUGHT: list[str] = field(default_factory=list)
     MAX_BATCH: PositiveInt = 64
     REPORT: bool = True
+    LOG_WRONG: Annotated[int, Field(ge=0)] = 0
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0

@@ -17,7 +17,7 @@ from configs.errors import ConfigError
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
-from .console import say
+from .console import Verbosity, complain, say
 from .errors import RunError, SampleError
 from .files import WriteError, make_folder, write_text
 from .lock import sole_use
@@ -49,7 +49,8 @@ class Session:
         devices: of all processes.
         about: copied into every result: configuration hash, commit, versions.
         config_yaml: the resolved configuration, saved next to every result.
-        tracked: whether metrics also go to the accelerator's tracker.
+        tracked: whether metrics also go to the accelerator's trackers.
+        step: updates of the training run that this is a part of, for the trackers; None outside of one.
         another_model: see `pipeline.run.plan.another_model`.
         judge: helps to score, on the main process; None where there is none.
         brief: say little of each benchmark, since a table of several follows.
@@ -62,6 +63,7 @@ class Session:
     about: Mapping[str, Any]
     config_yaml: str
     tracked: bool = False
+    step: int | None = None
     another_model: str = ""
     judge: Judge | None = None
     brief: bool = False
@@ -87,9 +89,9 @@ class Session:
         return self.rank == 0
 
     def track(self, metrics: Mapping[str, float | int]) -> None:
-        """Hand metrics to the tracker, if there is one; the main process's tracker takes them."""
+        """Hand metrics to the trackers, if there are any; those of the main process take them."""
         if self.tracked:
-            self.accelerator.log(dict(metrics))
+            self.accelerator.log(dict(metrics), step=self.step)
 
     def gather(self, value: T) -> list[T]:
         """One value of each process, by rank, on every process. All must call it."""
@@ -147,7 +149,7 @@ def report_failure(error: BaseException, folder: Path | None, rank: int) -> None
         rank: of this process.
     """
     if isinstance(error, USER_ERRORS):
-        say(f"error: {error}" if rank == 0 else f"[process {rank}] error: {error}")
+        say(f"error: {error}" if rank == 0 else f"[process {rank}] error: {error}", Verbosity.QUIET)
         return
     cause, samples = error, ""
     if isinstance(error, SampleError):
@@ -155,7 +157,7 @@ def report_failure(error: BaseException, folder: Path | None, rank: int) -> None
     head = f"[process {rank}] {type(cause).__name__}{samples}: {cause}{_hint(cause)}"
     details = "".join(traceback.format_exception(error))
     log = _write_log(folder, rank, f"{head}\n\n{details}")
-    say(f"error: {head}\n" + (f"details: {log}" if log else details))
+    complain(f"{head}\n" + (f"details: {log}" if log else details))
 
 
 def _hint(error: BaseException) -> str:

@@ -65,7 +65,7 @@ def test_mistakes_are_named_before_torch_is_loaded(photo: Path, tmp_path: Path) 
     (tmp_path / "text.jpg").write_text("no image")
     for words, message in (
         ([tmp_path / "nowhere.jpg", "x"], "nowhere.jpg: no such file"),
-        ([tmp_path / "text.jpg", "x"], "text.jpg: cannot be read as an image"),
+        ([tmp_path / "text.jpg", "x"], "text.jpg: 8 bytes that are no image of a known format"),
         ([photo, "x", "--top-p", "0"], "--top-p must be above 0"),
         ([photo, "x", "--temperature", "nan"], "--temperature must be 0 or more"),
         ([photo, "x", "--temperature", "1", "--num-beams", "3"], "--temperature goes with --num-beams 1"),

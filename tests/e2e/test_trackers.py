@@ -1,8 +1,9 @@
-"""Figures of a training run reach Weights & Biases and TensorBoard through Accelerate."""
+"""Figures of a training run, and a sample of wrong answers, reach Weights & Biases and TensorBoard."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def words(tiny: Path, save: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
-def test_both_trackers_get_every_figure(tiny: Path, tmp_path: Path) -> None:
+def test_both_trackers_get_every_figure_and_a_sample_of_wrong_answers(tiny: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
@@ -40,6 +41,7 @@ def test_both_trackers_get_every_figure(tiny: Path, tmp_path: Path) -> None:
         "lbk_entry.py",
         "train",
         *words(tiny, tmp_path, "WANDB", "True", "TRAIN.TENSORBOARD", "True"),
+        *("TRAIN.EVAL_EVERY", "3", "DATASETS.TEST", "pope_test", "EVAL.LIMIT", "6", "EVAL.LOG_WRONG", "2"),
     ]
     done = run_warm(command, env)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -48,6 +50,17 @@ def test_both_trackers_get_every_figure(tiny: Path, tmp_path: Path) -> None:
     (scalars,) = [one for one in held if "loss" in one.Tags()["scalars"]]  # settings have a file of their own
     assert {"learning_rate", "samples_per_second", "tokens_per_second"} <= set(scalars.Tags()["scalars"])
     assert [event.step for event in scalars.Scalars("loss")] == [1, 2, 3]
+    (accuracy,) = [name for name in scalars.Tags()["scalars"] if name.endswith("/mean/accuracy")]
+    assert [event.step for event in scalars.Scalars(accuracy)] == [3]
+    tags = ["wrong/pope_test/001", "wrong/pope_test/002"]
+    assert scalars.Tags()["images"] == tags and [event.step for event in scalars.Images(tags[0])] == [3]
+    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/wrong/pope_test_*.table.json")
+    content = json.loads(table.read_text())
+    rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+    lines = (tmp_path / "eval" / "step-00000003" / "pope_test" / "predictions.jsonl").read_text().splitlines()
+    predicted = {one["id"]: one for one in map(json.loads, lines) if one["verdict"] != "right"}
+    assert len(rows) == 2 and {row["image"] for row in rows} == {"Image"}
+    assert [row["question"] for row in rows] == [predicted[row["id"]]["question"] for row in rows]
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_anything_is_loaded(

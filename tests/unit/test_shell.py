@@ -93,6 +93,26 @@ def test_gpu_device_sets_devices_and_processes(stand_ins: Path) -> None:
     assert "CUDA=2,5,7" in done.stdout
 
 
+@pytest.mark.parametrize(("option", "verbosity"), [((), "brief"), (("-q",), "quiet"), (("--verbose",), "full")])
+def test_the_embedded_default_says_as_much_as_is_asked_for(
+    option: tuple[str, ...], verbosity: str, stand_ins: Path
+) -> None:
+    lines = bash(str(ROOT / "run"), *option, path=stand_ins).stdout.splitlines()
+    called = [line.removeprefix("python ") for line in lines if line.startswith("python ")]
+    (launched,) = [line for line in called if "assets/launch.py" in line]
+    assert f"eval --conf_files configs/collavo_tiny.yaml --verbosity {verbosity}" in launched
+    shown = [line for line in called if line.startswith("lbk_entry.py show ")]
+    assert len(shown) == (verbosity != "quiet") and all(line.endswith(f"--verbosity {verbosity}") for line in shown)
+    assert any(line.startswith("lbk_entry.py score ") for line in called) == (verbosity == "full")
+    if verbosity == "quiet":
+        assert all("--check" in line or "launch.py" in line for line in lines), "nothing but what eval says itself"
+
+
+def test_how_much_is_said_is_for_the_embedded_default(stand_ins: Path) -> None:
+    done = bash(str(ROOT / "run"), "-q", "eval", path=stand_ins)
+    assert (done.returncode, "-q is for bash run without a command" in done.stderr) == (2, True)
+
+
 def test_under_slurm_each_machine_has_a_launcher_with_its_rank(tmp_path: Path) -> None:
     bodies = {
         "scontrol": 'test "$*" = "show hostnames node[1-2]"; echo node1; echo node2',
@@ -128,10 +148,10 @@ def stamp_of(stand_ins: Path) -> Path:
 
 def installed(stand_ins: Path, *options: str) -> list[str]:
     """What an installation asks of pip."""
-    done = bash(str(ROOT / "install"), *options, path=stand_ins)
+    done = bash(str(ROOT / "install"), *options, "--verbose", path=stand_ins)
     assert done.returncode == 0, done.stderr
     asked = [line.split(" install ", 1)[1] for line in done.stdout.splitlines() if " -m pip install " in line]
-    return [line.replace("--quiet --disable-pip-version-check ", "") for line in asked]
+    return [line.replace("--disable-pip-version-check ", "") for line in asked]
 
 
 @pytest.mark.parametrize(("options", "kind", "torch"), [(["--cpu"], "cpu", "torch==2.13.0"), ([], "cuda", "torch")])
@@ -171,3 +191,17 @@ def test_a_second_installation_does_nothing(stand_ins: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     (stand_ins / "prefix" / "collavo_installed.txt").write_text("torch==2.13.0\n")
     assert "installing CoLLaVO's requirements" in bash(str(ROOT / "install"), "--cpu", path=stand_ins).stdout
+
+
+def test_what_pip_says_is_shown_where_it_fails(stand_ins: Path) -> None:
+    stamp_of(stand_ins).unlink()
+    quiet = bash(str(ROOT / "install"), "--cpu", path=stand_ins)
+    assert quiet.returncode == 0 and "pip install" not in quiet.stdout + quiet.stderr
+    stamp_of(stand_ins).unlink()
+    script = (stand_ins / "python").read_text()
+    (stand_ins / "python").write_text(
+        script.replace("case ", 'case "$*" in *"pip install"*) echo no disk; exit 1;; esac; case ', 1)
+    )
+    failed = bash(str(ROOT / "install"), "--cpu", path=stand_ins)
+    assert failed.returncode == 1 and "no disk" in failed.stderr and not stamp_of(stand_ins).exists()
+    assert "install: pip could not install torch==2.13.0" in failed.stderr

@@ -120,6 +120,7 @@ def read_source(config: TrainConfig, item: ConversationSource) -> GatheredSample
     Raises:
         DataError: it is unreadable, or nothing in it can be used.
     """
+    announce_source(item.FILE)
     gathered = gather_source(config, item)
     report_source(item.FILE, gathered.summary(), gathered.bad)
     if not gathered.samples:
@@ -162,6 +163,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         if not getattr(source, name):
             raise ConfigError(f"DATA.PANOPTIC.{name}: is needed to make crayon instructions (COCO panoptic layout)")
     file = located(config, source.ANNOTATIONS)
+    announce_source(source.ANNOTATIONS)
     annotated, bad = read_images(config)
     missing = sum(isinstance(item, MissingImage) for item in bad)
     report_source(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
@@ -181,6 +183,12 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
         return CrayonInstructions(listed, maps, chosen, preparation, classes_of(file))
 
     return made(kept), made(held) if held else None
+
+
+def announce_source(name: str) -> None:
+    """Say that a source is read, which may take minutes, on the main process."""
+    if is_main(os.environ):
+        say(f"reading {name} ...")
 
 
 def report_source(name: str, summary: str, bad: Sequence[BadRecord]) -> None:

@@ -54,7 +54,7 @@ from ..config import SEGMENTER_STATE as STATE
 from ..config import TrainConfig
 from ..data.paths import located
 from ..data.segmentation import ADAPTER, SegmentationData
-from ..data.sources import report_source
+from ..data.sources import announce_source, report_source
 from ..held_out import HeldOutData
 from ..loop import TrainingData, Update
 from ..optimizer import FACTOR
@@ -292,6 +292,7 @@ def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[S
     Raises:
         DataError: there are none.
     """
+    announce_source(name)
     found, bad = without_bad(read_segments(file, maps, images))
     missing = sum(isinstance(item, MissingImage) for item in bad)
     malformed = f"; {len(bad) - missing} malformed records skipped" if len(bad) > missing else ""

@@ -7,6 +7,7 @@ SEED-IMG accuracy against the number of parameters, and POPE's four metrics on i
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ METRICS = ("accuracy", "precision", "recall", "f1")
 MME, MME_SHARE = ("MME-P", "MME-C"), 20
 SEED, POPE = "SEED-IMG", "POPE"
 FORMATS = ("svg", "png")
+DASHES = ("-", "--", "-.", ":")
+"""Of the lines of a radar, so that one over another can be seen."""
 LEAST_AXES = 3
 """Axes that a radar needs."""
 
@@ -146,27 +149,38 @@ def radar(plots: Any, values: Mapping[str, Mapping[str, float]]) -> Any:
     """A line for each run around the benchmarks."""
     axes = list(dict.fromkeys(axis for row in values.values() for axis in row))
     angles = [2 * math.pi * index / len(axes) for index in range(len(axes))]
-    figure, plot = plots.subplots(figsize=(6, 6), subplot_kw={"projection": "polar"})
+    figure, plot = plots.subplots(figsize=(7, 7), subplot_kw={"projection": "polar"})
     plot.set_theta_offset(math.pi / 2)
     plot.set_theta_direction(-1)
-    for name, row in values.items():
-        heights = [row.get(axis, math.nan) for axis in axes]
-        plot.plot([*angles, angles[0]], [*heights, heights[0]], marker="o", markersize=3, label=inline(name))
-        if not any(map(math.isnan, heights)):
-            plot.fill(angles, heights, alpha=0.08)
+    for (name, row), dash in zip(values.items(), itertools.cycle(DASHES), strict=False):
+        points = [(angle, row[axis]) for angle, axis in zip(angles, axes, strict=True) if axis in row]
+        plot.plot(*zip(*points, points[0], strict=True), linestyle=dash, marker="o", markersize=3, label=inline(name))
+        if len(points) == len(axes):
+            plot.fill(*zip(*points, strict=True), alpha=0.08)
     plot.set_xticks(angles, [inline(axis) for axis in axes])
+    for label, angle in zip(plot.get_xticklabels(), angles, strict=True):
+        side = math.sin(angle)
+        label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+    plot.tick_params(axis="x", pad=6)
     plot.set_ylim(0, 100)
-    plot.legend(loc="upper left", bbox_to_anchor=(1.05, 1.05), frameon=False)
+    plot.set_rlabel_position(180 / len(axes))  # between the first two axes
+    plot.legend(loc="upper left", bbox_to_anchor=(1.25, 1.05), frameon=False)
     return figure
 
 
 def against_parameters(plots: Any, points: Mapping[str, tuple[float, float]]) -> Any:
     """A point for each run: its model's size and its accuracy on SEED-IMG."""
     figure, plot = plots.subplots(figsize=(6, 4))
-    for name, (size, accuracy) in points.items():
+    names: dict[tuple[float, float], list[str]] = {}
+    for name, point in points.items():
+        names.setdefault(point, []).append(inline(name))
+    for (size, accuracy), alike in names.items():
         plot.scatter([size], [accuracy], s=60)
-        plot.annotate(inline(name), (size, accuracy), xytext=(6, 5), textcoords="offset points")
+        plot.annotate(", ".join(alike), (size, accuracy), xytext=(6, 5), textcoords="offset points")
     plot.set_xscale("log")
+    plot.margins(x=0.2)  # room for the last name
+    for axis in (plot.xaxis.set_major_formatter, plot.xaxis.set_minor_formatter):
+        axis(lambda number, _: f"{number:g}" if f"{number:e}"[0] in "125" else "")
     plot.set_xlabel("parameters (billions)")
     plot.set_ylabel(f"{SEED} accuracy (%)")
     plot.grid(alpha=0.3)
@@ -187,5 +201,5 @@ def pope_bars(plots: Any, values: Mapping[str, Mapping[tuple[str, str], float]])
         panel.set_ylim(0, 100)
         panel.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("percent")
-    panels[-1].legend(loc="lower right", fontsize=8)
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), frameon=False)
     return figure

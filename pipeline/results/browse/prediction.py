@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from configs.common.words import did_you_mean, shown
 from datasets.evaluation.judges.base import Verdict
 from datasets.evaluation.statistics.rates import outcome
 from datasets.types import DataError, ImageFile, ImageGroup, ImageSource, Scored
+
+from ...runtime.files import json_line
 
 if TYPE_CHECKING:
     from ...run.journal import JournalEntry
@@ -179,6 +181,11 @@ def as_line(prediction: Prediction) -> dict[str, Any]:
     return {**asdict(prediction), "judge": list(prediction.judge)}
 
 
+def as_lines(predictions: Iterable[Prediction]) -> bytes:
+    """The file: one JSON line per record."""
+    return b"".join(json_line(as_line(one)) for one in predictions)
+
+
 def _plain(value: Any) -> Any:
     """A target as JSON can hold it."""
     if value is None or isinstance(value, (str, bool, int, float)):
@@ -298,5 +305,10 @@ class PredictionFilter:
             raise DataError(f"none of {len(predictions)} records is wrong, unreadable or an error")
         if self.ids:
             return kept
-        count = min(self.num, len(kept))
-        return [kept[index * len(kept) // count] for index in range(count)]
+        return spread(kept, self.num)
+
+
+def spread(predictions: Sequence[Prediction], num: int) -> list[Prediction]:
+    """At most so many records, evenly spread over those that are given."""
+    count = min(num, len(predictions))
+    return [predictions[index * len(predictions) // count] for index in range(count)]

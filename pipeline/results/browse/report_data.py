@@ -162,11 +162,11 @@ def metric_table(runs: Sequence[BenchmarkRun]) -> tuple[list[str], list[list[str
             key[0] or "all",
             key[1],
             *(cell for table in tables for cell in table.get(key, ("–", ""))),
-            published.get(key, ""),
+            *([published.get(key, "")] if published else []),
         ]
         for key in rows
     ]
-    return [*columns, "published"], found
+    return [*columns, *(["published"] if published else [])], found
 
 
 def _figures(run: BenchmarkRun) -> dict[tuple[str, str], tuple[str, str]]:

@@ -12,6 +12,7 @@ from configs.common.words import shown as inline
 from configs.load import ConfigError
 from datasets.types import ImageSource
 
+from ...runtime.console import say
 from ...runtime.files import make_folder, write_text
 from ..join import part_in_words
 from ..report import headline
@@ -51,6 +52,7 @@ def write_report(
         WriteError: the folder cannot be written to.
     """
     make_folder(out)
+    say(f"writing the report of {sum(map(len, runs))} results: {out}")
     links: list[tuple[str, Sequence[BenchmarkRun]]] = []
     for file, each in zip(page_names([each[0].dataset for each in runs]), runs, strict=True):
         sights = find(each[0])
@@ -67,7 +69,7 @@ def _thumbnails(runs: Sequence[BenchmarkRun], sights: RecordImages, out: Path) -
     """Thumbnails of the images of all records that the page shows."""
     ids = dict.fromkeys(p.id for run in runs for p in run.predictions)
     sources: list[ImageSource] = [sights.images[name] for name in ids if name in sights.images]
-    return make_thumbnails(sources, out)
+    return make_thumbnails(sources, out, f"report, {inline(runs[0].dataset)}")
 
 
 def page_names(datasets: Sequence[str]) -> list[str]:
@@ -122,7 +124,7 @@ def _paper_table(links: Sequence[tuple[str, Sequence[BenchmarkRun]]]) -> str:
     published = "".join(f"<td>{_text(column.published)}</td>" for column in columns)
     if any(column.published for column in columns):
         lines.append(f"<tr><td>{PUBLISHED}</td>{published}</tr>")
-    return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
+    return f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def _columns(run: BenchmarkRun) -> list[SummaryColumn]:

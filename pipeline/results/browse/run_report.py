@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets.types import DataError, Record
 
-from ...runtime.console import tell, warn
+from ...runtime.console import Verbosity, tell, warn
 from ..report import PREDICTIONS
 from .crayons import read_crayons
 from .report_files import FOLDER, page_names, write_report
@@ -38,7 +38,8 @@ def report_run(records: Mapping[Path, Sequence[Record]], save_dir: Path) -> None
 
         index = write_report(runs, find, save_dir / FOLDER, others=_other_pages(save_dir, set(by_dataset)))
     except (OSError, DataError) as error:
-        warn(f"the report could not be written: {error} (`lbk_entry.py report {save_dir}` tries again)")
+        again = f"`lbk_entry.py report {save_dir}` tries again"
+        warn(f"the report could not be written: {error} ({again})", Verbosity.QUIET)
         return
     tell(f"report:      {index}\n")
 

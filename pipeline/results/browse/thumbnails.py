@@ -10,16 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from configs.common.pillow_errors import UNREADABLE
 from datasets.types import ImageSource, sources_of
+from modeling.image import decode_pixels
 
+from ...runtime.console import Progress
 from ...runtime.files import make_folder, write_bytes
 
 FOLDER = "thumbnails"
 SIDE, QUALITY = 256, 78
 """Pixels of a thumbnail's longer side, and JPEG's quality."""
+_MADE = b"2"
+"""Changes whenever thumbnails would look otherwise: those that are there already are not made again."""
 THREADS = 4
 """Decoding leaves Python's lock, so threads use several cores."""
 
@@ -42,12 +46,13 @@ class Thumbnail:
         return f"data:image/jpeg;base64,{base64.b64encode(self.content).decode()}"
 
 
-def make_thumbnails(sources: Iterable[ImageSource], out: Path) -> dict[str, Thumbnail]:
+def make_thumbnails(sources: Iterable[ImageSource], out: Path, label: str = "report") -> dict[str, Thumbnail]:
     """Make the thumbnails of some images, and write them; those that are there already are read.
 
     Args:
         sources: images; equal names are the same image.
         out: folder of the report.
+        label: of the bar that is shown where there are many.
     Returns: by image name; images that cannot be read are missing.
 
     Raises:
@@ -57,9 +62,17 @@ def make_thumbnails(sources: Iterable[ImageSource], out: Path) -> dict[str, Thum
     if not once:
         return {}
     folder = make_folder(out / FOLDER)
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnails") as pool:
+    found: dict[str, Thumbnail] = {}
+    with (
+        ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnails") as pool,
+        Progress(label, len(once), shown=True, unit="images", always=False) as progress,
+    ):
         made = pool.map(lambda source: _thumbnail(source, folder), once.values())
-        return {name: thumbnail for name, thumbnail in zip(once, made, strict=True) if thumbnail is not None}
+        for name, thumbnail in zip(once, made, strict=True):
+            progress.advance(1)
+            if thumbnail is not None:
+                found[name] = thumbnail
+    return found
 
 
 def _thumbnail(source: ImageSource, folder: Path) -> Thumbnail | None:
@@ -68,18 +81,30 @@ def _thumbnail(source: ImageSource, folder: Path) -> Thumbnail | None:
     except (OSError, ValueError):
         return None  # the record's own error says so
     data = b"".join(parts)
-    file = f"{hashlib.sha256(data).hexdigest()[:16]}.jpg"
+    file = f"{hashlib.sha256(_MADE + data).hexdigest()[:16]}.jpg"
     if (folder / file).is_file():
         return Thumbnail(file=file, content=(folder / file).read_bytes())
-    content = shrink(data) if len(parts) == 1 else _side_by_side([shrink(part) for part in parts])
+    content = _shrunk(parts)
     if content is None:
         return None
     write_bytes(folder / file, content)
     return Thumbnail(file=file, content=content)
 
 
+def small_image(source: ImageSource) -> bytes | None:
+    """A thumbnail of an image as JPEG, without a file; None where the image cannot be read."""
+    try:
+        return _shrunk([one.read() for one in sources_of(source)])
+    except (OSError, ValueError):
+        return None
+
+
+def _shrunk(parts: Sequence[bytes]) -> bytes | None:
+    return shrink(parts[0]) if len(parts) == 1 else _side_by_side([shrink(part) for part in parts])
+
+
 def shrink(data: bytes, side: int = SIDE) -> bytes | None:
-    """Make a small JPEG of an encoded image, upright; None where it is no image that can be decoded.
+    """Make a small JPEG of an encoded image, as the model is shown it; None where it cannot be decoded.
 
     Args:
         data: the encoded image.
@@ -90,10 +115,11 @@ def shrink(data: bytes, side: int = SIDE) -> bytes | None:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or opened.width * opened.height):
                 return None
             opened.draft("RGB", (side, side))  # a JPEG is decoded no larger than it must be
-            opened.thumbnail((side, side), reducing_gap=2.0)
-            image = ImageOps.exif_transpose(opened)
+            # in RGB before it is made small: palettes and bits cannot be averaged
+            image = Image.fromarray(decode_pixels(opened, None))
+            image.thumbnail((side, side), reducing_gap=2.0)
             content = io.BytesIO()
-            _rgb(image).save(content, "JPEG", quality=QUALITY)
+            image.save(content, "JPEG", quality=QUALITY)
     except UNREADABLE:
         return None
     return content.getvalue()
@@ -112,16 +138,6 @@ def _side_by_side(parts: Sequence[bytes | None]) -> bytes | None:
     content = io.BytesIO()
     sheet.save(content, "JPEG", quality=QUALITY)
     return content.getvalue()
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """An image on white, as pages show transparent ones."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(image, mask=image.getchannel("A"))
-        return ground
-    return image.convert("RGB")
 
 
 def within_budget(wanted: Iterable[str], made: Mapping[str, Thumbnail], budget: float) -> set[str]:

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteriaList
 
 import collavo.auto  # noqa: F401 - registers the classes
 from assets.tiny.random_checkpoint import make_tiny
@@ -116,6 +119,11 @@ def test_maps_are_handed_over_as_they_are_made(checkpoint: Path) -> None:
     fresh.engine.on_map = lambda name, panoptic, crayon: seen.append((name, panoptic.id_map.size, len(crayon.objects)))
     fresh.ask(noise(50, 70), list(QUESTIONS[:2]), max_new_tokens=2)
     assert seen == [("ndarray", 64, 2)]
+    later: list[str] = []
+    fresh.engine.on_map = lambda name, panoptic, crayon: later.append(name)  # the next benchmark of a run
+    fresh.ask(noise(50, 70), QUESTIONS[0], max_new_tokens=2)
+    fresh.ask(noise(50, 70), QUESTIONS[1], max_new_tokens=2)
+    assert later == ["ndarray"] and len(seen) == 1, "also a map that was made and kept before, and once"
 
 
 def test_transformers_generate_with_its_own_settings(model: CoLLaVO) -> None:
@@ -125,6 +133,33 @@ def test_transformers_generate_with_its_own_settings(model: CoLLaVO) -> None:
     assert len(several) == 3
     out = model.generate(images[0], questions[0], max_new_tokens=6, num_beams=3, length_penalty=0.0)
     assert isinstance(out[0], str)
+
+
+def test_transformers_output_and_lengths_are_those_asked_for(model: CoLLaVO) -> None:
+    image, question = noise(50, 70), QUESTIONS[0]
+    whole = model.generate(image, question, max_new_tokens=3, return_dict_in_generate=True, output_scores=True)
+    start = model.inputs(image, question)["input_ids"]
+    assert (whole.sequences[:, : start.shape[1]] == start).all()
+    new = whole.sequences[0, start.shape[1] :].tolist()
+    assert len(whole.scores) == len(new) and [int(step[0].argmax()) for step in whole.scores] == new
+    config = GenerationConfig(max_new_tokens=2)
+    assert model.generate(image, question, generation_config=config) == model.ask(image, [question], max_new_tokens=2)
+    assert config.eos_token_id is None, "a caller's settings stay as they are"
+    room = model.model.generate(**model.inputs(image, question), max_new_tokens=2).shape[1] + 8 * 8 - 1
+    assert model.generate(image, question, max_length=room) == model.ask(image, [question], max_new_tokens=2)
+    heard: list[list[int]] = []
+
+    class Listener:
+        def put(self, value: Tensor) -> None:
+            heard.append(value.flatten().tolist())
+
+        def end(self) -> None:
+            heard.append([])
+
+    model.generate(image, question, max_new_tokens=3, streamer=Listener())
+    assert [token for piece in heard[1:] for token in piece] == new, "after the prompt"
+    ends = StoppingCriteriaList([lambda ids, scores, **_: torch.ones(len(ids), dtype=torch.bool)])
+    assert model.generate(image, question, stopping_criteria=ends) == model.ask(image, [question], max_new_tokens=1)
 
 
 @pytest.mark.slow

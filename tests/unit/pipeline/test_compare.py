@@ -194,6 +194,7 @@ def test_figures_are_drawn_from_what_the_runs_have(tmp_path: Path) -> None:
     names = {f"{name}.{kind}" for name in ("radar", "seed_parameters", "pope") for kind in ("svg", "png")}
     assert {file.name for file in files} == names and missing == []
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in names if name.endswith("png"))
+    assert b"mathdefault" not in (tmp_path / "seed_parameters.svg").read_bytes(), "sizes are plain numbers"
     again, _ = figures.draw_figures(paper_table(runs), runs, {"a_1": 7.0}, tmp_path / "again")
     svg = {file.name: file.read_bytes() for file in again if file.suffix == ".svg"}
     assert all((tmp_path / name).read_bytes() == content for name, content in svg.items())

@@ -10,6 +10,7 @@ from datasets.evaluation import benchmark_scorer
 from datasets.evaluation.judges.base import Verdict
 from datasets.types import BadRecord, Record
 from pipeline.declaration_file import parse_declaration
+from pipeline.results.browse.prediction import as_lines
 from pipeline.results.join import AnsweredBenchmark, counts, predictions
 from pipeline.results.judging import Judgement
 from pipeline.results.summary import _not_all
@@ -83,7 +84,7 @@ def test_counts_add_up_and_agree(kinds: list[str], scorer: str, bad: int) -> Non
         assert (rows.get(name) or 0) == number[name]
     if "no_answer" in rows:
         assert rows["no_answer"] == number["no_answer"]
-    lines = predictions(given_ones).splitlines()
+    lines = as_lines(predictions(given_ones)).splitlines()
     assert sum(b'"score": null' not in line for line in lines) == number["scored"]
     told = _not_all(number)
     assert all((f"{number[name]} {name}" in told) == bool(number[name]) for name in ("unscored", "withheld", "errors"))

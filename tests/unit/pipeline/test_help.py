@@ -74,6 +74,8 @@ def test_keys_by_prefix_with_the_value_here(capsys: pytest.CaptureFixture[str], 
     )
     assert "POPE.TEST.NUM_BEAMS: " in shown(capsys, "keys", "POPE")
     assert "TRAIN.LR: " in shown(capsys, "keys")
+    both = shown(capsys, "keys", "SAVE_DIR")
+    assert "default: 'outputs/eval' (train: 'outputs/train')\n" in both and "train: folder of checkpoints" in both
     assert main(["keys", "LLM.BITZ"], MORE) == 2
     assert "no key begins with LLM.BITZ; did you mean LLM.BITS" in capsys.readouterr().err
 

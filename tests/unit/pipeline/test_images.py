@@ -51,7 +51,14 @@ def test_narrow_images(size: tuple[int, int], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "no image of a known format"), (b"hello", "no image of a known format"), (None, "cannot be read")],
+    [
+        (b"", "is empty"),
+        (b"hello", "no image of a known format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC, which the installed Pillow does not read: convert it"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "is SVG"),
+        (b"%PDF-1.7", "is PDF"),
+        (None, "cannot be read"),
+    ],
 )
 def test_what_is_no_image_is_named(data: bytes | None, reason: str, tmp_path: Path) -> None:
     if data is not None:

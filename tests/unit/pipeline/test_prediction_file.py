@@ -20,6 +20,7 @@ from pipeline.results.browse.prediction import (
     ImageNames,
     Prediction,
     as_line,
+    as_lines,
     read_prediction_file,
     target_words,
 )
@@ -63,11 +64,14 @@ def write(folder: Path, *lines: dict[str, Any]) -> Path:
 def test_what_is_written_is_read_back(rows: list[Prediction], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = write(tmp_path_factory.mktemp("rows"), *map(as_line, rows))
     assert read_prediction_file(file) == rows
+    given_ones = read_predictions(file)  # as `score` reads it
+    assert [(name, one.fields.get("text")) for name, one in given_ones.items()] == [(row.id, row.text) for row in rows]
+    assert [one.error for one in given_ones.values()] == [row.error for row in rows]
 
 
 def test_a_line_says_what_became_of_its_record() -> None:
     kinds = ["right", "wrong", "empty", "withheld", "error"]
-    lines = [json.loads(line) for line in predictions(answered(kinds, "exact_match", 0)).splitlines()]
+    lines = [json.loads(line) for line in as_lines(predictions(answered(kinds, "exact_match", 0))).splitlines()]
     assert [line["verdict"] for line in lines] == ["right", "wrong", "unreadable", "withheld", "error"]
     assert [line["target"] for line in lines] == ["yes", "yes", "yes", None, "yes"]
     assert [line["error"] for line in lines] == [None] * 4 + ["no"]
@@ -81,7 +85,7 @@ def test_the_judges_words_stand_beside_the_reply() -> None:
         Verdict(record="1", part="run2", value=None, failure="timed out"),
     ]
     given_ones = replace(given_ones, judgement=replace(given_ones.judgement, said=said))
-    first, second = (json.loads(line) for line in predictions(given_ones).splitlines())
+    first, second = (json.loads(line) for line in as_lines(predictions(given_ones)).splitlines())
     assert first["judge"] == [{"part": "run1", "verdict": "1.0", "reply": "Full marks: 1.0"}]
     assert second["judge"] == [{"part": "run2", "verdict": None, "reply": "timed out"}]
     assert (first["verdict"], second["verdict"]) == ("partly right", "unscored")

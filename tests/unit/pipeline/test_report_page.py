@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
@@ -11,16 +12,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from configs.load import ConfigError
+from modeling.image import decode_pixels
 from pipeline.results.browse.page import as_json, data_page
 from pipeline.results.browse.prediction import as_line
 from pipeline.results.browse.report_data import common_ends, page_data
 from pipeline.results.browse.report_files import page_names, side_by_side, write_report
-from pipeline.results.browse.thumbnails import make_thumbnails
+from pipeline.results.browse.thumbnails import make_thumbnails, shrink
 from pipeline.runtime.files import json_line
 from tests.hostile_run import HOSTILE, MadeImage, hostile_run, other_run
 
@@ -125,6 +129,25 @@ def test_unreadable_images_are_left_out(tmp_path: Path) -> None:
             raise FileNotFoundError(2, "gone")
 
     assert list(make_thumbnails([Broken("a"), Gone("b"), MadeImage("c")], tmp_path)) == ["c"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "I;16", "F", "RGBA", "LA"])
+def test_thumbnails_show_what_the_model_is_shown(mode: str) -> None:
+    ramp = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
+    image = Image.fromarray(ramp)
+    if mode == "I;16":
+        image = Image.fromarray(ramp.astype(np.uint16) * 257)
+    elif mode in ("RGBA", "LA"):
+        image = image.convert(mode)
+        image.putalpha(40)
+    else:
+        image = image.convert(mode)
+    content = io.BytesIO()
+    image.save(content, "TIFF")
+    made = Image.open(io.BytesIO(shrink(content.getvalue(), 32) or b""))
+    wanted = Image.fromarray(decode_pixels(content.getvalue(), None)).resize((32, 24), Image.Resampling.BOX)
+    assert made.size == wanted.size
+    assert np.abs(np.asarray(made, float) - np.asarray(wanted, float)).mean() < (25 if mode == "1" else 6)
 
 
 def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:

@@ -73,6 +73,25 @@ def test_without_the_dataset_the_words_are_shown(run: Path, tmp_path: Path, caps
     assert (tmp_path / "sheet.png").is_file()
 
 
+def test_a_run_shows_those_benchmarks_that_have_such_records(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several benchmarks, one without a wrong reply, or without this id, hides no other."""
+    right = Prediction(id="only here", text="yes", question="Is all well?", verdict="right")
+    other = run.parent / "zoo"
+    other.mkdir()
+    (other / "predictions.jsonl").write_bytes(json_line(as_line(right)))
+    (other / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    words = ["show", str(run.parent), "--out", str(tmp_path / "sheet.png"), "--verbosity", "brief"]
+    assert main([*words, "--wrong"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("(wrong)") == 2 and "Is all well?" not in shown.out
+    assert main([*words, "--id", "only here"]) == 0
+    assert "Is all well?" in capsys.readouterr().out
+    assert main([*words, "--wrong", "--id", "only here"]) == 2
+    assert "zoo: none of 1 records is wrong" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

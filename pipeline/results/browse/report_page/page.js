@@ -1,11 +1,16 @@
 /* The report of one benchmark. All data stands in the page as JSON; text reaches the page through textContent alone.
    The list is virtual: a fixed pool of rows is moved and refilled, so that 12,000 records need no more nodes than 12. */
 
-const ROW_HEIGHT = 72, POOL = 9, METRICS_SHOWN = 4, GROUPS_SHOWN = 10;
+const ROW_HEIGHT = 72, POOL = 9, METRICS_SHOWN = 4, GROUPS_SHOWN = 10, ROW_TEXT = 300, IMAGE_WIDTH = 330, IMAGE_HEIGHT = 380;
 const data = JSON.parse(document.getElementById("data").textContent);
 const F = Object.fromEntries(data.fields.map((name, index) => [name, index]));
 const R = Object.fromEntries(data.reply_fields.map((name, index) => [name, index]));
 const both = data.runs.length > 1;
+
+/* Control characters and directional marks would hide or reorder text: they are shown as escapes. */
+const visible = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
+  (mark) => "\\u" + mark.charCodeAt(0).toString(16).padStart(4, "0"));
+const inRow = (text) => visible(text.slice(0, ROW_TEXT));
 
 /* ---- what a record holds */
 
@@ -82,6 +87,9 @@ const pool = Array.from({length: POOL}, () => {
 const list = h("div", {class: "list", role: "listbox", tabindex: "0", onscroll: () => fillList()}, spacer,
   ...pool.map((row) => row.node));
 
+/* A text among others, whose direction is its own matter. */
+const isolated = (text) => `\u2068${text}\u2069`;
+
 function fillList() {
   const start = Math.max(0, Math.min(Math.floor(list.scrollTop / ROW_HEIGHT), kept.length - POOL));
   pool.forEach((row, offset) => {
@@ -95,12 +103,12 @@ function fillList() {
     const address = imageAddress(record);
     if (row.image.getAttribute("src") !== address) row.image.setAttribute("src", address);
     row.image.style.visibility = address ? "visible" : "hidden";
-    row.question.textContent = record[F.question] || record[F.id];
+    row.question.textContent = inRow(record[F.question] || record[F.id]);
     const verdicts = [record[F.first], record[F.second]].filter(Boolean).map(verdict);
     row.verdict.textContent = [...new Set(verdicts)].join(" → ");
     row.verdict.className = verdicts[verdicts.length - 1].split(" ")[0];
-    const target = record[F.target] === null ? "" : ` · target: ${record[F.target]}`;
-    row.reply.textContent = `reply: ${shownReply(first)}${target}`;
+    const target = record[F.target] === null ? "" : `  ·  target: ${isolated(inRow(record[F.target]))}`;
+    row.reply.textContent = `reply: ${isolated(inRow(shownReply(first)))}${target}`;
   });
 }
 
@@ -111,18 +119,20 @@ const canvas = h("canvas");
 const stage = h("div", {class: "stage", onmouseenter: () => showMap(true), onmouseleave: () => showMap(pinned)},
   imageView, canvas);
 const legend = h("p", {class: "soft"});
-const common = ["id", "path", "group", "question", "target", "prompt"];
+const common = ["id", "path", "group", "question", "target"];
 const perRun = ["reply", "read as", "verdict", "judge", "seconds"];
 const cells = {};
 const sheet = h("dl", both ? {class: "two"} : {});
-for (const name of common) {
-  cells[name] = h("dd", {class: (name === "prompt" ? "prompt wide" : "wide")});
+function addCommon(name) {
+  cells[name] = h("dd", {class: name === "prompt" ? "prompt wide" : "wide", dir: "auto"});
   sheet.append(h("dt", {text: name === "path" ? "image" : name}), cells[name]);
 }
+common.forEach(addCommon);
 for (const name of perRun) {
-  cells[name] = data.runs.map(() => h("dd"));
+  cells[name] = data.runs.map(() => h("dd", {dir: "auto"}));
   sheet.append(h("dt", {text: name}), ...cells[name]);
 }
+addCommon("prompt");
 const detail = h("section", {class: "detail"}, h("figure", {}, stage, legend), sheet);
 let pinned = false;
 
@@ -141,15 +151,13 @@ function showRecord(record) {
   const address = imageAddress(record);
   stage.hidden = !address;
   if (imageView.getAttribute("src") !== address) imageView.setAttribute("src", address);
-  cells.id.textContent = record[F.id];
-  cells.path.textContent = record[F.path] ?? "none";
-  cells.group.textContent = data.groups[record[F.group]] || "–";
-  cells.question.textContent = record[F.question];
-  cells.target.textContent = record[F.target] ?? "withheld";
-  const prompts = [...new Set(replies.filter(Boolean).map(promptOf))];
-  cells.prompt.textContent = prompts.join("\n\n— the other run —\n\n");
+  const prompts = [...new Set(replies.filter(Boolean).map(promptOf).filter(Boolean))];
+  const texts = {id: record[F.id], path: record[F.path] ?? "none", group: data.groups[record[F.group]] || "–",
+    question: record[F.question], target: record[F.target] ?? "withheld",
+    prompt: prompts.join("\n\n— the other run —\n\n") || "–"};
+  for (const [name, text] of Object.entries(texts)) cells[name].textContent = visible(text);
   replies.forEach((reply, run) => {
-    const fill = (name, text) => { cells[name][run].textContent = text; };
+    const fill = (name, text) => { cells[name][run].textContent = visible(text); };
     fill("reply", (both ? `${data.runs[run].name}: ` : "") + shownReply(reply)
       + (reply && reply[R.finished] === false ? "  [cut at the token limit]" : ""));
     fill("read as", reply && reply[R.extracted] ? reply[R.extracted] : "–");
@@ -160,10 +168,21 @@ function showRecord(record) {
     fill("seconds", reply && reply[R.seconds] !== null ? String(reply[R.seconds]) : "–");
   });
   const map = record[F.image] === null ? null : data.images[record[F.image]].map;
-  legend.textContent = !address ? (data.no_images || "no image")
+  const absent = record[F.path] === null ? "no image" : "the image cannot be read, see the error";
+  legend.textContent = !address ? (data.no_images || absent)
     : map ? `map (hover, or m): ${words(map) || "no objects"}` : "no map was kept of this image";
   showMap(pinned);
-  history.replaceState(null, "", "#" + encodeURIComponent(record[F.id]));
+  try {
+    history.replaceState(null, "", "#" + encodeURIComponent(record[F.id]));
+  } catch { /* half a character, or too many steps in too short a time: no address for it */ }
+}
+
+function fitImage() {
+  const width = Math.min(IMAGE_WIDTH, detail.clientWidth - 40);
+  const scale = Math.min(width / imageView.naturalWidth, IMAGE_HEIGHT / imageView.naturalHeight);
+  imageView.style.width = `${Math.max(1, Math.round(imageView.naturalWidth * scale))}px`;
+  imageView.style.height = `${Math.max(1, Math.round(imageView.naturalHeight * scale))}px`;
+  showMap(pinned);
 }
 
 function showMap(visible) {
@@ -205,10 +224,10 @@ function fillGroups() {
 }
 fillGroups();
 group.hidden = data.groups.length < 2;
-const search = h("input", {type: "search", placeholder: "text in question, reply, target, id", "aria-label": "text",
+const search = h("input", {type: "search", placeholder: "text of a record, or id", "aria-label": "text",
   oninput: () => refilter()});
 const count = h("span");
-const keys = "j k or ↓ ↑ step · m map · w wrong · a all · / search";
+const keys = "j k or ↓ ↑ step · m map · w wrong · a all · / search, Esc";
 
 document.body.append(
   h("header", {},
@@ -225,12 +244,13 @@ function fitHeight() {
   if (window.innerWidth > 760) detail.style.height = `${room}px`;
   fillList();
 }
-window.addEventListener("resize", fitHeight);
-imageView.addEventListener("load", () => showMap(pinned));
+window.addEventListener("resize", () => { fitHeight(); fitImage(); });
+imageView.addEventListener("load", fitImage);
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") { document.activeElement.blur(); return; }
+  const leaves = event.key === "Escape" || (event.key === "Enter" && document.activeElement === search);
+  if (leaves) { document.activeElement.blur(); return; }
   if (["INPUT", "SELECT"].includes(document.activeElement.tagName)) return;
   const actions = {
     j: () => choose(selected + 1), ArrowDown: () => choose(selected + 1), ArrowRight: () => choose(selected + 1),
@@ -248,5 +268,6 @@ document.addEventListener("keydown", (event) => {
 const named = (() => { try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; } })();
 refilter();
 fitHeight();
+fitHeight();  // without the scroll bar that the page had at first
 const start = named ? data.records.findIndex((record) => record[F.id] === named) : 0;
 choose(Math.max(0, start));
