@@ -4,6 +4,7 @@
   template where a checkpoint has none.
 - Each question's inputs are prepared alone. Those whose image tensors have equal shapes run together, with the prompts
   padded on the left and masked, so that a reply does not depend on what else is asked.
+- What questions of an image have in common runs once for all of them where the model allows it (``hf_prefix.py``).
 - Generation settings of a checkpoint (sampling, penalties) count only where the profile keeps them; its end tokens
   always do.
 - What fails is never a reply: a batch that does not fit in memory is halved, and a question that fails alone is named.
@@ -18,8 +19,7 @@ import hashlib
 import inspect
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ from datasets.types import ImageSource
 from modeling.segmenters.base import DecodedImage
 
 from ..base import NoReply
+from ..runtime.console import warn
+from .hf_inputs import RIGHT, Prepared, padded
+from .hf_prefix import Generated, PrefixReuse, SharedPrefixes
 from .images import ModelImage, images_of, read_images
 from .profile import ModelProfile
 
@@ -43,49 +46,23 @@ _TAG = re.compile(r"<(?:loc_?|bin_)?\d{1,4}>")
 _LONG_TEXT = 1000
 _STRUCTURE = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 """What a checkpoint's generation settings say of its tokens, rather than of how to choose among them."""
+_UNFIT = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
+"""What an unknown model may raise where it is asked to go on from a cache."""
 _MASKS = ("mask", "token_type_ids")
-_RIGHT = "qformer_"
-"""Text of a Q-Former, which counts positions from its first token."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A question ready to run.
-
-    Attributes:
-        index: its place in the call.
-        prompt: the whole prompt as text.
-        inputs: of the model, of one row each.
-    """
-
-    index: int
-    prompt: str
-    inputs: Mapping[str, Any]
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """What must be equal for questions to run together: names and, besides the text, shapes and kinds."""
-        length = self.inputs["input_ids"].shape[1]
-        return tuple(
-            (name, tuple(value.shape) if not _is_text(name, value, length) else "text", value.dtype)
-            for name, value in sorted(self.inputs.items())
-        )
-
-
-def _is_text(name: str, value: Tensor, length: int) -> bool:
-    """Whether a tensor has one number for each token of the prompt, or belongs to a Q-Former's text."""
-    return name.startswith(_RIGHT) or (value.dim() == 2 and value.shape == (1, length))
-
-
-class _NonFinite(LogitsProcessor):
-    """Remembers which rows had scores that are NaN or infinite; nothing is read back until the end."""
+class _Watch(LogitsProcessor):
+    """Remembers which rows had scores that are NaN or infinite, and the first ones; read at the end alone."""
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None
+        self.first = torch.zeros(0)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See the library; scores, (rows, vocabulary), are returned as they are."""
         bad = ~(scores < float("inf")).all(dim=-1)
+        if self.rows is None:
+            self.first = scores.clone()
         self.rows = bad if self.rows is None else self.rows | bad
         return scores
 
@@ -97,18 +74,22 @@ class TransformersEngine:
         model: of the transformers library, in evaluation mode.
         processor: its own; of a checkpoint without one, its tokenizer.
         profile: of the model's family.
+        remark: is given what a user may want to know while questions are answered; None for nobody.
     """
 
     image_size = None
 
-    def __init__(self, model: Any, processor: Any, profile: ModelProfile) -> None:
-        self.model, self.processor, self.profile = model, processor, profile
+    def __init__(
+        self, model: Any, processor: Any, profile: ModelProfile, remark: Callable[[str], object] | None = None
+    ) -> None:
+        self.model, self.processor, self.profile, self._remark = model, processor, profile, remark
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"
         self._settings = neutral_settings(model, self.tokenizer, profile.generation.keep)
         for module in model.modules():
             if getattr(module, "generation_config", None) is not None:
                 module.generation_config = GenerationConfig(**_tokens_of(self._settings))
+        self.prefixes = PrefixReuse(model, profile, _tokens_of(self._settings), self.collated)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def described(self) -> str:
@@ -117,8 +98,14 @@ class TransformersEngine:
         return (
             f"{type(self.model).__name__} with {type(self.processor).__name__} and "
             f"{type(getattr(self.processor, 'image_processor', None)).__name__}; end tokens {self.end_tokens}; "
-            f"questions run {together}; an image's prefix is not reused over its questions"
+            f"questions run {together}; {self._reuse()}"
         )
+
+    def _reuse(self) -> str:
+        if reason := self.prefixes.refused:
+            return f"an image's prefix is not reused over its questions: {reason}"
+        within = f" of up to {window} tokens" if (window := self.prefixes.window) else ""
+        return f"an image's prefix is reused over its questions{within}, if their first replies are equal without it"
 
     @property
     def end_tokens(self) -> list[int]:
@@ -180,7 +167,7 @@ class TransformersEngine:
             inputs = self._templated(question, images)
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if value is not None}
         tensors.pop("labels", None)
-        return Prepared(index, prompt, tensors)
+        return Prepared.of(index, prompt, tensors)
 
     @functools.cached_property
     def _needs_image(self) -> bool:
@@ -303,9 +290,45 @@ class TransformersEngine:
     @torch.inference_mode()
     def _together(self, group: Sequence[Prepared], generation: Generation) -> list[Reply | NoReply]:
         """Generate replies of questions with equal shapes."""
-        inputs = self.collated(group)
-        length = inputs["input_ids"].shape[1]
-        watch = _NonFinite()
+        shared = self.prefixes.shared(group, generation.max_new_tokens)
+        if shared is None:
+            made = self._generated(self.collated(group), group, generation)
+        elif self.prefixes.must_compare(shared, generation.num_beams):
+            made = self._compared(shared, group, generation)
+        else:
+            made = self._generated(self.prefixes.inputs(shared, generation.num_beams), group, generation)
+        failed = NoReply(outcome="failed", reason="the model's scores are not finite (NaN or infinity)")
+        return [
+            self._reply(one.prompt, tokens, generation) if finite else failed
+            for one, tokens, finite in zip(group, made.tokens, made.finite, strict=True)
+        ]
+
+    def _compared(self, shared: SharedPrefixes, group: Sequence[Prepared], generation: Generation) -> Generated:
+        """What questions get without reuse, after a comparison with what they get with it."""
+        plain = self._generated(self.collated(group), group, generation)
+        first = self.prefixes.untried
+        try:
+            reused = self._generated(self.prefixes.inputs(shared, generation.num_beams), group, generation)
+            self.prefixes.compare(shared, generation.num_beams, plain, reused)
+        except _UNFIT as error:
+            if is_out_of_memory(error):
+                raise
+            self.prefixes.refused = f"the model fails with it: {type(error).__name__}: {error}"
+        if self.prefixes.refused:
+            warn(f"an image's prefix is not reused over its questions any more: {self.prefixes.refused}")
+        elif first and self._remark is not None:
+            self._remark("  replies of questions that share an image's prefix equal those without its reuse")
+        return plain
+
+    def _generated(self, inputs: Mapping[str, Any], group: Sequence[Prepared], generation: Generation) -> Generated:
+        """Run ``generate``.
+
+        Args:
+            inputs: of the model, of all questions.
+            group: the questions.
+            generation: how to search.
+        """
+        watch = _Watch()
         if generation.temperature > 0:  # one question alone: its draws depend on nothing else
             digest = hashlib.sha256(group[0].prompt.encode()).digest()
             torch.manual_seed((generation.seed + int.from_bytes(digest[:6], "big")) % 2**63)
@@ -316,12 +339,9 @@ class TransformersEngine:
             logits_processor=LogitsProcessorList([watch]),
             **({"stop_strings": stop, "tokenizer": self.tokenizer} if stop else {}),
         )
-        new = out[:, self._skipped(out, inputs["input_ids"], length) :]
+        new = out[:, self._skipped(out, inputs["input_ids"], inputs["input_ids"].shape[1]) :]
         bad = [False] * len(group) if watch.rows is None else watch.rows.view(len(group), -1).any(dim=1).tolist()
-        failed = NoReply(outcome="failed", reason="the model's scores are not finite (NaN or infinity)")
-        return [
-            failed if bad[i] else self._reply(one.prompt, new[i].tolist(), generation) for i, one in enumerate(group)
-        ]
+        return Generated(new.tolist(), [not one for one in bad], watch.first.float().softmax(dim=-1))
 
     def _skipped(self, out: Tensor, input_ids: Tensor, length: int) -> int:
         """How many tokens of the output are no reply: the prompt, or a decoder's start."""
@@ -360,8 +380,8 @@ class TransformersEngine:
         batch: dict[str, Tensor] = {}
         for name, first in group[0].inputs.items():
             values = [one.inputs[name] for one in group]
-            if _is_text(name, first, group[0].inputs["input_ids"].shape[1]):
-                values = _padded(values, self._filler(name), left=not name.startswith(_RIGHT))
+            if name in group[0].text:
+                values = padded(values, self._filler(name), left=not name.startswith(RIGHT))
             joined = torch.cat(values) if first.dim() else torch.stack(values)
             kind = self.model.dtype if joined.is_floating_point() else joined.dtype
             batch[name] = joined.to(self.model.device, kind)
@@ -370,7 +390,7 @@ class TransformersEngine:
     def _filler(self, name: str) -> int:
         if any(mask in name for mask in _MASKS):
             return 0
-        tokenizer = self.processor.qformer_tokenizer if name.startswith(_RIGHT) else self.tokenizer
+        tokenizer = self.processor.qformer_tokenizer if name.startswith(RIGHT) else self.tokenizer
         held = tokenizer.pad_token_id
         return int(self._settings["pad_token_id"] if held is None else held)
 
@@ -428,11 +448,3 @@ def neutral_settings(model: Any, tokenizer: Any, keep: Sequence[str]) -> dict[st
 
 def _tokens_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in _STRUCTURE}
-
-
-def _padded(values: Sequence[Tensor], filler: int, *, left: bool) -> list[Tensor]:
-    """Rows (1, T) brought to the longest T."""
-    length = max(value.shape[1] for value in values)
-    missing = [length - value.shape[1] for value in values]
-    gaps = [(gap, 0) if left else (0, gap) for gap in missing]
-    return [torch.nn.functional.pad(value, gap, value=filler) for value, gap in zip(values, gaps, strict=True)]

@@ -248,7 +248,7 @@ def test_a_batch_that_does_not_fit_is_halved(llava: TransformersEngine, error: E
 
     llava.model.generate = scarce
     assert texts(llava.answer(ASKED, GREEDY)) == expected
-    assert sizes == [3, 1, 2, 1, 1]
+    assert sizes == [1, 3, 1, 1, 2, 1, 1], "the image's prefix stands in front of what is answered together"
 
 
 def test_what_does_not_fit_alone_is_an_error_of_that_question(llava: TransformersEngine) -> None:
