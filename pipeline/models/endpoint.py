@@ -40,6 +40,7 @@ from ..runtime.errors import RunError
 from ..runtime.launch import is_main
 from .images import data_url, images_of, read_images
 from .profile import ResolvedProfile
+from .spending import Spending, spending_of
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,6 @@ _REFUSALS = ("content_filter", "refusal", "safety", "prohibited_content", "block
 _TOKENS_OF_IMAGE = 1000
 """Of an estimate before anything is known; servers count from 85 to several thousand."""
 _LETTERS_OF_TOKEN = 4
-_MILLION = 1e6
 
 
 def server_of(model: ModelConfig) -> Server:
@@ -106,6 +106,8 @@ class EndpointSource:
         self._engine: EndpointEngine | None = None
         self._segmenter: Segmenter | None = None
         self._served = ""
+        # Read before any process of this session asks something: what they spend is not what was spent before.
+        self._spending = spending_of(config, os.environ)
 
     def parts(self) -> Mapping[str, Any]:
         """Identity: model as asked and as served, address, and what every request says.
@@ -135,7 +137,8 @@ class EndpointSource:
     def engine(self) -> EndpointEngine:
         """The connection, made once; nothing is sent yet."""
         if self._engine is None:
-            self._engine = EndpointEngine(self._config.MODEL, self._config.profile, os.environ)
+            config = self._config
+            self._engine = EndpointEngine(config.MODEL, config.profile, os.environ, spending=self._spending)
         return self._engine
 
     def segmenter(self) -> Segmenter:
@@ -198,66 +201,15 @@ class Gate:
             self._not_before = max(self._not_before, now + pause)
 
 
-class Spending:
-    """Counts tokens and money.
-
-    Args:
-        model: its prices, and ``MAX_COST``, of which each of the run's processes has its part.
-        processes: how many there are.
-    """
-
-    def __init__(self, model: ModelConfig, processes: int) -> None:
-        self._prices = (model.PRICE_INPUT, model.PRICE_OUTPUT)
-        self._most = None if model.MAX_COST is None else model.MAX_COST / processes
-        self._lock = threading.Lock()
-        self._input = self._output = self._requests = self._waiting = 0
-
-    def cost_of(self, tokens_in: float, tokens_out: float) -> float | None:
-        """US dollars; None where no price is configured."""
-        price_in, price_out = self._prices
-        if price_in is None or price_out is None:
-            return None
-        return (tokens_in * price_in + tokens_out * price_out) / _MILLION
-
-    @property
-    def cost(self) -> float | None:
-        """What was spent."""
-        return self.cost_of(self._input, self._output)
-
-    def reserve(self) -> bool:
-        """Whether one more request fits, given what the requests under way will cost by the mean so far."""
-        with self._lock:
-            cost = self.cost
-            if self._most is not None and cost is not None:
-                mean = cost / self._requests if self._requests else 0.0
-                if cost + mean * (self._waiting + 1) > self._most:
-                    return False
-            self._waiting += 1
-            return True
-
-    def settle(self, found: Completion | None) -> None:
-        """Count a request that came back, or failed."""
-        with self._lock:
-            self._waiting -= 1
-            if found is not None:
-                self._requests += 1
-                self._input += found.input_tokens
-                self._output += found.output_tokens
-
-    def describe(self) -> str:
-        """What was spent, in words."""
-        cost = "" if self.cost is None else f", {self.cost:.4f} US dollars"
-        return f"{self._requests} replies, {self._input} tokens in, {self._output} out{cost}"
-
-
 class EndpointEngine:
     """Asks a server; see `pipeline.base.Answerer` and `pipeline.base.StreamingAnswerer`.
 
     Args:
         model: which server and how.
         profile: of the model.
-        environ: the process environment, for the key and the number of processes.
+        environ: the process environment, for the key.
         pause: waits for some seconds; by default until the time is over or the run is stopped.
+        spending: counts what is spent; None for one of this engine alone.
 
     Raises:
         JudgeError: the client library is missing, or the key is none that can be sent.
@@ -271,11 +223,12 @@ class EndpointEngine:
         profile: ResolvedProfile,
         environ: Mapping[str, str],
         pause: Callable[[float], object] | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self._model, self._profile = model, profile.profile
         self._connection = Connection(server_of(model), environ, "the server")
         self._main = is_main(environ)
-        self.spending = Spending(model, int(environ.get("WORLD_SIZE", "1")))
+        self.spending = Spending(model, 1) if spending is None else spending
         self.gate = Gate(model.CONCURRENCY)
         self._stopped = threading.Event()
         self._why: Callable[[], str] | None = None  # worded when all that was under way has come back
@@ -514,7 +467,7 @@ class EndpointEngine:
         words = f"about {tokens:,.0f} tokens in ({_TOKENS_OF_IMAGE} for an image), at most {longest:,} out"
         least, most = self.spending.cost_of(tokens, len(questions)), self.spending.cost_of(tokens, longest)
         if least is not None and most is not None:
-            words += f"; {least:.2f} to {most:.2f} US dollars"
+            words += f"; {least:.2f} to {most:.2f} US dollars{self.spending.earlier()}"
         say(f"  estimate: {len(questions)} requests of this process, {words}")
 
 

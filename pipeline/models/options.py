@@ -58,7 +58,8 @@ class ModelConfig:
         GIVE_UP_AFTER: questions that fail in a row before the run ends.
         PRICE_INPUT: US dollars per million tokens sent, to estimate and report the cost.
         PRICE_OUTPUT: US dollars per million tokens received.
-        MAX_COST: US dollars after which no request is sent any more; what was answered is kept. Needs both prices.
+        MAX_COST: US dollars after which no request is sent any more; what was answered is kept. What earlier sessions
+            of the same SAVE_DIR spent on the model counts. Needs both prices.
         EXTRA_BODY: further fields of every request, as the server's documentation has them.
         IMAGE: see `ImageOptions`.
     """

@@ -24,6 +24,7 @@ from pipeline.base import NoReply
 from pipeline.config import EvalConfig, read_configuration
 from pipeline.models.endpoint import EndpointEngine, Gate, check
 from pipeline.models.images import data_url, read_images
+from pipeline.models.spending import spending_of
 from pipeline.run.questions import Question
 from pipeline.runtime.errors import RunError
 from tests.robustness.judge_server import Server, breaks_off, hangs, raw, serving
@@ -284,6 +285,46 @@ def test_max_cost_ends_the_run_and_keeps_what_was_answered(server: Server, tmp_p
     with pytest.raises(RunError, match="MAX_COST is reached: 4 replies, 400 tokens in, 8 out, 0.0004 US dollars"):
         got.extend(engine.answer_each(questions(tmp_path, 20, 1), GREEDY))
     assert len(got) == len(server.seen) == 4
+
+
+def test_max_cost_holds_over_sessions_and_processes(server: Server, tmp_path: Path) -> None:
+    """What was spent before counts, of this model alone; what is left is divided among the processes."""
+    server.reactions = [answers_by_digest]
+    asked = questions(tmp_path, 40, 1)
+    words = ["MODEL.NAME", "endpoint", "MODEL.PATH", "m", "MODEL.BASE_URL", server.url, "SAVE_DIR", str(tmp_path / "s")]
+    priced = [
+        "MODEL.PRICE_INPUT",
+        "1",
+        "MODEL.PRICE_OUTPUT",
+        "2",
+        "MODEL.MAX_COST",
+        "0.00095",
+        "MODEL.CONCURRENCY",
+        "2",
+    ]
+
+    def engine_of_session(rank: int = 0, world: int = 1, *more: str) -> EndpointEngine:
+        config, _ = read_configuration([], [*words, *priced, *more], EvalConfig)
+        spending = spending_of(config, {"RANK": str(rank), "WORLD_SIZE": str(world)})
+        return EndpointEngine(config.MODEL, config.profile, {"OPENAI_API_KEY": KEY}, spending=spending)
+
+    def run(engine: EndpointEngine) -> tuple[int, str]:
+        got: list[object] = []
+        with pytest.raises(RunError, match="MAX_COST is reached") as raised:
+            got.extend(engine.answer_each(asked, GREEDY))
+        return len(got), str(raised.value)
+
+    file = tmp_path / "s" / "spending" / "process-0-killed.jsonl"
+    file.parent.mkdir(parents=True)
+    line = {"model": "m", "address": server.url, "replies": 3, "tokens_in": 300, "tokens_out": 6}
+    foreign = json.dumps({**line, "model": "another", "tokens_in": 10**8})
+    file.write_text("\n".join([json.dumps(line), foreign, "[]", "null", json.dumps(line)[:-20]]))
+    for count, said in map(run, [engine_of_session(rank, 2) for rank in (0, 1)]):
+        assert count == 3, "of (0.00095 - 3 * 0.000104) / 2 dollars"
+        assert "3 replies, 300 tokens in, 6 out, 0.0003 US dollars, after 3 replies, 300 tokens in, 6 out, 0.0" in said
+    assert run(engine_of_session())[0] == 0
+    assert run(engine_of_session(0, 1, "MODEL.MAX_COST", "0.0012"))[0] == 2
+    assert len(server.seen) == 8
 
 
 def test_failures_in_a_row_end_the_run(server: Server, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ _SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,
 _SIZES = (86400, 3600, 60, 1, 0.001)
 _LONGEST = 500
 """Characters of an error that are kept: some servers answer with a whole web page."""
-_MOST_TOKENS = 10**9
+MOST_TOKENS = 10**9
 """Tokens of one request above which a server's count is no count."""
 
 
@@ -275,7 +275,7 @@ def _sorted(error: openai.APIStatusError, said: str, who: str) -> Exception:
 
 def _count(usage: Any, name: str) -> int:
     value = getattr(usage, name, None)
-    return value if type(value) is int and 0 < value < _MOST_TOKENS else 0
+    return value if type(value) is int and 0 < value < MOST_TOKENS else 0
 
 
 def wait_of(headers: Mapping[str, str], now: datetime.datetime, *, limited: bool = True) -> float:
