@@ -39,7 +39,7 @@ from ..base import NoReply
 from ..runtime.console import warn
 from .hf_inputs import RIGHT, Prepared, padded
 from .hf_prefix import Generated, PrefixReuse, SharedPrefixes
-from .images import ModelImage, images_of, read_images
+from .images import ModelImage, PlacedImages, images_of, place_images, read_images
 from .profile import ModelProfile
 
 _TAG = re.compile(r"<(?:loc_?|bin_)?\d{1,4}>")
@@ -158,13 +158,13 @@ class TransformersEngine:
         images = [self._image(image) for image in images_of(query.image)]
         if not images and self._needs_image:
             raise ValueError("the model takes no question without an image")
-        question = self._plain(query.question)
+        placed = self._placed(query.question, len(images))
         if self.profile.prompt.template:
-            prompt = self.render(question, len(images), self._paths(query.image))
-            inputs = self._processed(prompt, images)
+            prompt = self._filled(placed, self._paths(query.image))
+            inputs = self._processed(prompt, [images[number] for number in _order(placed)])
         else:
-            prompt = self.render(question, len(images))
-            inputs = self._templated(question, images)
+            prompt = self._chat(placed)
+            inputs = self._templated(placed, images)
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if value is not None}
         tensors.pop("labels", None)
         return Prepared.of(index, prompt, tensors)
@@ -175,10 +175,24 @@ class TransformersEngine:
         pixels = inspect.signature(self.model.generate).parameters.get("pixel_values")
         return pixels is not None and pixels.default is inspect.Parameter.empty
 
-    def _plain(self, question: str) -> str:
-        """A question without what the processor would take for a place of an image."""
+    def _placed(self, question: str, images: int) -> PlacedImages:
+        """A question with its images; without what the processor would take for the place of another one."""
         token = self._image_token()
-        return question.replace(token, "") if token else question
+        placed = (
+            place_images(question, images) if self._keeps_order else PlacedImages(tuple(range(images)), (question,))
+        )
+        pieces = (p.replace(token, "") if isinstance(p, str) and token else p for p in placed.pieces)
+        return PlacedImages(placed.apart, tuple(pieces))
+
+    @functools.cached_property
+    def _keeps_order(self) -> bool:
+        """Whether a prompt can have an image between two texts; some templates put all images first."""
+        prompt = self.profile.prompt
+        if prompt.template:
+            return bool(prompt.text_only)  # else the template alone knows the place
+        made = self._chat(PlacedImages((), ("before", 0, "after")))
+        between = re.search(r"before(.*)after", made, re.DOTALL)
+        return between is not None and bool(between[1].strip())
 
     def _image_token(self) -> str:
         token = getattr(self.processor, "image_token", None)
@@ -195,50 +209,76 @@ class TransformersEngine:
         square.paste(found, ((side - found.width) // 2, (side - found.height) // 2))
         return square
 
-    def render(self, question: str, images: int, paths: Sequence[str] = ()) -> str:
+    def render(self, question: str, images: int) -> str:
         """The whole prompt as text, before the processor widens images into their tokens.
 
         Args:
             question: the user's text.
             images: how many there are.
+        """
+        placed = self._placed(question, images)
+        return self._filled(placed, ()) if self.profile.prompt.template else self._chat(placed)
+
+    def _chat(self, placed: PlacedImages) -> str:
+        """The prompt by the processor's chat template."""
+        images = [None] * len(_order(placed))
+        text: str = self.processor.apply_chat_template(
+            self._messages(placed, images), add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def _filled(self, placed: PlacedImages, paths: Sequence[str]) -> str:
+        """The prompt by the profile's own template.
+
+        Args:
+            placed: see `PlacedImages`.
             paths: of the images' files, for a template that names them.
         """
-        prompt = self.profile.prompt
-        if not prompt.template:
-            text: str = self.processor.apply_chat_template(
-                self._messages(question, [None] * images), add_generation_prompt=True, tokenize=False
-            )
-            return text
+        prompt, several = self.profile.prompt, len(_order(placed)) > 1
         place = prompt.image or self._image_token()
-        places = (
-            (prompt.several.format(number=i + 1) if images > 1 else "")
-            + place.replace("{path}", paths[i] if paths else "").replace("{number}", str(i + 1))
-            for i in range(images)
-        )
-        template = prompt.template if images or not prompt.text_only else prompt.text_only
-        return template.format(image="".join(places), question=question, system=prompt.system or "")
 
-    def _messages(self, question: str, images: Sequence[Image.Image | None]) -> list[dict[str, Any]]:
-        """A conversation as chat templates take it."""
+        def image(number: int) -> str:
+            return place.replace("{path}", paths[number] if paths else "").replace("{number}", str(number + 1))
+
+        labels = (prompt.several.format(number=number + 1) if several else "" for number in placed.apart)
+        apart = "".join(label + image(number) for label, number in zip(labels, placed.apart, strict=True))
+        question = "".join(image(piece) if isinstance(piece, int) else piece for piece in placed.pieces)
+        template = prompt.template if placed.apart or not prompt.text_only else prompt.text_only
+        return template.format(image=apart, question=question, system=prompt.system or "")
+
+    def _messages(self, placed: PlacedImages, images: Sequence[Image.Image | None]) -> list[dict[str, Any]]:
+        """A conversation as chat templates take it.
+
+        Args:
+            placed: see `PlacedImages`.
+            images: by number; None where the prompt is wanted as text.
+        """
         prompt = self.profile.prompt
+
+        def part(piece: str | int) -> dict[str, Any]:
+            if isinstance(piece, str):
+                return {"type": "text", "text": piece}
+            image = images[piece]
+            return {"type": "image"} if image is None else {"type": "image", "image": image}
+
         places: list[dict[str, Any]] = []
-        for number, image in enumerate(images, start=1):
+        for number in placed.apart:
             if prompt.several and len(images) > 1:
-                places.append({"type": "text", "text": prompt.several.format(number=number)})
-            places.append({"type": "image"} if image is None else {"type": "image", "image": image})
-        text = [{"type": "text", "text": question}]
+                places.append({"type": "text", "text": prompt.several.format(number=number + 1)})
+            places.append(part(number))
+        text = [part(piece) for piece in placed.pieces]
         content = [*places, *text] if prompt.image_place == "before" else [*text, *places]
         asked = {"role": "user", "content": content}
         if prompt.system is None:
             return [asked]
         return [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}, asked]
 
-    def _templated(self, question: str, images: Sequence[Image.Image]) -> Mapping[str, Any]:
+    def _templated(self, placed: PlacedImages, images: Sequence[Image.Image]) -> Mapping[str, Any]:
         """Inputs by the processor's chat template, which begins a prompt once."""
         if getattr(self.processor, "chat_template", None) is None and self.tokenizer.chat_template is None:
             raise ValueError("the checkpoint has no chat template, and its profile none of its own (prompt.template)")
         found: Mapping[str, Any] = self.processor.apply_chat_template(
-            self._messages(question, images),
+            self._messages(placed, images),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -417,6 +457,11 @@ class TransformersEngine:
         tokens = self.tokenizer.convert_ids_to_tokens(list(ids))
         kept = [i for i, token in zip(ids, tokens, strict=True) if i not in marks or _TAG.fullmatch(str(token))]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def _order(placed: PlacedImages) -> list[int]:
+    """Numbers of the images in the order in which they stand in a prompt that has those apart first."""
+    return [*placed.apart, *(piece for piece in placed.pieces if isinstance(piece, int))]
 
 
 def neutral_settings(model: Any, tokenizer: Any, keep: Sequence[str]) -> dict[str, Any]:
