@@ -52,7 +52,7 @@ class ModelConfig:
         BASE_URL: address of the server, ending in /v1; None for OpenAI's own.
         KEY_VARIABLE: environment variable that holds the server's key.
         CONCURRENCY: most requests that a process has under way; it starts with few and adapts.
-        TIMEOUT: seconds to wait for the server to go on.
+        TIMEOUT: seconds to wait for the server to go on, and, once its reply has begun, for the end of it.
         ATTEMPTS: how often a request is tried before its question counts as failed.
         BACKOFF: seconds before the second try, doubled each time and scattered.
         GIVE_UP_AFTER: questions that fail in a row before the run ends.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import gzip
 import io
 import json
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ from pipeline.models.images import data_url, read_images
 from pipeline.models.spending import spending_of
 from pipeline.run.questions import Question
 from pipeline.runtime.errors import RunError
-from tests.robustness.judge_server import Server, breaks_off, hangs, raw, serving
+from tests.robustness.judge_server import Handler, Server, breaks_off, hangs, raw, serving
 from tests.robustness.model_server import answers_by_digest, digest, error, message, replies, text_and_images
 
 KEY = "sk-proj-abcdefghijklmnop0123"
@@ -68,6 +70,11 @@ OUTCOMES = {
     "nothing": (replies(None), "empty"),
     "blank": (replies(" \n"), "empty"),
     "thoughts alone": (replies("<think>a dog</think>\n"), "empty"),
+    "parts of a refusal": (replies([{"type": "refusal", "refusal": "I cannot"}]), "refused"),
+    "parts of thoughts": (replies([{"type": "thinking", "thinking": "Let me see"}], "length"), "truncated"),
+    "no parts": (replies([]), "empty"),
+    "a call of a tool": (replies(None, "tool_calls", tool_calls=[]), "empty"),
+    "thoughts in place of a reply": (replies(None, reasoning_content="Yes, it is"), "empty"),
     "too large": (error(413), "failed"),
     "bad request": (error(400), "failed"),
 }
@@ -90,6 +97,9 @@ def test_outcomes_are_told_apart(server: Server, kind: str) -> None:
         (replies(" Yes.\n", reasoning_content="a dog is there"), "Yes."),
         (replies("Yes", reasoning="a dog is there"), "Yes"),
         (replies("<think>a dog\nis there</think>\n\nYes"), "Yes"),
+        (replies([{"type": "text", "text": "Ye"}, {"type": "text", "text": "s"}]), "Yes"),
+        (replies([{"type": "thinking", "thinking": "hm"}, {"type": "output_text", "text": "Yes"}]), "Yes"),
+        (raw(200, message("Yes"), content_type="text/plain"), "Yes"),
         (replies("[LMMS_EVAL_REQUEST_FAILED] is what it says"), "[LMMS_EVAL_REQUEST_FAILED] is what it says"),
     ],
 )
@@ -120,6 +130,77 @@ def test_passing_faults_are_asked_again_and_never_an_answer(server: Server, faul
     lost = ask(server, "MODEL.ATTEMPTS", 3)
     assert isinstance(lost, NoReply) and lost.outcome == "failed" and "3 of 3 tries" in lost.reason
     assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("reaction", "said"),
+    [
+        (
+            raw(200, b"<html>Sign in</html>", content_type="text/html"),
+            "no completion, it begins with '<html>Sign in",
+        ),
+        (
+            raw(200, b'data: {"choices": []}\n\n', content_type="text/event-stream"),
+            "completion, it begins with 'data:",
+        ),
+        (raw(200, b'{"error": {"message": "overloaded", "code": 503}}'), "no text, but an error: {'message': 'overl"),
+        (replies(5), "holds int in place of a text"),
+        (replies({"text": "Yes"}), "holds dict in place of a text"),
+        (raw(200, b"[" * 100_000), "RecursionError"),
+        (raw(200, b'"Yes"'), "no completion, it begins with 'Yes'"),
+    ],
+)
+def test_what_is_no_completion_is_named(server: Server, reaction: Any, said: str) -> None:
+    server.reactions = [reaction]
+    found = ask(server, "MODEL.ATTEMPTS", 2)
+    assert isinstance(found, NoReply) and found.outcome == "failed" and said in found.reason
+    assert len(server.seen) == 2
+
+
+def test_of_several_replies_the_first_counts(server: Server) -> None:
+    one, other = (json.loads(message(text))["choices"][0] for text in ("Yes", "No"))
+    body = json.dumps({**json.loads(message("")), "choices": [{**other, "index": 1}, one]})
+    server.reactions = [raw(200, body.encode())]
+    found = ask(server)
+    assert isinstance(found, Reply) and found.text == "Yes"
+
+
+def test_nothing_is_sent_where_the_configuration_does_not_say(server: Server) -> None:
+    """Neither images nor the key go along with a redirection."""
+    with serving() as other:
+        for status in (301, 302, 307, 308):
+            server.reactions, server.seen = [raw(status, b"", location=f"{other.url}/{KEY}")], []
+            with pytest.raises(RunError) as raised:
+                ask(server)
+            assert "sends us to another address" in str(raised.value) and f"{other.url}/[key]" in str(raised.value)
+            assert (len(server.seen), len(other.seen)) == (1, 0)
+
+
+def drips(handler: Handler, body: Any) -> None:
+    """A body in which something comes all the time, and that never ends."""
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while not handler.server.closing.wait(0.02):
+            handler.wfile.write(b" ")
+
+
+def test_a_body_without_end_is_a_failure(server: Server) -> None:
+    server.reactions = [drips]
+    found = ask(server, "MODEL.ATTEMPTS", 1, "MODEL.TIMEOUT", 0.3)
+    assert isinstance(found, NoReply) and "did not reply in time" in found.reason
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_body_of_any_length_is_not_read(server: Server, packed: bool) -> None:
+    body = b"[" + b" " * (9 << 20) + b"]"
+    sent = gzip.compress(np.random.default_rng(0).bytes(300 << 10)) if packed else body
+    server.reactions = [raw(200, sent, **({"content_encoding": "gzip"} if packed else {}))]
+    found = ask(server)
+    limit = "256 KB" if packed else "8192 KB"
+    assert isinstance(found, NoReply) and f"is no completion: it is longer than {limit}" in found.reason
+    assert len(server.seen) == 1, "another try would not change it"
 
 
 def test_a_server_that_hangs_is_a_failure(server: Server) -> None:
