@@ -47,7 +47,9 @@ _LONG_TEXT = 1000
 _STRUCTURE = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 """What a checkpoint's generation settings say of its tokens, rather than of how to choose among them."""
 _UNFIT = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
-"""What an unknown model may raise where it is asked to go on from a cache."""
+"""What a model may raise about some inputs and not about others."""
+_LASTING = ("device-side assert", "cuda error", "cublas", "cudnn")
+"""Words of errors after which a device answers nothing any more."""
 _MASKS = ("mask", "token_type_ids")
 
 
@@ -137,6 +139,7 @@ class TransformersEngine:
         for index, query in enumerate(queries):
             try:
                 prepared = self.prepare(index, query)
+                self._check_length(prepared, generation.max_new_tokens)
             except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
                 results[index] = NoReply(
                     outcome="failed", reason=f"the processor refuses: {type(error).__name__}: {error}"
@@ -168,6 +171,22 @@ class TransformersEngine:
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if value is not None}
         tensors.pop("labels", None)
         return Prepared.of(index, prompt, tensors)
+
+    def _check_length(self, prepared: Prepared, new_tokens: int) -> None:
+        """Refuse what a model has no positions for; it would fail, on a GPU for good, or reply at random.
+
+        Raises:
+            ValueError: the prompt with its reply, or a Q-Former's text, is too long.
+        """
+        config = self.model.config
+        text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+        lengths = {"input_ids": (text, new_tokens), "qformer_input_ids": (getattr(config, "qformer_config", None), 0)}
+        for name, (part, more) in lengths.items():
+            most = getattr(part, "max_position_embeddings", None)
+            length = prepared.inputs[name].shape[1] + more if name in prepared.inputs else 0
+            if isinstance(most, int) and length > most:
+                of = f" with {more} of its reply" if more else ""
+                raise ValueError(f"the prompt has {length} tokens{of} ({name}), and the model takes {most}")
 
     @functools.cached_property
     def _needs_image(self) -> bool:
@@ -313,13 +332,21 @@ class TransformersEngine:
         return paths
 
     def _halving(self, group: Sequence[Prepared], generation: Generation) -> list[tuple[Prepared, Reply | NoReply]]:
-        """Answer questions together, or in halves where memory does not suffice for all."""
+        """Answer questions together, or in halves where memory does not suffice for all, or one of them is at fault.
+
+        Raises:
+            RuntimeError: the device can do nothing more.
+        """
         try:
             return list(zip(group, self._together(group, generation), strict=True))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except (*_UNFIT, MemoryError) as error:
+            said = next(iter(str(error).strip().splitlines()), "")
+            if is_out_of_memory(error):
+                reason = f"out of memory: {said or 'alone'}"
+            elif any(words in said.lower() for words in _LASTING):
                 raise
-            reason = f"out of memory: {str(error).strip().splitlines()[0] if str(error).strip() else 'alone'}"
+            else:
+                reason = f"the model fails: {type(error).__name__}: {said}"
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(group) == 1:
