@@ -63,6 +63,7 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     assert numbers[5] == state
 
 
+@pytest.mark.slow
 def test_activations_are_those_of_a_real_pass(loaded: tuple[CoLLaVOForConditionalGeneration, Adapters]) -> None:
     model, sets = loaded
     prepare(model, groups(model, sets, "both"))

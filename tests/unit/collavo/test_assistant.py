@@ -52,6 +52,7 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.mark.slow
 def test_a_path_an_image_and_an_array_give_the_same_reply(model: CoLLaVO, photo: Path) -> None:
     replies = {model.ask(image, QUESTIONS[0]) for image in (photo, str(photo), Image.open(photo), noise(90, 150))}
     assert len(replies) == 1 and replies != {model.ask(noise(90, 150, seed=1), QUESTIONS[0])}
@@ -126,6 +127,7 @@ def test_transformers_generate_with_its_own_settings(model: CoLLaVO) -> None:
     assert isinstance(out[0], str)
 
 
+@pytest.mark.slow
 def test_what_is_saved_loads_and_answers_alike(model: CoLLaVO, checkpoint: Path, tmp_path: Path) -> None:
     plain = CoLLaVO.from_pretrained(checkpoint, bits=32, segmenter="none", device="cpu")
     plain.save_pretrained(tmp_path / "saved")
@@ -238,6 +240,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
             prepared(tmp_path / "photo.png", 8)
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_torch() -> None:
     code = "import collavo, sys; assert 'torch' not in sys.modules; collavo.CoLLaVO; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT, cwd=Path(__file__).parents[3])

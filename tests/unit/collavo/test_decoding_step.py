@@ -127,6 +127,7 @@ def test_nothing_is_left_on_the_cpu(crayon: bool) -> None:
             assert {t.device.type for t in tensors_of(decoder).values()} == {"lazy"}
 
 
+@pytest.mark.slow
 def test_a_training_step_leaves_nothing_on_the_cpu() -> None:
     """Forward, loss, backward and an update on a pretended GPU; what stands where was found on the host."""
     model = build(SMALLEST, torch.device("cpu")).model.to(torch.bfloat16).train()
@@ -222,6 +223,7 @@ class Graphs:
         return replay
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_blocks_of_a_shape_share_a_graph_and_replies_are_those_of_the_loop(
     beams: int, monkeypatch: pytest.MonkeyPatch

@@ -48,6 +48,7 @@ def counted(model: CoLLaVOForConditionalGeneration, device: str, questions: int,
     )
 
 
+@pytest.mark.slow
 def test_full_size_in_4_bits_fits_9_gb(full_size: CoLLaVOForConditionalGeneration) -> None:
     """18 questions on an image, 3 beams; short replies and long ones."""
     weights = weight_bytes(full_size, 4, torch.bfloat16, NOT_QUANTISED)

@@ -66,6 +66,7 @@ def test_own_targets_of_every_mini_version(name: str, released: bool, world: Pat
     check(CATALOG[name].as_released() if released else CATALOG[name], world)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "released"), [(name, released) for name, released in RULES if name in GOLDEN])
 def test_own_targets_of_the_golden_records(name: str, released: bool) -> None:
     root = fixture_dir(f"benchmarks/{FOLDERS.get(name, name)}")

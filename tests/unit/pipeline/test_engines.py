@@ -71,6 +71,7 @@ def test_a_tokenizer_that_does_not_fit_is_said_before_the_segmenter_is_built(tmp
         source.parts()
 
 
+@pytest.mark.slow
 def test_an_engine_is_loaded_in_a_thread_while_other_things_are_done(capsys: pytest.CaptureFixture[str]) -> None:
     source, alone = engine_of("RESUME_FROM", TINY), engine_of("RESUME_FROM", TINY)
     with source.loading_ahead():

@@ -310,6 +310,7 @@ def worker(folder: Path, count: int) -> None:
     sys.stdout.write(f"{cached.made}\n")
 
 
+@pytest.mark.slow
 def test_three_processes_killed_at_random_lose_nothing(tmp_path: Path) -> None:
     count, rng = 120, random.Random(0)
     script = (

@@ -53,6 +53,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_wrong_replies_are_shown_with_their_images(run: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     done = entry("show", run / "predictions.jsonl", "--wrong", "--out", sheet)

@@ -158,6 +158,7 @@ def test_other_names_are_read_by_a_tokenizer(folder: Path, tmp_path: Path) -> No
         built(folder, CLASSES=["unicorn"], TOKENIZER=str(save_tokenizer(tmp_path / "u", 99)))
 
 
+@pytest.mark.slow
 def test_a_released_file_and_its_conversion_give_the_same_maps(tmp_path: Path) -> None:
     """Both embed the 133 classes by the text encoder; the directory without it cannot name others."""
     model = tiny_xdecoder()

@@ -225,6 +225,7 @@ SIZES = XDecoderConfig(
 )
 
 
+@pytest.mark.slow
 def test_four_images_are_learned_by_heart() -> None:
     rng = np.random.default_rng(0)
     scenes = [draw_scene(rng, 64, False) for _ in range(4)]

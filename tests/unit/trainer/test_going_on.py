@@ -35,6 +35,7 @@ __all__ = ["run"]
 CIT = ("TRAIN.STAGE", "cit")
 CPU = torch.device("cpu")
 WORLD_WITH_DROPOUT = 3
+pytestmark = pytest.mark.slow  # whole training runs
 
 
 def rows(save: Path, key: str) -> list[dict[str, Any]]:

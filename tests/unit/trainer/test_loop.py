@@ -138,6 +138,7 @@ def test_an_update_that_is_no_number_ends_or_is_left_out(value: float, accelerat
     assert torch.equal(model.weight, other.weight)  # as if those updates had never been
 
 
+@pytest.mark.slow
 def test_an_update_takes_the_time_of_its_data_and_not_of_what_comes_between(accelerator: Accelerator) -> None:
     model = nn.Linear(1, 1, bias=False)
     placement = Whole(accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0)
