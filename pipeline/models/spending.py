@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..config import EvalConfig
 
 FOLDER = "spending"
+_COUNTS = ("replies", "tokens_in", "tokens_out")
 _MILLION = 1e6
 
 
@@ -95,7 +96,7 @@ class Ledger:
             make_folder(self._folder)
             with writing(self._file):
                 self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        line = {**self._of, "replies": tokens.replies, "tokens_in": tokens.sent, "tokens_out": tokens.received}
+        line = {**self._of, **dict(zip(_COUNTS, (tokens.replies, tokens.sent, tokens.received), strict=True))}
         append(self._descriptor, self._file, json_line(line))
 
 
@@ -107,10 +108,8 @@ def _read(line: bytes, of: dict[str, str]) -> Tokens | None:
         return None
     if not isinstance(values, dict) or any(values.get(name) != value for name, value in of.items()):
         return None
-    counts = [values.get(name) for name in ("replies", "tokens_in", "tokens_out")]
-    if any(type(count) is not int or not 0 <= count < MOST_TOKENS for count in counts):
-        return None
-    return Tokens(*counts)
+    counts = [value for name in _COUNTS if type(value := values.get(name)) is int and 0 <= value < MOST_TOKENS]
+    return Tokens(*counts) if len(counts) == len(_COUNTS) else None
 
 
 class Spending:
