@@ -27,6 +27,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import thread
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -202,6 +203,7 @@ def _become(words: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
         if callable(signal.getsignal(number)):  # of the process that was forked
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.closerange(3, _HIGHEST_FILE)  # the last of them tells a waiting `subprocess.Popen` that the command has begun
+    thread._threads_queues.clear()  # type: ignore[attr-defined] # of threads of the forked process, which are not here to be waited for
     os.environ.clear()
     os.environ.update(environment)
     random.seed()

@@ -33,11 +33,11 @@ from collavo.engine import Generation, Query, Reply
 from collavo.images import PreparedImage
 from configs.common.words import quoted
 from datasets.types import ImageSource
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 
 from ..base import NoReply
 from ..runtime.console import warn
-from .hf_inputs import RIGHT, Prepared, padded
+from .hf_inputs import RIGHT, PreparedQuestion, padded
 from .hf_prefix import Generated, PrefixReuse, SharedPrefixes
 from .images import ModelImage, PlacedImages, images_of, place_images, read_images
 from .profile import ModelProfile
@@ -135,7 +135,7 @@ class TransformersEngine:
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply | NoReply]:
         """Answer questions, in order."""
         results: list[Reply | NoReply | None] = [None] * len(queries)
-        groups: dict[Any, list[Prepared]] = {}
+        groups: dict[Any, list[PreparedQuestion]] = {}
         for index, query in enumerate(queries):
             try:
                 prepared = self.prepare(index, query)
@@ -152,7 +152,7 @@ class TransformersEngine:
                 results[prepared.index] = result
         return [result for result in results if result is not None]
 
-    def prepare(self, index: int, query: Query) -> Prepared:
+    def prepare(self, index: int, query: Query) -> PreparedQuestion:
         """Word, tokenise and process one question.
 
         Raises:
@@ -170,9 +170,9 @@ class TransformersEngine:
             inputs = self._templated(placed, images)
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if value is not None}
         tensors.pop("labels", None)
-        return Prepared.of(index, prompt, tensors)
+        return PreparedQuestion.of(index, prompt, tensors)
 
-    def _check_length(self, prepared: Prepared, new_tokens: int) -> None:
+    def _check_length(self, prepared: PreparedQuestion, new_tokens: int) -> None:
         """Refuse what a model has no positions for; it would fail, on a GPU for good, or reply at random.
 
         Raises:
@@ -331,7 +331,9 @@ class TransformersEngine:
             paths.append(str(path))
         return paths
 
-    def _halving(self, group: Sequence[Prepared], generation: Generation) -> list[tuple[Prepared, Reply | NoReply]]:
+    def _halving(
+        self, group: Sequence[PreparedQuestion], generation: Generation
+    ) -> list[tuple[PreparedQuestion, Reply | NoReply]]:
         """Answer questions together, or in halves where memory does not suffice for all, or one of them is at fault.
 
         Raises:
@@ -355,7 +357,7 @@ class TransformersEngine:
         return [*self._halving(group[:half], generation), *self._halving(group[half:], generation)]
 
     @torch.inference_mode()
-    def _together(self, group: Sequence[Prepared], generation: Generation) -> list[Reply | NoReply]:
+    def _together(self, group: Sequence[PreparedQuestion], generation: Generation) -> list[Reply | NoReply]:
         """Generate replies of questions with equal shapes."""
         shared = self.prefixes.shared(group, generation.max_new_tokens)
         if shared is None:
@@ -370,7 +372,7 @@ class TransformersEngine:
             for one, tokens, finite in zip(group, made.tokens, made.finite, strict=True)
         ]
 
-    def _compared(self, shared: SharedPrefixes, group: Sequence[Prepared], generation: Generation) -> Generated:
+    def _compared(self, shared: SharedPrefixes, group: Sequence[PreparedQuestion], generation: Generation) -> Generated:
         """What questions get without reuse, after a comparison with what they get with it."""
         plain = self._generated(self.collated(group), group, generation)
         first = self.prefixes.untried
@@ -387,7 +389,9 @@ class TransformersEngine:
             self._remark("  replies of questions that share an image's prefix equal those without its reuse")
         return plain
 
-    def _generated(self, inputs: Mapping[str, Any], group: Sequence[Prepared], generation: Generation) -> Generated:
+    def _generated(
+        self, inputs: Mapping[str, Any], group: Sequence[PreparedQuestion], generation: Generation
+    ) -> Generated:
         """Run ``generate``.
 
         Args:
@@ -408,7 +412,7 @@ class TransformersEngine:
         )
         new = out[:, self._skipped(out, inputs["input_ids"], inputs["input_ids"].shape[1]) :]
         bad = [False] * len(group) if watch.rows is None else watch.rows.view(len(group), -1).any(dim=1).tolist()
-        return Generated(new.tolist(), [not one for one in bad], watch.first.float().softmax(dim=-1))
+        return Generated(new.tolist(), [not one for one in bad], watch.first)
 
     def _skipped(self, out: Tensor, input_ids: Tensor, length: int) -> int:
         """How many tokens of the output are no reply: the prompt, or a decoder's start."""
@@ -439,7 +443,7 @@ class TransformersEngine:
             **({} if own.repetition_penalty is None else {"repetition_penalty": own.repetition_penalty}),
         }
 
-    def collated(self, group: Sequence[Prepared]) -> dict[str, Tensor]:
+    def collated(self, group: Sequence[PreparedQuestion]) -> dict[str, Tensor]:
         """Inputs of questions with equal shapes as one batch, on the model's device.
 
         Prompts are padded on the left with tokens that their masks leave out, a Q-Former's text on the right.

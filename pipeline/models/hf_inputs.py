@@ -17,7 +17,7 @@ RIGHT = "qformer_"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedQuestion:
     """A question ready to run.
 
     Attributes:
@@ -33,7 +33,7 @@ class Prepared:
     text: frozenset[str]
 
     @classmethod
-    def of(cls, index: int, prompt: str, inputs: Mapping[str, Tensor]) -> Prepared:
+    def of(cls, index: int, prompt: str, inputs: Mapping[str, Tensor]) -> PreparedQuestion:
         """With the names of what belongs to the text."""
         length = inputs["input_ids"].shape[1]
         text = (name for name, value in inputs.items() if name.startswith(RIGHT) or value.shape == (1, length))

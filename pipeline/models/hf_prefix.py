@@ -28,7 +28,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from modeling.internlm2 import CACHE
 
-from .hf_inputs import Prepared
+from .hf_inputs import PreparedQuestion
 from .profile import ModelProfile
 
 _POSITIONS = "_prepare_position_ids_for_generation"
@@ -48,8 +48,8 @@ class SharedPrefixes:
         frames: further numbers of each question's image, by name, that positions depend on.
     """
 
-    prefixes: list[Prepared]
-    rests: list[Prepared]
+    prefixes: list[PreparedQuestion]
+    rests: list[PreparedQuestion]
     rows: list[int]
     frames: Mapping[str, Tensor]
 
@@ -66,7 +66,7 @@ class Generated:
     Attributes:
         tokens: of each question's reply.
         finite: of each question, whether all scores were finite.
-        first: probabilities of the first token, float32 (rows, vocabulary).
+        first: scores of the first token, (rows, vocabulary).
     """
 
     tokens: list[list[int]]
@@ -93,7 +93,7 @@ class PrefixReuse:
         model: Any,
         profile: ModelProfile,
         tokens: Mapping[str, Any],
-        collate: Callable[[Sequence[Prepared]], dict[str, Tensor]],
+        collate: Callable[[Sequence[PreparedQuestion]], dict[str, Tensor]],
     ) -> None:
         self._model, self._collate = model, collate
         self._settings = GenerationConfig(**tokens, max_new_tokens=1, do_sample=False, num_beams=1)
@@ -102,7 +102,7 @@ class PrefixReuse:
         self.window = None if self.refused else _window(_empty_cache(model))
         self._compared: set[tuple[bool, ...]] = set()
 
-    def shared(self, group: Sequence[Prepared], new_tokens: int) -> SharedPrefixes | None:
+    def shared(self, group: Sequence[PreparedQuestion], new_tokens: int) -> SharedPrefixes | None:
         """The prefixes of questions that run together; None where nothing is to be reused.
 
         Args:
@@ -126,7 +126,7 @@ class PrefixReuse:
         whole = sum(max(map(_length, parts)) for parts in (found.prefixes, found.rests)) + new_tokens
         return found if self.window is None or whole <= self.window else None
 
-    def _end(self, one: Prepared) -> int:
+    def _end(self, one: PreparedQuestion) -> int:
         """The place after the last token of the images; 0 where there is none, or nothing follows it."""
         (places,) = torch.nonzero(one.inputs["input_ids"][0] == self._image_token, as_tuple=True)
         end = int(places[-1]) + 1 if len(places) else 0
@@ -218,7 +218,7 @@ def _window(cache: DynamicCache) -> int | None:
     return min((int(layer.sliding_window) for layer in cache.layers if layer.is_sliding), default=None)
 
 
-def _key(one: Prepared, end: int) -> str:
+def _key(one: PreparedQuestion, end: int) -> str:
     """What a prefix is recognised by: its tokens and all that belongs to its images."""
     digest = hashlib.sha256()
     for name, value in sorted(one.inputs.items()):
@@ -228,27 +228,27 @@ def _key(one: Prepared, end: int) -> str:
     return digest.hexdigest()
 
 
-def _prefix(one: Prepared, end: int) -> Prepared:
+def _prefix(one: PreparedQuestion, end: int) -> PreparedQuestion:
     cut = {name: value[:, :end] if name in one.text else value for name, value in one.inputs.items()}
-    return Prepared(one.index, one.prompt, cut, one.text)
+    return PreparedQuestion(one.index, one.prompt, cut, one.text)
 
 
-def _rest(one: Prepared, end: int) -> Prepared:
-    return Prepared(one.index, one.prompt, {name: one.inputs[name][:, end:] for name in one.text}, one.text)
+def _rest(one: PreparedQuestion, end: int) -> PreparedQuestion:
+    return PreparedQuestion(one.index, one.prompt, {name: one.inputs[name][:, end:] for name in one.text}, one.text)
 
 
-def _frames(group: Sequence[Prepared]) -> dict[str, Tensor]:
+def _frames(group: Sequence[PreparedQuestion]) -> dict[str, Tensor]:
     """What belongs to the images besides their pixels: sizes and grids."""
     first = group[0]
     names = [n for n, value in first.inputs.items() if n not in first.text and not value.is_floating_point()]
     return {name: torch.cat([one.inputs[name] for one in group]) for name in names if first.inputs[name].dim()}
 
 
-def _length(one: Prepared) -> int:
+def _length(one: PreparedQuestion) -> int:
     return int(one.inputs["input_ids"].shape[1])
 
 
-def _differ(parts: Sequence[Prepared]) -> bool:
+def _differ(parts: Sequence[PreparedQuestion]) -> bool:
     return len({_length(part) for part in parts}) > 1
 
 
@@ -260,7 +260,8 @@ def _difference(plain: Generated, reused: Generated, kind: torch.dtype) -> str:
         finite and one != other for finite, one, other in zip(plain.finite, plain.tokens, reused.tokens, strict=True)
     ):
         return "replies differ with it"
-    apart = float(0.5 * (plain.first - reused.first).abs().sum(dim=-1).nan_to_num().max())
+    shares = [one.first.float().softmax(dim=-1) for one in (plain, reused)]
+    apart = float(0.5 * (shares[0] - shares[1]).abs().sum(dim=-1).nan_to_num().max())
     if apart > _MOST_APART.get(kind, _MOST_APART_OF_SHORT_TYPES):
         return f"the first token's probabilities differ by {apart:.2g} with it"
     return ""

@@ -18,7 +18,7 @@ from configs.common.safe_json import parse_json
 from datasets.evaluation.judges.connection import MOST_TOKENS, Completion
 
 from ..runtime.errors import RunError
-from ..runtime.files import append, json_line, make_folder, writing
+from ..runtime.files import append, json_line, make_folder, naming_write_errors
 from .options import ModelConfig
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Ledger:
         """
         if self._descriptor is None:
             make_folder(self._folder)
-            with writing(self._file):
+            with naming_write_errors(self._file):
                 self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         line = {**self._of, **dict(zip(_COUNTS, (tokens.replies, tokens.sent, tokens.received), strict=True))}
         append(self._descriptor, self._file, json_line(line))

@@ -34,7 +34,7 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from modeling.live_bytes import LiveBytes
 from modeling.plora import ImageTokens
 from modeling.quantize import NF4_BLOCK, SCALE_BLOCK, modules_to_keep
-from trainer.parallel.trainable import Parameters, groups, trained
+from trainer.parallel.trainable import Parameters, adapter_groups, trainable_parameters
 
 CARD = 24e9
 """Bytes of the card that step 2 should fit: 24 GB."""
@@ -149,8 +149,8 @@ def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[I
         launch: see `SetUp`.
     """
     model, sets = set_up(config, rank)
-    adapters = groups(model, sets, "both")
-    moving = trained(adapters)
+    adapters = adapter_groups(model, sets, "both")
+    moving = trainable_parameters(adapters)
     packed = [module.weight.numel() for module in model.modules() if isinstance(module, _Packed)]
     prompt = _numbers(adapters[VL_CIT][0].values())
     both_sets = _numbers(moving.values()) - prompt
@@ -208,7 +208,7 @@ def passing(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> Passi
     model, sets = set_up(config, rank)
     with FakeTensorMode():
         _fill(model)
-        adapter = prepare(model, groups(model, sets, "both"))
+        adapter = prepare(model, adapter_groups(model, sets, "both"))
         largest = max(m.in_features * m.out_features for m in model.modules() if isinstance(m, _Packed))
         pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
         with LiveBytes(all_tensors(model)) as live:
@@ -226,12 +226,12 @@ def prepare(model: CoLLaVOForConditionalGeneration, adapters: Mapping[str, Seque
 
     Args:
         model: with its sets; changed in place.
-        adapters: see `trainer.parallel.trainable.groups`.
+        adapters: see `trainer.parallel.trainable.adapter_groups`.
     Returns: the parameters of the adapter that learns.
     """
     adapter = [parameter for group in adapters[VL_CIT] for parameter in group.values()]
     model.requires_grad_(False)
-    for parameter in trained(adapters).values():
+    for parameter in trainable_parameters(adapters).values():
         parameter.data = parameter.data.float()
     for parameter in adapter:
         parameter.requires_grad_(True)
@@ -352,11 +352,11 @@ def updates(
     model, sets = set_up(config, rank)
     with device:
         _fill(model)
-        moving = trained(groups(model, sets, "both"))
+        moving = trainable_parameters(adapter_groups(model, sets, "both"))
         optimizer: torch.optim.Optimizer | None = None
         for _ in range(number):
             begun = time.perf_counter()
-            adapter = prepare(model, groups(model, sets, "both"))
+            adapter = prepare(model, adapter_groups(model, sets, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
             update(model, pixels, tokens, labels, torch.bfloat16)
             optimizer = optimizer or _with_state(list(moving.values()))

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from assets.tiny.random_checkpoint import make_tiny
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.mask2former import Mask2FormerSegmenter
 from pipeline.commands.cli import main
 from tests.limits import free_port

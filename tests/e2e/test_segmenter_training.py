@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from assets.tiny.train.segmenter import ship
 from assets.tiny.world import write_lessons
+from modeling.image import DecodedImage
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import load_model
 from tests.e2e.test_training import losses

@@ -25,12 +25,16 @@ print("told", file=sys.stderr)
 """
 STARTS = """
 import signal, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 signal.signal(signal.SIGTERM, print)
 done = subprocess.run([sys.executable, "-u", *sys.argv[1:3]], capture_output=True, text=True, start_new_session=True)
 print(done.returncode, done.stdout, end="")
 process = subprocess.Popen([sys.executable, sys.argv[1]], env={"MARK": "other"}, stdout=sys.stderr)
 assert process.poll() is None
 print(process.wait())
+with ThreadPoolExecutor() as threads:
+    words = [sys.executable, "-m", "timeit", "-n1", "-r1"]
+    print(threads.submit(subprocess.run, words, stdout=subprocess.DEVNULL).result().returncode)
 ended = subprocess.Popen([sys.executable, sys.argv[3]])
 ended.terminate()
 print(ended.wait())
@@ -80,7 +84,7 @@ def test_what_a_forked_command_starts_is_forked_and_the_same(tmp_path: Path) -> 
     (tmp_path / "sleeps.py").write_text("import time; time.sleep(3600)")
     words = [str(tmp_path / "starts.py"), str(tmp_path / "command.py"), "x", str(tmp_path / "sleeps.py")]
     done = warm.run_warm(words, {"MARK": "m"})
-    assert done.stdout == "5 __main__ ['x'] m False \nbye\n5\n-15\n", done.stderr
+    assert done.stdout == "5 __main__ ['x'] m False \nbye\n5\n0\n-15\n", done.stderr
     assert "__main__ [] other False" in done.stderr and done.stderr.count("told") == 1
 
 

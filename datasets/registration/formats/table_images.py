@@ -12,7 +12,7 @@ from ...types import ImageSource, group_of, sources_of
 from .base64_images import is_base64
 from .cells import absent, images_in
 from .files import MalformedError, MissingImage, image_file, whole_number
-from .table_files import Entry, Item
+from .table_files import FileRecord, Item
 
 _NUMBERED = re.compile(r"image_([1-9]\d?)")
 
@@ -44,7 +44,7 @@ class Gallery:
         present = [column for column in self._columns if column in cells]
         return present or (numbered_columns(cells) if self._numbered else [])
 
-    def of(self, where: str, entry: Entry, index: str) -> ImageSource | None:
+    def of(self, where: str, entry: FileRecord, index: str) -> ImageSource | None:
         """The image of a record; None for one that has none where others do, or where no column is for them.
 
         Args:
@@ -68,7 +68,7 @@ class Gallery:
             return None
         return MissingImage(where, f"{where}: no {present[0]}; the file was stripped of its images")
 
-    def _source(self, entry: Entry, column: str, index: str) -> ImageSource | None:
+    def _source(self, entry: FileRecord, column: str, index: str) -> ImageSource | None:
         """What a cell holds; None for nothing."""
         images = images_in(entry.cells[column])
         pointers = entry.pointers and self._pointers and len(images) == 1
@@ -84,7 +84,7 @@ class Gallery:
     @functools.cached_property
     def _any(self) -> bool:
         """Whether any record of the file has an image."""
-        found = (entry.cells for _, entry in self._scan() if isinstance(entry, Entry))
+        found = (entry.cells for _, entry in self._scan() if isinstance(entry, FileRecord))
         return any(_holds(cells[column]) for cells in found for column in self.columns_in(cells))
 
 

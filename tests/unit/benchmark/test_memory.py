@@ -15,7 +15,7 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
 from modeling.live_bytes import LiveBytes
 from tests.benchmark.memory import CARD, all_tensors, count, lasting, measured, passing, prepare, update
-from trainer.parallel.trainable import Parameters, groups, trained
+from trainer.parallel.trainable import Parameters, adapter_groups, trainable_parameters
 
 RANK, TOKENS, LABELS = 4, 96, 16
 
@@ -36,9 +36,9 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     loaded: tuple[CoLLaVOForConditionalGeneration, Adapters],
 ) -> None:
     model, sets = loaded
-    adapters = groups(model, sets, "both")
+    adapters = adapter_groups(model, sets, "both")
     adapter = prepare(model, adapters)
-    moving: Parameters = trained(adapters)
+    moving: Parameters = trainable_parameters(adapters)
     optimizer = torch.optim.AdamW(moving.values(), lr=1e-3)
     for parameter in moving.values():
         parameter.grad = torch.zeros_like(parameter)
@@ -66,7 +66,7 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
 @pytest.mark.slow
 def test_activations_are_those_of_a_real_pass(loaded: tuple[CoLLaVOForConditionalGeneration, Adapters]) -> None:
     model, sets = loaded
-    prepare(model, groups(model, sets, "both"))
+    prepare(model, adapter_groups(model, sets, "both"))
     pixels = torch.zeros(1, 3, model.config.image_size, model.config.image_size, dtype=torch.bfloat16)
     with LiveBytes(all_tensors(model)) as live:
         update(model, pixels, TOKENS, LABELS, torch.bfloat16)

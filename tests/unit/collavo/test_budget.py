@@ -15,8 +15,8 @@ from collavo.budget import STEADY, Budget, free_memory, is_out_of_memory
 from collavo.engine import Engine, Generation, Query, Reply
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
+from modeling.image import DecodedImage
 from modeling.live_bytes import LiveBytes
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 
 GENERATION = Generation(num_beams=3, max_new_tokens=4)

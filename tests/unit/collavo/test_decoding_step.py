@@ -17,8 +17,8 @@ from collavo.decoding import WARM_UP, BlockDecoder
 from collavo.engine import Query
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.search import Generation
+from modeling.image import DecodedImage
 from modeling.internlm2 import CACHE
-from modeling.segmenters.base import DecodedImage
 from modeling.shared_prefix import Prefix, SharedPrefixCache, StaticPrefixCache
 from tests.benchmark.engine import Geometry, build
 
@@ -236,7 +236,7 @@ def test_blocks_of_a_shape_share_a_graph_and_replies_are_those_of_the_loop(
     generation = Generation(num_beams=beams, max_new_tokens=9)
     eager = engine.answer(asked, generation)
     graphs = Graphs()
-    monkeypatch.setattr(decoding, "capture", graphs.capture)
+    monkeypatch.setattr(decoding, "capture_cuda_graph", graphs.capture)
     engine.forget()
     engine._graphs = decoding.GraphedBlocks(engine.model, engine.end_ids)
     with graphs.counter:
@@ -263,7 +263,7 @@ def test_where_no_graph_can_be_captured_steps_run_eagerly(
     asked = [Query(None, "Hello"), Query(None, "What is it?")]
     generation = Generation(num_beams=3, max_new_tokens=6)
     eager = engine.answer(asked, generation)
-    monkeypatch.setattr(decoding, "capture", fails)
+    monkeypatch.setattr(decoding, "capture_cuda_graph", fails)
     engine._graphs = decoding.GraphedBlocks(engine.model, engine.end_ids)
     assert engine.answer(asked, generation) == eager
     assert engine.answer(asked, generation) == eager

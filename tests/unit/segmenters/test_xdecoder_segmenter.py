@@ -12,8 +12,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from modeling.image import DecodedImage
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
