@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from collavo.engine import Generation, Query, Reply
 from pipeline.config import EvalConfig, read_configuration
-from pipeline.models.endpoint import EndpointEngine
+from pipeline.models.endpoint_engine import EndpointEngine
 from pipeline.models.hf_engine import TransformersEngine
 from pipeline.models.images import ModelImage, ModelImages, place_images
 from pipeline.models.profile import load_profile
