@@ -278,3 +278,6 @@ def test_a_killed_run_goes_on(data: Path, server: Server, tmp_path: Path) -> Non
     assert run(data, tmp_path, *endpoint(server)) == 0
     assert len(server.seen) == 1 + IMAGES * EACH + 1 - kept, "a probe, and what was not answered"
     assert results_of(tmp_path)["counts"]["answered"] == IMAGES * EACH + 1
+    spent = [json.loads(line) for file in (tmp_path / "spending").iterdir() for line in file.read_text().splitlines()]
+    assert sum(line["tokens_in"] for line in spent) >= 100 * (IMAGES * EACH + 1), "what both sessions spent"
+    assert len({*(tmp_path / "spending").iterdir()}) == 2
