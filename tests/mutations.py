@@ -357,4 +357,23 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/unit/pipeline/models/test_images_in_questions.py",
         ("chosen.setdefault(number, mark)", "chosen[number] = mark"),
     ),
+    # --- the tiny world's comparisons --------------------------------------------------------------------------------
+    *_of(
+        "assets/tiny/train/forgetting/rows.py",
+        "tests/unit/tiny/test_forgetting.py",
+        ("name: total // len(names) for", "name: total for"),
+        ("seed, IMAGE_SHARE) - visual", "seed, IMAGE_SHARE)"),
+        ('LEFT_OUT = ("text", "colour", "refer")', 'LEFT_OUT = ("text", "colour")'),
+    ),
+    *_of(
+        "assets/tiny/train/forgetting/figures.py",
+        "tests/unit/tiny/test_forgetting.py",
+        ("statistics.stdev(means) / len(seeds) ** 0.5", "statistics.stdev(means)"),
+        ("[a - b for a, b in zip(", "[b - a for a, b in zip("),
+    ),
+    *_of(
+        "assets/tiny/world/school.py",
+        "tests/unit/tiny/test_lessons.py",
+        ("for one in found if one.about in without", "for one in found if one.kind in without"),
+    ),
 )

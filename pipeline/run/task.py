@@ -274,7 +274,7 @@ def _name_missing(
     if session.is_main:
         say(
             f"note: {task.dataset}: the processes share no folder, so none takes work over from another, and each "
-            f"folder's journal lacks what others have answered ({MISSING} lists it there; README, 'Several machines', "
+            f"folder's journal lacks what others have answered ({MISSING} lists it there; docs/machines.md "
             "brings journals together):\n" + "\n".join(lines)
         )
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from assets.tiny.train import ablation, scores
 from assets.tiny.train.ablation import tables
+from assets.tiny.train.forgetting.plan import ForgettingPlan, ForgettingSettings
+from assets.tiny.train.forgetting.rows import DUAL, KINDS
 from assets.tiny.train.scores import COLUMNS
 from configs.load import REPOSITORY
+from datasets.instruct.order import adapter_of
 from tests.warm import run_warm
 
 SHIPPED = REPOSITORY / "assets" / "tiny"
@@ -67,23 +74,69 @@ def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for name in ("step1", "step2") for file in (here / name).rglob("*")} == before
 
 
-def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
-    few = ["--lessons", "24", "--scenes", "8", "--step1", "1", "--step2", "2", "--batch", "4", "--seeds", "1"]
-    words = ["-m", "assets.tiny.train.ablation", str(tmp_path / "out"), "--base", str(made / "base"), *few]
-    done = python(*words, "--rows", "none", "vl_only", "--maps", "true", "corrupted")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Crayon prompt, true maps, 1 seed\n" in done.stdout
-    assert "Training, corrupted maps, 1 seed\n" in done.stdout
-    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert len(scores["true"]["none"]["count"]) == 1
-    state = json.loads((tmp_path / "out/vl_only-1/checkpoints/step-00000001/state.json").read_text())
-    assert (state["adapters"], state["crayon"]) == (["vl_cit"], "both")  # half of the updates: those on VL data
+class WarmSubprocess:
+    """In place of the module: commands run by the server of `tests.warm`, which has imported torch already."""
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        check: bool,
+        env: Mapping[str, str] | None = None,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        assert command[0] == sys.executable and not check and cwd == REPOSITORY
+        done = run_warm(command[1:], env)
+        for text, stream in ((done.stdout, stdout), (done.stderr, stderr)):
+            if stream is not None:
+                stream.write(text)
+        return done
 
 
-def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
-    words = ["-m", "assets.tiny.train.scores", str(tmp_path), "--checkpoint", str(made / "shipped" / "collavo")]
-    done = python(*words, "--scenes", "8", "--maps", "true", "none")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_an_ablation_prints_its_tables(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scores, "subprocess", WarmSubprocess())
+    few = ["--lessons", "24", "--scenes", "2", "--step1", "1", "--step2", "5", "--batch", "4", "--seeds", "1"]
+    words = [str(tmp_path / "out"), "--base", str(made / "base"), *few, "--rows", "vl_only", "--maps", "corrupted"]
+    monkeypatch.setattr("sys.argv", ["ablation", *words])
+    assert ablation.main() == 0, capsys.readouterr().err
+    assert "Training, corrupted maps, 1 seed\n" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert len(found["corrupted"]["vl_only"]["count"]) == 1
+    made_on_vl = [adapter_of(1, step) for step in range(5)].count("vl_cit")  # in the rows that have both kinds
+    state = json.loads((tmp_path / f"out/vl_only-1/checkpoints/step-{made_on_vl:08d}/state.json").read_text())
+    assert (state["adapters"], state["crayon"]) == (["vl_cit"], "both")
+
+
+def test_a_run_on_forgetting_is_trained_and_evaluated(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "subprocess", WarmSubprocess())
+    few = ForgettingSettings(rank=4, step1=1, visual=1, batch=2, questions=2, lessons=24, scenes=2, most=2)
+    plan = ForgettingPlan(folder=tmp_path, base=made / "base", settings=few)
+    plan.prepare()
+    run = plan.run(DUAL, 1)
+    last = tmp_path / "dual-1" / "checkpoints" / f"step-{sum(run.updates.values()):08d}"
+    state = json.loads((last / "state.json").read_text())
+    assert (state["adapters"], state["rank"], state["alpha"]) == (["image_cit", "vl_cit"], 2, 2)
+    pairs = (128 + 256) + (128 + 128) + 3 * (128 + 256)  # inputs and outputs of wqkv, wo, w1, w3 and w2
+    assert run.lora_parameters == 4 * pairs * few.rank  # in four layers
+    assert {kind: len(digits) for kind, digits in run.right.items()} == dict.fromkeys(KINDS, 2)
+    asked = {json.loads(line)["id"] for line in (tmp_path / "asked.jsonl").read_text().splitlines()}
+    predicted = (tmp_path / "dual-1-eval" / "tiny_world" / "predictions.jsonl").read_text().splitlines()
+    assert {int(json.loads(line)["id"]) for line in predicted} == asked
+
+
+def test_scores_by_maps_stand_side_by_side(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scores, "subprocess", WarmSubprocess())
+    words = [str(tmp_path), "--checkpoint", str(made / "shipped" / "collavo"), "--maps", "true", "none"]
+    monkeypatch.setattr("sys.argv", ["scores", *words, "--scenes", "2"])
+    assert scores.main() == 0, capsys.readouterr().err
     for maps in ("true", "none"):
         metrics = json.loads((tmp_path / maps / "tiny_world" / "results.json").read_text())["metrics"]
         count = next(m["value"] for m in metrics if (m["group"], m["name"]) == ("kind/count", "accuracy"))

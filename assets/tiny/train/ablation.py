@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.instruct.order import image_steps
 from pipeline.results.report import aligned, pipe_table
 from pipeline.runtime.console import say
 from trainer.checkpoint_folders import folder_of
@@ -80,33 +81,57 @@ class AblationPlan:
         """Train a row; returns its checkpoint.
 
         Raises:
-            RuntimeError: a step failed; its output is named.
+            RuntimeError: a step failed, and its output is named; or no update would be on visual instructions.
         """
         started = self.base
         if row.crayon != "none":
             started = self._step(1, f"step1-{row.crayon}-{seed}", started, self.step1, seed, row)
-        steps = round(self.step2 * (1 - IMAGE_SHARE)) if row.adapters == "vl_only" else self.step2
+        steps = self.step2
+        if row.adapters == "vl_only" and not (steps := steps - image_steps(seed, steps, IMAGE_SHARE)):
+            raise RuntimeError(f"none of {self.step2} updates of step 2 is on visual instructions; raise --step2")
         return self._step(2, f"{row.name}-{seed}", started, steps, seed, row)
 
     def _step(self, number: int, name: str, below: Path, steps: int, seed: int, row: AblationRow) -> Path:
-        folder, maps = self.folder / name, self.folder / "lessons" / "coco" / "annotations" / "panoptic_train2017"
-        checkpoint = folder_of(folder, steps)
-        if not (checkpoint / "state.json").is_file():
-            settings = {
-                **{"SAVE_DIR": folder, "RESUME_FROM": below, "RESUME": True, "NAME": name},
-                **{"DATASETS.ROOT": self.folder / "lessons"},
-                **{"SEGMENTER.NAME": "precomputed", "SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps},
-                **{"TRAIN.STEPS": steps, "TRAIN.SEED": seed, "TRAIN.CRAYON": row.crayon},
-                **{"TRAIN.BATCH_SIZE_TOTAL": self.batch, "TRAIN.BATCH_SIZE": self.batch},
-                **({"TRAIN.ADAPTERS": row.adapters, "TRAIN.IMAGE_SHARE": IMAGE_SHARE} if number == 2 else {}),
-            }
-            command = ["train", "--conf_files", f"configs/collavo_tiny_step{number}.yaml"]
-            run([*command, *overrides(settings)], self.folder / f"{name}.log")
-        return checkpoint
+        settings = {
+            **{"TRAIN.SEED": seed, "TRAIN.CRAYON": row.crayon},
+            **{"TRAIN.BATCH_SIZE_TOTAL": self.batch, "TRAIN.BATCH_SIZE": self.batch},
+            **({"TRAIN.ADAPTERS": row.adapters, "TRAIN.IMAGE_SHARE": IMAGE_SHARE} if number == 2 else {}),
+        }
+        return train_step(number, self.folder / name, below, steps, self.folder / "lessons", settings)
 
     def evaluate(self, checkpoint: Path, name: str, maps: str) -> dict[str, float]:
         """See `assets.tiny.train.scores.evaluate`."""
         return evaluate(checkpoint, self.folder / "world", maps, self.folder / f"{name}-eval-{maps}")
+
+
+def train_step(
+    number: int, folder: Path, below: Path, steps: int, lessons: Path, settings: Mapping[str, object]
+) -> Path:
+    """Train one of CoLLaVO's steps on ground-truth maps, or go on with it, unless its last checkpoint is there.
+
+    Args:
+        number: 1 or 2.
+        folder: gets the checkpoints, and the output in ``<folder>.log``.
+        below: checkpoint to start from.
+        steps: updates.
+        lessons: what to train on, of ``assets.tiny.world --lessons``.
+        settings: further keys of the configuration.
+    Returns: the checkpoint.
+
+    Raises:
+        RuntimeError: it failed; its output is named.
+    """
+    checkpoint, maps = folder_of(folder, steps), lessons / "coco" / "annotations" / "panoptic_train2017"
+    if not (checkpoint / "state.json").is_file():
+        values = {
+            **{"SAVE_DIR": folder, "RESUME_FROM": below, "RESUME": True, "NAME": folder.name},
+            **{"DATASETS.ROOT": lessons, "TRAIN.STEPS": steps},
+            **{"SEGMENTER.NAME": "precomputed", "SEGMENTER.PATH": f"{maps}.json", "SEGMENTER.IMAGES": maps},
+            **settings,
+        }
+        command = ["train", "--conf_files", f"configs/collavo_tiny_step{number}.yaml", *overrides(values)]
+        run(command, folder.with_name(f"{folder.name}.log"))
+    return checkpoint
 
 
 def main() -> int:

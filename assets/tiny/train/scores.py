@@ -22,6 +22,7 @@ from configs.load import REPOSITORY
 from pipeline.results.report import aligned, pipe_table
 
 SHIPPED = REPOSITORY / "assets" / "tiny"
+CONFIGURATION = "configs/collavo_tiny.yaml"
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "existence": ("tiny_world", "kind/existence"),
     "Class2Binary": ("class2binary", ""),
@@ -67,17 +68,40 @@ def evaluate(checkpoint: Path, world: Path, maps: str, folder: Path) -> dict[str
     Raises:
         RuntimeError: the evaluation failed; its output is named.
     """
-    names = list(dict.fromkeys(dataset for dataset, _ in COLUMNS.values()))
-    if not all((folder / dataset / "results.json").is_file() for dataset in names):
+    answer(checkpoint, world, maps, folder, list(dict.fromkeys(dataset for dataset, _ in COLUMNS.values())))
+    return {title: _score(folder / dataset / "results.json", group) for title, (dataset, group) in COLUMNS.items()}
+
+
+def answer(
+    checkpoint: Path,
+    world: Path,
+    maps: str,
+    folder: Path,
+    datasets: Sequence[str],
+    conf_files: Sequence[str | Path] = (CONFIGURATION,),
+) -> None:
+    """Let a checkpoint answer benchmarks, unless their results are there.
+
+    Args:
+        checkpoint: of a tiny model.
+        world: see `evaluate`.
+        maps: one of `MAPS`.
+        folder: see `evaluate`.
+        datasets: names of the benchmarks.
+        conf_files: of the evaluation.
+
+    Raises:
+        RuntimeError: the evaluation failed; its output is named.
+    """
+    if not all((folder / dataset / "results.json").is_file() for dataset in datasets):
         settings = {
             **{"SAVE_DIR": folder, "RESUME_FROM": checkpoint, "NAME": folder.name},
-            **{"DATASETS.ROOT": world, "DATASETS.TEST": ",".join(names), "EVAL.REPORT": False},
+            **{"DATASETS.ROOT": world, "DATASETS.TEST": ",".join(datasets), "EVAL.REPORT": False},
             **segmenter(maps, world),
             **{f"{section}.TEST.NUM_BEAMS": 1 for section in ("CLASS2BINARY", "BOX2CLASS")},
         }
-        command = ["eval", "--conf_files", "configs/collavo_tiny.yaml", *overrides(settings)]
+        command = ["eval", "--conf_files", *map(str, conf_files), *overrides(settings)]
         run(command, folder.with_name(f"{folder.name}.log"))
-    return {title: _score(folder / dataset / "results.json", group) for title, (dataset, group) in COLUMNS.items()}
 
 
 def draw_world(directory: Path, *words: object) -> None:

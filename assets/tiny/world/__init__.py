@@ -78,7 +78,9 @@ def write_world(directory: Path, seed: int, scenes: int, size: int, renew: bool 
     return _once(directory, f"world version {VERSION}, seed {seed}, {scenes} scenes of {size} px", renew, write)
 
 
-def write_lessons(directory: Path, seed: int, scenes: int, size: int, renew: bool = False) -> bool:
+def write_lessons(
+    directory: Path, seed: int, scenes: int, size: int, renew: bool = False, *, without: Sequence[str] = ()
+) -> bool:
     """Write scenes and questions to train on, or leave complete ones alone; see ``school``.
 
     Args:
@@ -87,6 +89,7 @@ def write_lessons(directory: Path, seed: int, scenes: int, size: int, renew: boo
         scenes: how many.
         size: side of an image in pixels.
         renew: whether a world of other settings in the directory is replaced.
+        without: what no question is about, of `assets.tiny.world.lessons.ABOUT`.
     Returns: whether anything was written.
 
     Raises:
@@ -94,9 +97,10 @@ def write_lessons(directory: Path, seed: int, scenes: int, size: int, renew: boo
     """
 
     def write(release: Release) -> None:
-        write_school(release, scenes, size, seed)
+        write_school(release, scenes, size, seed, without)
 
-    return _once(directory, f"lessons version {VERSION}, seed {seed}, {scenes} scenes of {size} px", renew, write)
+    what = f"lessons version {VERSION}, seed {seed}, {scenes} scenes of {size} px"
+    return _once(directory, f"{what}, without {', '.join(without)}" if without else what, renew, write)
 
 
 def _once(directory: Path, what: str, renew: bool, write: Callable[[Release], None]) -> bool:

@@ -10,6 +10,7 @@ from datasets.types import DataError
 from datasets.writing import WriteError
 
 from . import write_lessons, write_world
+from .lessons import ABOUT
 
 
 def main() -> int:
@@ -23,11 +24,15 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=112, help="side of an image in pixels (default: %(default)s)")
     parser.add_argument("--lessons", action="store_true", help="write scenes and questions to train on instead")
     parser.add_argument("--renew", action="store_true", help="replace a world of other settings that is there")
+    parser.add_argument(
+        "--without", nargs="+", choices=ABOUT, default=[], metavar="KIND", help="what no lesson asks: %(choices)s"
+    )
     args = parser.parse_args()
+    if args.without and not args.lessons:
+        parser.error("--without leaves something out of the lessons; give --lessons too")
+    drawn = (args.directory, args.seed, args.scenes, args.size, args.renew)
     try:
-        made = (write_lessons if args.lessons else write_world)(
-            args.directory, args.seed, args.scenes, args.size, args.renew
-        )
+        made = write_lessons(*drawn, without=args.without) if args.lessons else write_world(*drawn)
     except (DataError, WriteError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

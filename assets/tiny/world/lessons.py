@@ -29,6 +29,9 @@ _OPEN = ("existence", "count", "sum", "more", "colour", "side", "height", "corne
 _CHOSEN = ("present", "count", "colour", "corner", "side", "relation", "beside", "nearest", "sum", "text", "scene")
 """Kinds that are asked with options."""
 
+ABOUT = (*dict.fromkeys((*_OPEN, *_CHOSEN)), "refer", "describe")
+"""What lessons are about, whatever the way to ask."""
+
 _MOST = 3
 T = TypeVar("T")
 
@@ -47,6 +50,11 @@ class Lesson:
     kind: str
     question: str
     answer: str
+
+    @property
+    def about(self) -> str:
+        """Kind of the fact, whatever the way to ask; of `ABOUT`."""
+        return self.kind.rpartition("/")[2]
 
 
 def lessons(scene: Scene, rng: np.random.Generator) -> list[Lesson]:

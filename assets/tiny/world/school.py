@@ -30,7 +30,7 @@ _OTHERS = 0.5
 _QUESTIONS = 16
 
 
-def write_school(release: Release, scenes: int, size: int, seed: int) -> None:
+def write_school(release: Release, scenes: int, size: int, seed: int, without: Sequence[str] = ()) -> None:
     """Write ``coco/train2017`` with its panoptic maps, and ``LLaVA/lessons.json``.
 
     Args:
@@ -38,6 +38,7 @@ def write_school(release: Release, scenes: int, size: int, seed: int) -> None:
         scenes: how many.
         size: side of an image in pixels.
         seed: of everything.
+        without: kinds of facts that no question is about, of `assets.tiny.world.lessons.ABOUT`.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -50,7 +51,9 @@ def write_school(release: Release, scenes: int, size: int, seed: int) -> None:
         segments = segments_file(release, f"coco/annotations/panoptic_train2017/{stem}.png", scene)
         images.append({"id": number, "file_name": f"{stem}.jpg", "height": size, "width": size})
         annotations.append({"image_id": number, "file_name": f"{stem}.png", "segments_info": segments})
-        chosen = choose(lessons(scene, rng), SHARES, _OTHERS, _QUESTIONS, rng)
+        found = lessons(scene, rng)
+        shares = {**SHARES, **{one.kind: 0.0 for one in found if one.about in without}}
+        chosen = choose(found, shares, _OTHERS, _QUESTIONS, rng)
         conversations += [_conversation(f"{stem}-{i}", f"{stem}.jpg", one) for i, one in enumerate(chosen)]
     categories = [{"id": i, "name": name, "isthing": int(name in THINGS)} for name, i in (THINGS | STUFF).items()]
     content = {"images": images, "annotations": annotations, "categories": categories}

@@ -123,7 +123,7 @@ def _wilson(average: float, variance: float, samples: int, clusters: int) -> tup
         unseen = Z * Z / (clusters + Z * Z)
         return average * (1.0 - unseen), average + (1.0 - average) * unseen
     spread = average * (1.0 - average)
-    ratio = 1.0 if clusters == samples else _student(samples - 1) / _student(clusters - 1)
+    ratio = 1.0 if clusters == samples else student(samples - 1) / student(clusters - 1)
     effective = spread / variance * ratio * ratio
     if effective <= 0.0:  # a single cluster
         return 0.0, 1.0
@@ -133,7 +133,7 @@ def _wilson(average: float, variance: float, samples: int, clusters: int) -> tup
 
 
 @lru_cache(maxsize=4096)
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
     """Quantile of Student's distribution; infinite without any degree of freedom."""
     if freedom < 1:
         return math.inf

@@ -14,6 +14,7 @@ import pytest
 from assets.tiny.train.scenes import CLASSES, COLOUR_NAMES, TEXTS, draw, panoptic_map, token_labels
 from assets.tiny.train.vocabulary import CONTENT, pieces
 from assets.tiny.world import STUFF, THINGS, draw_scene, write_lessons, write_world
+from assets.tiny.world.__main__ import main
 from assets.tiny.world.coco import corrupted
 from assets.tiny.world.lessons import LETTER, SHORT, lessons
 from assets.tiny.world.school import draw_kinds
@@ -78,6 +79,31 @@ def test_lessons_are_read_as_training_data_and_show_other_scenes_than_the_benchm
     )
     assert len(taught) == 5
     assert not taught & asked
+
+
+def test_kinds_are_left_out_of_lessons_however_they_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [str(tmp_path / "lessons"), "--scenes", "12", "--size", "64"]
+
+    def drawn(*more: str) -> int:
+        monkeypatch.setattr("sys.argv", ["world", *few, *more])
+        return main()
+
+    assert drawn("--lessons", "--without", "text", "colour") == 0
+    assert drawn("--lessons", "--without", "text", "colour") == 0
+    assert "as it was" in capsys.readouterr().out
+    said = (tmp_path / "lessons" / "LLaVA" / "lessons.json").read_text()
+    assert len(json.loads(said)) == 12 * 16 and "What color" not in said
+    assert not re.search(r"\b(the|a) sign\b", said)  # "stop sign" is a thing's name
+    assert drawn("--lessons") == 2  # lessons of another choice are not taken for these
+    assert "is not the tiny lessons" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        drawn("--without", "text")
+    assert "give --lessons too" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        drawn("--lessons", "--without", "texts")
+    assert "invalid choice: 'texts'" in capsys.readouterr().err
 
 
 def digest(file: Path) -> str:
