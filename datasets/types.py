@@ -7,7 +7,7 @@ their declaration words the prompts; a scorer (``datasets/evaluation``) turns a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -85,6 +85,18 @@ class ImageGroup:
             DataError: always.
         """
         raise DataError(f"image {self.name}: the record has {len(self.sources)} images, and this model takes one")
+
+
+def group_of(sources: Iterable[ImageSource]) -> ImageSource:
+    """One image as it is, several as a group.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = tuple(sources)
+    if not found:
+        raise ValueError("no image")
+    return ImageGroup(found) if len(found) > 1 else found[0]
 
 
 def sources_of(image: ImageSource | None) -> tuple[ImageSource, ...]:

@@ -338,6 +338,25 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("labels += [*[IGNORE_INDEX] * len(asked), *reply, stop]", "labels += [*asked, *reply, stop]"),
         ("        done = closed + 1\n", "        done = closed\n"),
     ),
+    # --- other models -----------------------------------------------------------------------------------------------
+    *_of(
+        "pipeline/models/hf_prefix.py",
+        "tests/unit/pipeline/models/test_prefix_reuse.py",
+        ("whole <= self.window else None", "whole < self.window else None"),
+        ("cache.batch_select_indices(rows.repeat_interleave(num_beams))", "cache.batch_select_indices(rows)"),
+        ("if apart > _MOST_APART.get(", "if apart > 2 + _MOST_APART.get("),
+    ),
+    *_of(
+        "pipeline/models/spending.py",
+        "tests/robustness/test_endpoint.py",
+        ("model.MAX_COST - spent", "model.MAX_COST"),
+        ("else most / processes", "else most"),
+    ),
+    *_of(
+        "pipeline/models/images.py",
+        "tests/unit/pipeline/models/test_images_in_questions.py",
+        ("chosen.setdefault(number, mark)", "chosen[number] = mark"),
+    ),
     # --- the tiny world's comparisons --------------------------------------------------------------------------------
     *_of(
         "assets/tiny/train/forgetting/rows.py",

@@ -44,7 +44,8 @@ class TableReader(Reader):
         images: folder of the images where records hold file names (also with ``{split}``); that of the file if "".
         columns: our names -> theirs, for ``id``, ``question``, ``image``, ``answer``, ``options``, ``group``, ``hint``.
             What is left out is looked for under our own name, ``id`` as ``index``, ``question_id`` and ``id``, else
-            as the key or number of the record; ``image`` also as ``image_path``; and options as A, B, C, ...
+            as the key or number of the record; ``image`` also as ``image_path``, or as ``image_1``, ``image_2``, ...,
+            which are all the record's; and options as A, B, C, ...
         answer: how answers are written. Options are chosen by letter, by index from 0 or by their own text; "" is a
             letter or the text of an option where a question has options, else a text or a list of accepted ones.
         keep: columns for the scorer to report by or use, under their names in a record's ``meta``; short texts and
@@ -124,7 +125,8 @@ class _Table:
         self._format = check_format(self.path.name, reader.format)
         folder = expected_path(roots, reader.images.replace(_SPLIT, split)) if reader.images else self.path.parent
         columns = (reader.columns["image"],) if "image" in reader.columns else _IMAGES
-        self._gallery = Gallery(columns, folder, not reader.images, self._entries)
+        numbered = "image" not in reader.columns
+        self._gallery = Gallery(columns, folder, not reader.images, self._entries, numbered)
         self._split, self._reader = split, reader
         self._id_column: str | None = reader.columns.get("id")
         self.columns: dict[str, None] = {}
@@ -185,6 +187,7 @@ class _Table:
         if self._reader.keep:
             return self._reader.keep
         used = {self._column(name) for name in _COLUMNS} | {*_IDS, *_IMAGES, *string.ascii_uppercase}
+        used.update(self._gallery.columns_in(cells))
         short = (str, int, float)
         return [c for c, v in cells.items() if c not in used and isinstance(v, short) and len(str(v)) <= _LONGEST_KEPT]
 
@@ -212,7 +215,7 @@ class _Table:
             for column, value in cells.items()
             if absent(value) or isinstance(value, (str, int, float))
         }
-        for column in (*_IMAGES, self._column("image")):
+        for column in (*_IMAGES, self._column("image"), *self._gallery.columns_in(cells)):
             named.pop(column, None)  # an image is no text, and long
         named["question"] = _needed(cells, self._column("question"))
         hint = named["hint"] = named.get(self._column("hint"), "")

@@ -16,6 +16,7 @@ from datasets.evaluation.judges.connection import key_of
 
 from ..runtime.console import say
 from .endpoint_engine import EndpointEngine, server_of
+from .spending import spending_of
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +62,8 @@ class EndpointSource:
         self._engine: EndpointEngine | None = None
         self._segmenter: Segmenter | None = None
         self._served = ""
+        # Read before any process of this session asks something: what they spend is not what was spent before.
+        self._spending = spending_of(config, os.environ)
 
     def parts(self) -> Mapping[str, Any]:
         """Identity: model as asked and as served, address, and what every request says.
@@ -90,7 +93,8 @@ class EndpointSource:
     def engine(self) -> EndpointEngine:
         """The connection, made once; nothing is sent yet."""
         if self._engine is None:
-            self._engine = EndpointEngine(self._config.MODEL, self._config.profile, os.environ)
+            config = self._config
+            self._engine = EndpointEngine(config.MODEL, config.profile, os.environ, spending=self._spending)
         return self._engine
 
     def segmenter(self) -> Segmenter:

@@ -35,9 +35,10 @@ from ..base import NoReply
 from ..runtime.console import say
 from ..runtime.errors import RunError
 from ..runtime.launch import is_main
-from .images import data_url, images_of, read_images
+from .images import data_url, images_of, place_images, read_images
 from .profile import ResolvedProfile
-from .request_limits import ConcurrencyGate, Spending
+from .request_limits import ConcurrencyGate
+from .spending import Spending
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
@@ -68,8 +69,9 @@ class EndpointEngine:
     Args:
         model: which server and how.
         profile: of the model.
-        environ: the process environment, for the key and the number of processes.
+        environ: the process environment, for the key.
         pause: waits for some seconds; by default until the time is over or the run is stopped.
+        spending: counts what is spent; None for one of this engine alone.
 
     Raises:
         JudgeError: the client library is missing, or the key is none that can be sent.
@@ -83,11 +85,12 @@ class EndpointEngine:
         profile: ResolvedProfile,
         environ: Mapping[str, str],
         pause: Callable[[float], object] | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self._model, self._profile = model, profile.profile
         self._connection = Connection(server_of(model), environ, "the server")
         self._main = is_main(environ)
-        self.spending = Spending(model, int(environ.get("WORLD_SIZE", "1")))
+        self.spending = Spending(model, 1) if spending is None else spending
         self.gate = ConcurrencyGate(model.CONCURRENCY)
         self._stopped = threading.Event()
         self._why: Callable[[], str] | None = None  # worded when all that was under way has come back
@@ -242,24 +245,24 @@ class EndpointEngine:
         return made
 
     def _content(self, image: DecodedImage | PreparedImage | None) -> list[dict[str, Any]]:
-        """Images as parts of a message, each with its label where there are several."""
-        images, label, options = images_of(image), self._profile.prompt.several, self._model.IMAGE
-        parts: list[dict[str, Any]] = []
-        for number, one in enumerate(images, start=1):
-            if len(images) > 1 and label:
-                parts.append({"type": "text", "text": label.format(number=number)})
-            detail = {} if options.DETAIL is None else {"detail": options.DETAIL}
-            url = {"url": data_url(one, options.MAX_SIDE), **detail}
-            parts.append({"type": "image_url", "image_url": url})
-        return parts
+        """Images as parts of a message."""
+        options = self._model.IMAGE
+        detail = {} if options.DETAIL is None else {"detail": options.DETAIL}
+        urls = (data_url(one, options.MAX_SIDE) for one in images_of(image))
+        return [{"type": "image_url", "image_url": {"url": url, **detail}} for url in urls]
 
-    def _messages(self, parts: list[dict[str, Any]], question: str) -> list[dict[str, Any]]:
+    def _messages(self, images: Sequence[dict[str, Any]], question: str) -> list[dict[str, Any]]:
         """A conversation: the system's turn, if there is one, and the question with its images."""
-        prompt = self._profile.prompt
-        text = {"type": "text", "text": question}
-        content: Any = [*parts, text] if prompt.image_place == "before" else [text, *parts]
+        prompt, placed = self._profile.prompt, place_images(question, len(images))
+        places: list[dict[str, Any]] = []
+        for number in placed.apart:
+            if prompt.several and len(images) > 1:
+                places.append({"type": "text", "text": prompt.several.format(number=number + 1)})
+            places.append(images[number])
+        text = [images[p] if isinstance(p, int) else {"type": "text", "text": p} for p in placed.pieces]
+        content: Any = [*places, *text] if prompt.image_place == "before" else [*text, *places]
         system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
-        return [*system, {"role": "user", "content": content if parts else question}]
+        return [*system, {"role": "user", "content": content if images else question}]
 
     def _settings(self, generation: Generation) -> dict[str, Any]:
         """What every request says besides its messages."""
@@ -326,7 +329,7 @@ class EndpointEngine:
         words = f"about {tokens:,.0f} tokens in ({_TOKENS_OF_IMAGE} for an image), at most {longest:,} out"
         least, most = self.spending.cost_of(tokens, len(questions)), self.spending.cost_of(tokens, longest)
         if least is not None and most is not None:
-            words += f"; {least:.2f} to {most:.2f} US dollars"
+            words += f"; {least:.2f} to {most:.2f} US dollars{self.spending.earlier()}"
         say(f"  estimate: {len(questions)} requests of this process, {words}")
 
 

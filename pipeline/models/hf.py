@@ -148,8 +148,9 @@ class TransformersSource:
         if self._engine is None:
             processor = self._loaded_processor()
             model = _load_model(self._config, self._device)
-            engine = TransformersEngine(model, processor, self._config.profile.profile)
-            if is_main(os.environ):
+            main = is_main(os.environ)
+            engine = TransformersEngine(model, processor, self._config.profile.profile, remark=say if main else None)
+            if main:
                 for note in engine.notes():
                     warn(note)
                 say(f"  {engine.described()}")

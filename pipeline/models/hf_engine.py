@@ -4,6 +4,7 @@
   template where a checkpoint has none.
 - Each question's inputs are prepared alone. Those whose image tensors have equal shapes run together, with the prompts
   padded on the left and masked, so that a reply does not depend on what else is asked.
+- What questions of an image have in common runs once for all of them where the model allows it (``hf_prefix.py``).
 - Generation settings of a checkpoint (sampling, penalties) count only where the profile keeps them; its end tokens
   always do.
 - What fails is never a reply: a batch that does not fit in memory is halved, and a question that fails alone is named.
@@ -18,8 +19,7 @@ import hashlib
 import inspect
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,56 +36,35 @@ from datasets.types import ImageSource
 from modeling.image import DecodedImage
 
 from ..base import NoReply
-from .images import ModelImage, images_of, read_images
+from ..runtime.console import warn
+from .hf_inputs import RIGHT, PreparedQuestion, padded
+from .hf_prefix import Generated, PrefixReuse, SharedPrefixes
+from .images import ModelImage, PlacedImages, images_of, place_images, read_images
 from .profile import ModelProfile
 
 _TAG = re.compile(r"<(?:loc_?|bin_)?\d{1,4}>")
 _LONG_TEXT = 1000
 _STRUCTURE = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 """What a checkpoint's generation settings say of its tokens, rather than of how to choose among them."""
+_UNFIT = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
+"""What a model may raise about some inputs and not about others."""
+_LASTING = ("device-side assert", "cuda error", "cublas", "cudnn")
+"""Words of errors after which a device answers nothing any more."""
 _MASKS = ("mask", "token_type_ids")
-_RIGHT = "qformer_"
-"""Text of a Q-Former, which counts positions from its first token."""
 
 
-@dataclass(frozen=True)
-class PreparedQuestion:
-    """A question ready to run.
-
-    Attributes:
-        index: its place in the call.
-        prompt: the whole prompt as text.
-        inputs: of the model, of one row each.
-    """
-
-    index: int
-    prompt: str
-    inputs: Mapping[str, Any]
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """What must be equal for questions to run together: names and, besides the text, shapes and kinds."""
-        length = self.inputs["input_ids"].shape[1]
-        return tuple(
-            (name, tuple(value.shape) if not _is_text(name, value, length) else "text", value.dtype)
-            for name, value in sorted(self.inputs.items())
-        )
-
-
-def _is_text(name: str, value: Tensor, length: int) -> bool:
-    """Whether a tensor has one number for each token of the prompt, or belongs to a Q-Former's text."""
-    return name.startswith(_RIGHT) or (value.dim() == 2 and value.shape == (1, length))
-
-
-class _NonFinite(LogitsProcessor):
-    """Remembers which rows had scores that are NaN or infinite; nothing is read back until the end."""
+class _Watch(LogitsProcessor):
+    """Remembers which rows had scores that are NaN or infinite, and the first ones; read at the end alone."""
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None
+        self.first = torch.zeros(0)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See the library; scores, (rows, vocabulary), are returned as they are."""
         bad = ~(scores < float("inf")).all(dim=-1)
+        if self.rows is None:
+            self.first = scores.clone()
         self.rows = bad if self.rows is None else self.rows | bad
         return scores
 
@@ -97,18 +76,22 @@ class TransformersEngine:
         model: of the transformers library, in evaluation mode.
         processor: its own; of a checkpoint without one, its tokenizer.
         profile: of the model's family.
+        remark: is given what a user may want to know while questions are answered; None for nobody.
     """
 
     image_size = None
 
-    def __init__(self, model: Any, processor: Any, profile: ModelProfile) -> None:
-        self.model, self.processor, self.profile = model, processor, profile
+    def __init__(
+        self, model: Any, processor: Any, profile: ModelProfile, remark: Callable[[str], object] | None = None
+    ) -> None:
+        self.model, self.processor, self.profile, self._remark = model, processor, profile, remark
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"
         self._settings = neutral_settings(model, self.tokenizer, profile.generation.keep)
         for module in model.modules():
             if getattr(module, "generation_config", None) is not None:
                 module.generation_config = GenerationConfig(**_tokens_of(self._settings))
+        self.prefixes = PrefixReuse(model, profile, _tokens_of(self._settings), self.collated)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def described(self) -> str:
@@ -117,8 +100,14 @@ class TransformersEngine:
         return (
             f"{type(self.model).__name__} with {type(self.processor).__name__} and "
             f"{type(getattr(self.processor, 'image_processor', None)).__name__}; end tokens {self.end_tokens}; "
-            f"questions run {together}; an image's prefix is not reused over its questions"
+            f"questions run {together}; {self._reuse()}"
         )
+
+    def _reuse(self) -> str:
+        if reason := self.prefixes.refused:
+            return f"an image's prefix is not reused over its questions: {reason}"
+        within = f" of up to {window} tokens" if (window := self.prefixes.window) else ""
+        return f"an image's prefix is reused over its questions{within}, if their first replies are equal without it"
 
     @property
     def end_tokens(self) -> list[int]:
@@ -150,6 +139,7 @@ class TransformersEngine:
         for index, query in enumerate(queries):
             try:
                 prepared = self.prepare(index, query)
+                self._check_length(prepared, generation.max_new_tokens)
             except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
                 results[index] = NoReply(
                     outcome="failed", reason=f"the processor refuses: {type(error).__name__}: {error}"
@@ -171,16 +161,32 @@ class TransformersEngine:
         images = [self._image(image) for image in images_of(query.image)]
         if not images and self._needs_image:
             raise ValueError("the model takes no question without an image")
-        question = self._plain(query.question)
+        placed = self._placed(query.question, len(images))
         if self.profile.prompt.template:
-            prompt = self.render(question, len(images), self._paths(query.image))
-            inputs = self._processed(prompt, images)
+            prompt = self._filled(placed, self._paths(query.image))
+            inputs = self._processed(prompt, [images[number] for number in _order(placed)])
         else:
-            prompt = self.render(question, len(images))
-            inputs = self._templated(question, images)
+            prompt = self._chat(placed)
+            inputs = self._templated(placed, images)
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if value is not None}
         tensors.pop("labels", None)
-        return PreparedQuestion(index, prompt, tensors)
+        return PreparedQuestion.of(index, prompt, tensors)
+
+    def _check_length(self, prepared: PreparedQuestion, new_tokens: int) -> None:
+        """Refuse what a model has no positions for; it would fail, on a GPU for good, or reply at random.
+
+        Raises:
+            ValueError: the prompt with its reply, or a Q-Former's text, is too long.
+        """
+        config = self.model.config
+        text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+        lengths = {"input_ids": (text, new_tokens), "qformer_input_ids": (getattr(config, "qformer_config", None), 0)}
+        for name, (part, more) in lengths.items():
+            most = getattr(part, "max_position_embeddings", None)
+            length = prepared.inputs[name].shape[1] + more if name in prepared.inputs else 0
+            if isinstance(most, int) and length > most:
+                of = f" with {more} of its reply" if more else ""
+                raise ValueError(f"the prompt has {length} tokens{of} ({name}), and the model takes {most}")
 
     @functools.cached_property
     def _needs_image(self) -> bool:
@@ -188,10 +194,24 @@ class TransformersEngine:
         pixels = inspect.signature(self.model.generate).parameters.get("pixel_values")
         return pixels is not None and pixels.default is inspect.Parameter.empty
 
-    def _plain(self, question: str) -> str:
-        """A question without what the processor would take for a place of an image."""
+    def _placed(self, question: str, images: int) -> PlacedImages:
+        """A question with its images; without what the processor would take for the place of another one."""
         token = self._image_token()
-        return question.replace(token, "") if token else question
+        placed = (
+            place_images(question, images) if self._keeps_order else PlacedImages(tuple(range(images)), (question,))
+        )
+        pieces = (p.replace(token, "") if isinstance(p, str) and token else p for p in placed.pieces)
+        return PlacedImages(placed.apart, tuple(pieces))
+
+    @functools.cached_property
+    def _keeps_order(self) -> bool:
+        """Whether a prompt can have an image between two texts; some templates put all images first."""
+        prompt = self.profile.prompt
+        if prompt.template:
+            return bool(prompt.text_only)  # else the template alone knows the place
+        made = self._chat(PlacedImages((), ("before", 0, "after")))
+        between = re.search(r"before(.*)after", made, re.DOTALL)
+        return between is not None and bool(between[1].strip())
 
     def _image_token(self) -> str:
         token = getattr(self.processor, "image_token", None)
@@ -208,50 +228,76 @@ class TransformersEngine:
         square.paste(found, ((side - found.width) // 2, (side - found.height) // 2))
         return square
 
-    def render(self, question: str, images: int, paths: Sequence[str] = ()) -> str:
+    def render(self, question: str, images: int) -> str:
         """The whole prompt as text, before the processor widens images into their tokens.
 
         Args:
             question: the user's text.
             images: how many there are.
+        """
+        placed = self._placed(question, images)
+        return self._filled(placed, ()) if self.profile.prompt.template else self._chat(placed)
+
+    def _chat(self, placed: PlacedImages) -> str:
+        """The prompt by the processor's chat template."""
+        images = [None] * len(_order(placed))
+        text: str = self.processor.apply_chat_template(
+            self._messages(placed, images), add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def _filled(self, placed: PlacedImages, paths: Sequence[str]) -> str:
+        """The prompt by the profile's own template.
+
+        Args:
+            placed: see `PlacedImages`.
             paths: of the images' files, for a template that names them.
         """
-        prompt = self.profile.prompt
-        if not prompt.template:
-            text: str = self.processor.apply_chat_template(
-                self._messages(question, [None] * images), add_generation_prompt=True, tokenize=False
-            )
-            return text
+        prompt, several = self.profile.prompt, len(_order(placed)) > 1
         place = prompt.image or self._image_token()
-        places = (
-            (prompt.several.format(number=i + 1) if images > 1 else "")
-            + place.replace("{path}", paths[i] if paths else "").replace("{number}", str(i + 1))
-            for i in range(images)
-        )
-        template = prompt.template if images or not prompt.text_only else prompt.text_only
-        return template.format(image="".join(places), question=question, system=prompt.system or "")
 
-    def _messages(self, question: str, images: Sequence[Image.Image | None]) -> list[dict[str, Any]]:
-        """A conversation as chat templates take it."""
+        def image(number: int) -> str:
+            return place.replace("{path}", paths[number] if paths else "").replace("{number}", str(number + 1))
+
+        labels = (prompt.several.format(number=number + 1) if several else "" for number in placed.apart)
+        apart = "".join(label + image(number) for label, number in zip(labels, placed.apart, strict=True))
+        question = "".join(image(piece) if isinstance(piece, int) else piece for piece in placed.pieces)
+        template = prompt.template if placed.apart or not prompt.text_only else prompt.text_only
+        return template.format(image=apart, question=question, system=prompt.system or "")
+
+    def _messages(self, placed: PlacedImages, images: Sequence[Image.Image | None]) -> list[dict[str, Any]]:
+        """A conversation as chat templates take it.
+
+        Args:
+            placed: see `PlacedImages`.
+            images: by number; None where the prompt is wanted as text.
+        """
         prompt = self.profile.prompt
+
+        def part(piece: str | int) -> dict[str, Any]:
+            if isinstance(piece, str):
+                return {"type": "text", "text": piece}
+            image = images[piece]
+            return {"type": "image"} if image is None else {"type": "image", "image": image}
+
         places: list[dict[str, Any]] = []
-        for number, image in enumerate(images, start=1):
+        for number in placed.apart:
             if prompt.several and len(images) > 1:
-                places.append({"type": "text", "text": prompt.several.format(number=number)})
-            places.append({"type": "image"} if image is None else {"type": "image", "image": image})
-        text = [{"type": "text", "text": question}]
+                places.append({"type": "text", "text": prompt.several.format(number=number + 1)})
+            places.append(part(number))
+        text = [part(piece) for piece in placed.pieces]
         content = [*places, *text] if prompt.image_place == "before" else [*text, *places]
         asked = {"role": "user", "content": content}
         if prompt.system is None:
             return [asked]
         return [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}, asked]
 
-    def _templated(self, question: str, images: Sequence[Image.Image]) -> Mapping[str, Any]:
+    def _templated(self, placed: PlacedImages, images: Sequence[Image.Image]) -> Mapping[str, Any]:
         """Inputs by the processor's chat template, which begins a prompt once."""
         if getattr(self.processor, "chat_template", None) is None and self.tokenizer.chat_template is None:
             raise ValueError("the checkpoint has no chat template, and its profile none of its own (prompt.template)")
         found: Mapping[str, Any] = self.processor.apply_chat_template(
-            self._messages(question, images),
+            self._messages(placed, images),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -288,13 +334,21 @@ class TransformersEngine:
     def _halving(
         self, group: Sequence[PreparedQuestion], generation: Generation
     ) -> list[tuple[PreparedQuestion, Reply | NoReply]]:
-        """Answer questions together, or in halves where memory does not suffice for all."""
+        """Answer questions together, or in halves where memory does not suffice for all, or one of them is at fault.
+
+        Raises:
+            RuntimeError: the device can do nothing more.
+        """
         try:
             return list(zip(group, self._together(group, generation), strict=True))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except (*_UNFIT, MemoryError) as error:
+            said = next(iter(str(error).strip().splitlines()), "")
+            if is_out_of_memory(error):
+                reason = f"out of memory: {said or 'alone'}"
+            elif any(words in said.lower() for words in _LASTING):
                 raise
-            reason = f"out of memory: {str(error).strip().splitlines()[0] if str(error).strip() else 'alone'}"
+            else:
+                reason = f"the model fails: {type(error).__name__}: {said}"
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(group) == 1:
@@ -305,9 +359,47 @@ class TransformersEngine:
     @torch.inference_mode()
     def _together(self, group: Sequence[PreparedQuestion], generation: Generation) -> list[Reply | NoReply]:
         """Generate replies of questions with equal shapes."""
-        inputs = self.collated(group)
-        length = inputs["input_ids"].shape[1]
-        watch = _NonFinite()
+        shared = self.prefixes.shared(group, generation.max_new_tokens)
+        if shared is None:
+            made = self._generated(self.collated(group), group, generation)
+        elif self.prefixes.must_compare(shared, generation.num_beams):
+            made = self._compared(shared, group, generation)
+        else:
+            made = self._generated(self.prefixes.inputs(shared, generation.num_beams), group, generation)
+        failed = NoReply(outcome="failed", reason="the model's scores are not finite (NaN or infinity)")
+        return [
+            self._reply(one.prompt, tokens, generation) if finite else failed
+            for one, tokens, finite in zip(group, made.tokens, made.finite, strict=True)
+        ]
+
+    def _compared(self, shared: SharedPrefixes, group: Sequence[PreparedQuestion], generation: Generation) -> Generated:
+        """What questions get without reuse, after a comparison with what they get with it."""
+        plain = self._generated(self.collated(group), group, generation)
+        first = self.prefixes.untried
+        try:
+            reused = self._generated(self.prefixes.inputs(shared, generation.num_beams), group, generation)
+            self.prefixes.compare(shared, generation.num_beams, plain, reused)
+        except _UNFIT as error:
+            if is_out_of_memory(error):
+                raise
+            self.prefixes.refused = f"the model fails with it: {type(error).__name__}: {error}"
+        if self.prefixes.refused:
+            warn(f"an image's prefix is not reused over its questions any more: {self.prefixes.refused}")
+        elif first and self._remark is not None:
+            self._remark("  replies of questions that share an image's prefix equal those without its reuse")
+        return plain
+
+    def _generated(
+        self, inputs: Mapping[str, Any], group: Sequence[PreparedQuestion], generation: Generation
+    ) -> Generated:
+        """Run ``generate``.
+
+        Args:
+            inputs: of the model, of all questions.
+            group: the questions.
+            generation: how to search.
+        """
+        watch = _Watch()
         if generation.temperature > 0:  # one question alone: its draws depend on nothing else
             digest = hashlib.sha256(group[0].prompt.encode()).digest()
             torch.manual_seed((generation.seed + int.from_bytes(digest[:6], "big")) % 2**63)
@@ -318,12 +410,9 @@ class TransformersEngine:
             logits_processor=LogitsProcessorList([watch]),
             **({"stop_strings": stop, "tokenizer": self.tokenizer} if stop else {}),
         )
-        new = out[:, self._skipped(out, inputs["input_ids"], length) :]
+        new = out[:, self._skipped(out, inputs["input_ids"], inputs["input_ids"].shape[1]) :]
         bad = [False] * len(group) if watch.rows is None else watch.rows.view(len(group), -1).any(dim=1).tolist()
-        failed = NoReply(outcome="failed", reason="the model's scores are not finite (NaN or infinity)")
-        return [
-            failed if bad[i] else self._reply(one.prompt, new[i].tolist(), generation) for i, one in enumerate(group)
-        ]
+        return Generated(new.tolist(), [not one for one in bad], watch.first)
 
     def _skipped(self, out: Tensor, input_ids: Tensor, length: int) -> int:
         """How many tokens of the output are no reply: the prompt, or a decoder's start."""
@@ -362,8 +451,8 @@ class TransformersEngine:
         batch: dict[str, Tensor] = {}
         for name, first in group[0].inputs.items():
             values = [one.inputs[name] for one in group]
-            if _is_text(name, first, group[0].inputs["input_ids"].shape[1]):
-                values = _padded(values, self._filler(name), left=not name.startswith(_RIGHT))
+            if name in group[0].text:
+                values = padded(values, self._filler(name), left=not name.startswith(RIGHT))
             joined = torch.cat(values) if first.dim() else torch.stack(values)
             kind = self.model.dtype if joined.is_floating_point() else joined.dtype
             batch[name] = joined.to(self.model.device, kind)
@@ -372,7 +461,7 @@ class TransformersEngine:
     def _filler(self, name: str) -> int:
         if any(mask in name for mask in _MASKS):
             return 0
-        tokenizer = self.processor.qformer_tokenizer if name.startswith(_RIGHT) else self.tokenizer
+        tokenizer = self.processor.qformer_tokenizer if name.startswith(RIGHT) else self.tokenizer
         held = tokenizer.pad_token_id
         return int(self._settings["pad_token_id"] if held is None else held)
 
@@ -399,6 +488,11 @@ class TransformersEngine:
         tokens = self.tokenizer.convert_ids_to_tokens(list(ids))
         kept = [i for i, token in zip(ids, tokens, strict=True) if i not in marks or _TAG.fullmatch(str(token))]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def _order(placed: PlacedImages) -> list[int]:
+    """Numbers of the images in the order in which they stand in a prompt that has those apart first."""
+    return [*placed.apart, *(piece for piece in placed.pieces if isinstance(piece, int))]
 
 
 def neutral_settings(model: Any, tokenizer: Any, keep: Sequence[str]) -> dict[str, Any]:
@@ -430,11 +524,3 @@ def neutral_settings(model: Any, tokenizer: Any, keep: Sequence[str]) -> dict[st
 
 def _tokens_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in _STRUCTURE}
-
-
-def _padded(values: Sequence[Tensor], filler: int, *, left: bool) -> list[Tensor]:
-    """Rows (1, T) brought to the longest T."""
-    length = max(value.shape[1] for value in values)
-    missing = [length - value.shape[1] for value in values]
-    gaps = [(gap, 0) if left else (0, gap) for gap in missing]
-    return [torch.nn.functional.pad(value, gap, value=filler) for value, gap in zip(values, gaps, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ _SENT = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 """Formats that servers of the OpenAI protocol take."""
 _PLAIN = ("RGB", "L")
 """Modes that every decoder reads alike."""
+_MARK = re.compile(r"<image(?: ?([1-9]\d?))?>")
+"""The place of an image in a question: ``<image>``, or ``<image 1>`` as MMMU has it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,50 @@ def read_images(source: ImageSource, *, several: bool, model: str) -> ModelImage
 def _read(source: ImageSource) -> ModelImage:
     encoded = encoded_bytes(source)
     return ModelImage(pixels=pixels_of(encoded, source.name, None), name=source.name, encoded=encoded)
+
+
+@dataclass(frozen=True)
+class PlacedImages:
+    """A question with its images where they belong.
+
+    Attributes:
+        apart: numbers from 0 of images that stand where the model's profile puts images.
+        pieces: the question, in order: texts, and numbers of images that stand between them.
+    """
+
+    apart: tuple[int, ...]
+    pieces: tuple[str | int, ...]
+
+
+def place_images(question: str, count: int) -> PlacedImages:
+    """Put a question's images where its marks are.
+
+    ``<image 2>`` is the place of the second image, at its first mention; ``<image>`` is the place of the next one,
+    where there are as many such marks as images. Marks that only lead the question say nothing about places. An image
+    that nothing mentions stands where the profile puts images.
+
+    Args:
+        question: the user's text.
+        count: how many images there are.
+    """
+    marks = list(_MARK.finditer(question))
+    numbered = [mark for mark in marks if mark[1] and int(mark[1]) <= count]
+    plain = [mark for mark in marks if not mark[1]]
+    chosen: dict[int, re.Match[str]] = {}
+    for number, mark in ((int(mark[1]) - 1, mark) for mark in numbered):
+        chosen.setdefault(number, mark)
+    if not numbered and len(plain) == count:
+        chosen = dict(enumerate(plain))
+    pieces: list[str | int] = []
+    at = 0
+    for number, mark in sorted(chosen.items(), key=lambda item: item[1].start()):
+        pieces += [question[at : mark.start()], number]
+        at = mark.end()
+    pieces = [piece for piece in (*pieces, question[at:]) if piece != ""]
+    if list(chosen) == list(range(count)) and not any(isinstance(p, str) and p.strip() for p in pieces[:-1]):
+        text = pieces[-1] if pieces and isinstance(pieces[-1], str) else ""
+        return PlacedImages(tuple(range(count)), (text.lstrip() if chosen else text,))
+    return PlacedImages(tuple(number for number in range(count) if number not in chosen), tuple(pieces))
 
 
 def images_of(image: DecodedImage | PreparedImage | None) -> tuple[DecodedImage, ...]:

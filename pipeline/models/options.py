@@ -51,13 +51,14 @@ class ModelConfig:
         BASE_URL: address of the server, ending in /v1; None for OpenAI's own.
         KEY_VARIABLE: environment variable that holds the server's key.
         CONCURRENCY: most requests that a process has under way; it starts with few and adapts.
-        TIMEOUT: seconds to wait for the server to go on.
+        TIMEOUT: seconds to wait for the server to go on, and, once its reply has begun, for the end of it.
         ATTEMPTS: how often a request is tried before its question counts as failed.
         BACKOFF: seconds before the second try, doubled each time and scattered.
         GIVE_UP_AFTER: questions that fail in a row before the run ends.
         PRICE_INPUT: US dollars per million tokens sent, to estimate and report the cost.
         PRICE_OUTPUT: US dollars per million tokens received.
-        MAX_COST: US dollars after which no request is sent any more; what was answered is kept. Needs both prices.
+        MAX_COST: US dollars after which no request is sent any more; what was answered is kept. What earlier sessions
+            of the same SAVE_DIR spent on the model counts. Needs both prices.
         EXTRA_BODY: further fields of every request, as the server's documentation has them.
         IMAGE: see `ImageOptions`.
     """

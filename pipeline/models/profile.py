@@ -179,6 +179,8 @@ class ModelProfile:
         image_backend: which of the library's image processors, where there are two; auto is the library's choice.
         batch: whether questions may be answered together (those whose images have equal shapes), or each alone.
         images: whether a record may have several images.
+        reuse_prefix: whether what stands before a question, with the image, runs once for all questions of the image,
+            where the model allows it; false for one whose image tokens see the question.
         prompt: see `PromptProfile`.
         generation: see `GenerationProfile`.
         boxes: see `BoxProfile`.
@@ -200,6 +202,7 @@ class ModelProfile:
     image_backend: Literal["auto", "torchvision", "pil"] = "auto"
     batch: Literal["together", "alone"] = "together"
     images: Literal["one", "several"] = "several"
+    reuse_prefix: bool = True
     prompt: PromptProfile = field(default_factory=PromptProfile)
     generation: GenerationProfile = field(default_factory=GenerationProfile)
     boxes: BoxProfile = field(default_factory=BoxProfile)

@@ -80,6 +80,8 @@ def test_a_checkpoint_of_the_library(
     assert run(data, tmp_path, "MODEL.PATH", checkpoint) == 0
     said = capsys.readouterr().err
     assert "profile:      llava-1.5 (LLaVA-1.5)" in said and "pad_to_square: true" in said
+    assert "an image's prefix is reused over its questions, if" in said
+    assert "replies of questions that share an image's prefix equal those without its reuse" in said
     results = results_of(tmp_path)
     assert results["model"] == {"kind": "hf", "name": str(checkpoint), "profile": "llava-1.5"}
     assert results["asked"]["num_beams"] == 1, "the profile wins over the declaration"
@@ -276,3 +278,6 @@ def test_a_killed_run_goes_on(data: Path, server: Server, tmp_path: Path) -> Non
     assert run(data, tmp_path, *endpoint(server)) == 0
     assert len(server.seen) == 1 + IMAGES * EACH + 1 - kept, "a probe, and what was not answered"
     assert results_of(tmp_path)["counts"]["answered"] == IMAGES * EACH + 1
+    spent = [json.loads(line) for file in (tmp_path / "spending").iterdir() for line in file.read_text().splitlines()]
+    assert sum(line["tokens_in"] for line in spent) >= 100 * (IMAGES * EACH + 1), "what both sessions spent"
+    assert len({*(tmp_path / "spending").iterdir()}) == 2

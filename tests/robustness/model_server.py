@@ -16,7 +16,7 @@ from typing import Any
 from tests.robustness.judge_server import Handler, Reaction, raw
 
 
-def message(content: str | None, finish: str = "stop", tokens: int = 2, **more: Any) -> bytes:
+def message(content: object, finish: str = "stop", tokens: int = 2, **more: Any) -> bytes:
     """A chat completion."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content, **more}, "finish_reason": finish}
     usage = {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 100 + tokens}
@@ -24,7 +24,7 @@ def message(content: str | None, finish: str = "stop", tokens: int = 2, **more: 
     return json.dumps({**head, "choices": [choice], "usage": usage}).encode()
 
 
-def replies(content: str | None, finish: str = "stop", **more: Any) -> Reaction:
+def replies(content: object, finish: str = "stop", **more: Any) -> Reaction:
     return lambda handler, body: handler.send(200, message(content, finish, **more))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import gzip
 import io
 import json
 from collections.abc import Iterator
@@ -26,9 +28,10 @@ from pipeline.models.endpoint import check
 from pipeline.models.endpoint_engine import EndpointEngine
 from pipeline.models.images import data_url, read_images
 from pipeline.models.request_limits import ConcurrencyGate
+from pipeline.models.spending import spending_of
 from pipeline.run.questions import Question
 from pipeline.runtime.errors import RunError
-from tests.robustness.judge_server import Server, breaks_off, hangs, raw, serving
+from tests.robustness.judge_server import Handler, Server, breaks_off, hangs, raw, serving
 from tests.robustness.model_server import answers_by_digest, digest, error, message, replies, text_and_images
 
 KEY = "sk-proj-abcdefghijklmnop0123"
@@ -69,6 +72,11 @@ OUTCOMES = {
     "nothing": (replies(None), "empty"),
     "blank": (replies(" \n"), "empty"),
     "thoughts alone": (replies("<think>a dog</think>\n"), "empty"),
+    "parts of a refusal": (replies([{"type": "refusal", "refusal": "I cannot"}]), "refused"),
+    "parts of thoughts": (replies([{"type": "thinking", "thinking": "Let me see"}], "length"), "truncated"),
+    "no parts": (replies([]), "empty"),
+    "a call of a tool": (replies(None, "tool_calls", tool_calls=[]), "empty"),
+    "thoughts in place of a reply": (replies(None, reasoning_content="Yes, it is"), "empty"),
     "too large": (error(413), "failed"),
     "bad request": (error(400), "failed"),
 }
@@ -91,6 +99,9 @@ def test_outcomes_are_told_apart(server: Server, kind: str) -> None:
         (replies(" Yes.\n", reasoning_content="a dog is there"), "Yes."),
         (replies("Yes", reasoning="a dog is there"), "Yes"),
         (replies("<think>a dog\nis there</think>\n\nYes"), "Yes"),
+        (replies([{"type": "text", "text": "Ye"}, {"type": "text", "text": "s"}]), "Yes"),
+        (replies([{"type": "thinking", "thinking": "hm"}, {"type": "output_text", "text": "Yes"}]), "Yes"),
+        (raw(200, message("Yes"), content_type="text/plain"), "Yes"),
         (replies("[LMMS_EVAL_REQUEST_FAILED] is what it says"), "[LMMS_EVAL_REQUEST_FAILED] is what it says"),
     ],
 )
@@ -121,6 +132,77 @@ def test_passing_faults_are_asked_again_and_never_an_answer(server: Server, faul
     lost = ask(server, "MODEL.ATTEMPTS", 3)
     assert isinstance(lost, NoReply) and lost.outcome == "failed" and "3 of 3 tries" in lost.reason
     assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("reaction", "said"),
+    [
+        (
+            raw(200, b"<html>Sign in</html>", content_type="text/html"),
+            "no completion, it begins with '<html>Sign in",
+        ),
+        (
+            raw(200, b'data: {"choices": []}\n\n', content_type="text/event-stream"),
+            "completion, it begins with 'data:",
+        ),
+        (raw(200, b'{"error": {"message": "overloaded", "code": 503}}'), "no text, but an error: {'message': 'overl"),
+        (replies(5), "holds int in place of a text"),
+        (replies({"text": "Yes"}), "holds dict in place of a text"),
+        (raw(200, b"[" * 100_000), "RecursionError"),
+        (raw(200, b'"Yes"'), "no completion, it begins with 'Yes'"),
+    ],
+)
+def test_what_is_no_completion_is_named(server: Server, reaction: Any, said: str) -> None:
+    server.reactions = [reaction]
+    found = ask(server, "MODEL.ATTEMPTS", 2)
+    assert isinstance(found, NoReply) and found.outcome == "failed" and said in found.reason
+    assert len(server.seen) == 2
+
+
+def test_of_several_replies_the_first_counts(server: Server) -> None:
+    one, other = (json.loads(message(text))["choices"][0] for text in ("Yes", "No"))
+    body = json.dumps({**json.loads(message("")), "choices": [{**other, "index": 1}, one]})
+    server.reactions = [raw(200, body.encode())]
+    found = ask(server)
+    assert isinstance(found, Reply) and found.text == "Yes"
+
+
+def test_nothing_is_sent_where_the_configuration_does_not_say(server: Server) -> None:
+    """Neither images nor the key go along with a redirection."""
+    with serving() as other:
+        for status in (301, 302, 307, 308):
+            server.reactions, server.seen = [raw(status, b"", location=f"{other.url}/{KEY}")], []
+            with pytest.raises(RunError) as raised:
+                ask(server)
+            assert "sends us to another address" in str(raised.value) and f"{other.url}/[key]" in str(raised.value)
+            assert (len(server.seen), len(other.seen)) == (1, 0)
+
+
+def drips(handler: Handler, body: Any) -> None:
+    """A body in which something comes all the time, and that never ends."""
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while not handler.server.closing.wait(0.02):
+            handler.wfile.write(b" ")
+
+
+def test_a_body_without_end_is_a_failure(server: Server) -> None:
+    server.reactions = [drips]
+    found = ask(server, "MODEL.ATTEMPTS", 1, "MODEL.TIMEOUT", 0.3)
+    assert isinstance(found, NoReply) and "did not reply in time" in found.reason
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_body_of_any_length_is_not_read(server: Server, packed: bool) -> None:
+    body = b"[" + b" " * (9 << 20) + b"]"
+    sent = gzip.compress(np.random.default_rng(0).bytes(300 << 10)) if packed else body
+    server.reactions = [raw(200, sent, **({"content_encoding": "gzip"} if packed else {}))]
+    found = ask(server)
+    limit = "256 KB" if packed else "8192 KB"
+    assert isinstance(found, NoReply) and f"is no completion: it is longer than {limit}" in found.reason
+    assert len(server.seen) == 1, "another try would not change it"
 
 
 def test_a_server_that_hangs_is_a_failure(server: Server) -> None:
@@ -286,6 +368,46 @@ def test_max_cost_ends_the_run_and_keeps_what_was_answered(server: Server, tmp_p
     with pytest.raises(RunError, match="MAX_COST is reached: 4 replies, 400 tokens in, 8 out, 0.0004 US dollars"):
         got.extend(engine.answer_each(questions(tmp_path, 20, 1), GREEDY))
     assert len(got) == len(server.seen) == 4
+
+
+def test_max_cost_holds_over_sessions_and_processes(server: Server, tmp_path: Path) -> None:
+    """What was spent before counts, of this model alone; what is left is divided among the processes."""
+    server.reactions = [answers_by_digest]
+    asked = questions(tmp_path, 40, 1)
+    words = ["MODEL.NAME", "endpoint", "MODEL.PATH", "m", "MODEL.BASE_URL", server.url, "SAVE_DIR", str(tmp_path / "s")]
+    priced = [
+        "MODEL.PRICE_INPUT",
+        "1",
+        "MODEL.PRICE_OUTPUT",
+        "2",
+        "MODEL.MAX_COST",
+        "0.00095",
+        "MODEL.CONCURRENCY",
+        "2",
+    ]
+
+    def engine_of_session(rank: int = 0, world: int = 1, *more: str) -> EndpointEngine:
+        config, _ = read_configuration([], [*words, *priced, *more], EvalConfig)
+        spending = spending_of(config, {"RANK": str(rank), "WORLD_SIZE": str(world)})
+        return EndpointEngine(config.MODEL, config.profile, {"OPENAI_API_KEY": KEY}, spending=spending)
+
+    def run(engine: EndpointEngine) -> tuple[int, str]:
+        got: list[object] = []
+        with pytest.raises(RunError, match="MAX_COST is reached") as raised:
+            got.extend(engine.answer_each(asked, GREEDY))
+        return len(got), str(raised.value)
+
+    file = tmp_path / "s" / "spending" / "process-0-killed.jsonl"
+    file.parent.mkdir(parents=True)
+    line = {"model": "m", "address": server.url, "replies": 3, "tokens_in": 300, "tokens_out": 6}
+    foreign = json.dumps({**line, "model": "another", "tokens_in": 10**8})
+    file.write_text("\n".join([json.dumps(line), foreign, "[]", "null", json.dumps(line)[:-20]]))
+    for count, said in map(run, [engine_of_session(rank, 2) for rank in (0, 1)]):
+        assert count == 3, "of (0.00095 - 3 * 0.000104) / 2 dollars"
+        assert "3 replies, 300 tokens in, 6 out, 0.0003 US dollars, after 3 replies, 300 tokens in, 6 out, 0.0" in said
+    assert run(engine_of_session())[0] == 0
+    assert run(engine_of_session(0, 1, "MODEL.MAX_COST", "0.0012"))[0] == 2
+    assert len(server.seen) == 8
 
 
 def test_failures_in_a_row_end_the_run(server: Server, tmp_path: Path) -> None:

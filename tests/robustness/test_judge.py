@@ -79,7 +79,10 @@ TROUBLES: dict[str, tuple[Reaction, str]] = {
     "not UTF-8": (raw(200, b'{"choices": "\xff"}'), "no JSON"),
     "truncated body": (raw(200, completion("0.5"), content_length="9999"), "no connection|did not reply in time"),
     "hangs up": (breaks_off, "no connection"),
-    "a web page": (raw(200, b"<html>hello</html>", content_type="text/html"), "holds no text"),
+    "a web page": (
+        raw(200, b"<html>hello</html>", content_type="text/html"),
+        "is no completion, it begins with '<html>hello</html>'",
+    ),
     "null": (raw(200, b"null"), "holds no text"),
     "a list": (raw(200, b"[1, 2]"), "holds no text"),
     "nothing": (raw(200, b"{}"), "holds no text"),

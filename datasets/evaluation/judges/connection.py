@@ -8,15 +8,18 @@ server that nobody here controls: every text that comes back, of the server or o
 from __future__ import annotations
 
 import datetime
+import functools
 import random
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from configs.common.words import shown
+from configs.common.words import quoted, shown
 
 from .base import JudgeError
 from .options import Server
@@ -40,9 +43,14 @@ _EPOCH = 1e9
 """Seconds; a larger number is a time since 1970."""
 _SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,9}(?:\.\d{1,9})?)s)?(?:(\d{1,9})ms)?")
 _SIZES = (86400, 3600, 60, 1, 0.001)
+_LONGEST_BODY, _LONGEST_PACKED = 8 << 20, 256 << 10
+"""Bytes of a response, as they are and compressed; completions have some kilobytes."""
+_BEGINNING = 60
+_TEXTS = ("text", "output_text")
+"""Kinds of parts of a message that are its text."""
 _LONGEST = 500
 """Characters of an error that are kept: some servers answer with a whole web page."""
-_MOST_TOKENS = 10**9
+MOST_TOKENS = 10**9
 """Tokens of one request above which a server's count is no count."""
 
 
@@ -107,6 +115,67 @@ class Completion:
     output_tokens: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What the ``content`` of a message holds, see `Completion`."""
+
+    text: str | None
+    refusal: str = ""
+    thought: bool = False
+
+
+class BodyTooLongError(Exception):
+    """A server sends more than any reply has."""
+
+
+class _LimitedBody:
+    """The bytes of a response, as long as they are few and come in time.
+
+    Args:
+        stream: of the response.
+        size: most bytes.
+        until: time on the monotonic clock at which the last one must be there.
+        late: what to raise then.
+    """
+
+    def __init__(self, stream: Any, size: int, until: float, late: Exception) -> None:
+        self._stream, self._size, self._until, self._late = stream, size, until, late
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The chunks.
+
+        Raises:
+            BodyTooLongError: there are more bytes.
+        """
+        left = self._size
+        for chunk in self._stream:
+            left -= len(chunk)
+            if left < 0:
+                raise BodyTooLongError(f"it is longer than {self._size >> 10} KB")
+            if time.monotonic() > self._until:
+                raise self._late
+            yield chunk
+
+    def close(self) -> None:
+        """Close the response."""
+        self._stream.close()
+
+
+def limit_body(response: Any, seconds: float) -> None:
+    """Limit what is read of a response: a server may send without end.
+
+    Args:
+        response: whose head has arrived, of httpx or of its successor httpx2, as the client library uses them.
+        seconds: within which all of it must be there.
+    """
+    library = import_module(type(response).__module__.partition(".")[0])
+    late = library.ReadTimeout("the body does not end", request=response.request)
+    packed = response.headers.get("content-encoding", "identity") != "identity"  # a little may unpack to very much
+    size = _LONGEST_PACKED if packed else _LONGEST_BODY
+    kind = type("LimitedBody", (_LimitedBody, library.SyncByteStream), {})
+    response.stream = kind(response.stream, size, time.monotonic() + seconds, late)
+
+
 class Connection:
     """A server and a model on it.
 
@@ -142,7 +211,11 @@ class Connection:
             timeout=server.timeout,
             max_retries=0,
             # A proxy of the environment cannot reach a server on this machine.
-            http_client=openai.DefaultHttpxClient(trust_env=False) if local else None,
+            http_client=openai.DefaultHttpxClient(
+                trust_env=not local,
+                follow_redirects=False,  # neither key nor images go where the configuration does not say
+                event_hooks={"response": [functools.partial(limit_body, seconds=server.timeout)]},
+            ),
         )
 
     @property
@@ -180,6 +253,8 @@ class Connection:
         create: Any = self._client.chat.completions.create
         try:
             reply = create(model=self.model, messages=list(messages), **given)
+        except BodyTooLongError as error:
+            raise RefusedError(f"{self._who}'s reply is no completion: {error}") from None
         except errors.APITimeoutError:
             raise TemporaryError(f"{self._who} did not reply in time") from None
         except errors.APIConnectionError as error:
@@ -188,12 +263,30 @@ class Connection:
             if (name := _not_taken(error, given)) is not None:
                 self._unsupported.add(name)
                 return self.complete(messages, settings)
-            raise _sorted(error, self._said(error), self._who) from None
+            place = self._said(error.response.headers.get("location", ""))
+            raise _sorted(error, f"{self._said(error)}{f' to {place}' if place else ''}", self._who) from None
         except (errors.APIError, ValueError) as error:
             raise TemporaryError(f"{self._who}'s reply is no JSON: {self._said(error)}") from None
         except Exception as error:  # noqa: BLE001 - whatever else the library raises may hold the key
             raise TemporaryError(f"the request fails: {type(error).__name__}: {self._said(error)}") from None
         return self._completion(reply)
+
+    def _content(self, content: Any) -> _Content:
+        """What a message says: a text, or a list of parts as some servers have it.
+
+        Raises:
+            TemporaryError: it is neither.
+        """
+        if content is None or isinstance(content, str):
+            return _Content(text=content)
+        if not isinstance(content, list):
+            raise TemporaryError(f"{self._who}'s reply holds {type(content).__name__} in place of a text")
+        parts = [part for part in content if isinstance(part, Mapping)]
+        kinds = [str(part.get("type", "")) for part in parts]
+        texts = [str(part.get("text") or "") for part, kind in zip(parts, kinds, strict=True) if kind in _TEXTS]
+        refusals = (str(part.get("refusal") or "") for part in parts)
+        thought = any(kind.startswith(("think", "reason")) for kind in kinds)
+        return _Content(text="".join(texts) if texts else None, refusal="".join(refusals), thought=thought)
 
     def _said(self, what: object) -> str:
         """What a server or the client library says, without the key and not too long to be read."""
@@ -211,22 +304,29 @@ class Connection:
         Raises:
             TemporaryError: it is no completion.
         """
+        if isinstance(reply, str):  # as the client library gives what is no object of JSON
+            raise TemporaryError(
+                f"{self._who}'s reply is no completion, it begins with {quoted(self._said(reply[:_BEGINNING]))}"
+            )
         choices = getattr(reply, "choices", None)
-        choice = choices[0] if isinstance(choices, list) and choices else None
+        choice = min(choices, key=_place, default=None) if isinstance(choices, list) else None
         message = getattr(choice, "message", None)
         if message is None:
-            raise TemporaryError(f"{self._who}'s reply holds no text")
-        text, finish = getattr(message, "content", None), getattr(choice, "finish_reason", None)
-        refusal = getattr(message, "refusal", None)
+            failure = getattr(reply, "error", None)
+            said = f", but an error: {self._said(failure)}" if failure else ""
+            raise TemporaryError(f"{self._who}'s reply holds no text{said}")
+        finish = getattr(choice, "finish_reason", None)
+        content = self._content(getattr(message, "content", None))
+        refusal = getattr(message, "refusal", None) or content.refusal
         thoughts = (getattr(message, name, None) for name in ("reasoning", "reasoning_content"))
         model = getattr(reply, "model", None)
         self.answered_as = self._said(model if isinstance(model, str) and model else self.model)
         usage = getattr(reply, "usage", None)
         return Completion(
-            text=self.redact(text) if isinstance(text, str) else None,
+            text=None if content.text is None else self.redact(content.text),
             finish=self._said(finish).lower() if finish else "",
             refusal=self._said(refusal) if refusal else "",
-            thought=any(isinstance(thought, str) and thought for thought in thoughts),
+            thought=content.thought or any(isinstance(thought, str) and thought for thought in thoughts),
             input_tokens=_count(usage, "prompt_tokens"),
             output_tokens=_count(usage, "completion_tokens"),
         )
@@ -261,6 +361,8 @@ def _not_taken(error: openai.APIStatusError, settings: Mapping[str, Any]) -> str
 def _sorted(error: openai.APIStatusError, said: str, who: str) -> Exception:
     """An error status as the failure it means; ``said`` is its text without the key."""
     status = error.status_code
+    if 300 <= status < 400:
+        return JudgeLostError(f"{who} sends us to another address: {said}; if that is right, set it as the address")
     if status == 429 and error.code == "insufficient_quota":
         return JudgeLostError(f"the account has no credit left: {said}")
     if status == 429 or status in _RETRIED_STATUS or status >= 500:
@@ -273,9 +375,15 @@ def _sorted(error: openai.APIStatusError, said: str, who: str) -> Exception:
     return RefusedError(f"{who} refuses this request: {said}")
 
 
+def _place(choice: Any) -> int:
+    """The number of one of several replies; servers may send them in any order."""
+    index = getattr(choice, "index", None)
+    return index if isinstance(index, int) else 0
+
+
 def _count(usage: Any, name: str) -> int:
     value = getattr(usage, name, None)
-    return value if type(value) is int and 0 < value < _MOST_TOKENS else 0
+    return value if type(value) is int and 0 < value < MOST_TOKENS else 0
 
 
 def wait_of(headers: Mapping[str, str], now: datetime.datetime, *, limited: bool = True) -> float:

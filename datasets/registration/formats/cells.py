@@ -71,23 +71,24 @@ def as_list(value: Any) -> list[Any] | None:
     return None
 
 
-def single(cell: Any) -> Any:
-    """The one image of a cell: base64 or a file name as text, bytes, or None.
+def images_in(cell: Any, depth: int = 0) -> list[Any]:
+    """The images of a cell in order, each base64 or a file name as text, or bytes.
 
     Args:
-        cell: one of these, a list of at most one of these, or an object with ``bytes`` and ``path``.
+        cell: one of these, a list of them, also as a text, or an object with ``bytes`` and ``path``; or nothing.
+        depth: of lists around it.
 
     Raises:
-        MalformedError: there are several.
+        MalformedError: lists are nested.
     """
     items = as_list(cell)
     if items is not None:
-        if len(items) > 1:
-            raise MalformedError(f"has {len(items)} images in its cell; several are read where they are names of files")
-        return single(items[0]) if items else None
+        if depth > 1:
+            raise MalformedError("has images in lists within lists")
+        return [image for item in items for image in images_in(item, depth + 1)]
     if isinstance(cell, Mapping):
-        return cell.get("path") if absent(cell.get("bytes")) else cell["bytes"]
-    return None if absent(cell) else cell
+        cell = cell.get("path") if absent(cell.get("bytes")) else cell["bytes"]
+    return [] if absent(cell) else [cell]
 
 
 def options_of(cells: Mapping[str, Any], column: str, used: Collection[str] = ()) -> dict[str, str]:

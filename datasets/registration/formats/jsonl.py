@@ -10,7 +10,7 @@ from typing import Any
 
 from ...types import DataError
 from .base64_images import from_base64
-from .cells import single
+from .cells import images_in
 from .files import MalformedError, parse_json
 
 
@@ -39,6 +39,7 @@ class LineImage:
         start: first byte of the line.
         length: bytes of the line.
         key: where it stands in the line's object, perhaps in a list or object of its own.
+        place: which of the images there it is.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class LineImage:
     start: int
     length: int
     key: str
+    place: int = 0
 
     def read(self) -> bytes:
         """See `ImageSource.read`."""
@@ -54,8 +56,8 @@ class LineImage:
             content = file.read(self.length)
         where = f"{self.path}: the image of the line at byte {self.start}"
         try:
-            text = single(parse(content)[self.key])
-        except (MalformedError, KeyError, TypeError) as error:
+            text = images_in(parse(content)[self.key])[self.place]
+        except (MalformedError, LookupError, TypeError) as error:
             raise OSError(f"{where} is gone, the file has changed: {error}") from None
         if not isinstance(text, str):
             raise OSError(f"{where} is gone, the file has changed")

@@ -1,6 +1,6 @@
 """Tables in parquet, as the Hugging Face hub has them: rows without their images, and images one by one.
 
-An image column holds the encoded bytes, base64, an object with ``bytes`` and ``path``, or a list of one. Rows need
+An image column holds the encoded bytes, base64, an object with ``bytes`` and ``path``, or a list of them. Rows need
 not be read with it; a `ParquetImage` reads the row group of its row when the image is needed.
 """
 
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...types import DataError
-from .base64_images import from_base64
+from .base64_images import from_base64, is_base64
+from .cells import images_in
 from .files import MalformedError
 
 _BATCH = 256  # rows made into Python values at a time; with their images they take twice the memory
@@ -31,6 +32,7 @@ class ParquetImage:
         column: the column of images.
         group: the row group that holds the row.
         row: index in that group.
+        place: which of the cell's images it is.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class ParquetImage:
     column: str
     group: int
     row: int
+    place: int = 0
 
     def read(self) -> bytes:
         """See `ImageSource.read`."""
@@ -46,9 +49,9 @@ class ParquetImage:
             cell = table.column(self.column)[self.row].as_py()
         except (pa.ArrowException, ValueError, OverflowError, KeyError, IndexError) as error:
             raise OSError(f"{self.path}: image {self.name} cannot be read: {error}") from None
-        cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
-        if isinstance(content, str):
+        found = images_in(cell)
+        content = found[self.place] if self.place < len(found) else None
+        if isinstance(content, str) and is_base64(content):
             return from_base64(content, f"{self.path}: image {self.name}")
         if not isinstance(content, bytes):
             raise OSError(f"{self.path}: the table has no bytes for image {self.name}")

@@ -14,10 +14,10 @@ from typing import Any
 
 from configs.common.words import did_you_mean
 
-from ...types import DataError, ImageSource
+from ...types import DataError, ImageSource, group_of
 from . import jsonl, parquet, tsv
 from .base64_images import EncodedImage, digest
-from .cells import single
+from .cells import images_in
 from .files import MalformedError, listed, named_items, read_json
 
 FORMATS = ("json", "jsonl", "tsv", "csv", "parquet")
@@ -31,7 +31,8 @@ class FileRecord:
     Attributes:
         cells: column name -> value.
         key: its name, where the file is an object of records.
-        image: makes the source of the image in a cell, from the names of its column and of the rows' index.
+        image: makes the source of the image in a cell, or of all where it has several, from the names of its column
+            and of the rows' index.
         pointers: whether an image may be given as the index of the row that has it, and all cells are text.
     """
 
@@ -86,8 +87,10 @@ def _parquet(path: Path) -> Iterator[Item]:
 
 
 def _parquet_image(path: Path, row: parquet.ParquetRow, column: str, index: str) -> ImageSource:
-    return parquet.ParquetImage(
-        path, digest(_content(row.cells[column], column, (str, bytes))), column, row.group, row.index
+    contents = _contents(row.cells[column], column, (str, bytes))
+    return group_of(
+        parquet.ParquetImage(path, digest(content), column, row.group, row.index, place)
+        for place, content in enumerate(contents)
     )
 
 
@@ -120,8 +123,11 @@ def _lines(path: Path) -> Iterator[Item]:
 
 
 def _line_image(path: Path, line: jsonl.JsonLine, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
-    name = digest(_content(cells[column], column, (str,)))
-    return jsonl.LineImage(path, name, line.start, len(line.content), column)
+    contents = _contents(cells[column], column, (str,))
+    return group_of(
+        jsonl.LineImage(path, digest(content), line.start, len(line.content), column, place)
+        for place, content in enumerate(contents)
+    )
 
 
 def _is_lines(path: Path) -> bool:
@@ -156,8 +162,8 @@ def _json(path: Path, records: str) -> Iterator[Item]:
 
 
 def _json_image(where: str, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
-    text = _content(cells[column], column, (str,))
-    return EncodedImage(where, digest(text), str(text))
+    texts = _contents(cells[column], column, (str,))
+    return group_of(EncodedImage(where, digest(text), str(text)) for text in texts)
 
 
 def _descend(content: Any, records: str, path: Path) -> list[Any] | dict[str, Any]:
@@ -185,13 +191,15 @@ def _described(content: Any) -> str:
     return f"There is {type(content).__name__} instead of an object."
 
 
-def _content(cell: Any, column: str, kinds: tuple[type, ...]) -> str | bytes:
-    """The encoded image of a cell.
+def _contents(cell: Any, column: str, kinds: tuple[type, ...]) -> list[str | bytes]:
+    """The encoded images of a cell, at least one.
 
     Raises:
-        MalformedError: there are several, or something else.
+        MalformedError: there is something else.
     """
-    content = single(cell)
-    if not isinstance(content, (str, bytes)) or not isinstance(content, kinds):
-        raise MalformedError(f"'{column}' should be an image: its file's name or base64, got {type(content).__name__}")
-    return content.strip() if isinstance(content, str) else content
+    found = images_in(cell)
+    for content in found or [cell]:
+        if not isinstance(content, (str, bytes)) or not isinstance(content, kinds):
+            kind = type(content).__name__
+            raise MalformedError(f"'{column}' should be an image: its file's name or base64, got {kind}")
+    return [content.strip() if isinstance(content, str) else content for content in found]

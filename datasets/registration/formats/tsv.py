@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ...types import DataError, ImageSource
+from ...types import DataError, ImageSource, group_of
 from .base64_images import digest, from_base64
-from .cells import single
+from .cells import images_in
 from .files import MalformedError, MissingImage, listed, whole_number
 
 _LONGEST_POINTER = 64  # characters; an encoded image is longer, the index of a row is not
@@ -58,6 +58,7 @@ class CellImage:
         length: bytes of its row.
         column: index of its cell.
         delimiter: what separates cells.
+        place: which of the cell's images it is.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class CellImage:
     length: int
     column: int
     delimiter: str = "\t"
+    place: int = 0
 
     def read(self) -> bytes:
         """See `ImageSource.read`."""
@@ -75,7 +77,7 @@ class CellImage:
         where = f"{self.path}: the image of the row at byte {self.start}"
         try:
             cell = _cells(_text(row), self.delimiter)[self.column]
-            return from_base64(str(single(cell)), where)
+            return from_base64(str(images_in(cell)[self.place]), where)
         except (_OpenQuoteError, IndexError):
             raise OSError(f"{where} is gone, the file has changed") from None
         except MalformedError as error:
@@ -262,7 +264,7 @@ class DecodedImages:
 
     def __init__(self, path: Path, column: str = "image", key: str = "index", delimiter: str = "\t") -> None:
         self._path, self._column, self._key, self._delimiter = path, column, key, delimiter
-        self._known: dict[str, CellImage] = {}
+        self._known: dict[str, ImageSource] = {}
         self._all_known = False
 
     def of(self, row: TsvRow) -> ImageSource:
@@ -286,10 +288,12 @@ class DecodedImages:
             raise MalformedError(f"the {self._column} is that of row {cell}, which has none")
         return self._known[cell]
 
-    def _keep(self, row: TsvRow) -> CellImage:
+    def _keep(self, row: TsvRow) -> ImageSource:
         column = list(row.cells).index(self._column)
         index = whole_number(row.cells.get(self._key, "").strip())
-        name = digest(row.cells[self._column].strip())
-        image = CellImage(self._path, name, row.start, row.length, column, self._delimiter)
-        self._known.setdefault(index, image)
-        return image
+        found = group_of(
+            CellImage(self._path, digest(str(text).strip()), row.start, row.length, column, self._delimiter, place)
+            for place, text in enumerate(images_in(row.cells[self._column]))
+        )
+        self._known.setdefault(index, found)
+        return found

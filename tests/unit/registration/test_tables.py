@@ -310,10 +310,77 @@ def test_images_of_parquet_tables(tmp_path: Path) -> None:
     assert getattr(second.image, "path", None) == tmp_path / "pics/b.png"
     assert third.image is None
     put(tmp_path, "q.parquet", [{"question": "?", "image": [b"a"]}, {"question": "?", "image": [b"a", b"b"]}])
-    (only,), (bad,) = load(tmp_path, file="q.parquet")
+    (only, both), _ = load(tmp_path, file="q.parquet")
     assert only.image is not None
     assert only.image.read() == b"a"
-    assert bad.reason == "has 2 images in its cell; several are read where they are names of files"
+    assert [one.read() for one in sources_of(both.image)] == [b"a", b"b"]
+
+
+def encoded(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+@pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])
+def test_several_images_in_a_cell(tmp_path: Path, name: str) -> None:
+    """As MMMU and BLINK have them in VLMEvalKit's tables: a list of base64, also as a text; and as objects."""
+    cells: list[Any] = [[encoded(b"one"), encoded(b"two")], encoded(b"three"), [encoded(b"one")]]
+    if name == "parquet":
+        cells = [[{"bytes": b"one"}, {"bytes": b"two", "path": "x.png"}], [{"bytes": b"three"}], [{"bytes": b"one"}]]
+    put(tmp_path, f"q.{name}", [{"question": "?", "image": cell} for cell in cells])
+    (both, single, again), bad = load(tmp_path, file=f"q.{name}")
+    assert bad == []
+    assert isinstance(both.image, ImageGroup)
+    assert [one.read() for one in sources_of(both.image)] == [b"one", b"two"]
+    assert single.image is not None and single.image.read() == b"three"
+    assert again.image is not None and again.image.name == sources_of(both.image)[0].name, "equal images, equal names"
+    with pytest.raises(DataError, match="the record has 2 images, and this model takes one"):
+        both.image.read()
+
+
+def test_several_images_of_the_row_that_a_cell_points_to(tmp_path: Path) -> None:
+    rows = [
+        {"index": 1, "question": "?", "image": "2"},
+        {"index": 2, "question": "!", "image": [encoded(b"a" * 60)] * 2},
+    ]
+    put(tmp_path, "q.tsv", rows)
+    (first, second), _ = load(tmp_path, file="q.tsv")
+    assert first.image == second.image
+    assert [one.read() for one in sources_of(first.image)] == [b"a" * 60] * 2
+
+
+@pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])
+def test_numbered_columns_of_images(tmp_path: Path, name: str) -> None:
+    """As in MMMU's release; a column before the last that is empty would change what a mark means."""
+    rows: list[list[Any]] = [["a.png", "b.png", None], ["a.png", None, None], ["a.png", None, "c.png"], [None] * 3]
+    columns = ("image_1", "image_2", "image_3")
+    put(tmp_path, f"q.{name}", [{"question": "?", **dict(zip(columns, row, strict=True))} for row in rows])
+    (both, one, none), (bad,) = load(tmp_path, file=f"q.{name}", images="pics")
+    paths = [[getattr(image, "path", None) for image in sources_of(record.image)] for record in (both, one, none)]
+    assert paths == [[tmp_path / "pics/a.png", tmp_path / "pics/b.png"], [tmp_path / "pics/a.png"], []]
+    assert bad.reason == "has image_3, and no image_2"
+    assert not set(both.fields) & set(columns) and not set(both.meta) & set(columns)
+
+
+def test_numbered_columns_of_parquet_hold_objects(tmp_path: Path) -> None:
+    image: list[Any] = [
+        {"bytes": b"one", "path": "1.png"},
+        {"bytes": b"two", "path": None},
+        {"bytes": None, "path": None},
+    ]
+    row = {f"image_{number}": value for number, value in enumerate(image, start=1)}
+    put(tmp_path, "q.parquet", [{"question": "?", **row}])
+    ((record,), bad) = load(tmp_path, file="q.parquet")
+    assert bad == [] and [one.read() for one in sources_of(record.image)] == [b"one", b"two"]
+
+
+def test_names_next_to_images_and_lists_within_lists_are_refused(tmp_path: Path) -> None:
+    cells = [["a.png", encoded(b"one")], [[["a.png"]]]]
+    put(tmp_path, "q.json", [{"question": "?", "image": cell} for cell in cells])
+    _, bad = load(tmp_path, file="q.json")
+    assert [item.reason for item in bad] == [
+        "'image' has names of files next to images",
+        "has images in lists within lists",
+    ]
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "tsv", "csv", "parquet"])

@@ -248,7 +248,7 @@ def test_a_batch_that_does_not_fit_is_halved(llava: TransformersEngine, error: E
 
     llava.model.generate = scarce
     assert texts(llava.answer(ASKED, GREEDY)) == expected
-    assert sizes == [3, 1, 2, 1, 1]
+    assert sizes == [1, 3, 1, 1, 2, 1, 1], "the image's prefix stands in front of what is answered together"
 
 
 def test_what_does_not_fit_alone_is_an_error_of_that_question(llava: TransformersEngine) -> None:
@@ -263,6 +263,35 @@ def test_what_does_not_fit_alone_is_an_error_of_that_question(llava: Transformer
     found = llava.answer([*ASKED, Query(image(30, 30), "x" * 200)], GREEDY)
     assert [type(reply) for reply in found] == [Reply, Reply, Reply, NoReply]
     assert isinstance(found[3], NoReply) and found[3].outcome == "failed" and "out of memory" in found[3].reason
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("blip-2", "has 3035 tokens with 6 of its reply (input_ids), and the model takes 512"),
+        ("instructblip", "has 3024 tokens (qformer_input_ids), and the model takes 512"),
+    ],
+)
+def test_a_prompt_without_positions_is_an_error_of_its_question(family: str, said: str) -> None:
+    found = engine_of(family).answer([ASKED[0], Query(image(30, 30), "x" * 3000)], GREEDY)
+    assert isinstance(found[0], Reply)
+    assert isinstance(found[1], NoReply) and found[1].outcome == "failed" and said in found[1].reason
+
+
+def test_what_a_model_fails_on_is_an_error_of_that_question(llava: TransformersEngine) -> None:
+    expected, generate = texts(llava.answer(ASKED, GREEDY)), llava.model.generate
+    fatal = llava.prepare(0, ASKED[1]).inputs["input_ids"].shape[1]
+
+    def fails(**inputs: Any) -> Any:
+        if fatal in inputs["attention_mask"].sum(dim=1):
+            raise RuntimeError("split_with_sizes expects split_sizes to sum exactly to 32\nmore")
+        return generate(**inputs)
+
+    llava.model.generate = fails
+    found = llava.answer(ASKED, GREEDY)
+    assert texts(found[::2]) == expected[::2]
+    assert isinstance(found[1], NoReply) and found[1].outcome == "failed"
+    assert found[1].reason == "the model fails: RuntimeError: split_with_sizes expects split_sizes to sum exactly to 32"
 
 
 def test_other_errors_end_the_run_rather_than_becoming_replies(llava: TransformersEngine) -> None:
