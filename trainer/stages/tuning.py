@@ -103,7 +103,10 @@ class Tuning:
         self.autocast: torch.dtype | None = None if dtype == torch.float32 else dtype
         self._shared = _shared_settings(config, parts)
         self.image_tokens: int = parts.model.config.num_image_tokens
-        self._cost = TrainingCost.of_model(parts.model, trained(self.adapters).values())
+        self._costs = {
+            name: TrainingCost.of_model(parts.model, trained({name: moving}).values())
+            for name, moving in self.adapters.items()
+        }
 
     def resume_settings(self) -> dict[str, Any]:
         """See `Job.resume_settings`."""
@@ -177,7 +180,7 @@ class Tuning:
 
     def flops(self, update: Update) -> float | None:
         """See `Job.flops`."""
-        return self._cost.of(update)
+        return self._costs[update.adapter].of(update)
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
         """See `Job.evaluate`; into ``eval/step-...`` of the training run's folder."""
