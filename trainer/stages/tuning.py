@@ -37,6 +37,7 @@ from ..data.sources import StageData
 from ..held_out import HeldOutData
 from ..log import ANSWER_TOKENS
 from ..loop import TrainingData, Update
+from ..memory import count_update
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, groups, num_weights, trained
@@ -177,6 +178,14 @@ class Tuning:
     def _held_out_in_words(self) -> str:
         held_out = self._parts.held_out
         return f", {held_out.num_samples} more are held out" if held_out is not None else ""
+
+    def memory_in_words(self, processes: int, there: int) -> str:
+        """See `Job.memory_in_words`."""
+        parts = self._parts
+        counted = count_update(
+            parts.model, self.adapters, self._config, names=parts.adapters.names, processes=processes
+        )
+        return counted.in_words(self._config, there)
 
     def flops(self, update: Update) -> float | None:
         """See `Job.flops`."""
