@@ -18,12 +18,13 @@ from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 
 from modeling.files import FileError
-from modeling.weight_files import check_range, load, save
+from modeling.stored_tensor import check_range
+from modeling.weight_files import load, save
 
 from .checkpoint.names import check_fit
 from .errors import CheckpointError
 from .model import CoLLaVOForConditionalGeneration
-from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, TARGETS, VL_CIT, is_crayon, linears, part_of
+from .trainable_parts import CRAYON_PAIR, IMAGE_CIT, LINEARS, TARGETS, VL_CIT, is_crayon, lora_linear_pattern, part_of
 
 __all__ = ["CRAYON_PAIR", "IMAGE_CIT", "LINEARS", "VL_CIT", "Adapters", "base_parameters", "crayon_parameters", "merge"]
 
@@ -72,7 +73,7 @@ class Adapters:
                     r=(ranks or {}).get(name, rank),
                     lora_alpha=alpha,
                     lora_dropout=dropout,
-                    target_modules=linears(targets),
+                    target_modules=lora_linear_pattern(targets),
                     bias="none",
                 ),
             )

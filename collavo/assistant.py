@@ -18,20 +18,21 @@ import torch
 from torch import Tensor
 
 from configs.common.words import did_you_mean, shown
+from modeling.image import DecodedImage
 from modeling.segmenters import backends, build_segmenter
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
+from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.none import NoSegmenter
 from modeling.segmenters.options import SegmenterConfig
 
-from .checkpoint.examine import Described, examine
+from .checkpoint.examine import DescribedCheckpoint, examine_checkpoint
 from .checkpoint.location import locate
 from .checkpoint.names import is_released_layout, read_json, share_weights
 from .checkpoint.settings import ModelSettings, read_recorded, settings_for, write_recorded
 from .crayon import CrayonPrompt, object_list
 from .engine import Engine, Generation, Query, Reply
 from .errors import CheckpointError
-from .image_input import ImageInput, prepared
+from .image_input import ImageInput, decode_image_input
 from .load_collavo import engine_identity, load_examined
 from .options import CrayonConfig, LLMConfig
 from .streaming import Heard, answer_aloud, pieces_of
@@ -54,7 +55,7 @@ class CoLLaVO:
         segmenter: makes the panoptic maps.
     """
 
-    def __init__(self, engine: Engine, settings: ModelSettings, described: Described) -> None:
+    def __init__(self, engine: Engine, settings: ModelSettings, described: DescribedCheckpoint) -> None:
         self.engine, self.settings, self._described = engine, settings, described
         self.model, self.processor, self.segmenter = engine.model, engine.processor, engine.segmenter
         self._without: Engine | None = None
@@ -91,7 +92,7 @@ class CoLLaVO:
         chosen = segmenter if hasattr(segmenter, "segment") else _segmenter_config(segmenter, folder)
         config = chosen if isinstance(chosen, SegmenterConfig) else SegmenterConfig(NAME="none")
         settings = settings_for(folder, crayon, config)
-        examined = examine(folder, settings.template)
+        examined = examine_checkpoint(folder, settings.template)
         llm = LLMConfig(BITS=bits, DTYPE=dtype or _compute_type(bits, where))
         built = build_segmenter(settings.segmenter, where) if chosen is config else chosen
         identity = engine_identity(
@@ -254,7 +255,7 @@ class CoLLaVO:
         return None if image is None else self._square(image)
 
     def _square(self, image: ImageInput) -> DecodedImage:
-        return prepared(image, self.processor.image_size)
+        return decode_image_input(image, self.processor.image_size)
 
     def _pairs(
         self, image: ImageInput | Sequence[ImageInput | None] | None, question: str | Sequence[str]

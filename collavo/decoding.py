@@ -166,7 +166,7 @@ class BlockShape:
     prefix_slots: int
 
 
-def capture(step: Callable[[], None]) -> Callable[[], None]:
+def capture_cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
     """Capture a step as a CUDA graph, after a warm-up on a stream of its own; returns what replays it.
 
     Args:
@@ -232,7 +232,7 @@ class GraphedBlocks:
         decoder = BlockDecoder(self.model, cache, shape.generation, self.end_ids)
         try:
             cache.restart([like])
-            self._kept[shape] = decoder, cache, capture(lambda: decoder.step(0))
+            self._kept[shape] = decoder, cache, capture_cuda_graph(lambda: decoder.step(0))
         except RuntimeError as error:
             self.clear()
             reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -23,7 +23,7 @@ from modeling.plora import ImageTokens
 
 from .adapters import Adapters
 from .checkpoint.examine import describe_checkpoint
-from .checkpoint.finetuned_checkpoint import State, is_trained, read_state
+from .checkpoint.finetuned_checkpoint import TrainingState, is_trained, read_state
 from .checkpoint.names import is_released_layout, read_json
 from .checkpoint.sizes import Sizes, sizes_of_config
 from .config import CoLLaVOConfig
@@ -87,7 +87,7 @@ def part_of(name: str) -> str:
     return next((part for start, part in _PARTS.items() if f"{name}.".startswith(f"{start}.")), JOINING)
 
 
-def read_sizes(folder: Path | None) -> tuple[Sizes, State | None]:
+def read_sizes(folder: Path | None) -> tuple[Sizes, TrainingState | None]:
     """Sizes of a model, with or without its weights.
 
     Args:

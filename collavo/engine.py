@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import Prefix, SharedPrefixCache
 from modeling.threads import one_thread

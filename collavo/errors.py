@@ -17,7 +17,7 @@ class ImageError(Exception):
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def as_checkpoint_error(what: str) -> Iterator[None]:
     """Turn any failure of a library over a checkpoint's files into a `CheckpointError`.
 
     Files that were changed make libraries fail in every way, down to a panic of compiled code, which is no `Exception`.

@@ -5,9 +5,7 @@ Paths and PIL images are prepared exactly as in evaluation: EXIF orientation, RG
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,24 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from configs.common.pixels import square, upright_rgb
 from configs.common.words import shown
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage, UndecodableImageError, decode_pixels
 
 from .errors import ImageError
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any]"
 """What an image may be given as."""
 
-_DAMAGE = (
-    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError,
-    MemoryError, struct.error, Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow's decoders let out on damaged bytes."""
 _CHANNELS = (1, 3, 4)
 
 
-def prepared(image: ImageInput, size: int | None) -> DecodedImage:
+def decode_image_input(image: ImageInput, size: int | None) -> DecodedImage:
     """An image, ready for the model or the segmenter.
 
     Args:
@@ -45,35 +37,29 @@ def prepared(image: ImageInput, size: int | None) -> DecodedImage:
         ImageError: it is missing, unreadable, empty or dangerously large, or no image at all; named.
     """
     name = os.path.basename(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else type(image).__name__
-    opened = _opened(image)
+    given = _given(image)
     try:
-        with opened:
-            width, height = opened.size
-            if width * height > (Image.MAX_IMAGE_PIXELS or width * height):
-                raise ImageError(f"{shown(name)}: {width} x {height} pixels are too many to decode safely")
-            found = upright_rgb(opened)
-            pixels = np.array(found if size is None else square(found, size), dtype=np.uint8)
-    except _DAMAGE as error:
-        raise ImageError(f"{shown(name)}: damaged ({type(error).__name__}: {shown(str(error))})") from error
-    return DecodedImage(pixels, name)
+        return DecodedImage(decode_pixels(given, size), name)
+    except UndecodableImageError as error:
+        raise ImageError(f"{shown(name)}: {shown(str(error))}") from error
 
 
-def _opened(image: ImageInput) -> Image.Image:
+def _given(image: ImageInput) -> bytes | Image.Image:
     if isinstance(image, Image.Image):
-        return image.copy()
+        return image
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if not isinstance(image, (str, os.PathLike)):
         raise ImageError(f"an image is a path, a PIL image or a numpy array, not {type(image).__name__}")
     path = Path(image).expanduser()
     try:
-        return Image.open(io.BytesIO(path.read_bytes()))  # as evaluation does: some formats load otherwise from a path
+        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{shown(str(path))}: no such file") from None
     except IsADirectoryError:
         raise ImageError(f"{shown(str(path))}: a folder, not an image") from None
-    except _DAMAGE as error:
-        raise ImageError(f"{shown(str(path))}: cannot be read as an image ({shown(str(error))})") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{shown(str(path))}: cannot be read ({shown(str(error))})") from error
 
 
 def _from_array(values: npt.NDArray[Any]) -> Image.Image:

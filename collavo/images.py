@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter, UInt8Array
+from modeling.image import DecodedImage, UInt8Array
+from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.errors import SegmenterError
 from modeling.threads import one_thread
 

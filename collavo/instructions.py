@@ -86,7 +86,7 @@ class Instruction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes:
+class AskedClasses:
     """Which classes are asked about, and how often one that is not there.
 
     Attributes:
@@ -111,7 +111,7 @@ class Classes:
             raise ValueError(f"need classes and shares between 0 and 1, not {self}")
 
 
-def possible_kinds(objects: Sequence[CrayonObject], kinds: Sequence[Kind], classes: Classes) -> list[Kind]:
+def possible_kinds(objects: Sequence[CrayonObject], kinds: Sequence[Kind], classes: AskedClasses) -> list[Kind]:
     """Those of the kinds that can be asked about an image, in the same order.
 
     Lists can always be asked for (of an empty image the answer is that there is nothing), a class wherever one is
@@ -123,7 +123,9 @@ def possible_kinds(objects: Sequence[CrayonObject], kinds: Sequence[Kind], class
     return [kind for kind in kinds if possible.get(kind, True)]
 
 
-def instruction(kind: Kind, objects: Sequence[CrayonObject], classes: Classes, rng: np.random.Generator) -> Instruction:
+def make_instruction(
+    kind: Kind, objects: Sequence[CrayonObject], classes: AskedClasses, rng: np.random.Generator
+) -> Instruction:
     """Make one question with its answer.
 
     Args:
@@ -161,17 +163,19 @@ def _choice(items: Sequence[Item], rng: np.random.Generator) -> Item:
     return items[int(rng.integers(len(items)))]
 
 
-def _present(objects: Sequence[CrayonObject], classes: Classes) -> list[str]:
+def _present(objects: Sequence[CrayonObject], classes: AskedClasses) -> list[str]:
     there = {item.category for item in objects}
     return [name for name in classes.names if name in there]
 
 
-def _absent(objects: Sequence[CrayonObject], classes: Classes) -> list[str]:
+def _absent(objects: Sequence[CrayonObject], classes: AskedClasses) -> list[str]:
     there = {item.category for item in objects} | classes.unsure
     return [name for name in classes.names if name not in there]
 
 
-def _drawn_class(objects: Sequence[CrayonObject], classes: Classes, absent: float, rng: np.random.Generator) -> str:
+def _drawn_class(
+    objects: Sequence[CrayonObject], classes: AskedClasses, absent: float, rng: np.random.Generator
+) -> str:
     """A class to ask about: an absent one as often as wanted, as far as there are both.
 
     Raises:
@@ -184,7 +188,7 @@ def _drawn_class(objects: Sequence[CrayonObject], classes: Classes, absent: floa
     return _choice(names, rng)
 
 
-def _with_own_box(objects: Sequence[CrayonObject], classes: Classes) -> list[CrayonObject]:
+def _with_own_box(objects: Sequence[CrayonObject], classes: AskedClasses) -> list[CrayonObject]:
     """Objects to ask about whose box, as it is written, is no other object's."""
     boxes = Counter(format_box(item.box) for item in objects)
     return [item for item in objects if item.category in classes.names and boxes[format_box(item.box)] == 1]

@@ -22,7 +22,7 @@ from modeling.quantize import modules_to_keep, multiplies_int8, quantization_con
 from modeling.segmenters.base import Segmenter
 
 from .budget import MOST_QUESTIONS
-from .checkpoint.examine import Examined, examine
+from .checkpoint.examine import ExaminedCheckpoint, examine_checkpoint
 from .checkpoint.finetuned_checkpoint import apply as apply_training
 from .checkpoint.finetuned_checkpoint import identity_of
 from .checkpoint.loading import Progress, watched_loading
@@ -91,12 +91,14 @@ def load_model(
     Raises:
         CheckpointError: the directory is unreadable, lacks or misfits a parameter, or a weight is no number.
     """
-    return load_examined(llm, examine(checkpoint), device, weight=weight, trainable=trainable, progress=progress)
+    return load_examined(
+        llm, examine_checkpoint(checkpoint), device, weight=weight, trainable=trainable, progress=progress
+    )
 
 
 def load_examined(
     llm: LLMConfig,
-    examined: Examined,
+    examined: ExaminedCheckpoint,
     device: torch.device,
     *,
     weight: bool = True,
@@ -107,7 +109,7 @@ def load_examined(
     parts: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CoLLaVOForConditionalGeneration:
-    """Load the model of a checkpoint that `examine` found whole; see `load_model`.
+    """Load the model of a checkpoint that `examine_checkpoint` found whole; see `load_model`.
 
     Args:
         llm: see `load_model`.
@@ -184,12 +186,12 @@ def fresh_crayon(shapes: Mapping[str, tuple[int, ...]], deviation: float, seed: 
     return found
 
 
-def size_in_memory(llm: LLMConfig, examined: Examined) -> int:
+def size_in_memory(llm: LLMConfig, examined: ExaminedCheckpoint) -> int:
     """Bytes that the weights of a checkpoint will take, counted from its sizes without loading it."""
     return weight_bytes(examined.blank, llm.BITS, DTYPES[llm.DTYPE], NOT_QUANTISED)
 
 
-def working_memory(llm: LLMConfig, examined: Examined, device: str, generation: Generation) -> int:
+def working_memory(llm: LLMConfig, examined: ExaminedCheckpoint, device: str, generation: Generation) -> int:
     """Bytes that 18 questions on an image take next to the weights, counted, see `collavo.memory.count_memory`.
 
     Args:
@@ -236,7 +238,7 @@ def load_engine(
     weight: bool = True,
     template: Template | None = None,
     crayon: CrayonConfig | None = None,
-    examined: Examined | None = None,
+    examined: ExaminedCheckpoint | None = None,
     progress: Progress | None = None,
     most_questions: int = MOST_QUESTIONS,
 ) -> Engine:
@@ -259,7 +261,7 @@ def load_engine(
     """
     directory = locate(checkpoint)
     settings = settings_for(directory, crayon, template=template)
-    examined = examined or examine(directory, settings.template)
+    examined = examined or examine_checkpoint(directory, settings.template)
     for note in settings.notes:
         logger.info("%s", note)
     identity = engine_identity(llm, directory, weight=weight, segmenter=segmenter.fingerprint, settings=settings)

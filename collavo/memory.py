@@ -35,7 +35,7 @@ _FUSED = "counted_fused"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class AnsweringMemory:
     """Bytes that answering takes next to the weights.
 
     Attributes:
@@ -65,7 +65,7 @@ def count_memory(
     images: int = 1,
     generation: Generation,
     text_tokens: int = TEXT_TOKENS,
-) -> Memory:
+) -> AnsweringMemory:
     """Count what answering questions takes, without storage.
 
     Args:
@@ -95,7 +95,7 @@ def count_memory(
         if generation.max_new_tokens > 1:
             decoder.step(0)
     held = prefix.num_bytes * together
-    return Memory(
+    return AnsweringMemory(
         prefixes=held,
         block=cache.num_bytes,
         activations=live.peak - prefix.num_bytes - cache.num_bytes + unpacked,

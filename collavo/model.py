@@ -34,7 +34,7 @@ from .training_inputs import IGNORE_INDEX
 IMAGE_INPUTS = ("pixel_values", "image_features", "semantic", "numbering")
 
 
-def projector(in_features: int, out_features: int) -> nn.Sequential:
+def make_projector(in_features: int, out_features: int) -> nn.Sequential:
     """Two-layer MLP with GELU between, as for image features and for the crayon prompt."""
     return nn.Sequential(nn.Linear(in_features, out_features), nn.GELU(), nn.Linear(out_features, out_features))
 
@@ -46,7 +46,7 @@ class CrayonEmbedding(nn.Module):
         super().__init__()
         self.semantic = nn.Embedding(config.semantic_rows, config.crayon_width)
         self.numbering = nn.Embedding(config.numbering_rows, config.crayon_width)
-        self.projector = projector(config.crayon_width, config.text.hidden_size)
+        self.projector = make_projector(config.crayon_width, config.text.hidden_size)
 
     def forward(self, semantic: Tensor, numbering: Tensor) -> tuple[Tensor, Tensor]:
         """Look up the crayon vectors, once per distinct (class, number) pair.
@@ -85,7 +85,7 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: CoLLaVOConfig) -> None:
         super().__init__(config)
         self.vision_tower = VisionTower(config.vision)
-        self.projector = projector(config.vision.hidden_size, config.text.hidden_size)
+        self.projector = make_projector(config.vision.hidden_size, config.text.hidden_size)
         self.crayon = CrayonEmbedding(config)
         self.language_model = InternLM2Decoder(config.text)
         self.output = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from configs.common.field_types import PositiveInt
 
 
 @dataclass
@@ -38,7 +38,7 @@ class CrayonConfig:
     """
 
     OBJECT_LIST: bool | None = None
-    MAP_SCALE: Annotated[int, Field(ge=1)] | None = None
+    MAP_SCALE: PositiveInt | None = None
     FORCE: bool = False
 
     @property

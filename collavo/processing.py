@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .checkpoint.names import read_json
-from .checkpoint.sizes import Strict, validated
+from .checkpoint.sizes import StrictJson, validated
 from .errors import CheckpointError
 from .tokenizer import load_tokenizer
 
@@ -33,7 +33,7 @@ _Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
 _Deviation = Annotated[float, Field(ge=1e-4, le=1e4)]
 
 
-class _Settings(Strict):
+class _Settings(StrictJson):
     """`SETTINGS_FILE`."""
 
     image_size: Annotated[int, Field(ge=1, le=2**14)]

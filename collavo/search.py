@@ -106,7 +106,7 @@ def start_search(generation: Generation, draws: Sequence[int], end_ids: Sequence
     if generation.num_beams > 1:
         return BeamSearch(generation, len(draws), ends)
     sampled = generation.temperature > 0
-    search = Sampling(generation, draws, ends) if sampled else GreedySearch(generation, len(draws), ends)
+    search = SamplingSearch(generation, draws, ends) if sampled else GreedySearch(generation, len(draws), ends)
     return search if generation.on_token is None else WatchedSearch(search, generation.on_token)
 
 
@@ -203,7 +203,7 @@ class GreedySearch:
         return self._tokens
 
 
-class Sampling(GreedySearch):
+class SamplingSearch(GreedySearch):
     """A token drawn at every step, by temperature and top-p (Holtzman et al. 2020, arXiv 1904.09751).
 
     Args:

@@ -19,7 +19,7 @@ from transformers import AddedToken, PreTrainedTokenizer, PreTrainedTokenizerBas
 from modeling.files import check_real, is_file, read_object
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 
-from .errors import CheckpointError, refusing
+from .errors import CheckpointError, as_checkpoint_error
 from .template import CHAT, DEMO, IMAGE_TAG, START_TAG, STOP_TAG
 
 MODEL_FILE, FAST_FILE = "tokenizer.model", "tokenizer.json"
@@ -103,7 +103,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: neither is there, a file is unreadable, or SentencePiece is not installed.
     """
-    with refusing(f"{directory}: the tokenizer's files cannot be read"):
+    with as_checkpoint_error(f"{directory}: the tokenizer's files cannot be read"):
         if is_file(directory / MODEL_FILE):
             tokenizer: PreTrainedTokenizerBase = _load_internlm2(directory)
         elif is_file(directory / FAST_FILE):

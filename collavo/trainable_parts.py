@@ -11,7 +11,7 @@ TARGETS = ("wqkv", "wo", "w1", "w2", "w3")
 """The decoder's linears, which may carry LoRA."""
 
 
-def linears(targets: Sequence[str] = TARGETS) -> str:
+def lora_linear_pattern(targets: Sequence[str] = TARGETS) -> str:
     """The linears that carry LoRA, as a pattern over module names.
 
     Args:
@@ -20,7 +20,7 @@ def linears(targets: Sequence[str] = TARGETS) -> str:
     return rf"language_model\.layers\.\d+\.(attention|mlp)\.({'|'.join(targets)})\.base"
 
 
-LINEARS = linears()
+LINEARS = lora_linear_pattern()
 """Every linear of the decoder."""
 CRAYON_PAIR = (".crayon_a", ".crayon_b")
 """Ends of the names of the low-rank pairs that bring the crayon prompt into the decoder."""

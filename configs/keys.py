@@ -19,7 +19,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from .common.words import quoted, shown
+from .common.words import did_you_mean, quoted, shown
 from .errors import ConfigError
 from .nodes import compose, construct, is_null
 
@@ -151,7 +151,8 @@ class Key:
         for key_node, value in node.value:
             key = section.get(key_node.value)
             if not isinstance(key, Key):
-                raise ConfigError(f"unknown key {shown(key_node.value)}; there are {', '.join(section)}")
+                hint = did_you_mean(key_node.value, section)
+                raise ConfigError(f"unknown key {shown(key_node.value)}{hint} There are: {', '.join(section)}")
             try:
                 yield key_node.value, key.from_node(value)
             except ConfigError as error:

@@ -24,7 +24,7 @@ BASE_KEY = "_BASE_"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dead:
+class DeadKey:
     """A key that means nothing here, and is no mistake all the same.
 
     Attributes:
@@ -36,12 +36,12 @@ class Dead:
     instead: str
 
 
-Forgive = Callable[[str, Collection[str]], Dead | None]
+Forgive = Callable[[str, Collection[str]], DeadKey | None]
 """Tells dead keys from mistakes, by a key's dotted name and the names that stand next to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class LoadedSettings:
     """What files and overrides say.
 
     Attributes:
@@ -51,7 +51,7 @@ class Loaded:
     """
 
     values: dict[str, Any] = field(default_factory=dict)
-    dead: dict[str, list[Dead]] = field(default_factory=dict)
+    dead: dict[str, list[DeadKey]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -61,7 +61,7 @@ def load(
     overrides: Sequence[str],
     apart: Mapping[str, str] = {},
     forgive: Forgive = lambda key, beside: None,
-) -> Loaded:
+) -> LoadedSettings:
     """Read configuration files and overrides; later ones win.
 
     Args:
@@ -80,21 +80,21 @@ def load(
         for path, root in _documents(find_file(file)):
             reading.read_section(keys, root, str(path), skip=(*apart, BASE_KEY))
     words = reading.parted(overrides)
-    for key, value in pairs(words):
+    for key, value in override_pairs(words):
         reading.read_override(key, value)
     if reading.mistakes:
         raise ConfigError("\n".join(reading.mistakes))
-    return Loaded(values=reading.values, dead=reading.dead, notes=tuple(reading.notes))
+    return LoadedSettings(values=reading.values, dead=reading.dead, notes=tuple(reading.notes))
 
 
 class _Reading:
     """Files and overrides on their way into values.
 
     Attributes:
-        values: what was read so far, see `Loaded`.
-        dead: see `Loaded`.
+        values: what was read so far, see `LoadedSettings`.
+        dead: see `LoadedSettings`.
         mistakes: in words, each with its place.
-        notes: see `Loaded`.
+        notes: see `LoadedSettings`.
     """
 
     def __init__(self, keys: Section, apart: Mapping[str, str], forgive: Forgive) -> None:
@@ -102,7 +102,7 @@ class _Reading:
         self._apart = apart
         self._forgive = forgive
         self.values: dict[str, Any] = {}
-        self.dead: dict[str, list[Dead]] = {}
+        self.dead: dict[str, list[DeadKey]] = {}
         self.mistakes: list[str] = []
         self.notes: list[str] = []
 
@@ -297,7 +297,7 @@ def _documents(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path,
     yield path, root
 
 
-def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+def override_pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Cut ``KEY VALUE KEY VALUE ...`` into pairs.
 
     Raises:
@@ -310,7 +310,7 @@ def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(overrides[::2], overrides[1::2], strict=True))
 
 
-def dumped(values: Mapping[str, Any]) -> str:
+def as_yaml(values: Mapping[str, Any]) -> str:
     """Settings as YAML that is read back as the same settings."""
     return yaml.dump(dict(values), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
 

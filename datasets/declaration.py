@@ -9,7 +9,12 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from configs.common.checked import KEY
+from configs.common.field_types import Label
 
 from .types import DataError
 
@@ -36,6 +41,10 @@ def placeholders(prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None))
 
 
+PromptTemplate = Annotated[str, AfterValidator(check_template)]
+"""A setting that is a prompt's template, see `check_template`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """A published figure to compare with.
@@ -48,11 +57,26 @@ class Expected:
         title: of its column in a summary of several benchmarks; the benchmark's own title if "".
     """
 
-    metric: str
-    value: float
-    tolerance: float
-    source: str
-    title: str = ""
+    metric: Label
+    value: Annotated[float, Field(strict=False)]  # YAML reads 1e-1 as a text
+    tolerance: Annotated[float, Field(strict=False)]
+    source: Label = field(metadata={KEY: "from"})
+    title: Label = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedRules:
+    """What the first CoLLaVO release did otherwise; empty where it kept to the official rule or had none.
+
+    Attributes:
+        data: changed options of the reader.
+        scorer: changed options of the scorer.
+        prompt: in place of the declaration's.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    scorer: dict[str, Any] = field(default_factory=dict)
+    prompt: PromptTemplate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +100,7 @@ class Benchmark:
         option_wording: wording of an option, with ``{letter}`` and ``{text}``, in place of the reader's; "" for that.
         scorer: name in `datasets.evaluation.registry.SCORERS` of what judges the answers.
         scoring: options of the scorer (it rejects those it does not know).
-        released: what the first CoLLaVO release did otherwise, as changes of ``data``, ``scorer`` and ``prompt``;
-            empty where it kept to the official rule or had none.
+        released: what the first CoLLaVO release did otherwise.
         rules: whose rules the declaration follows, ``official`` or ``released``.
         expected: published figures to set next to ours.
     """
@@ -96,7 +119,7 @@ class Benchmark:
     max_new_tokens: int
     scorer: str
     scoring: Mapping[str, Any] = field(default_factory=dict)
-    released: Mapping[str, Any] = field(default_factory=dict)
+    released: ReleasedRules = field(default_factory=ReleasedRules)
     rules: str = "official"
     expected: tuple[Expected, ...] = ()
     download: tuple[str, ...] = ()
@@ -109,13 +132,14 @@ class Benchmark:
 
     def as_released(self) -> Benchmark:
         """The declaration as the first CoLLaVO release scored it; itself where that made no difference."""
-        if not self.released:
+        released = self.released
+        if released == ReleasedRules():
             return self
         return replace(
             self,
-            data={**self.data, **self.released.get("data", {})},
-            scoring={**self.scoring, **self.released.get("scorer", {})},
-            prompt=self.released.get("prompt", self.prompt),
+            data={**self.data, **released.data},
+            scoring={**self.scoring, **released.scorer},
+            prompt=self.prompt if released.prompt is None else released.prompt,
             rules="released",
         )
 

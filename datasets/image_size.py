@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
+from PIL import ExifTags, Image
 
-from .image import _DAMAGE
+from configs.common.pillow_errors import UNREADABLE
+
 from .types import DataError, ImageFile, ImageSource
 
-_ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)
 """Values of EXIF's orientation that turn an image by a quarter."""
 
@@ -27,7 +27,7 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         encoded = source.path if isinstance(source, ImageFile) else io.BytesIO(source.read())
         with Image.open(encoded) as opened:
             width, height = opened.size
-            turned = opened.getexif().get(_ORIENTATION) in _LYING
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
+            turned = opened.getexif().get(ExifTags.Base.Orientation) in _LYING
+    except UNREADABLE as error:
         raise DataError(f"image {source.name}: its size cannot be read ({error})") from error
     return (height, width) if turned else (width, height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from configs.common.checked import checked
+from configs.common.checked import dataclass_from_mapping
 from configs.common.words import no_such
 
 from .types import DataError
@@ -28,4 +28,4 @@ def build_named(kinds: Mapping[str, type[T]], name: str, values: Mapping[str, An
     """
     if name not in kinds:
         raise DataError(f"{where}: {no_such(name, kinds)}")
-    return checked(kinds[name], values, where, DataError)
+    return dataclass_from_mapping(kinds[name], values, where, DataError)

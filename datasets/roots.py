@@ -37,14 +37,14 @@ def data_roots(configured: str | None, environ: Mapping[str, str]) -> tuple[Path
     return tuple(roots.values())
 
 
-def places(roots: Sequence[Path], *candidates: str) -> list[Path]:
+def candidate_paths(roots: Sequence[Path], *candidates: str) -> list[Path]:
     """Where a file may be: the candidates in order, each under every root; no place twice."""
     return list(dict.fromkeys(root / candidate for candidate in candidates for root in roots))
 
 
-def first(roots: Sequence[Path], *candidates: str) -> Path | None:
-    """The first of `places` that exists; None if none does, or none may be looked at."""
-    return next((place for place in places(roots, *candidates) if os.path.exists(place)), None)
+def first_existing(roots: Sequence[Path], *candidates: str) -> Path | None:
+    """The first of `candidate_paths` that exists; None if none does, or none may be looked at."""
+    return next((place for place in candidate_paths(roots, *candidates) if os.path.exists(place)), None)
 
 
 def _folder(name: str, path: str) -> Path:
@@ -64,10 +64,10 @@ def find(roots: Sequence[Path], *candidates: str) -> Path:
     Raises:
         DataError: none exists; the message lists every place that was looked at. Or a device or a pipe is in the place.
     """
-    found = first(roots, *candidates)
+    found = first_existing(roots, *candidates)
     if found is not None and not (found.is_file() or found.is_dir()):
         raise DataError(f"{found}: is neither a file nor a folder")
     if found is not None:
         return found
-    listed = "\n  ".join(str(place) for place in places(roots, *candidates))
+    listed = "\n  ".join(str(place) for place in candidate_paths(roots, *candidates))
     raise DataError(f"not found; looked for\n  {listed}\nPut it there, or set DATASETS.ROOT to the folder that has it.")

@@ -1,6 +1,6 @@
 """What passes between a benchmark's files, the loop and the scorers.
 
-A reader (``datasets/registration``) turns release files into `Record`s; ``datasets/image.py`` decodes their images, and
+A reader (``datasets/registration``) turns release files into `Record`s, whose images are bytes, and
 their declaration words the prompts; a scorer (``datasets/evaluation``) turns a record and the model's text into a
 `Score`, and all scores of a benchmark into `Metric` rows.
 """
@@ -188,7 +188,7 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unanswered(Score):
+class UnansweredScore(Score):
     """The score of a record without a reply (an unreadable image, no prediction in a file).
 
     Such a record is kept: some official rules count it as wrong, others leave it out, and the scorers know which.
@@ -201,4 +201,4 @@ class Unanswered(Score):
 
 def unanswered(record: Record) -> Scored:
     """What the aggregation of a scorer receives for a record without an answer."""
-    return Scored(record=record, text="", score=Unanswered())
+    return Scored(record=record, text="", score=UnansweredScore())

@@ -40,7 +40,7 @@ class WriteError(OSError):
     """Something could not be written: the message says what, why, and what to do; nothing half is left of it."""
 
 
-def refused(path: Path, error: BaseException) -> WriteError:
+def write_error(path: Path, error: BaseException) -> WriteError:
     """The error to raise where a disk refuses a file or folder."""
     said = _NUMBER.search(str(error))  # as libraries in other languages have it
     number = error.errno if isinstance(error, OSError) else int(said.group(1)) if said else None
@@ -53,7 +53,7 @@ def refused(path: Path, error: BaseException) -> WriteError:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def naming_write_errors(path: Path) -> Iterator[None]:
     """Name the file or folder in what is raised when it cannot be written.
 
     Raises:
@@ -64,7 +64,7 @@ def writing(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        raise refused(path, error) from error
+        raise write_error(path, error) from error
 
 
 def make_folder(path: Path) -> Path:
@@ -73,7 +73,7 @@ def make_folder(path: Path) -> Path:
     Raises:
         WriteError: it cannot be made.
     """
-    with writing(path):
+    with naming_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -90,7 +90,7 @@ def write_bytes(file: Path, content: bytes, *, sync: bool = True) -> None:
         WriteError: the disk is full or gone; the file is as it was.
     """
     partial = partial_of(file)
-    with writing(file):
+    with naming_write_errors(file):
         try:
             with partial.open("wb") as stream:
                 stream.write(content)
@@ -117,7 +117,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         WriteError: the disk is full or gone; nothing is left.
     """
     partial = partial_of(folder)
-    with writing(folder):
+    with naming_write_errors(folder):
         try:
             partial.mkdir(parents=True)
             yield partial
@@ -157,7 +157,7 @@ def append(descriptor: int, file: Path, line: bytes) -> None:
     Raises:
         WriteError: the disk is full or gone; the file is as it was.
     """
-    with writing(file):
+    with naming_write_errors(file):
         before = os.fstat(descriptor).st_size
         try:
             left = line

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .files import FileError, is_folder, read_object
-from .hub import NotHereError, cached
+from .hub import CheckpointNotFoundError, cached
 from .segmenters.coco import NUM_CLASSES
 from .segmenters.errors import SegmenterError
 from .segmenters.options import SegmenterConfig
@@ -114,7 +114,9 @@ def _mask2former(config: SegmenterConfig, size: int, device: str) -> BlankSegmen
     try:
         folder = path if is_folder(path) else cached(config.PATH)
         if folder is None:
-            raise NotHereError("it is neither a directory nor in the hub's cache; nothing is fetched to describe it")
+            raise CheckpointNotFoundError(
+                "it is neither a directory nor in the hub's cache; nothing is fetched to describe it"
+            )
         read_object(folder / "config.json")
         sizes = transformers.Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
         processor = image_processor(folder)
@@ -125,7 +127,7 @@ def _mask2former(config: SegmenterConfig, size: int, device: str) -> BlankSegmen
         )
         with torch.device(device):
             network = transformers.Mask2FormerForUniversalSegmentation(sizes)
-    except (NotHereError, FileError, OSError, ValueError, TypeError, RuntimeError) as error:
+    except (CheckpointNotFoundError, FileError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise SegmenterError(f"SEGMENTER.PATH: {config.PATH}: {str(error).splitlines()[0]}") from error
     inputs = (prepared["pixel_values"].to(device), prepared["pixel_mask"].to(device))
     return BlankSegmenter(network=TensorsOnly(network, _mask2former_output).eval(), inputs=inputs)

@@ -40,7 +40,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def stand_in(head: bytes) -> str | None:
+def placeholder_kind(head: bytes) -> str | None:
     """What a file's first bytes show that stands in the place of the real one: nothing, a pointer, a web page."""
     if not head:
         return "is empty"
@@ -52,7 +52,7 @@ def stand_in(head: bytes) -> str | None:
 
 
 def check_real(file: Path) -> None:
-    """Check that a file is there and is no stand-in for itself, see `stand_in`.
+    """Check that a file is there and is no stand-in for itself, see `placeholder_kind`.
 
     Raises:
         FileError: it is not.
@@ -61,7 +61,7 @@ def check_real(file: Path) -> None:
         raise FileError(f"{file}: not found" if not is_folder(file) else f"{file}: is a directory, not a file")
     try:
         with file.open("rb") as stream:
-            found = stand_in(stream.read(256))
+            found = placeholder_kind(stream.read(256))
     except OSError as error:
         raise FileError(f"{file}: not readable ({error.strerror})") from error
     if found:
@@ -93,7 +93,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def member(folder: Path, name: object) -> Path:
+def path_in_folder(folder: Path, name: object) -> Path:
     """A file or folder that is named in a file of ``folder`` and must lie in it.
 
     Links are followed, since caches consist of them; names are what must not lead out.
@@ -109,7 +109,7 @@ def member(folder: Path, name: object) -> Path:
     return folder / path
 
 
-def share(file: Path) -> None:
+def give_usual_permissions(file: Path) -> None:
     """Give a file the rights that files newly made next to it have: safetensors makes its own for the owner alone."""
     probe = file.with_name(f".{file.name}.{os.getpid()}.rights")
     descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _SHARED_MODE)

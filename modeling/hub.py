@@ -22,7 +22,7 @@ SECONDS = 10.0
 """Longest wait for the hub's first sign."""
 
 
-class NotHereError(Exception):
+class CheckpointNotFoundError(Exception):
     """A checkpoint that is not on this machine and cannot be fetched: why, in one line."""
 
 
@@ -39,7 +39,7 @@ def locate(name: str) -> Path:
     folder = Path(name)
     if is_folder(folder):
         if lacking := missing(folder):
-            raise NotHereError(f"the directory lacks {' and '.join(lacking)}")
+            raise CheckpointNotFoundError(f"the directory lacks {' and '.join(lacking)}")
         return folder
     return cached(name) or _fetch(name)
 
@@ -62,7 +62,7 @@ def cached(name: str) -> Path | None:
     try:
         found = try_to_load_from_cache(name, SETTINGS[0])
     except HFValidationError:
-        raise NotHereError("there is no such directory, and the hub cannot have such a name") from None
+        raise CheckpointNotFoundError("there is no such directory, and the hub cannot have such a name") from None
     folder = Path(found).parent if isinstance(found, str) else None
     return None if folder is None or missing(folder) else folder
 
@@ -77,14 +77,14 @@ def _fetch(name: str) -> Path:
 
     absent = "it is neither a directory nor in the hub's cache"
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise NotHereError(f"{absent}, and HF_HUB_OFFLINE forbids to fetch it")
+        raise CheckpointNotFoundError(f"{absent}, and HF_HUB_OFFLINE forbids to fetch it")
     try:
         files = [item.rfilename for item in HfApi().model_info(name, timeout=SECONDS).siblings or ()]
         logger.warning("%s is not on this machine; fetching it from the hub, once", name)
         return Path(snapshot_download(name, allow_patterns=[*SETTINGS, *_chosen(files)], etag_timeout=SECONDS))
     except Exception as error:  # noqa: BLE001 - the hub's library lets out those of its HTTP library, which it changes
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise NotHereError(f"{absent}, and the hub cannot be asked: {reason}") from error
+        raise CheckpointNotFoundError(f"{absent}, and the hub cannot be asked: {reason}") from error
 
 
 def _chosen(files: Sequence[str]) -> list[str]:

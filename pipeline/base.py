@@ -17,13 +17,15 @@ from datasets.declaration import Benchmark
 from datasets.evaluation import BenchmarkScorer, Evaluation, benchmark_scorer, groups_of, unit_of
 from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.scorable import prepare_records
-from datasets.registration import load_records
+from datasets.registration.formats.files import separate
+from datasets.registration.registry import reader_of
 from datasets.subsample import subsample
 from datasets.types import BadRecord, ImageSource, Record, Score
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
-    from modeling.segmenters.base import DecodedImage, Segmenter
+    from modeling.image import DecodedImage
+    from modeling.segmenters.base import Segmenter
 
     from .run.questions import Question
 
@@ -132,7 +134,7 @@ class BenchmarkPipeline:
             UnscorableError: the scorer understands no record.
             DataError: a file is missing.
         """
-        records, bad = load_records(self.declaration, roots)
+        records, bad = separate(reader_of(self.declaration).read(roots))
         good, unscorable = prepare_records(self.declaration, records)
         return good, [*bad, *unscorable]
 

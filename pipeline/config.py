@@ -8,34 +8,28 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field
 
 from collavo.options import CrayonConfig, LLMConfig
-from configs.common.paths import path_text
+from configs.common.field_types import PathText, PositiveInt
 from configs.common.words import quoted
 from configs.keys import Section, build, section_of
-from configs.load import ConfigError, dumped, load
-from datasets.declaration import Benchmark, check_template
+from configs.load import ConfigError, as_yaml, load
+from datasets.declaration import Benchmark, PromptTemplate
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.options import JudgeConfig, check_no_key
 from modeling.segmenters.options import SegmenterConfig
 
 from .catalog import SECTION, Catalog, load_catalog, split_files
-from .models.choose import resolve
 from .models.options import ModelConfig
 from .models.profile import ResolvedProfile
-from .released import dead_key, notes_of
+from .models.resolve import resolve_profile
+from .released import dead_key, dead_key_notes
+from .runtime.options import RunConfig
 
 BITS_OF_DTYPE = {"bf16": 16, "fp16": 16, "fp32": 32}
-MOST_THREADS = 1024
-HOURS_OF_A_YEAR = 8784
-FromOne = Annotated[int, Field(ge=1)]
-FromZero = Annotated[float, Field(ge=0)]
-PathText = Annotated[str, AfterValidator(path_text)]
-Prompt = Annotated[str, AfterValidator(check_template)]
 
 
 @dataclass
@@ -53,39 +47,6 @@ class DatasetsConfig:
 
 
 @dataclass
-class RunConfig:
-    """How a run goes and what is said of it; none of this changes an answer.
-
-    Attributes:
-        STRICT: end at the first unreadable record or image, instead of counting it.
-        ON_CHANGE: where SAVE_DIR holds answers of other settings or weights: refuse, restart (ask anew), continue.
-        LIMIT: ask only a random part of at most so many records; None for all. What is scored together (pairs of
-            questions, passes, sets of figures) stays together, groups keep their shares, and a smaller part lies within
-            a larger one.
-        SEED: of that part.
-        PUBLISHED: auto: figures stand next to those published of CoLLaVO-7B where the checkpoint has its sizes; never:
-            they do not, this is another model.
-        UNTAUGHT: datasets whose kind of question the model never learned; results say so.
-        MAX_BATCH: questions that a process answers at a time at most; fewer where memory does not allow so many. No
-            reply depends on it.
-        REPORT: write SAVE_DIR/report at the end: a page per benchmark with every record, its image, map and reply.
-        WORKERS: threads per process that decode images ahead.
-        TIMEOUT_HOURS: longest time that processes wait for each other at the end.
-    """
-
-    STRICT: bool = False
-    ON_CHANGE: Literal["refuse", "restart", "continue"] = "refuse"
-    LIMIT: FromOne | None = None
-    SEED: int = 0
-    PUBLISHED: Literal["auto", "never"] = "auto"
-    UNTAUGHT: list[str] = field(default_factory=list)
-    MAX_BATCH: FromOne = 64
-    REPORT: bool = True
-    WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
-    TIMEOUT_HOURS: Annotated[float, Field(ge=0.01, le=HOURS_OF_A_YEAR)] = 24.0
-
-
-@dataclass
 class BenchmarkTest:
     """Overrides of a benchmark's declaration; None leaves what it says.
 
@@ -97,10 +58,10 @@ class BenchmarkTest:
         PROMPT: template over the record's fields.
     """
 
-    BATCH_SIZE_TOTAL: FromOne = 4
-    NUM_BEAMS: FromOne | None = None
-    MAX_NEW_TOKENS: FromOne | None = None
-    PROMPT: Prompt | None = None
+    BATCH_SIZE_TOTAL: PositiveInt = 4
+    NUM_BEAMS: PositiveInt | None = None
+    MAX_NEW_TOKENS: PositiveInt | None = None
+    PROMPT: PromptTemplate | None = None
 
 
 @dataclass
@@ -131,7 +92,7 @@ class EvalSchema:
         LLM: see `collavo.options.LLMConfig`.
         CRAYON: see `collavo.options.CrayonConfig`.
         SEGMENTER: see `modeling.segmenters.options.SegmenterConfig`.
-        EVAL: see `RunConfig`.
+        EVAL: see `pipeline.runtime.options.RunConfig`.
         SCORING: official: by the rules of the benchmarks' authors; released: as the first CoLLaVO release scored, where
             that differs, to compare with the paper's table.
         JUDGE: see `datasets.evaluation.judges.options.JudgeConfig`.
@@ -180,7 +141,7 @@ class EvalConfig(EvalSchema):
         Raises:
             ConfigError: there is none of the name that ``MODEL.PROFILE`` gives, or a setting is wrong.
         """
-        return resolve(self.MODEL)
+        return resolve_profile(self.MODEL)
 
     @property
     def config_hash(self) -> str:
@@ -223,7 +184,7 @@ def read_configuration(
     catalog = load_catalog(added=declarations)
     config = load_config(others, overrides, catalog.sections, kind)
     if catalog.added:
-        added = dumped({SECTION: {name: dict(v) for name, v in catalog.added.items()}})
+        added = as_yaml({SECTION: {name: dict(v) for name, v in catalog.added.items()}})
         config = replace(config, resolved_yaml=config.resolved_yaml + added)
     _check_secrets(config)
     return config, catalog
@@ -271,10 +232,10 @@ def load_config(
     values = {key: value for key, value in loaded.values.items() if (key, value) != ("SAVE_DIR", "")}
     general = build(kind.SCHEMA, values)
     own = {name: build(BenchmarkSection, values, f"{name}.") for name in sections}
-    notes = (*loaded.notes, *notes_of(loaded.dead))
+    notes = (*loaded.notes, *dead_key_notes(loaded.dead))
     config = kind(**{f.name: getattr(general, f.name) for f in fields(general)}, sections=own, notes=notes)
     check_together(config)
-    resolved = dumped(asdict(general) | {name: asdict(section) for name, section in own.items()})
+    resolved = as_yaml(asdict(general) | {name: asdict(section) for name, section in own.items()})
     path = model_path(config)
     if config.MODEL.NAME == "endpoint":
         return replace(config, resolved_yaml=resolved)

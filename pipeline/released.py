@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from configs.load import Dead
+from configs.load import DeadKey
 
 _NOTHING = ""
 _KEYS: Mapping[str, str] = {
@@ -86,7 +86,7 @@ OTHER_SPLITS: Mapping[str, str] = {
 """Datasets that the release could ask but not score, and those with public answers."""
 
 
-def dead_key(key: str, beside: Collection[str], sections: Collection[str]) -> Dead | None:
+def dead_key(key: str, beside: Collection[str], sections: Collection[str]) -> DeadKey | None:
     """Recognise a key of the release that means nothing here.
 
     Args:
@@ -96,26 +96,26 @@ def dead_key(key: str, beside: Collection[str], sections: Collection[str]) -> De
     """
     parts = key.split(".")
     if parts[0] == "MODEL" and parts[1:2] and parts[1] in _OF_MODEL:
-        return Dead(name=key, instead="the checkpoint's config.json, and SEGMENTER")
+        return DeadKey(name=key, instead="the checkpoint's config.json, and SEGMENTER")
     for length in range(1, len(parts) + 1):
         start = ".".join(parts[:length])
         if start in _KEYS and start not in sections:
-            return Dead(name=key, instead=_KEYS[start])
+            return DeadKey(name=key, instead=_KEYS[start])
     if parts[0] not in sections:
         return None
     for length in range(2, len(parts) + 1):
         rest = ".".join(parts[1:length])
         if rest in _OF_BENCHMARKS:
-            return Dead(name=f"<benchmark>.{rest}", instead=_OF_BENCHMARKS[rest])
+            return DeadKey(name=f"<benchmark>.{rest}", instead=_OF_BENCHMARKS[rest])
     if parts[1:-1] == ["TEST"] and parts[-1] in _UNREAD and _SIGNS & set(beside):
-        return Dead(
+        return DeadKey(
             name=f"<benchmark>.TEST.{parts[-1]} (next to TEMPERATURE)",
             instead="the benchmark's declaration, or the same key among --overrides",
         )
     return None
 
 
-def dead_keys_line(place: str, dead: Iterable[Dead]) -> str:
+def dead_keys_line(place: str, dead: Iterable[DeadKey]) -> str:
     """One line on the dead keys of a file.
 
     Args:
@@ -132,6 +132,6 @@ def dead_keys_line(place: str, dead: Iterable[Dead]) -> str:
     return f"{place}: keys of the released code that do nothing here: {'; '.join(words)}"
 
 
-def notes_of(dead: Mapping[str, Sequence[Dead]]) -> tuple[str, ...]:
+def dead_key_notes(dead: Mapping[str, Sequence[DeadKey]]) -> tuple[str, ...]:
     """See `dead_keys_line`; one line a file."""
     return tuple(dead_keys_line(place, found) for place, found in dead.items())

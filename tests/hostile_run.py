@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.results.browse.crayons import KeptMap
 from pipeline.results.browse.prediction import Prediction
-from pipeline.results.browse.runs import BenchmarkRun, Sights
+from pipeline.results.browse.runs import BenchmarkRun, RecordImages
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -36,7 +36,7 @@ class MadeImage:
         return content.getvalue()
 
 
-def hostile_run(num: int, name: str = "run", images: int = 3) -> tuple[BenchmarkRun, Sights]:
+def hostile_run(num: int, name: str = "run", images: int = 3) -> tuple[BenchmarkRun, RecordImages]:
     """A run of ``num`` records; every fourth is right, wrong, unreadable, or without a reply."""
     predictions, sources = [], {}
     for index in range(num):
@@ -64,7 +64,7 @@ def hostile_run(num: int, name: str = "run", images: int = 3) -> tuple[Benchmark
         )
     run = BenchmarkRun(folder=Path(f"/{name}/zoo"), dataset="zoo", name=name, predictions=predictions)
     kept = KeptMap(side=4, runs=[0, 8, 1, 8], objects=[("</b>dog", 1, (0.0, 0.5, 1.0, 1.0))])
-    return run, Sights(images=sources, maps={source.name: kept for source in sources.values()})
+    return run, RecordImages(images=sources, maps={source.name: kept for source in sources.values()})
 
 
 def other_run(run: BenchmarkRun) -> BenchmarkRun:

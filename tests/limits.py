@@ -9,9 +9,9 @@ import contextlib
 import os
 import random
 import socket
-import subprocess
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import psutil
 
@@ -44,7 +44,15 @@ def wait_for(happened: Callable[[], object], unless: Callable[[], object] = lamb
         time.sleep(0.01)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+class Started(Protocol):
+    """A process that a test started: `subprocess.Popen`, or a forked one (`tests.warm`)."""
+
+    @property
+    def pid(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+def kill(process: Started) -> None:
     """Kill a launcher and what it started, which has sessions of its own."""
     started = psutil.Process(process.pid).children(recursive=True)
     process.kill()

@@ -183,7 +183,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # --- the prompt's prefix -----------------------------------------------------------------------------------------
     *_of(
-        "modeling/segmenters/base.py",
+        "modeling/image.py",
         "tests/unit/collavo/test_engine.py",
         ("        digest.update(pixels.data)\n", ""),
     ),

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from collavo.checkpoint.examine import describe_checkpoint
-from collavo.checkpoint.finetuned_checkpoint import State, is_trained, read_state
+from collavo.checkpoint.finetuned_checkpoint import TrainingState, is_trained, read_state
 from collavo.checkpoint.location import locate, not_there
 from collavo.checkpoint.settings import settings_for
 from collavo.errors import CheckpointError
@@ -29,7 +26,6 @@ from pipeline.run.plan import Plan, make_plan
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import check_folder
 from pipeline.runtime.lock import check_free
-from pipeline.runtime.session import RunOptions
 
 from .checkpoint_folders import in_use, newest
 from .config import SEGMENTER_STATE, SETS, TrainConfig, lora_record
@@ -163,7 +159,7 @@ def _check_start(config: TrainConfig) -> SegmenterConfig:
     return settings.segmenter
 
 
-def _check_adapters(config: TrainConfig, folder: Path, state: State) -> None:
+def _check_adapters(config: TrainConfig, folder: Path, state: TrainingState) -> None:
     """Check whether a stage can go on with the LoRA adapters of a checkpoint.
 
     Raises:
@@ -202,19 +198,8 @@ def evaluation_plan(config: TrainConfig, catalog: Catalog) -> Plan:
         ConfigError, RunError, DataError: see `pipeline.run.plan.make_plan`.
     """
     if config.TRAIN.EVAL_EVERY:
-        return replace(make_plan(config, catalog), wandb=config.WANDB)
-    return Plan(
-        name=config.NAME,
-        tasks=[],
-        roots=[],
-        options=RunOptions(),
-        save_dir=Path(config.SAVE_DIR).expanduser(),
-        timeout_hours=config.EVAL.TIMEOUT_HOURS,
-        wandb=config.WANDB,
-        config_yaml=config.resolved_yaml,
-        settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=config.config_hash,
-    )
+        return make_plan(config, catalog)
+    return Plan(config=config, tasks=[], roots=[])
 
 
 def check_merge(checkpoint: Path, out: Path) -> Path:

@@ -25,10 +25,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from collavo.adapters import Adapters
-from collavo.checkpoint.finetuned_checkpoint import CRAYON, PARTS_FILE, State, read_file, write_state
+from collavo.checkpoint.finetuned_checkpoint import CRAYON, PARTS_FILE, TrainingState, read_file, write_state
 from collavo.errors import CheckpointError
 from configs.common.words import quoted
-from datasets.writing import new_folder, refused
+from datasets.writing import new_folder, write_error
 from modeling.weight_files import save as save_tensors
 
 from .checkpoint_folders import FOLDER, folder_of, whole
@@ -69,15 +69,15 @@ def save(
             save_tensors(states, partial / RANDOM)
             _remove(target)
     except SafetensorError as error:
-        raise refused(target, error) from error
+        raise write_error(target, error) from error
     for old in whole(save_dir)[:-keep]:
         if old.name != folder_of(save_dir, best or 0).name:
             _remove(old)
-    remove_left(save_dir)
+    remove_leftovers(save_dir)
     return target
 
 
-def remove_left(save_dir: Path) -> None:
+def remove_leftovers(save_dir: Path) -> None:
     """Remove what a process that was killed in writing or removing a checkpoint left of it."""
     for left in (save_dir / FOLDER).glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -85,7 +85,7 @@ def remove_left(save_dir: Path) -> None:
 
 def write_tuned(
     folder: Path,
-    state: State,
+    state: TrainingState,
     crayon: Mapping[str, Tensor],
     adapters: Adapters,
     sets: Mapping[str, Tensor],
@@ -95,7 +95,7 @@ def write_tuned(
 
     Args:
         folder: of the checkpoint.
-        state: see `State`.
+        state: see `TrainingState`.
         crayon: the crayon prompt's parameters, whole.
         adapters: the LoRA adapters.
         sets: their parameters by name, whole.

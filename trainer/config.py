@@ -11,11 +11,13 @@ from pydantic import Field
 
 from collavo.instructions import KINDS
 from collavo.trainable_parts import IMAGE_CIT, PARTS, TARGETS, VL_CIT
+from configs.common.field_types import Fraction, NonNegativeFloat, PathText, PositiveInt
 from configs.common.words import quoted
 from configs.load import ConfigError
 from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
 from pipeline.catalog import Catalog
-from pipeline.config import MOST_THREADS, EvalConfig, EvalSchema, FromOne, FromZero, PathText, read_configuration
+from pipeline.config import EvalConfig, EvalSchema, read_configuration
+from pipeline.runtime.options import MOST_THREADS
 
 SHARDED_STAGES = ("cpt", "cit")
 """Those whose model may lie on the processes in shards."""
@@ -26,7 +28,6 @@ SETS = {"dual": (IMAGE_CIT, VL_CIT), "shared": (SHARED,), "vl_only": (VL_CIT,)}
 SEGMENTER_STATE = "training.json"
 """File of a checkpoint of stage ``segmenter`` that keeps its step and settings."""
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass
@@ -44,7 +45,7 @@ class PanopticSource:
     ANNOTATIONS: PathText = ""
     MAPS: PathText = ""
     IMAGES: PathText = ""
-    MAX_SAMPLES: FromOne | None = None
+    MAX_SAMPLES: PositiveInt | None = None
 
 
 @dataclass
@@ -63,7 +64,7 @@ class ConversationSource:
     IMAGES: PathText = ""
     NAME: str = ""
     WEIGHT: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    MAX_SAMPLES: FromOne | None = None
+    MAX_SAMPLES: PositiveInt | None = None
 
 
 @dataclass
@@ -110,9 +111,9 @@ class LoRAConfig:
         FRESH: start new sets where the checkpoint of RESUME_FROM has some, instead of going on with those.
     """
 
-    R: FromOne = 64
-    RANKS: dict[str, FromOne] = field(default_factory=dict)
-    ALPHA: FromOne = 64
+    R: PositiveInt = 64
+    RANKS: dict[str, PositiveInt] = field(default_factory=dict)
+    ALPHA: PositiveInt = 64
     TARGETS: list[Literal["wqkv", "wo", "w1", "w2", "w3"]] = field(default_factory=list)
     DROPOUT: BelowOne = 0.0
     FRESH: bool = False
@@ -174,31 +175,31 @@ class LoopConfig:
     PARTS: list[Literal["queries", "projector", "tower"]] = field(default_factory=lambda: ["queries"])
     CRAYON: Literal["both", "semantic", "none"] = "both"
     ADAPTERS: Literal["dual", "shared", "vl_only"] = "dual"
-    IMAGE_SHARE: Share | None = 0.5
-    EPOCHS: FromZero = 1.0
-    STEPS: FromOne | None = None
-    BATCH_SIZE_TOTAL: FromOne = 32
-    BATCH_SIZE: FromOne = 1
-    QUESTIONS: FromOne = 1
+    IMAGE_SHARE: Fraction | None = 0.5
+    EPOCHS: NonNegativeFloat = 1.0
+    STEPS: PositiveInt | None = None
+    BATCH_SIZE_TOTAL: PositiveInt = 32
+    BATCH_SIZE: PositiveInt = 1
+    QUESTIONS: PositiveInt = 1
     PACK: bool = False
-    LR: FromZero = 1e-4
-    LR_END: FromZero = 1e-6
+    LR: NonNegativeFloat = 1e-4
+    LR_END: NonNegativeFloat = 1e-6
     WARMUP: BelowOne = 0.03
-    WEIGHT_DECAY: FromZero = 0.0
+    WEIGHT_DECAY: NonNegativeFloat = 0.0
     OPTIMIZER: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
-    CLIP: FromZero = 1.0
+    CLIP: NonNegativeFloat = 1.0
     NON_FINITE: Literal["stop", "skip"] = "stop"
-    MAX_SKIPPED: Share = 0.05
+    MAX_SKIPPED: Fraction = 0.05
     ON_CHANGE: Literal["refuse", "continue"] = "refuse"
-    MAX_LENGTH: FromOne = 4096
+    MAX_LENGTH: PositiveInt = 4096
     GROUP_BY_LENGTH: bool = True
     GRADIENT_CHECKPOINTING: bool = True
     SEED: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    LOG_EVERY: FromOne = 10
-    SAVE_EVERY: FromOne = 500
-    KEEP: FromOne = 2
-    VALIDATE_EVERY: FromOne | None = None
-    PATIENCE: FromOne | None = None
+    LOG_EVERY: PositiveInt = 10
+    SAVE_EVERY: PositiveInt = 500
+    KEEP: PositiveInt = 2
+    VALIDATE_EVERY: PositiveInt | None = None
+    PATIENCE: PositiveInt | None = None
     EVAL_EVERY: Annotated[int, Field(ge=0)] = 0
     WORKERS: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
     TENSORBOARD: bool = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +74,8 @@ class TrainingCost:
         token = image_token = pair = 0
         queries = any(id(parameter) in trained for parameter in model.crayon.parameters())
         acts = model.config.crayon_queries != "none"
-        for layer in model.language_model.layers:
+        layers: Any = model.language_model.layers
+        for layer in layers:
             for linears in (
                 (layer.attention.wqkv,),
                 (layer.attention.wo,),
@@ -133,7 +135,7 @@ def _plora(linear: PLoRALinear, trained: set[int], moves: bool, queries: bool, *
         acts: whether there is a crayon prompt.
     Returns: of a token; of an image token besides; and whether its output gets a gradient.
     """
-    base = linear.base
+    base: Any = linear.base
     token, changed = _passes(getattr(base, "base_layer", base), moves, trained), moves
     for name, first in getattr(base, "lora_A", {}).items():
         token += _passes(first, moves, trained)
@@ -157,7 +159,7 @@ def _passes(module: nn.Module, moves: bool, trained: set[int]) -> int:
         moves: whether its input gets a gradient.
         trained: identities of the parameters that are trained.
     """
-    weight = module.weight
+    weight: Any = module.weight
     return num_weights([weight]) * (1 + int(moves) + int(id(weight) in trained))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 
-from collavo.checkpoint.finetuned_checkpoint import State
+from collavo.checkpoint.finetuned_checkpoint import TrainingState
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
 from collavo.describe import (
@@ -29,7 +29,7 @@ from pipeline.models.collavo import in_words
 from pipeline.runtime.console import tell
 
 from .config import SETS, TrainConfig
-from .parallel.trainable import CRAYON, groups, trained, without_adapters
+from .parallel.trainable import CRAYON, adapter_groups, trainable_parameters, without_adapters
 
 _WIDTHS = (32, 15, 15, 21, 17, 17, 15)
 _HEAD = ("part", "parameters", "trained", "prompt: products", "other", "token: products", "other")
@@ -69,7 +69,9 @@ def show_description(config: TrainConfig, args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(model: CoLLaVOForConditionalGeneration, config: TrainConfig, state: State | None) -> Mapping[str, int]:
+def _prepare(
+    model: CoLLaVOForConditionalGeneration, config: TrainConfig, state: TrainingState | None
+) -> Mapping[str, int]:
     """Add the adapters that the checkpoint has, or that the stage would train; what is trained, by part."""
     train, lora = config.TRAIN, config.LORA
     if state is not None and state.adapters:
@@ -80,9 +82,9 @@ def _prepare(model: CoLLaVOForConditionalGeneration, config: TrainConfig, state:
     if train.STAGE == "segmenter":
         return {}
     if train.STAGE == "cit":
-        moving = trained(groups(model, adapters, train.CRAYON, train.PARTS))
+        moving = trainable_parameters(adapter_groups(model, adapters, train.CRAYON, train.PARTS))
     else:
-        moving = trained({CRAYON: without_adapters(model, train.CRAYON, train.PARTS)})
+        moving = trainable_parameters({CRAYON: without_adapters(model, train.CRAYON, train.PARTS)})
     found: dict[str, int] = {}
     for name, parameter in moving.items():
         found[part_of(name)] = found.get(part_of(name), 0) + parameter.numel()

@@ -20,7 +20,7 @@ from configs.common.safe_json import read_json
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import make_folder, write_json
 
-from .loop import Share, Totals
+from .loop import BatchShare, BatchTotals
 from .parallel.placement import Placement
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class HeldOutData(Protocol):
     def sources(self) -> Sequence[str]:
         """Names of the sources, in the same order on every process."""
 
-    def shares(self, rank: int, world: int) -> Iterator[Share]:
+    def shares(self, rank: int, world: int) -> Iterator[BatchShare]:
         """A process's share of every batch, the same each time."""
 
 
@@ -88,7 +88,9 @@ def validate(
             skipped += len(share.skipped)
             for microbatch in share.microbatches:
                 with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                    _, losses = microbatch.to(device).losses(placement.inference_model, Totals(samples=1, labels=1))
+                    _, losses = microbatch.to(device).losses(
+                        placement.inference_model, BatchTotals(samples=1, labels=1)
+                    )
                 for name, loss in losses.items():
                     sums[names.index(name), 0] += loss.double()
                     sums[names.index(name), 1] += microbatch.tallies[name].labels
@@ -119,7 +121,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass(kw_only=True)
-class History:
+class LossHistory:
     """All held-out losses of a training run.
 
     Attributes:
@@ -129,7 +131,7 @@ class History:
     validations: list[Validation] = field(default_factory=list)
 
     @classmethod
-    def read(cls, save_dir: Path, start: int) -> History:
+    def read(cls, save_dir: Path, start: int) -> LossHistory:
         """Those of an earlier attempt, up to the update that it goes on from.
 
         Raises:

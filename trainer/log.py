@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from configs.common.safe_json import parse_json
 from pipeline.runtime.console import say
-from pipeline.runtime.files import append, json_line, make_folder, write_bytes, writing
+from pipeline.runtime.files import append, json_line, make_folder, naming_write_errors, write_bytes
 
 from .held_out import Validation
 from .loop import Update
@@ -24,7 +24,7 @@ ANSWER_TOKENS = "answer_tokens"
 GIB = 2**30
 
 
-class Log:
+class TrainingLog:
     """Sums updates up over an interval and reports them; only the main process has one that writes.
 
     Args:
@@ -132,7 +132,7 @@ class Log:
 
     def _write(self, row: Mapping[str, Any]) -> None:
         """Add a line to the file, and hand its numbers to the trackers."""
-        with writing(self._file):
+        with naming_write_errors(self._file):
             descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             append(descriptor, self._file, json_line(row))

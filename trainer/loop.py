@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Totals:
+class BatchTotals:
     """Numbers of a whole batch, over all processes.
 
     Attributes:
@@ -81,7 +81,7 @@ class Microbatch(Protocol):
 
     @property
     def num_labels(self) -> int:
-        """Its part of `Totals.labels`."""
+        """Its part of `BatchTotals.labels`."""
 
     @property
     def num_images(self) -> int:
@@ -94,12 +94,12 @@ class Microbatch(Protocol):
     def tallies(self) -> Mapping[str, Tally]:
         """Its counts by source."""
 
-    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(self, model: nn.Module, totals: BatchTotals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Its share of the batch's loss, a scalar: all microbatches add up to it. And each source's part of it."""
 
 
 @dataclass(frozen=True)
-class Share(Sequence[Microbatch]):
+class BatchShare(Sequence[Microbatch]):
     """A process's share of an update's batch.
 
     Attributes:
@@ -135,7 +135,7 @@ class TrainingData(Protocol):
     def adapter(self, step: int) -> str:
         """Which parameters a step trains, by name of a group."""
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[BatchShare]:
         """This process's share of each step's batch, from ``start`` on; prepared ahead."""
 
     def passes(self, step: int) -> Mapping[str, float]:
@@ -214,7 +214,7 @@ class _Counts:
     tallies: Mapping[str, Tally]
 
 
-class Loop:
+class TrainingLoop:
     """Trains a model.
 
     Args:
@@ -268,7 +268,7 @@ class Loop:
             begun = time.perf_counter()  # evaluations and checkpoints are no part of the next update
         return made
 
-    def _update(self, step: int, data: TrainingData, share: Share, begun: float) -> Update | None:
+    def _update(self, step: int, data: TrainingData, share: BatchShare, begun: float) -> Update | None:
         """Make an update; None if a process was asked to end before it."""
         train, adapter = self._train, data.adapter(step)
         waited = time.perf_counter() - begun
@@ -281,7 +281,7 @@ class Loop:
         self._skipped.add(step, counts.samples, counts.skipped, share.skipped)
         self._placement.train(adapter, images=counts.images > 0)
         loss, by_source = self._backward(
-            share.microbatches, data.sources, Totals(samples=counts.samples, labels=max(1, counts.labels))
+            share.microbatches, data.sources, BatchTotals(samples=counts.samples, labels=max(1, counts.labels))
         )
         norm = self._step(step, loss, share.microbatches)
         return Update(
@@ -318,7 +318,7 @@ class Loop:
             raise self._non_finite(step, "gradient", norm, microbatches)
         return norm
 
-    def _count(self, sources: Sequence[str], share: Share) -> _Counts:
+    def _count(self, sources: Sequence[str], share: BatchShare) -> _Counts:
         """Counts of the whole batch, in one exchange; and whether any process is to end."""
         own = torch.tensor(_counts(share.microbatches), dtype=torch.float64).sum(0)
         flags = torch.tensor([len(share.skipped), float(self._stopped())], dtype=torch.float64)
@@ -341,7 +341,7 @@ class Loop:
         )
 
     def _backward(
-        self, microbatches: Sequence[Microbatch], sources: Sequence[str], totals: Totals
+        self, microbatches: Sequence[Microbatch], sources: Sequence[str], totals: BatchTotals
     ) -> tuple[float, dict[str, float]]:
         """Add up the gradients of this process's microbatches, and average them over the processes.
 
@@ -360,7 +360,7 @@ class Loop:
         whole, *rest = self._sum(total).tolist()
         return whole, dict(zip(sources, rest, strict=True))
 
-    def _losses(self, microbatch: Microbatch, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _losses(self, microbatch: Microbatch, totals: BatchTotals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """A microbatch's share of the batch's loss, and of each source in it."""
         dtype = self._autocast
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):

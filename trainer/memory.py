@@ -23,7 +23,7 @@ from modeling.live_bytes import LiveBytes
 from modeling.plora import ImageTokens
 
 from .config import TrainConfig
-from .parallel.trainable import Parameters, groups, trained
+from .parallel.trainable import Parameters, adapter_groups, trainable_parameters
 
 CONTEXT = 0.6e9
 """Allowance for CUDA's context and the libraries' handles, in bytes; 0.3 to 0.6 GB are usual."""
@@ -93,7 +93,7 @@ class UpdateMemory:
         return f"{line}: it may not fit. What saves memory: {', '.join(ways)}"
 
 
-def count_update(
+def count_update_memory(
     model: CoLLaVOForConditionalGeneration,
     adapters: Mapping[str, Sequence[Parameters]],
     config: TrainConfig,
@@ -105,19 +105,19 @@ def count_update(
 
     Args:
         model: as it is trained.
-        adapters: see `trainer.parallel.trainable.groups`.
+        adapters: see `trainer.parallel.trainable.adapter_groups`.
         config: resolved.
         names: of the LoRA adapters.
         processes: over which DDP averages gradients.
     """
-    moving = trained(adapters).values()
+    moving = trainable_parameters(adapters).values()
     everything = sum(p.numel() for p in moving)
     one = max(sum(p.numel() for group in adapter for p in group.values()) for adapter in adapters.values())
     made_here = config.SEGMENTER.resolved().NAME not in MADE_BEFORE
     return UpdateMemory(
         weights=sum(tensor.numel() * tensor.element_size() for tensor in _held(model)),
         gradients=4 * (everything if processes > 1 else one),
-        moments=state_bytes(moving, config.TRAIN.OPTIMIZER),
+        moments=optimizer_state_bytes(moving, config.TRAIN.OPTIMIZER),
         activations=config.TRAIN.BATCH_SIZE * _activations(model, config, names) + _unpacked(model),
         segmenter=int(4 * SEGMENTER + SEGMENTER_PASS) if made_here else 0,
     )
@@ -144,7 +144,7 @@ def _unpacked(model: nn.Module) -> int:
 def _activations(model: CoLLaVOForConditionalGeneration, config: TrainConfig, names: Sequence[str]) -> int:
     """Most bytes that are alive at once in the forward and backward pass of the longest row."""
     lora, train = config.LORA, config.TRAIN
-    dtype = model.get_input_embeddings().weight.dtype
+    dtype = model.output.weight.dtype
     size = model.config.image_size
     sizes = copy.deepcopy(model.config)
     sizes._attn_implementation = "sdpa"  # flash attention takes no more, and needs a GPU
@@ -153,13 +153,13 @@ def _activations(model: CoLLaVOForConditionalGeneration, config: TrainConfig, na
         sets = Adapters(blank, names, rank=lora.R, alpha=lora.ALPHA, ranks=lora.RANKS, targets=lora.targets)
     with FakeTensorMode():
         without_storage(blank)
-        prepare(blank, groups(blank, sets, train.CRAYON, train.PARTS))
+        prepare_for_update(blank, adapter_groups(blank, sets, train.CRAYON, train.PARTS))
         if not train.GRADIENT_CHECKPOINTING:
             blank.gradient_checkpointing_disable()
         pixels = torch.zeros(1, 3, size, size, dtype=dtype)
         tokens = max(train.MAX_LENGTH, blank.config.num_image_tokens + 2)
         with LiveBytes(all_tensors(blank)) as live:
-            update(blank, pixels, tokens, tokens // LEARNED, None if dtype == torch.float32 else torch.bfloat16)
+            run_row(blank, pixels, tokens, tokens // LEARNED, None if dtype == torch.float32 else torch.bfloat16)
     return int(live.peak)
 
 
@@ -184,17 +184,19 @@ def without_storage(model: nn.Module) -> None:
                     held[name] = nn.Parameter(new, False) if isinstance(tensor, nn.Parameter) else new  # type: ignore[assignment]
 
 
-def prepare(model: CoLLaVOForConditionalGeneration, adapters: Mapping[str, Sequence[Parameters]]) -> list[nn.Parameter]:
+def prepare_for_update(
+    model: CoLLaVOForConditionalGeneration, adapters: Mapping[str, Sequence[Parameters]]
+) -> list[nn.Parameter]:
     """Make the model as the trainer has it before the second of several microbatches: gradients are there already.
 
     Args:
         model: with its LoRA adapters; changed in place.
-        adapters: see `trainer.parallel.trainable.groups`; an update of the last one is prepared.
+        adapters: see `trainer.parallel.trainable.adapter_groups`; an update of the last one is prepared.
     Returns: the parameters that the update trains.
     """
     moving = [parameter for group in adapters[list(adapters)[-1]] for parameter in group.values()]
     model.requires_grad_(False)
-    for parameter in trained(adapters).values():
+    for parameter in trainable_parameters(adapters).values():
         parameter.data = parameter.data.float()
     for parameter in moving:
         parameter.requires_grad_(True)
@@ -204,7 +206,7 @@ def prepare(model: CoLLaVOForConditionalGeneration, adapters: Mapping[str, Seque
     return moving
 
 
-def state_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
+def optimizer_state_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
     """Bytes of the optimizer's state on the GPU; those of a paged one may all move to the host's memory."""
     if optimizer == "adamw":
         return sum(8 * p.numel() + 4 for p in parameters)  # AdamW counts its steps for each parameter, in float32
@@ -227,7 +229,7 @@ def all_tensors(model: nn.Module) -> Iterator[Tensor]:
             yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
 
 
-def update(
+def run_row(
     model: CoLLaVOForConditionalGeneration, pixels: Tensor, tokens: int, labels: int, autocast: torch.dtype | None
 ) -> None:
     """The forward and backward pass of a row, without the parts of `forward` whose shapes hang on values.
@@ -254,4 +256,4 @@ def update(
         logits = model.output(hidden[0, -labels - 1 : -1])
         loss = F.cross_entropy(logits.float(), torch.zeros(labels, dtype=torch.long), reduction="sum") / labels
         del features, embedded, merged, hidden, logits
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]

@@ -13,13 +13,13 @@ import torch
 from safetensors import SafetensorError
 
 from collavo.adapters import merge as merge_adapters
-from collavo.checkpoint.examine import examine
-from collavo.checkpoint.finetuned_checkpoint import apply, foundation
+from collavo.checkpoint.examine import examine_checkpoint
+from collavo.checkpoint.finetuned_checkpoint import apply, base_checkpoint
 from collavo.checkpoint.names import export_released, share_weights
 from collavo.checkpoint.settings import settings_for, write_recorded
 from collavo.load_collavo import load_examined
 from collavo.options import LLMConfig
-from datasets.writing import new_folder, refused
+from datasets.writing import new_folder, write_error
 from pipeline.runtime.console import LoadingBar, say
 from pipeline.runtime.libraries import quiet_libraries
 
@@ -47,8 +47,8 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
     """
     checkpoint = check_merge(checkpoint, out)
     quiet_libraries()
-    base = foundation(checkpoint)
-    settings, examined = settings_for(checkpoint), examine(checkpoint)
+    base = base_checkpoint(checkpoint)
+    settings, examined = settings_for(checkpoint), examine_checkpoint(checkpoint)
     llm = LLMConfig(BITS=BITS[dtype], DTYPE=dtype)
     with LoadingBar(shown=True) as bar:
         model = load_examined(llm, examined, torch.device("cpu"), trainable=True, base_only=True, progress=bar.show)
@@ -63,7 +63,7 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
             examined.processor.save_pretrained(folder)
             write_recorded(folder, settings)
     except SafetensorError as error:
-        raise refused(out, error) from error
+        raise write_error(out, error) from error
     say(f"merged {checkpoint} into {base}, in {dtype}: {out}")
     say(
         "LLM.BITS 4 and 8 quantise the sum again, which is not what was trained (with 4 bits 94.7 % of the likeliest "

@@ -64,10 +64,10 @@ class FrozenAwareAdamW(_FrozenAware, torch.optim.AdamW):
     def __init__(
         self, groups: Sequence[Parameters], *, lr: float, weight_decay: float, own: GroupSettings = all_alike
     ) -> None:
-        super().__init__(listed(groups, own), lr=lr, weight_decay=weight_decay)
+        super().__init__(frozen_param_groups(groups, own), lr=lr, weight_decay=weight_decay)
 
 
-def listed(groups: Sequence[Parameters], own: GroupSettings) -> list[dict[str, Any]]:
+def frozen_param_groups(groups: Sequence[Parameters], own: GroupSettings) -> list[dict[str, Any]]:
     """Parameter groups, all frozen."""
     return [{"params": list(group.values()), FROZEN: True, FACTOR: 1.0, **own(group)} for group in groups]
 
@@ -90,7 +90,7 @@ def make_optimizer(
 
     base = {"adamw_8bit": optim.AdamW8bit, "paged_adamw": optim.PagedAdamW, "paged_adamw_8bit": optim.PagedAdamW8bit}
     cls = type(f"FrozenAware{base[kind].__name__}", (_FrozenAware, base[kind]), {})
-    optimizer: torch.optim.Optimizer = cls(listed(groups, own), lr=lr, weight_decay=weight_decay)
+    optimizer: torch.optim.Optimizer = cls(frozen_param_groups(groups, own), lr=lr, weight_decay=weight_decay)
     return optimizer
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from modeling.precision import at_least_float32
-from pipeline.run.plan import Plan, finish, guarded, make_session
-from pipeline.run.task import load_tasks
+from pipeline.run.loading import load_tasks
+from pipeline.run.plan import Plan, finish_trackers, make_session, run_guarded
 from pipeline.runtime.console import say, warn
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import make_folder, write_json, write_text
@@ -25,18 +25,18 @@ from pipeline.runtime.provenance import git_commit, libraries
 from pipeline.runtime.session import AgreedError, Session
 
 from .check import differences, evaluation_plan
-from .checkpoint import load_random, random_state, read_optimizer, remove_left, save
+from .checkpoint import load_random, random_state, read_optimizer, remove_leftovers, save
 from .checkpoint_folders import in_use, newest
 from .config import SHARDED_STAGES, TrainConfig
 from .cost import peak_flops
-from .held_out import HeldOutData, History, validate
-from .log import Log, in_words
-from .loop import Loop, Update
+from .held_out import HeldOutData, LossHistory, validate
+from .log import TrainingLog, in_words
+from .loop import TrainingLoop, Update
 from .parallel.placement import Placement, place_model
 from .parallel.sharding import Sharding, read_sharding
-from .parallel.trainable import only, trained
+from .parallel.trainable import train_only, trainable_parameters
 from .parallel.zero import keep_whole
-from .stages.base import Job
+from .stages.base import StageJob
 from .stages.registry import STAGES
 from .stop import STOPPED, StopRequest
 
@@ -68,12 +68,12 @@ def train(config: TrainConfig, catalog: Catalog) -> int:
             load_tasks(plan.tasks, session)  # what is missing or cannot be scored is said now, not after many updates
         with session.sole_use(folders):
             if session.is_main:
-                remove_left(folders[0])
+                remove_leftovers(folders[0])
             ended = run_stage(config, accelerator, session, plan if config.TRAIN.EVAL_EVERY else None, sharding)
-            finish(accelerator)
+            finish_trackers(accelerator)
         return STOPPED if ended.stopped else None
 
-    return guarded(work, INTERRUPTED)
+    return run_guarded(work, INTERRUPTED)
 
 
 def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
@@ -121,7 +121,7 @@ def _start(config: TrainConfig) -> tuple[Accelerator, Sharding | None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class TrainingEnd:
     """How a training run ended.
 
     Attributes:
@@ -135,7 +135,7 @@ class Ended:
 
 def run_stage(
     config: TrainConfig, accelerator: Accelerator, session: Session, plan: Plan | None, sharding: Sharding | None
-) -> Ended:
+) -> TrainingEnd:
     """Load, train, and save.
 
     Args:
@@ -149,10 +149,10 @@ def run_stage(
     save_dir = Path(config.SAVE_DIR).expanduser()
     device = device_of(accelerator)
     job = session.together(lambda: load_job(config, device, alike=sharding is not None))
-    parameters = trained(job.adapters)
+    parameters = trainable_parameters(job.adapters)
     for parameter in parameters.values():  # float32 at least, whatever the rest is in: small steps must not be lost
         parameter.data = at_least_float32(parameter.data)
-    only([parameters], job.model)
+    train_only([parameters], job.model)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.train_mode()
     if session.is_main and device.type == "cuda" and sharding is None:
@@ -182,13 +182,15 @@ def run_stage(
     stop = StopRequest()
     with stop.listening():
         progress = _Progress(config, job, placement, session, plan, device, start)
-        loop = Loop(accelerator, placement, device, config.TRAIN, steps=steps, autocast=job.autocast, stopped=stop)
+        loop = TrainingLoop(
+            accelerator, placement, device, config.TRAIN, steps=steps, autocast=job.autocast, stopped=stop
+        )
         made = loop.run(job.data, start, progress.done)
         progress.close(made)
     stopped = made < steps and not progress.enough
     if stopped and session.is_main:
         say(f"told to end after update {made} of {steps}: {NEXT}")
-    return Ended(step=made, stopped=stopped)
+    return TrainingEnd(step=made, stopped=stopped)
 
 
 class _Progress:
@@ -207,7 +209,7 @@ class _Progress:
     def __init__(
         self,
         config: TrainConfig,
-        job: Job,
+        job: StageJob,
         placement: Placement,
         session: Session,
         plan: Plan | None,
@@ -220,9 +222,9 @@ class _Progress:
         self._saved = start
         self.enough = False
         """Whether the held-out loss has not fallen for long enough."""
-        self._history = session.together(lambda: History.read(self._save_dir, start))
+        self._history = session.together(lambda: LossHistory.read(self._save_dir, start))
         peak = peak_flops(device)
-        self._log = Log(
+        self._log = TrainingLog(
             self._save_dir,
             self._steps,
             start,
@@ -298,7 +300,7 @@ def _note(config: TrainConfig, save_dir: Path) -> None:
     write_json(save_dir / "run.json", about)
 
 
-def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) -> Job:
+def load_job(config: TrainConfig, device: torch.device, *, alike: bool = False) -> StageJob:
     """Load the model and the data of the stage that ``TRAIN.STAGE`` names.
 
     Args:
@@ -324,7 +326,7 @@ class _Newest:
 def _resume(
     config: TrainConfig,
     save_dir: Path,
-    job: Job,
+    job: StageJob,
     parameters: Mapping[str, nn.Parameter],
     session: Session,
 ) -> _Newest | None:

@@ -20,13 +20,14 @@ from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
 from collavo.template import CHAT, SYSTEM
 from collavo.training_inputs import IGNORE_INDEX, ConversationError, TrainingInputs, training_inputs
+from configs.common.pillow_errors import UNREADABLE
 from configs.common.words import shown as inline
-from datasets.image import UNREADABLE, decode
 from datasets.instruct.panoptic import PanopticImage
 from datasets.instruct.types import MissingImage, Sample
 from datasets.types import DataError, ImageFile, ImageSource
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
+from pipeline.images import decode_image
 from pipeline.runtime.console import Progress, tell
 
 from .config import ConversationSource, TrainConfig
@@ -47,7 +48,7 @@ _TAIL = 4096
 
 
 @dataclass(kw_only=True)
-class Findings:
+class SourceFindings:
     """What would be skipped of a source, by kind of reason.
 
     Attributes:
@@ -174,7 +175,7 @@ def _has_map(config: TrainConfig, checkpoint: bool) -> Callable[[str], bool] | N
 
 def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
     """Check the annotated images; whether all of them can be used."""
-    source, findings = config.DATA.PANOPTIC, Findings()
+    source, findings = config.DATA.PANOPTIC, SourceFindings()
     try:
         annotated, bad = read_images(config)
         maps = _panoptic_maps(config)
@@ -194,7 +195,7 @@ def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
 
 
 def _count_image(
-    image: PanopticImage, panoptic: ImageFile | None, faults: dict[ImageSource, str], findings: Findings
+    image: PanopticImage, panoptic: ImageFile | None, faults: dict[ImageSource, str], findings: SourceFindings
 ) -> None:
     if image.image in faults:
         findings.add("UNREADABLE images", faults[image.image])
@@ -232,7 +233,7 @@ def _conversations(
     except DataError as error:
         _say(f"  UNREADABLE: {inline(str(error), LONGEST)}")
         return False
-    findings = Findings()
+    findings = SourceFindings()
     for record in gathered.bad:
         kind = "MISSING images" if isinstance(record, MissingImage) else "MALFORMED records"
         findings.add(kind, f"{record.where}: {record.reason}")
@@ -258,7 +259,7 @@ def _conversations(
     findings.show(most)
     if example is not None:
         _say(f"  sample {inline(example.id)}; the loss is on what stands between {LEARNED} and {END}:")
-        _say(*(f"    | {inline(line, LONGEST)}" for line in marked(example, encoder).split("\n")))
+        _say(*(f"    | {inline(line, LONGEST)}" for line in sample_with_marks(example, encoder).split("\n")))
     return not findings.skipped and findings.used > 0
 
 
@@ -282,7 +283,7 @@ def _unusable(
     return None
 
 
-def marked(sample: Sample, encoder: Encoder | None) -> str:
+def sample_with_marks(sample: Sample, encoder: Encoder | None) -> str:
     """A sample as it is trained on, with marks around what is learned.
 
     Args:
@@ -340,7 +341,7 @@ def _header_fault(image: ImageSource) -> str:
     if whole:
         return ""
     try:
-        decode(image, None)  # what some cameras write behind the end is no fault
+        decode_image(image, None)  # what some cameras write behind the end is no fault
     except DataError as error:
         return str(error)
     return ""

@@ -1,7 +1,7 @@
 """What is wrong with a checkpoint, found out in seconds: before any of its weights is read.
 
-`describe_checkpoint` reads headers and JSON alone, and loads no torch; `examine` builds the model without storage and
-the processor too.
+`describe_checkpoint` reads headers and JSON alone, and loads no torch; `examine_checkpoint` builds the model without
+storage and the processor too.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.common.words import quoted, shown, some_of
-from modeling.weight_files import StoredTensor
+from modeling.stored_tensor import StoredTensor
 
-from ..errors import CheckpointError, refusing
+from ..errors import CheckpointError, as_checkpoint_error
 from ..template import CHAT, IMAGE_TAG, Template
 from ..trainable_parts import is_crayon
-from .finetuned_checkpoint import State, check_trained, is_trained, read_state
+from .finetuned_checkpoint import TrainingState, check_trained, is_trained, read_state
 from .location import locate
 from .names import describe_tensors, is_released_layout, read_json
-from .sizes import Shaped, Sizes, read_sizes
+from .sizes import HasShape, Sizes, read_sizes
 
 if TYPE_CHECKING:
     from ..config import CoLLaVOConfig
@@ -32,7 +32,7 @@ _QUESTION = "Is there a dog in the image?"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
+class DescribedCheckpoint:
     """A checkpoint by its headers.
 
     Attributes:
@@ -46,14 +46,14 @@ class Described:
 
     folder: Path
     base: Path
-    state: State | None
+    state: TrainingState | None
     sizes: Sizes
     tensors: Mapping[str, tuple[Path, StoredTensor]]
     lacking: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examined:
+class ExaminedCheckpoint:
     """A checkpoint that can be loaded.
 
     Attributes:
@@ -63,7 +63,7 @@ class Examined:
         processor: of the model.
     """
 
-    described: Described
+    described: DescribedCheckpoint
     config: CoLLaVOConfig
     blank: CoLLaVOForConditionalGeneration
     processor: CoLLaVOProcessor
@@ -76,7 +76,7 @@ class _Shape:
     shape: tuple[int, ...]
 
 
-def describe_checkpoint(folder: Path, *, fresh_crayon: bool = False) -> Described:
+def describe_checkpoint(folder: Path, *, fresh_crayon: bool = False) -> DescribedCheckpoint:
     """Read a checkpoint's JSON files and the headers of its tensors, and compare them. Loads no torch.
 
     Args:
@@ -94,12 +94,12 @@ def describe_checkpoint(folder: Path, *, fresh_crayon: bool = False) -> Describe
     lacking = {} if any(map(is_crayon, tensors)) else _fresh_shapes(values, tensors)
     if lacking and state is None and not fresh_crayon:
         raise CheckpointError(f"{base}: the checkpoint has no crayon prompt; train one first (TRAIN.STAGE cpt)")
-    shapes: dict[str, Shaped] = {name: stored for name, (_, stored) in tensors.items()}
+    shapes: dict[str, HasShape] = {name: stored for name, (_, stored) in tensors.items()}
     shapes |= {name: _Shape(shape) for name, shape in lacking.items()}
     sizes = read_sizes(values, shapes, released=is_released_layout(base), where=base)
     if state is not None:
         check_trained(folder, state, shapes)
-    return Described(folder=folder, base=base, state=state, sizes=sizes, tensors=tensors, lacking=lacking)
+    return DescribedCheckpoint(folder=folder, base=base, state=state, sizes=sizes, tensors=tensors, lacking=lacking)
 
 
 def _fresh_shapes(
@@ -134,7 +134,7 @@ def _fresh_shapes(
     return found
 
 
-def examine(folder: Path, template: Template = CHAT, *, fresh_crayon: bool = False) -> Examined:
+def examine_checkpoint(folder: Path, template: Template = CHAT, *, fresh_crayon: bool = False) -> ExaminedCheckpoint:
     """Find out whether a checkpoint can be loaded and asked.
 
     Args:
@@ -161,7 +161,7 @@ def examine(folder: Path, template: Template = CHAT, *, fresh_crayon: bool = Fal
     check_parameters(wanted, {**found, **described.lacking}, described.base)
     processor = CoLLaVOProcessor.from_pretrained(described.base)
     check_processor(config, processor, described.base, template)
-    return Examined(described=described, config=config, blank=blank, processor=processor)
+    return ExaminedCheckpoint(described=described, config=config, blank=blank, processor=processor)
 
 
 def check_parameters(
@@ -212,7 +212,7 @@ def check_processor(
 
 def _check_prompt(config: CoLLaVOConfig, processor: CoLLaVOProcessor, directory: Path, template: Template) -> None:
     """Encode a prompt and decode it, as every question will be."""
-    with refusing(f"{directory}: the tokenizer cannot encode a prompt"):
+    with as_checkpoint_error(f"{directory}: the tokenizer cannot encode a prompt"):
         ids, words = processor.encode([template.prompt("", _QUESTION), _QUESTION])
         text = processor.decode(ids)
     unknown = sum(token == processor.unknown_id for token in words)

@@ -23,13 +23,14 @@ from pydantic import Field
 
 from configs.common.words import quoted, shown
 from modeling.files import FileError, is_file, is_folder
-from modeling.weight_files import FLOATS, check_range, describe, load
+from modeling.stored_tensor import FLOATS, check_range
+from modeling.weight_files import describe, load
 
 from ..errors import CheckpointError
 from ..trainable_parts import TARGETS, is_crayon, lora_shapes, part_of
 from .names import check_fit, fingerprint, read_json
 from .recorded import CrayonRecord, SegmenterRecord
-from .sizes import Queries, Shaped, Strict, validated
+from .sizes import HasShape, Queries, StrictJson, validated
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +45,7 @@ _READ_VERSIONS = (1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class TrainingState:
     """Where a training run stands.
 
     Attributes:
@@ -89,7 +90,7 @@ class State:
 _Target = Literal["wqkv", "wo", "w1", "w2", "w3"]
 
 
-class _StateFile(Strict):
+class _StateFile(StrictJson):
     """``state.json``."""
 
     step: Annotated[int, Field(ge=0, le=2**40)]
@@ -108,7 +109,7 @@ class _StateFile(Strict):
     version: int
 
 
-class _AdapterFile(Strict):
+class _AdapterFile(StrictJson):
     """``adapter_config.json``, as far as it says what a LoRA adapter does: only plain LoRA is read."""
 
     peft_type: Literal["LORA"]
@@ -149,7 +150,7 @@ def is_trained(folder: Path) -> bool:
     return is_file(folder / STATE)
 
 
-def write_state(folder: Path, state: State) -> None:
+def write_state(folder: Path, state: TrainingState) -> None:
     """Write ``state.json``."""
     values = asdict(state)
     for key, usual in (("parts", ()), ("ranks", {}), ("targets", TARGETS)):
@@ -158,7 +159,7 @@ def write_state(folder: Path, state: State) -> None:
     (folder / STATE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def read_state(folder: Path) -> State:
+def read_state(folder: Path) -> TrainingState:
     """Read ``state.json``.
 
     Raises:
@@ -184,7 +185,7 @@ def read_state(folder: Path) -> State:
     base = _base.get()
     below = _below(folder, said.started_from) if base is None else _moved(folder, settings, base)
     segmenter = None if said.segmenter is None else said.segmenter.model_dump(exclude_defaults=True)
-    return State(
+    return TrainingState(
         **{
             **dict(said),
             "settings": settings,
@@ -237,7 +238,7 @@ def _moved(folder: Path, settings: Mapping[str, Any], base: Path) -> Path:
     return below
 
 
-def foundation(folder: Path) -> Path:
+def base_checkpoint(folder: Path) -> Path:
     """The whole checkpoint at the bottom: the directory itself, or the one that a training run started from.
 
     Raises:
@@ -246,7 +247,7 @@ def foundation(folder: Path) -> Path:
     return Path(read_state(folder).started_from) if is_trained(folder) else folder
 
 
-def check_trained(folder: Path, state: State, below: Mapping[str, Shaped]) -> None:
+def check_trained(folder: Path, state: TrainingState, below: Mapping[str, HasShape]) -> None:
     """Compare the files of what a training run left with the checkpoint below, without reading their tensors.
 
     Args:

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers.utils import logging as library
 
 from modeling.files import FileError
-from modeling.weight_files import ArchivedTensor, StoredTensor, check_crc, out_of_range
+from modeling.stored_tensor import StoredTensor, out_of_range
+from modeling.torch_archive import ArchivedTensor, check_crc
 
 from ..errors import CheckpointError
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.common.words import quoted, shown, some_of
-from modeling.files import FileError, is_file, is_folder, member, read_object, share
-from modeling.weight_files import FLOATS, StoredTensor, describe, load
+from modeling.files import FileError, give_usual_permissions, is_file, is_folder, path_in_folder, read_object
+from modeling.stored_tensor import FLOATS, StoredTensor
+from modeling.weight_files import describe, load
 
 from ..errors import CheckpointError
-from .sizes import Shaped
+from .sizes import HasShape
 from .xcomposer2 import TITLE, from_xcomposer2, is_xcomposer2, missing_keys
 
 UNUSED_RELEASED = re.compile(r"^model\.layers\.\d+\.feed_forward\.w2\.Plora_seg_[AB]\.weight$")
@@ -126,7 +127,7 @@ def _shards(directory: Path, index_name: str) -> list[Path]:
     if len(names) > _MOST_SHARDS:
         raise CheckpointError(f"{index}: names {len(names)} shards; at most {_MOST_SHARDS} are read")
     try:
-        files = [member(directory, name) for name in names]
+        files = [path_in_folder(directory, name) for name in names]
     except FileError as error:
         raise CheckpointError(f"{index}: {error}") from None
     missing = [shown(file.name) for file in files if not is_file(file)]
@@ -288,7 +289,7 @@ def _update_digest(digest: Any, file: Path) -> None:
             digest.update(stream.read(_SAMPLE_BYTES))
 
 
-def check_fit(file: Path, found: Mapping[str, Shaped], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def check_fit(file: Path, found: Mapping[str, HasShape], wanted: Mapping[str, tuple[int, ...]]) -> None:
     """A file must hold the tensors of a part of a model, and no others.
 
     Args:
@@ -320,7 +321,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def share_weights(directory: Path) -> None:
     """Let others read the weights that a library wrote into a directory as they may read the files next to them."""
     for file in directory.glob("*.safetensors"):
-        share(file)
+        give_usual_permissions(file)
 
 
 def export_released(model: Any, directory: Path, max_shard_size: str = "5GB") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from modeling.files import FileError, read_object
 
 from ..errors import CheckpointError
-from .finetuned_checkpoint import foundation
+from .finetuned_checkpoint import base_checkpoint
 
 SIZES = {"hidden_size": 4096, "num_hidden_layers": 32}
 """Of CoLLaVO-7B's language model, InternLM2-7B (arXiv 2402.11248); both layouts call them so."""
@@ -22,7 +22,7 @@ def has_published_sizes(checkpoint: Path) -> bool:
             answer is yes: loading it is what will say so.
     """
     try:
-        values = read_object(foundation(checkpoint) / "config.json")
+        values = read_object(base_checkpoint(checkpoint) / "config.json")
     except (FileError, CheckpointError):
         return True
     text = values.get("text_config", values)

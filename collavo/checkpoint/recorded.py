@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from .sizes import Strict
+from configs.common.field_types import Fraction
+
+from .sizes import StrictJson
 
 FILE = "collavo_settings.json"
-_Share = Annotated[float, Field(ge=0, le=1)]
 _Side = Annotated[int, Field(ge=1, le=2**14)]
 
 
-class CrayonRecord(Strict):
+class CrayonRecord(StrictJson):
     """Crayon settings, see `collavo.options.CrayonConfig`. An early version listed them without their names."""
 
     model_config = ConfigDict(extra="forbid")
@@ -34,7 +35,7 @@ class CrayonRecord(Strict):
         return values
 
 
-class SegmenterRecord(Strict):
+class SegmenterRecord(StrictJson):
     """The settings of a segmenter that change its maps, see `modeling.segmenters.options.SegmenterConfig`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -43,8 +44,8 @@ class SegmenterRecord(Strict):
     PATH: str = ""
     ZOO_CONFIG: str = ""
     IMAGES: str = ""
-    THRESHOLD: _Share | None = None
-    MASK_THRESHOLD: _Share | None = None
+    THRESHOLD: Fraction | None = None
+    MASK_THRESHOLD: Fraction | None = None
     CLASSES: list[str] = []
     STUFF: list[str] = []
     TOKENIZER: str = ""
@@ -53,7 +54,7 @@ class SegmenterRecord(Strict):
     LONG_SIDE: _Side | None = None
 
 
-class Record(Strict):
+class SettingsRecord(StrictJson):
     """`FILE`: what a whole checkpoint records."""
 
     model_config = ConfigDict(extra="forbid")

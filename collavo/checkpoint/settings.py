@@ -20,9 +20,9 @@ from modeling.segmenters.options import SegmenterConfig
 from ..errors import CheckpointError
 from ..options import CrayonConfig
 from ..template import CHAT, TEMPLATES, Template
-from .finetuned_checkpoint import STATE, foundation, is_trained, read_state
+from .finetuned_checkpoint import STATE, base_checkpoint, is_trained, read_state
 from .names import read_json
-from .recorded import FILE, CrayonRecord, Record, SegmenterRecord
+from .recorded import FILE, CrayonRecord, SegmenterRecord, SettingsRecord
 from .sizes import validated
 
 _MAPS = ("THRESHOLD", "MASK_THRESHOLD", "CLASSES", "STUFF", "RESIZE", "SHORT_SIDE", "LONG_SIDE")
@@ -32,7 +32,7 @@ _WHICH = ("NAME", "PATH", "ZOO_CONFIG", "IMAGES")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class RecordedSettings:
     """What a checkpoint says of how it was trained; what is None it does not say.
 
     Attributes:
@@ -69,7 +69,7 @@ class ModelSettings:
     forced: tuple[str, ...]
 
 
-def read_recorded(checkpoint: Path) -> Recorded:
+def read_recorded(checkpoint: Path) -> RecordedSettings:
     """What a checkpoint says of how it was trained.
 
     Args:
@@ -81,17 +81,17 @@ def read_recorded(checkpoint: Path) -> Recorded:
     if is_trained(checkpoint):
         state = read_state(checkpoint)
         if "CRAYON" not in state.settings:  # of an early version
-            return read_recorded(foundation(checkpoint))
+            return read_recorded(base_checkpoint(checkpoint))
         values = {"CRAYON": state.settings["CRAYON"], "TEMPLATE": state.template, "SEGMENTER": state.segmenter}
         return _recorded(values, checkpoint / STATE)
     file = checkpoint / FILE
-    return _recorded(read_json(file), file) if os.path.lexists(file) else Recorded()
+    return _recorded(read_json(file), file) if os.path.lexists(file) else RecordedSettings()
 
 
-def _recorded(values: Mapping[str, Any], file: Path) -> Recorded:
-    said = validated(Record, values, file)
+def _recorded(values: Mapping[str, Any], file: Path) -> RecordedSettings:
+    said = validated(SettingsRecord, values, file)
     segmenter = None if said.SEGMENTER is None else _located(said.SEGMENTER, file.parent)
-    return Recorded(
+    return RecordedSettings(
         object_list=said.CRAYON.OBJECT_LIST,
         map_scale=said.CRAYON.MAP_SCALE,
         template=said.TEMPLATE,
@@ -116,7 +116,7 @@ def write_recorded(folder: Path, settings: ModelSettings) -> None:
         folder: of the checkpoint.
         settings: how it was trained.
     """
-    content = Record(
+    content = SettingsRecord(
         CRAYON=CrayonRecord(OBJECT_LIST=settings.crayon.object_list, MAP_SCALE=settings.crayon.map_scale),
         TEMPLATE=settings.template.name,  # type: ignore[arg-type]  # checked by the class
         SEGMENTER=segmenter_record(settings.segmenter),
@@ -209,7 +209,12 @@ def _filled(segmenter: SegmenterConfig, recorded: Mapping[str, Any] | None) -> S
 
 
 def _notes(
-    crayon: CrayonConfig, segmenter: SegmenterConfig, recorded: Recorded, forced: tuple[str, ...], *, other: bool
+    crayon: CrayonConfig,
+    segmenter: SegmenterConfig,
+    recorded: RecordedSettings,
+    forced: tuple[str, ...],
+    *,
+    other: bool,
 ) -> Iterator[str]:
     """What a user should know, see `ModelSettings`."""
     for words in forced:

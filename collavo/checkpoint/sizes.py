@@ -31,7 +31,7 @@ _Activation = Literal[
 Queries = Literal["both", "semantic", "none"]
 
 
-class Shaped(Protocol):
+class HasShape(Protocol):
     """What has a shape: a tensor, or one that is only described."""
 
     @property
@@ -39,13 +39,13 @@ class Shaped(Protocol):
         """Its sides."""
 
 
-class Strict(BaseModel):
+class StrictJson(BaseModel):
     """A part of a JSON file: types as they stand there, numbers that are some; keys that it does not know are left."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore", frozen=True)
 
 
-class TextSizes(Strict):
+class TextSizes(StrictJson):
     """The decoder, see `modeling.internlm2.InternLM2Config`, whose defaults these are."""
 
     vocab_size: _Side = 92544
@@ -70,7 +70,7 @@ class TextSizes(Strict):
     pad_token_id: _Token | None = 2
 
 
-class VisionSizes(Strict):
+class VisionSizes(StrictJson):
     """The vision tower, see `modeling.vit.VisionTowerConfig`, whose defaults these are."""
 
     hidden_size: _Side = 1024
@@ -85,7 +85,7 @@ class VisionSizes(Strict):
     attention_dropout: _Share = 0.0
 
 
-class Sizes(Strict):
+class Sizes(StrictJson):
     """A whole model, see `collavo.config.CoLLaVOConfig`, whose defaults these are."""
 
     text_config: TextSizes = TextSizes()
@@ -98,7 +98,7 @@ class Sizes(Strict):
     crayon_queries: Queries = "both"
 
 
-class _Released(Strict):
+class _Released(StrictJson):
     """What the released ``config.json`` says. Sizes that tensors show may be left out; they are compared."""
 
     num_attention_heads: _Side
@@ -121,7 +121,7 @@ class _Released(Strict):
         return self.image_size or self.img_size or 490
 
 
-Part = TypeVar("Part", bound=Strict)
+Part = TypeVar("Part", bound=StrictJson)
 
 
 def validated(kind: type[Part], values: object, where: object) -> Part:
@@ -144,7 +144,7 @@ def validated(kind: type[Part], values: object, where: object) -> Part:
         raise CheckpointError(f"{where}: {shown(place) or 'content'}: {first['msg']}{found}") from None
 
 
-def read_sizes(values: Mapping[str, Any], tensors: Mapping[str, Shaped], *, released: bool, where: object) -> Sizes:
+def read_sizes(values: Mapping[str, Any], tensors: Mapping[str, HasShape], *, released: bool, where: object) -> Sizes:
     """The sizes of a checkpoint.
 
     Args:
@@ -168,7 +168,7 @@ def read_sizes(values: Mapping[str, Any], tensors: Mapping[str, Shaped], *, rele
     return sizes
 
 
-def _of_released(values: Mapping[str, Any], tensors: Mapping[str, Shaped], where: object) -> Sizes:
+def _of_released(values: Mapping[str, Any], tensors: Mapping[str, HasShape], where: object) -> Sizes:
     """Join what the released ``config.json`` says with what the tensors' shapes say."""
     file = f"{where}/config.json"
     said = validated(_Released, values, file)
@@ -261,7 +261,7 @@ def _check_heads(sizes: Sizes, where: object) -> None:
             )
 
 
-def _shape(tensors: Mapping[str, Shaped], name: str, dimensions: int, where: object) -> tuple[int, ...]:
+def _shape(tensors: Mapping[str, HasShape], name: str, dimensions: int, where: object) -> tuple[int, ...]:
     """A tensor's shape.
 
     Raises:

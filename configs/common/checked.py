@@ -18,12 +18,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from .words import did_you_mean, quoted, shown
 
 T = TypeVar("T")
+KEY = "key"
+"""Entry of a field's metadata for a key that is no name in Python, such as ``from``."""
 _NAMES = {"string": "str", "tuple": "a list", "list": "a list", "dict": "a mapping", "finite": "a finite number"}
 """How messages call a type, by the first word of pydantic's kind of error; others are called as they are."""
 
 
-def checked(kind: type[T], values: Any, where: str, error: Callable[[str], Exception]) -> T:
-    """Build a dataclass, and those in it, from a mapping.
+def dataclass_from_mapping(kind: type[T], values: Any, where: str, error: Callable[[str], Exception]) -> T:
+    """Build a dataclass, and those in it and in its lists, from a mapping.
+
+    A field has its name as its key, or what its ``metadata`` says under `KEY`.
 
     Args:
         kind: the dataclass.
@@ -37,7 +41,7 @@ def checked(kind: type[T], values: Any, where: str, error: Callable[[str], Excep
     if not isinstance(values, Mapping):
         raise error(f"{where or 'content'}: expected a mapping, got {quoted(values)}")
     head = f"{where}: " if where else ""
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = fields_by_key(kind)
     for key in values:
         if key not in fields:
             hint = did_you_mean(key, fields)
@@ -47,7 +51,15 @@ def checked(kind: type[T], values: Any, where: str, error: Callable[[str], Excep
         raise error(f"{head}missing key{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
     hints = typing.get_type_hints(kind, include_extras=True)
     path = f"{where}." if where else ""
-    return kind(**{key: _value(hints[key], value, f"{path}{key}", error) for key, value in values.items()})
+    names = {key: fields[key].name for key in values}
+    return kind(
+        **{names[key]: _value(hints[names[key]], value, f"{path}{key}", error) for key, value in values.items()}
+    )
+
+
+def fields_by_key(kind: type) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass by the keys that `dataclass_from_mapping` reads them from."""
+    return {field.metadata.get(KEY, field.name): field for field in dataclasses.fields(kind)}
 
 
 def _is_needed(field: dataclasses.Field[Any]) -> bool:
@@ -56,7 +68,9 @@ def _is_needed(field: dataclasses.Field[Any]) -> bool:
 
 def _value(hint: Any, value: Any, where: str, error: Callable[[str], Exception]) -> Any:
     if dataclasses.is_dataclass(hint):
-        return checked(typing.cast(type, hint), value, where, error)
+        return dataclass_from_mapping(typing.cast(type, hint), value, where, error)
+    if isinstance(value, list) and (item := _dataclass_in_tuple(hint)):
+        return tuple(dataclass_from_mapping(item, one, f"{where}[{number}]", error) for number, one in enumerate(value))
     given = tuple(value) if isinstance(value, list) and _is_tuple(hint) else value
     try:
         return _adapter(hint).validate_python(given)
@@ -69,7 +83,15 @@ def _value(hint: Any, value: Any, where: str, error: Callable[[str], Exception])
     if first["type"].endswith("_type") or first["type"] == "finite_number":
         name = first["type"].split("_")[0]
         raise error(f"{place}: expected {_NAMES.get(name, name)}, got {got}")
-    raise error(f"{place}: {first['msg']}, got {got}")
+    if first["type"] == "value_error":
+        raise error(f"{place}: {first['ctx']['error']}")
+    raise error(f"{place}: must be {first['msg'].removeprefix('Input should be ')}, got {got}")
+
+
+def _dataclass_in_tuple(hint: Any) -> type | None:
+    """The dataclass that a tuple of any length holds; None for any other type."""
+    item, *_ = get_args(hint) or (None,)
+    return item if get_origin(hint) is tuple and dataclasses.is_dataclass(item) else None  # type: ignore[return-value]
 
 
 def _is_tuple(hint: Any) -> bool:

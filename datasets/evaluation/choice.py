@@ -16,7 +16,7 @@ from configs.common.words import did_you_mean, shown
 from ..types import DataError, Metric, Record, Score, Scored
 from .base import JudgedScorer
 from .judges import matching
-from .judges.base import Request, Unjudged, question_of
+from .judges.base import Request, UnjudgedScore, question_of
 from .parsing import letters, targets
 from .statistics import rates
 
@@ -49,7 +49,7 @@ class LetterScorer(JudgedScorer):
             )
         if ruled.extracted or not text.strip():
             return ruled
-        return Unjudged(no_answer=True)
+        return UnjudgedScore(no_answer=True)
 
     def requests(self, answers: Iterable[tuple[Record, str]]) -> Iterator[Request]:
         """Which option is meant, for every text that says something and in which the rule finds no letter."""
@@ -93,7 +93,7 @@ class ChoiceScorer(LetterScorer):
     def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
         """Accuracy over all, by each declared key, and under the robust reading."""
         missing = 0.0 if self.missing == "wrong" else None
-        counted = [s for s in scored if not isinstance(s.score, Unjudged)]
+        counted = [s for s in scored if not isinstance(s.score, UnjudgedScore)]
         return [
             rates.accuracy(counted, missing=missing),
             *rates.table(counted, self.by, missing=missing),

@@ -16,7 +16,7 @@ from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
 from . import choice
 from .base import Submission
-from .judges.base import Unjudged
+from .judges.base import UnjudgedScore
 from .parsing import letters, targets
 from .statistics import rates
 from .submission import MMBENCH
@@ -89,7 +89,7 @@ class CircularScorer(choice.LetterScorer):
 
     def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
         """Circular, first-pass and all-rows accuracy, over all and by ability."""
-        unsure = {s.record.meta["question"] for s in scored if isinstance(s.score, Unjudged)}
+        unsure = {s.record.meta["question"] for s in scored if isinstance(s.score, UnjudgedScore)}
         answered = [s for s in scored if s.score.value is not None and s.record.meta["question"] not in unsure]
         metrics = _accuracies(answered, "")
         for key in self.by:

@@ -19,7 +19,7 @@ from ..registration.formats import cells
 from ..types import DataError, Metric, Record, Score, Scored
 from .base import JudgedScorer
 from .judges import grading
-from .judges.base import Request, Unjudged, question_of
+from .judges.base import Request, UnjudgedScore, question_of
 from .parsing import targets
 from .statistics import rates
 
@@ -83,8 +83,8 @@ class GradedScorer(JudgedScorer):
         empty = not text.strip()
         if len(grades) < self.runs:
             why = "no reference answer" if record.target is None else f"{len(grades)} of {self.runs} grades"
-            return Unjudged(no_answer=empty, explanation=why)
-        return Graded(
+            return UnjudgedScore(no_answer=empty, explanation=why)
+        return MeanGrade(
             value=sum(grades) / len(grades),
             extracted=" ".join(f"{grade:g}" for grade in grades),
             no_answer=empty,
@@ -100,7 +100,7 @@ class GradedScorer(JudgedScorer):
 
     def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
         """Total with its spread over gradings, by capability and by combination of capabilities; all from 0 to 100."""
-        done = [s for s in scored if isinstance(s.score, Graded)]
+        done = [s for s in scored if isinstance(s.score, MeanGrade)]
         return [
             _mean("total", done, ""),
             *_runs(done),
@@ -111,7 +111,7 @@ class GradedScorer(JudgedScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graded(Score):
+class MeanGrade(Score):
     """A mean grade and what it is the mean of.
 
     Attributes:
@@ -133,7 +133,7 @@ def _grade(record: Record, said: str) -> float:
 
 def _totals(scored: Sequence[Scored]) -> list[float]:
     """The mean of every grading, summed in the order of the data as the official script does, to its last bit."""
-    runs = zip(*(s.score.grades for s in scored if isinstance(s.score, Graded)), strict=False)
+    runs = zip(*(s.score.grades for s in scored if isinstance(s.score, MeanGrade)), strict=False)
     return [sum(run) / len(run) * 100 for run in runs]
 
 

@@ -111,18 +111,18 @@ class GroundingScorer(Scorer):
             sides = [sides[i] for i in (1, 0, 3, 2)]
         return f"[{', '.join(f'{side:.6f}' for side in sides)}]"
 
-    def score(self, record: Record, text: str) -> Located:
+    def score(self, record: Record, text: str) -> BoxScore:
         """Read the box and compare it."""
         said = self._said(text)
         if record.target is None:
-            return Located(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
+            return BoxScore(value=None, extracted="" if said is None else str(list(said)), no_answer=said is None)
         right = self._target(record)
         if said is None:
             note = "holds no box" if text.strip() else ""
-            return Located(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
+            return BoxScore(value=0.0, extracted="", no_answer=True, explanation=note, iou=0.0)
         iou = overlap(self._in_pixels(said, record), right)
         right_enough = float(iou >= self.threshold - _ROUNDING)
-        return Located(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
+        return BoxScore(value=right_enough, extracted=str(list(said)), iou=iou, explanation=f"IoU {iou:.3f}")
 
     def _target(self, record: Record) -> Box:
         try:
@@ -215,7 +215,7 @@ def _area(box: Box) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located(Score):
+class BoxScore(Score):
     """A verdict on a box.
 
     Attributes:
@@ -276,5 +276,5 @@ def resized(width: float, height: float, scorer: GroundingScorer) -> tuple[float
 
 
 def _mean_iou(scored: Sequence[Scored], group: str) -> Metric:
-    known = [(s, s.score.iou) for s in scored if isinstance(s.score, Located) and s.score.iou is not None]
+    known = [(s, s.score.iou) for s in scored if isinstance(s.score, BoxScore) and s.score.iou is not None]
     return rates.mean("mean_iou", [iou for _, iou in known], clusters=[rates.image(s) for s, _ in known], group=group)

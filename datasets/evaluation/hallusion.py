@@ -24,9 +24,9 @@ from configs.common.words import quoted, shown
 from ..types import DataError, Metric, Record, Score, Scored
 from . import hallusion_errors
 from .base import JudgedScorer
-from .hallusion_errors import Checked
+from .hallusion_errors import ThreeWayScore
 from .judges import correctness
-from .judges.base import Request, Unjudged, question_of
+from .judges.base import Request, UnjudgedScore, question_of
 from .judges.correctness import CORRECT, DIFFERENT, INCORRECT, SAME, UNCLEAR
 from .parsing import targets
 from .statistics import rates
@@ -92,7 +92,7 @@ class HallusionScorer(JudgedScorer):
             return Score(value=None, extracted=said, no_answer=not said)
         verdict = UNCLEAR if not said else CORRECT if said == record.target else INCORRECT
         value = _credit(record, verdict) if self.rule == "hallusion" else float(verdict == CORRECT)
-        return Checked(value=value, extracted=said, no_answer=not read_words(text), verdict=verdict)
+        return ThreeWayScore(value=value, extracted=said, no_answer=not read_words(text), verdict=verdict)
 
     def unused(self) -> str:
         """Every rule but the official one decides without a judge."""
@@ -105,12 +105,12 @@ class HallusionScorer(JudgedScorer):
         verdict, same = verdicts.get("correctness"), verdicts.get("same", "")
         said = read_words(text)
         if verdict is None:
-            return Unjudged(extracted=said, no_answer=not text.strip())
+            return UnjudgedScore(extracted=said, no_answer=not text.strip())
         if verdict not in _WORDS or same not in ("", SAME, DIFFERENT):
             raise DataError(
                 f"record {shown(record.id)}: 'correctness' is 0, 1 or 2, 'same' is 0 or 1; got {quoted(dict(verdicts))}"
             )
-        return Checked(
+        return ThreeWayScore(
             value=_credit(record, verdict),
             extracted=said,
             no_answer=not text.strip(),
@@ -195,8 +195,8 @@ def _subcategory(item: Scored) -> str:
     return f"{item.record.meta['category']}_{item.record.meta['subcategory']}"
 
 
-def _checks(scored: Sequence[Scored]) -> dict[str, Checked]:
-    return {s.record.id: s.score for s in scored if isinstance(s.score, Checked)}
+def _checks(scored: Sequence[Scored]) -> dict[str, ThreeWayScore]:
+    return {s.record.id: s.score for s in scored if isinstance(s.score, ThreeWayScore)}
 
 
 def _pair(record: Record) -> Hashable:

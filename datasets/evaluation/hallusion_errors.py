@@ -21,7 +21,7 @@ _KINDS = ("LH", "VI", "Mix")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked(Score):
+class ThreeWayScore(Score):
     """A verdict of three values.
 
     Attributes:
@@ -33,7 +33,7 @@ class Checked(Score):
     same: str = ""
 
 
-_Checks = list[tuple[Record, Checked]]
+_Checks = list[tuple[Record, ThreeWayScore]]
 
 
 def bias(scored: Sequence[Scored], group: str) -> list[Metric]:
@@ -56,7 +56,7 @@ def bias(scored: Sequence[Scored], group: str) -> list[Metric]:
     ]
 
 
-def attribution(scored: Sequence[Scored], checks: Mapping[str, Checked], group: str) -> list[Metric]:
+def attribution(scored: Sequence[Scored], checks: Mapping[str, ThreeWayScore], group: str) -> list[Metric]:
     """Counts of errors by kind: of question pairs (``LH``, ``VI``, ``Mix``) and of questions (``LH_cg``, ...).
 
     Args:
@@ -106,7 +106,7 @@ def _blame_original(record: Record, verdict: str) -> frozenset[str]:
     return _LANGUAGE if verdict == INCORRECT else frozenset()
 
 
-def _blame_other(record: Record, check: Checked, original: str) -> frozenset[str]:
+def _blame_other(record: Record, check: ThreeWayScore, original: str) -> frozenset[str]:
     """What to blame for an answer about another figure than the original one."""
     wrong, same = check.verdict == INCORRECT, check.same == SAME
     if check.verdict == CORRECT:

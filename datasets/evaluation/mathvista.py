@@ -21,7 +21,7 @@ from ..registration.formats.files import MalformedError
 from ..types import Metric, Record, Score, Scored
 from .base import JudgedScorer
 from .judges import extraction
-from .judges.base import Request, Unjudged, question_of
+from .judges.base import Request, UnjudgedScore, question_of
 from .parsing import letters, levenshtein, numbers, targets
 from .statistics import rates
 
@@ -102,7 +102,7 @@ class MathVistaScorer(JudgedScorer):
         if said is None:
             said = extract(record, text, self.quick_extract)
         if said is None:
-            return Unjudged()
+            return UnjudgedScore()
         return _score(record, said, "extracted by the judge" if "verdict" in verdicts else "")
 
     def requests(self, answers: Iterable[tuple[Record, str]]) -> Iterator[Request]:

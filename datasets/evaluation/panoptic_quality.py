@@ -34,33 +34,33 @@ class PanopticQualityScorer(Scorer):
         number = Counter(segment["category_id"] for segment in record.target if not segment["iscrowd"])
         return json.dumps({"quality": {str(category): [num, num, 0, 0] for category, num in number.items()}})
 
-    def score(self, record: Record, text: str) -> Measured:
+    def score(self, record: Record, text: str) -> MapScore:
         """Read an image's matches; its value is their panoptic quality regardless of class, 1 for nothing at all."""
         try:
             content = parse_json(text)
             tallies = {int(name): _tally(row) for name, row in content["quality"].items()}
             unlisted = int(content.get("unlisted", 0))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return Measured(value=None, extracted="", no_answer=True, explanation=f"says nothing of a map ({error!r})")
-        whole = total(tallies.values())
+            return MapScore(value=None, extracted="", no_answer=True, explanation=f"says nothing of a map ({error!r})")
+        whole = summed_matches(tallies.values())
         said = f"{whole.tp} of {whole.tp + whole.fn} segments found, {whole.fp} too many"
-        return Measured(
+        return MapScore(
             value=whole.pq if whole.occurs else 1.0, extracted=said, tallies=tallies, unlisted=unlisted, explanation=""
         )
 
     def summarize(self, scored: Sequence[Scored]) -> list[Metric]:
         """PQ, SQ and RQ over all classes, things and stuff, and of every class; images without a map are left out."""
-        each: dict[int, list[Tally]] = defaultdict(list)
+        each: dict[int, list[SegmentMatches]] = defaultdict(list)
         categories: dict[int, tuple[str, bool]] = {}
         counted = unlisted = 0
         for item in scored:
-            if isinstance(item.score, Measured) and item.score.tallies is not None:
+            if isinstance(item.score, MapScore) and item.score.tallies is not None:
                 counted += 1
                 unlisted += item.score.unlisted
                 categories |= item.record.meta["categories"]
                 for category, tally in item.score.tallies.items():
                     each[category].append(tally)
-        sums = {category: total(tallies) for category, tallies in sorted(each.items())}
+        sums = {category: summed_matches(tallies) for category, tallies in sorted(each.items())}
         sums = {category: tally for category, tally in sums.items() if tally.occurs}
         things = [tally for category, tally in sums.items() if categories[category][1]]
         stuff = [tally for category, tally in sums.items() if not categories[category][1]]
@@ -76,7 +76,7 @@ class PanopticQualityScorer(Scorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class SegmentMatches:
     """Matches of one class, or of several.
 
     Attributes:
@@ -112,10 +112,10 @@ class Tally:
         return self.sq * self.rq
 
 
-def total(tallies: Iterable[Tally]) -> Tally:
+def summed_matches(tallies: Iterable[SegmentMatches]) -> SegmentMatches:
     """The sum; that of the overlaps is rounded once, so that it does not depend on their order."""
     all_of = list(tallies)
-    return Tally(
+    return SegmentMatches(
         iou=math.fsum(t.iou for t in all_of),
         tp=sum(t.tp for t in all_of),
         fp=sum(t.fp for t in all_of),
@@ -124,7 +124,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(Score):
+class MapScore(Score):
     """A verdict on one image's map.
 
     Attributes:
@@ -132,19 +132,19 @@ class Measured(Score):
         unlisted: found segments of classes that the annotations do not know; they count as not found.
     """
 
-    tallies: Mapping[int, Tally] | None = None
+    tallies: Mapping[int, SegmentMatches] | None = None
     unlisted: int = 0
 
 
-def _tally(row: Any) -> Tally:
+def _tally(row: Any) -> SegmentMatches:
     iou, tp, fp, fn = row
-    return Tally(iou=float(iou), tp=int(tp), fp=int(fp), fn=int(fn))
+    return SegmentMatches(iou=float(iou), tp=int(tp), fp=int(fp), fn=int(fn))
 
 
 _COUNTS = ("tp", "fp", "fn")
 
 
-def _averages(classes: Sequence[Tally], group: str, num: int) -> list[Metric]:
+def _averages(classes: Sequence[SegmentMatches], group: str, num: int) -> list[Metric]:
     """PQ, SQ and RQ averaged over classes, and how many these are; undefined over none."""
     found = []
     for name in ("pq", "sq", "rq"):

@@ -32,7 +32,7 @@ class UnscorableError(DataError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialScores:
     """A record's scores.
 
     Attributes:
@@ -90,7 +90,7 @@ def unscorable(benchmark: Benchmark, number: int, first: BadRecord) -> Unscorabl
 
 def try_records(
     benchmark: Benchmark, records: Iterable[Record], *, judged: bool, score: Judging | None = None
-) -> Iterator[Trial]:
+) -> Iterator[TrialScores]:
     """Score every record with its own target and with an empty reply.
 
     Args:
@@ -107,12 +107,12 @@ def try_records(
         try:
             yield _try(scorer.rule, record, judged, score or scorer.score)
         except (DataError, MalformedError) as error:
-            yield Trial(fault=str(error))
+            yield TrialScores(fault=str(error))
         except Exception as error:  # noqa: BLE001 - a scorer that fails on a record is what is looked for
-            yield Trial(fault=f"the scorer '{benchmark.scorer}' fails on it: {type(error).__name__}: {error}")
+            yield TrialScores(fault=f"the scorer '{benchmark.scorer}' fails on it: {type(error).__name__}: {error}")
 
 
-def gap(benchmark: Benchmark, records: Sequence[Record]) -> str:
+def missing_figure(benchmark: Benchmark, records: Sequence[Record]) -> str:
     """Why the benchmark's main figure would have no value over these records; "" where it has one.
 
     Raises:
@@ -121,12 +121,12 @@ def gap(benchmark: Benchmark, records: Sequence[Record]) -> str:
     return scorer_of(benchmark).gap(records)
 
 
-def _try(scorer: Scorer, record: Record, judged: bool, score: Judging) -> Trial:
+def _try(scorer: Scorer, record: Record, judged: bool, score: Judging) -> TrialScores:
     empty = score(record, "", None).value or 0.0
     # None where the target is withheld, or the scorer does not say how it is said
     reply = None if cells.blank(record.target) else scorer.own_reply(record)
     if reply is None:
-        return Trial(empty=empty)
+        return TrialScores(empty=empty)
     values = [score(record, reply, None).value]
     verdicts: dict[str, str] = {}
     if judged and isinstance(scorer, JudgedScorer):
@@ -135,7 +135,7 @@ def _try(scorer: Scorer, record: Record, judged: bool, score: Judging) -> Trial:
         values += [score(record, text, verdicts).value for text in (reply, UNREAD)] if verdicts else []
     own = max((value for value in values if value is not None), default=0.0)
     fault = _fault(scorer, record, own, empty)
-    return Trial(own=own, empty=empty, reply=reply, verdicts=verdicts, fault=fault)
+    return TrialScores(own=own, empty=empty, reply=reply, verdicts=verdicts, fault=fault)
 
 
 def _verdicts(scorer: JudgedScorer, record: Record, requests: Sequence[Request]) -> dict[str, str]:
@@ -234,7 +234,7 @@ def check_scoring(pipeline: Scores, records: Sequence[Record]) -> ScoringCheck:
     good = [(record, trial) for record, trial in trials if not trial.fault]
     if bad and not good:
         raise unscorable(benchmark, len(bad), next(iter(bad.values())))
-    if why := gap(benchmark, [record for record, _ in good]):
+    if why := missing_figure(benchmark, [record for record, _ in good]):
         raise UnscorableError(f"benchmark {benchmark.dataset} cannot be scored by '{benchmark.scorer}': {why}")
     good = _summable(pipeline, good, judged, bad)
     own = [(trial.own, trial.empty) for _, trial in good if trial.own is not None]
@@ -248,8 +248,8 @@ def check_scoring(pipeline: Scores, records: Sequence[Record]) -> ScoringCheck:
 
 
 def _summable(
-    pipeline: Scores, good: list[tuple[Record, Trial]], judged: bool, bad: dict[str, BadRecord]
-) -> list[tuple[Record, Trial]]:
+    pipeline: Scores, good: list[tuple[Record, TrialScores]], judged: bool, bad: dict[str, BadRecord]
+) -> list[tuple[Record, TrialScores]]:
     """The records that can be summed up together; where they cannot, those that fail alone become bad ones.
 
     Raises:
@@ -258,7 +258,7 @@ def _summable(
     try:
         _sum_up(pipeline, good, judged)
     except UnscorableError:
-        whole: list[tuple[Record, Trial]] = []
+        whole: list[tuple[Record, TrialScores]] = []
         for record, trial in good:
             try:
                 _sum_up(pipeline, [(record, trial)], judged)
@@ -274,7 +274,7 @@ def _summable(
     return good
 
 
-def _sum_up(pipeline: Scores, good: Sequence[tuple[Record, Trial]], judged: bool) -> None:
+def _sum_up(pipeline: Scores, good: Sequence[tuple[Record, TrialScores]], judged: bool) -> None:
     """Compute all figures from empty replies, and from own ones, by the rules and with a judge's verdicts.
 
     Raises:
@@ -313,9 +313,9 @@ def keep_scorable(
         UnscorableError, DataError: see `check_scoring`.
     """
     check = check_scoring(pipeline, records)
-    return without(records, check.bad), [*bad, *check.bad.values()], check
+    return without_ids(records, check.bad), [*bad, *check.bad.values()], check
 
 
-def without(records: Sequence[Record], bad: Mapping[str, BadRecord]) -> list[Record]:
+def without_ids(records: Sequence[Record], bad: Mapping[str, BadRecord]) -> list[Record]:
     """Records but those of these ids."""
     return [record for record in records if record.id not in bad]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..types import Scored
-from ..writing import make_folder, write_bytes, writing
+from ..writing import make_folder, naming_write_errors, write_bytes
 from .base import Submission
 
 _LETTERS = "ABCD"
@@ -36,7 +36,7 @@ def write_submission(submission: Submission, scored: Sequence[Scored], folder: P
     """
     path = folder / submission.file
     make_folder(folder)
-    with writing(path):  # the spreadsheet is put together in a temporary file
+    with naming_write_errors(path):  # the spreadsheet is put together in a temporary file
         content = submission.content(scored)
     write_bytes(path, content)
     return path

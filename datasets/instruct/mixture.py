@@ -115,7 +115,7 @@ class Mixture:
         return {part.name: taken / self.num_slots * part.slots / part.size for part in self.parts}
 
 
-def drawn(count: int, most: int | None, seed: int, *key: int) -> Int64Array:
+def random_subset(count: int, most: int | None, seed: int, *key: int) -> Int64Array:
     """Numbers of a random part, in rising order; a smaller part lies within a larger one.
 
     Args:

@@ -97,7 +97,7 @@ class MissingImage(BadRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class GatheredSamples:
     """What a file gave.
 
     Attributes:
@@ -134,10 +134,10 @@ def without_bad(items: Iterable[T | BadRecord]) -> tuple[list[T], list[BadRecord
     return usable, bad
 
 
-def gather(items: Iterable[Sample | BadRecord]) -> Gathered:
+def gather_samples(items: Iterable[Sample | BadRecord]) -> GatheredSamples:
     """Read to the end, and count what was skipped or found under another suffix."""
     samples, bad = without_bad(items)
-    return Gathered(
+    return GatheredSamples(
         samples=tuple(samples),
         bad=tuple(bad),
         num_missing=sum(isinstance(item, MissingImage) for item in bad),

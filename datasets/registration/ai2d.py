@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..roots import find, first
+from ..roots import find, first_existing
 from ..types import BadRecord, DataError, Record
 from .base import Reader
 from .formats.files import (
@@ -59,8 +59,8 @@ class Ai2dReader(Reader):
 
     def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
         """See `Reader.besides`."""
-        listed = first(roots, f"{self.root}/{self.file}")
-        released = first(roots, f"{self.root}/{self.questions}")
+        listed = first_existing(roots, f"{self.root}/{self.file}")
+        released = first_existing(roots, f"{self.root}/{self.questions}")
         ids = [(f"{self.root}/{self.ids}",)] if released and not listed else []
         return [*ids, tuple(f"{self.root}/{folder}/images" for folder in self.images)]
 

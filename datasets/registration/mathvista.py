@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..roots import find, first
+from ..roots import find, first_existing
 from ..types import BadRecord, ImageSource, Record
 from .base import Reader
 from .formats import parquet
@@ -67,7 +67,7 @@ class MathVistaReader(Reader):
 
     def besides(self, roots: Sequence[Path], fields: Container[str]) -> list[tuple[str, ...]]:
         """See `Reader.besides`."""
-        table = first(roots, *(f"{self.root}/{file}" for file in self.files))
+        table = first_existing(roots, *(f"{self.root}/{file}" for file in self.files))
         if table is None or table.suffix == ".parquet":  # it holds the images too
             return []
         return [(f"{self.root}/{self.images}/images",)]
@@ -106,11 +106,11 @@ def _image(name: str, folder: Path) -> ImageSource:
     return image_file(folder, name)
 
 
-def _table_record(row: parquet.Row, path: Path, folder: Path) -> Record:
+def _table_record(row: parquet.ParquetRow, path: Path, folder: Path) -> Record:
     return _record(row.cells, row.cells.get("query"), _cell(row, path, folder))
 
 
-def _cell(row: parquet.Row, path: Path, folder: Path) -> ImageSource:
+def _cell(row: parquet.ParquetRow, path: Path, folder: Path) -> ImageSource:
     """The image's file, else the cell of the table."""
     name = take(row.cells, "image", str)
     file = image_file(folder, name)

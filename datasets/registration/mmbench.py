@@ -57,7 +57,7 @@ class MmBenchReader(Reader):
         yield from bad
 
 
-def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.Row]]:
+def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.TsvRow]]:
     """Rows with the columns that must be there; what is no row is set aside."""
     for row in tsv.rows(path):
         if isinstance(row, tuple):
@@ -69,7 +69,7 @@ def _rows(path: Path, bad: list[BadRecord]) -> Iterator[tuple[str, tsv.Row]]:
         yield row.where, row
 
 
-def _record(row: tsv.Row, images: tsv.DecodedImages) -> Record:
+def _record(row: tsv.TsvRow, images: tsv.DecodedImages) -> Record:
     cells = row.cells
     index = whole_number(cells["index"].strip())
     if not (index.isascii() and index.isdigit()):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..declaration import Benchmark, placeholders
-from ..roots import first, places
+from ..roots import candidate_paths, first_existing
 from .registry import reader_of
 
 
@@ -47,7 +47,7 @@ def missing_places(benchmark: Benchmark, roots: Sequence[Path]) -> list[list[Pat
 
 def _absent(wanted: Sequence[Sequence[str]], roots: Sequence[Path]) -> list[list[Path]]:
     """Places of each of the files that none of its places has."""
-    return [places(roots, *choices) for choices in wanted if first(roots, *choices) is None]
+    return [candidate_paths(roots, *choices) for choices in wanted if first_existing(roots, *choices) is None]
 
 
 def unknown_placeholders(benchmark: Benchmark) -> tuple[list[str], Sequence[str]]:

@@ -21,7 +21,7 @@ from ..types import BadRecord, DataError, Record
 from .base import Reader
 from .formats.cells import CHOICES, absent, as_text, options_of, target_of
 from .formats.files import MalformedError, build_records, expected_path, listed, whole_number
-from .formats.table_files import Entry, Item, check_format, entries
+from .formats.table_files import FileRecord, Item, check_format, entries
 from .formats.table_images import Gallery
 
 _COLUMNS = ("id", "question", "image", "answer", "options", "group", "hint")
@@ -142,13 +142,13 @@ class _Table:
     def items(self) -> Iterator[tuple[str, Callable[[], Record]]]:
         """Place of every record and a function that builds it."""
         for position, (where, entry) in enumerate(self._entries()):
-            if isinstance(entry, Entry):
+            if isinstance(entry, FileRecord):
                 self._learn(entry)
             else:
                 self.fault = self.fault or f". The first one, {where}: {entry}"
             yield where, functools.partial(self._record, where, entry, position)
 
-    def _learn(self, entry: Entry) -> None:
+    def _learn(self, entry: FileRecord) -> None:
         if not self.columns and entry.key is None and self._id_column is None:
             self._id_column = next((name for name in _IDS if name in entry.cells), None)
         self.columns.update(dict.fromkeys(entry.cells))
@@ -161,7 +161,7 @@ class _Table:
     def _column(self, name: str) -> str:
         return self._reader.columns.get(name, name)
 
-    def _record(self, where: str, entry: Entry | MalformedError, position: int) -> Record:
+    def _record(self, where: str, entry: FileRecord | MalformedError, position: int) -> Record:
         if isinstance(entry, MalformedError):
             raise entry
         cells, name = entry.cells, self._id(entry, position)
@@ -188,7 +188,7 @@ class _Table:
         short = (str, int, float)
         return [c for c, v in cells.items() if c not in used and isinstance(v, short) and len(str(v)) <= _LONGEST_KEPT]
 
-    def _id(self, entry: Entry, position: int) -> str:
+    def _id(self, entry: FileRecord, position: int) -> str:
         if self._id_column is None:
             return str(position) if entry.key is None else entry.key
         name = _needed(entry.cells, self._id_column).strip()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..image import DecodedImage, UInt8Array
 from .coco import Category
 from .errors import SegmenterError
 
-UInt8Array = npt.NDArray[np.uint8]
 Int32Array = npt.NDArray[np.int32]
 
 
@@ -41,27 +39,6 @@ def check_finite(name: str, *logits: Any) -> None:
             f"image {name}: the segmenter's scores are not finite (NaN or infinity), so it has no map; a weight of "
             "SEGMENTER.PATH may be damaged or far too large"
         )
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """A decoded image.
-
-    Attributes:
-        pixels: RGB, uint8 (height, width, 3).
-        name: the benchmark's stable name of the image (for backends that look maps up on disk).
-    """
-
-    pixels: UInt8Array
-    name: str
-
-    @cached_property
-    def key(self) -> bytes:
-        """SHA-256 of type, shape and pixels, computed once; the name does not count."""
-        pixels = np.ascontiguousarray(self.pixels)
-        digest = hashlib.sha256(repr((pixels.dtype.str, pixels.shape)).encode())
-        digest.update(pixels.data)
-        return digest.digest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import find_objects
 
-from .base import DecodedImage, PanopticMap, Segmenter
+from ..image import DecodedImage
+from .base import PanopticMap, Segmenter
 
 MOST_PIXELS = 2**22
 """Pixels of a map up to which a segmenter is asked for it at the image's own size."""

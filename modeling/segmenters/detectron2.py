@@ -25,8 +25,10 @@ from torch import Tensor
 from configs.common.words import some_of
 
 from ..files import check_real
-from ..weight_files import load, load_described, named_tensors, read_archive
-from .base import DecodedImage, PanopticMap, check_finite, check_pixels
+from ..image import DecodedImage
+from ..torch_archive import load_described, named_tensors, read_archive
+from ..weight_files import load
+from .base import PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
 from .coco import COCO_BY_INDEX, coco_index
 from .errors import SegmenterError

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from ..files import is_file, is_folder
-from ..hub import NotHereError, locate
+from ..hub import CheckpointNotFoundError, locate
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
@@ -59,11 +59,11 @@ def mask2former_folder(config: SegmenterConfig) -> Path:
     """
     try:
         return locate(config.PATH)
-    except NotHereError as error:
-        raise unusable(config, str(error)) from error
+    except CheckpointNotFoundError as error:
+        raise unusable_mask2former(config, str(error)) from error
 
 
-def unusable(config: SegmenterConfig, reason: str) -> SegmenterError:
+def unusable_mask2former(config: SegmenterConfig, reason: str) -> SegmenterError:
     """A Mask2Former that cannot be used, and what to do."""
     return SegmenterError(
         f"SEGMENTER.PATH: Mask2Former '{config.PATH}' cannot be loaded ({reason}). Without a network, download "

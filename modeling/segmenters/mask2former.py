@@ -21,12 +21,14 @@ from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
 from ..files import FileError, is_folder, read_object
-from ..weight_files import describe, out_of_range
-from .base import DecodedImage, PanopticMap, check_finite, check_pixels
+from ..image import DecodedImage
+from ..stored_tensor import out_of_range
+from ..weight_files import describe
+from .base import PanopticMap, check_finite, check_pixels
 from .blocks import block_name, block_size, blocks, filled
 from .coco import COCO_BY_INDEX, COCO_PANOPTIC
 from .errors import SegmenterError
-from .files import mask2former_folder, unusable
+from .files import mask2former_folder, unusable_mask2former
 from .options import SegmenterConfig
 from .precomputed import renumber
 
@@ -140,7 +142,7 @@ def build_mask2former(config: SegmenterConfig, device: Any) -> Mask2FormerSegmen
         check_loaded(model, report, processor)
         model = model.eval().to(device)
     except Exception as error:  # changed files make the library fail in any way
-        raise unusable(config, str(error).strip().split("\n")[0]) from error
+        raise unusable_mask2former(config, str(error).strip().split("\n")[0]) from error
     block = block_size(config.BATCH_SIZE, device)
     return Mask2FormerSegmenter(model, processor, *config.thresholds(0.5, 0.95), identity_of(model, processor), block)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import DecodedImage, PanopticMap
+from ..image import DecodedImage
+from .base import PanopticMap
 from .coco import COCO_BY_INDEX
 
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from configs.common.paths import path_text
+from configs.common.field_types import Fraction, PathText, PositiveInt
 
 NAME = "mask2former"
 MASK2FORMER = "facebook/mask2former-swin-large-coco-panoptic"
 ZOO_CONFIG = "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml"
 RESIZE: Literal["evaluation"] = "evaluation"
-
-Share = Annotated[float, Field(ge=0, le=1)]
-PathText = Annotated[str, AfterValidator(path_text)]
-Side = Annotated[int, Field(ge=1)]
 
 
 @dataclass
@@ -56,15 +52,15 @@ class SegmenterConfig:
     PATH: PathText = ""
     ZOO_CONFIG: PathText = ""
     IMAGES: PathText = ""
-    THRESHOLD: Share | None = None
-    MASK_THRESHOLD: Share | None = None
+    THRESHOLD: Fraction | None = None
+    MASK_THRESHOLD: Fraction | None = None
     CLASSES: list[str] = field(default_factory=list)
     STUFF: list[str] = field(default_factory=list)
     TOKENIZER: PathText = ""
     RESIZE: Literal["", "evaluation", "demo"] = ""
-    SHORT_SIDE: Side | None = None
-    LONG_SIDE: Side | None = None
-    BATCH_SIZE: Annotated[int, Field(ge=1)] = 4
+    SHORT_SIDE: PositiveInt | None = None
+    LONG_SIDE: PositiveInt | None = None
+    BATCH_SIZE: PositiveInt = 4
     CACHE: PathText = ""
     CACHE_SIZE: Annotated[float, Field(gt=0)] = 4.0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,21 +16,17 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..files import FileError, member, stand_in
-from .base import DecodedImage, Int32Array, PanopticMap, Segment
+from configs.common.pillow_errors import UNREADABLE
+
+from ..files import FileError, path_in_folder, placeholder_kind
+from ..image import DecodedImage
+from .base import Int32Array, PanopticMap, Segment
 from .coco import COCO_BY_INDEX, INDEX_BY_COCO_ID, INDEX_BY_NAME
 from .coco_format import ids_of
 from .errors import SegmenterError
 from .options import SegmenterConfig
 
 T = TypeVar("T")
-
-
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow lets out on damaged bytes."""
 
 
 class PrecomputedSegmenter:
@@ -54,7 +49,7 @@ class PrecomputedSegmenter:
             if annotations.exists() and not annotations.is_file():
                 raise SegmenterError(f"SEGMENTER.PATH: {annotations} is no file; name the COCO panoptic JSON itself")
             data = annotations.read_bytes()
-            if found := stand_in(data[:256]):
+            if found := placeholder_kind(data[:256]):
                 raise SegmenterError(f"SEGMENTER.PATH: {annotations} {found}")
             content = json.loads(data)
         except OSError as error:
@@ -118,13 +113,13 @@ class PrecomputedSegmenter:
         if item is None:
             raise SegmenterError(f"image {decoded.name}: {self._file} has no panoptic map for it")
         try:
-            path = member(self._folder, str(item["file_name"]))
+            path = path_in_folder(self._folder, str(item["file_name"]))
         except FileError as error:
             raise SegmenterError(f"image {decoded.name}: {self._file}: its map: {error}") from error
         try:
             with Image.open(path) as opened:
                 ids = ids_of(opened)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise SegmenterError(f"image {decoded.name}: panoptic map {path} cannot be read: {error}") from error
         try:
             listed = [(int(s["id"]), int(s["category_id"])) for s in item["segments_info"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collavo.errors import ImageError, NonFiniteError
-from collavo.image_input import prepared
+from collavo.image_input import decode_image_input
 from configs.load import ConfigError
 from datasets.types import DataError
 from modeling.segmenters.coco_format import at_own_size
@@ -74,7 +74,7 @@ def _ask(args: argparse.Namespace) -> int:
     if args.map is not None:
         _check_format(args.map)
     try:
-        prepared(args.image, 1)  # what is no image is said before anything is loaded
+        decode_image_input(args.image, 1)  # what is no image is said before anything is loaded
         chosen = choose_model(args.conf_files, args.overrides)
         model = load_chosen(chosen)
         if args.map is not None:
@@ -141,7 +141,7 @@ def write_map(model: CoLLaVO, image: Path, out: Path) -> None:
     """
     from .drawing import overlay
 
-    whole = prepared(image, None)
+    whole = decode_image_input(image, None)
     panoptic = at_own_size(model.segmenter, [whole])[0]
     make_folder(out.parent)
     write_image(out, overlay(whole.pixels, panoptic, model.segmenter.categories))

@@ -27,8 +27,9 @@ from modeling.segmenters import check_segmenter
 from ..benchmarks import PREFIX, select_pipeline
 from ..catalog import Catalog
 from ..config import EvalConfig, read_configuration
-from ..models.choose import check_model, collavo_checkpoint
-from ..results.browse.prediction import Wanted
+from ..models.choose import check_model
+from ..models.resolve import collavo_checkpoint
+from ..results.browse.prediction import PredictionFilter
 from ..results.judging import VERDICTS
 from ..results.predictions_file import prediction_files
 from ..results.report import aligned
@@ -484,7 +485,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.predictions is not None:
         from .show_predictions import show_predictions
 
-        wanted = Wanted(wrong=args.wrong, ids=tuple(args.id), num=args.num)
+        wanted = PredictionFilter(wrong=args.wrong, ids=tuple(args.id), num=args.num)
         return show_predictions(args.predictions, wanted, args.out, args.conf_files, args.overrides)
     if args.wrong or args.id:
         raise ConfigError(f"{'--wrong' if args.wrong else '--id'} needs the predictions of a run: show PREDICTIONS ...")
@@ -517,11 +518,11 @@ def _maps(args: argparse.Namespace) -> int:
         needed.append(images)
     else:
         config, catalog = _configuration(args)
-    from .fill_maps import benchmark_images, check_fill, fill
+    from .fill_maps import benchmark_images, check_fill, make_maps
 
     needed += benchmark_images(config, catalog, [name for name in args.dataset if name not in commands])
     check_fill(config)
-    return fill(config, needed)
+    return make_maps(config, needed)
 
 
 COMMANDS = {

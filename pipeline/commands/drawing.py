@@ -71,7 +71,7 @@ def write_name(pen: ImageDraw.ImageDraw, at: tuple[float, float], name: str, fon
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class DrawnSegment:
     """A segment as it is drawn.
 
     Attributes:
@@ -89,7 +89,7 @@ class Placed:
     at: tuple[int, int]
 
 
-def placed(panoptic: PanopticMap, categories: Mapping[int, Category]) -> Iterator[Placed]:
+def drawn_segments(panoptic: PanopticMap, categories: Mapping[int, Category]) -> Iterator[DrawnSegment]:
     """The segments of a map with their numbers, in the order of its list.
 
     Args:
@@ -103,7 +103,7 @@ def placed(panoptic: PanopticMap, categories: Mapping[int, Category]) -> Iterato
         counts[segment.category_id] += 1
         category = categories[segment.category_id]
         left, top = _inner(panoptic.id_map[rows, columns] == segment.id)
-        yield Placed(
+        yield DrawnSegment(
             name=f"#{counts[segment.category_id]} {display_name(category.name)}",
             category=segment.category_id,
             is_thing=category.is_thing,
@@ -139,7 +139,7 @@ def overlay(pixels: Pixels, panoptic: PanopticMap, categories: Mapping[int, Cate
     image = Image.fromarray(_tinted(pixels, panoptic))
     image = image.resize((width * scale, height * scale), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(image)
-    items = list(placed(panoptic, categories))
+    items = list(drawn_segments(panoptic, categories))
     for item in items:
         left, top, right, bottom = (side * scale for side in item.box)
         thick = max(1, letters // 7) if item.is_thing else 1
@@ -161,7 +161,7 @@ def _tinted(pixels: Pixels, panoptic: PanopticMap) -> Pixels:
 
 
 def _within(
-    pen: ImageDraw.ImageDraw, item: Placed, scale: int, size: tuple[int, int], font: Font
+    pen: ImageDraw.ImageDraw, item: DrawnSegment, scale: int, size: tuple[int, int], font: Font
 ) -> tuple[float, float]:
     """Where a name is centred: at its segment, but not beyond the image's edge where it fits into it."""
     left, top, right, bottom = pen.textbbox((0, 0), item.name, font, stroke_width=2)
@@ -172,7 +172,7 @@ def _within(
     return middle[0], middle[1]
 
 
-def _legend(items: Sequence[Placed], categories: Mapping[int, Category], font: Font) -> Image.Image:
+def _legend(items: Sequence[DrawnSegment], categories: Mapping[int, Category], font: Font) -> Image.Image:
     """A line for each class in the map: its colour, its name, how many segments; white."""
     counts = Counter(item.category for item in items)
     lines = [f"{display_name(categories[category].name)}  {number}" for category, number in sorted(counts.items())]

@@ -14,28 +14,27 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import yaml
 
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.settings import settings_for
 from configs.common.words import and_more
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, ImageFile, ImageSource
+from modeling.image import DecodedImage
 from modeling.segmenters import check_segmenter
-from modeling.segmenters.base import DecodedImage, Segmenter
+from modeling.segmenters.base import Segmenter
 from modeling.segmenters.coco_format import at_own_size
 from modeling.segmenters.errors import SegmenterError
 
 from ..benchmarks import select_pipeline
-from ..catalog import ALL
+from ..declaration_file import ALL
+from ..images import decode_image
 from ..models.map_cache import OFF, CachedSegmenter, cached_segmenter, configured_cache, keeps_maps
-from ..run.plan import Plan, finish, guarded, make_session, options_of
+from ..run.plan import Plan, finish_trackers, make_session, run_guarded
 from ..runtime.console import Progress, say, tell, warn
 from ..runtime.errors import RunError
 from ..runtime.files import check_folder
@@ -160,7 +159,7 @@ def check_fill(config: EvalConfig) -> None:
     check_folder("SEGMENTER.CACHE", cache.folder)
 
 
-def fill(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
+def make_maps(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
     """Make the maps that are not there yet.
 
     Args:
@@ -177,14 +176,14 @@ def fill(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
         share = jobs[session.rank :: session.world]
         counts = session.gather(_fill_share(share, segmenter, sizes, config.EVAL.WORKERS, session))
         _report(counts, segmenter, config, session)
-        finish(session.accelerator)
+        finish_trackers(session.accelerator)
         failed = [reason for count in counts for reason in count.failed]
         if failed:
             lines = [*failed[:NAMED], and_more(len(failed), NAMED)]
             listed = "".join(f"\n  {line}" for line in lines if line)
             raise AgreedError(f"{len(failed)} of {len(jobs)} images have no map:{listed}")
 
-    return guarded(work, "interrupted; the maps so far are kept, and the same command goes on from there")
+    return run_guarded(work, "interrupted; the maps so far are kept, and the same command goes on from there")
 
 
 def _join(config: EvalConfig, names: Sequence[str]) -> Session:
@@ -201,18 +200,7 @@ def _join(config: EvalConfig, names: Sequence[str]) -> Session:
         accelerator = start_accelerator(config.EVAL.TIMEOUT_HOURS, None, os.environ)
     except RunError as error:
         raise AgreedError(str(error)) from None
-    plan = Plan(
-        name=config.NAME,
-        tasks=[],
-        roots=[],
-        options=options_of(config),
-        save_dir=Path(config.SAVE_DIR).expanduser(),
-        timeout_hours=config.EVAL.TIMEOUT_HOURS,
-        wandb=False,
-        config_yaml=config.resolved_yaml,
-        settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=config.config_hash,
-    )
+    plan = Plan(config=replace(config, WANDB=False), tasks=[], roots=[])  # there is nothing to track
     return make_session(plan, accelerator)
 
 
@@ -248,7 +236,7 @@ def _build(config: EvalConfig, device: torch.device, session: Session) -> tuple[
     Raises:
         CheckpointError, SegmenterError: one is unreadable.
     """
-    from collavo.checkpoint.examine import examine
+    from collavo.checkpoint.examine import examine_checkpoint
     from collavo.config import CoLLaVOConfig
 
     settings, crayon = config.SEGMENTER, config.CRAYON
@@ -258,7 +246,7 @@ def _build(config: EvalConfig, device: torch.device, session: Session) -> tuple[
         checkpoint = locate(config.RESUME_FROM)
         asked = settings_for(checkpoint, config.CRAYON, config.SEGMENTER)
         settings, crayon = asked.segmenter, asked.crayon
-        processor = examine(checkpoint, asked.template).processor
+        processor = examine_checkpoint(checkpoint, asked.template).processor
         side, grid = processor.image_size, processor.grid
     elif session.is_main:
         say(f"RESUME_FROM names no checkpoint: images of {side} pixels and {grid} tokens a side, as the released one's")
@@ -334,7 +322,7 @@ def _decoded(jobs: Iterable[_Job], sizes: _Sizes, workers: int) -> Iterator[list
 
 
 def _decode(job: _Job, sizes: _Sizes) -> DecodedImage:
-    return DecodedImage(decode(job.image, None if job.own_size else sizes.image), job.image.name)
+    return decode_image(job.image, None if job.own_size else sizes.image)
 
 
 def _report(counts: Sequence[_Counts], segmenter: CachedSegmenter, config: EvalConfig, session: Session) -> None:

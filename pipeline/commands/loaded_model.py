@@ -71,12 +71,12 @@ def load_chosen(chosen: ChosenModel) -> CoLLaVO:
 
     from collavo import CoLLaVO
 
-    from ..models.collavo import ConfiguredEngine
+    from ..models.collavo import CoLLaVOSource
     from ..runtime.libraries import quiet_libraries
 
     quiet_libraries()
     if chosen.tiny:
         say(TINY_NOTE)
-    source = ConfiguredEngine(chosen.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    source = CoLLaVOSource(chosen.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     say(source.weights())
     return CoLLaVO(source.engine(), source.settings(), describe_checkpoint(locate(chosen.config.RESUME_FROM)))

@@ -7,7 +7,7 @@ import argparse
 from configs.load import ConfigError
 
 from ..results.browse.report_files import BUDGET, FOLDER, side_by_side, write_report
-from ..results.browse.runs import Sights, find_sights
+from ..results.browse.runs import RecordImages, find_record_images
 from ..runtime.console import tell, warn
 from .cli import Command, path_argument
 
@@ -43,8 +43,8 @@ def _report(args: argparse.Namespace) -> int:
     runs = side_by_side(args.runs)
     first = args.runs[0] if args.runs[0].is_dir() else args.runs[0].parent
 
-    def find(run: object) -> Sights:
-        sights = find_sights(run, args.conf_files, args.overrides)  # type: ignore[arg-type]
+    def find(run: object) -> RecordImages:
+        sights = find_record_images(run, args.conf_files, args.overrides)  # type: ignore[arg-type]
         if sights.missing:
             warn(f"images are not shown: {sights.missing}")
         return sights

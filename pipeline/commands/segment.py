@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.common.words import shown as inline
-from datasets.image import decode
 from datasets.types import DataError, ImageFile
 from datasets.writing import OLD
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.coco_format import at_own_size, panoptic_png, segments_info, unique_stems
 from modeling.segmenters.errors import SegmenterError
 
+from ..images import decode_image
 from ..models.map_cache import cached_segmenter
 from ..runtime.console import say, tell
 from ..runtime.errors import RunError
@@ -80,7 +81,7 @@ def _segmented(segmenter: Segmenter, file: Path) -> tuple[DecodedImage, Panoptic
         DataError: the image cannot be read.
         SegmenterError: it cannot be segmented.
     """
-    image = DecodedImage(decode(ImageFile(file, file.name), None), file.name)
+    image = decode_image(ImageFile(file, file.name), None)
     return image, at_own_size(segmenter, [image])[0]
 
 

@@ -17,13 +17,13 @@ from collavo.crayon import crayon_prompt
 from collavo.errors import NonFiniteError
 from configs.common.words import shown as inline
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.roots import data_roots
 from datasets.types import DataError, Record
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.segmenters.base import PanopticMap
 
 from ..base import BenchmarkPipeline
 from ..benchmarks import select_pipeline
+from ..images import decode_image
 from ..runtime.console import tell, write_out
 from ..runtime.errors import RunError
 from ..runtime.files import format_of, make_folder, write_image
@@ -52,7 +52,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ShownQuestion:
     """One question with all that belongs to it.
 
     Attributes:
@@ -115,18 +115,18 @@ def spread(records: Sequence[Record], num: int) -> list[Record]:
     return [imaged[i * len(imaged) // count] for i in range(count)]
 
 
-def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Record]) -> list[Shown]:
+def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Record]) -> list[ShownQuestion]:
     import torch
 
     from collavo.engine import Generation, Query
 
-    from ..models.collavo import ConfiguredEngine
+    from ..models.collavo import CoLLaVOSource
 
     quiet_libraries()
-    source = ConfiguredEngine(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    source = CoLLaVOSource(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     engine = source.engine()
     side = engine.image_size
-    images = [DecodedImage(decode(r.image, side), r.image.name) for r in records if r.image is not None]
+    images = [decode_image(r.image, side) for r in records if r.image is not None]
     declared = pipeline.declaration
     asked = [pipeline.prompt(record) for record in records]
     queries = [Query(image, text) for image, text in zip(images, asked, strict=True)]
@@ -138,7 +138,7 @@ def _ask(config: EvalConfig, pipeline: BenchmarkPipeline, records: Sequence[Reco
     maps = source.segmenter().segment(images, (side, side))
     words = {None: "", 0.0: "wrong", 1.0: "right"}
     return [
-        Shown(
+        ShownQuestion(
             record=record,
             asked=text,
             image=image.pixels,
@@ -173,7 +173,7 @@ def objects_of(panoptic: PanopticMap) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
-def sheet(shown: Sequence[Shown]) -> Image.Image:
+def sheet(shown: Sequence[ShownQuestion]) -> Image.Image:
     """A row for each question: image, map, words."""
     row = SIDE + GAP
     image = Image.new("RGB", (2 * row + TEXT + 2 * GAP, len(shown) * row + GAP), "white")
@@ -188,7 +188,7 @@ def sheet(shown: Sequence[Shown]) -> Image.Image:
     return image
 
 
-def _lines(one: Shown) -> list[str]:
+def _lines(one: ShownQuestion) -> list[str]:
     target = one.record.target
     wanted = target if isinstance(target, str) else "; ".join(map(str, target or ("withheld",)))
     verdict = f"  ({one.verdict})" if one.verdict else ""
@@ -197,7 +197,7 @@ def _lines(one: Shown) -> list[str]:
     return [*asked, "", f"answer: {inline(wanted)}", said, "", inline(one.objects, LONGEST)]
 
 
-def in_words(one: Shown, colours: bool) -> str:
+def in_words(one: ShownQuestion, colours: bool) -> str:
     """For the terminal: image and map side by side where it shows colours, then the words."""
     lines = [f"  {line}".rstrip() for line in _lines(one)]
     if colours:

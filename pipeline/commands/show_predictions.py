@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.types import DataError, Record
 
+from ..images import decode_image
 from ..results.browse.crayons import KeptMap
-from ..results.browse.prediction import Prediction, Wanted, target_words
-from ..results.browse.runs import Sights, find_sights, read_runs
+from ..results.browse.prediction import Prediction, PredictionFilter, target_words
+from ..results.browse.runs import RecordImages, find_record_images, read_runs
 from ..runtime.console import tell, warn, write_out
 from ..runtime.files import format_of, make_folder, write_image
 from .drawing import class_colour
-from .show import SIDE, Pixels, Shown, in_words, sheet
+from .show import SIDE, Pixels, ShownQuestion, in_words, sheet
 
 
 def show_predictions(
-    path: Path, wanted: Wanted, out: Path, conf_files: Sequence[Path] = (), overrides: Sequence[str] = ()
+    path: Path, wanted: PredictionFilter, out: Path, conf_files: Sequence[Path] = (), overrides: Sequence[str] = ()
 ) -> int:
     """Show records of a run on the terminal and, where its images are at hand, on a sheet.
 
@@ -45,7 +45,7 @@ def show_predictions(
     shown, missing = [], ""
     for run in read_runs(path):
         chosen = wanted.choose(run.predictions)
-        sights = find_sights(run, conf_files, overrides)
+        sights = find_record_images(run, conf_files, overrides)
         missing = missing or sights.missing
         for prediction in chosen:
             one = _shown(prediction, sights)
@@ -61,11 +61,11 @@ def show_predictions(
     return 0
 
 
-def _shown(prediction: Prediction, sights: Sights) -> Shown:
+def _shown(prediction: Prediction, sights: RecordImages) -> ShownQuestion:
     """A record as a row of the sheet; white where there is no image or no map."""
     target = None if prediction.target is None else target_words(prediction.target)
     kept = sights.map_of(prediction.id)
-    return Shown(
+    return ShownQuestion(
         record=Record(id=prediction.id, image=None, fields={}, target=target),
         asked=prediction.question or prediction.prompt or "",
         image=_image(prediction, sights),
@@ -76,10 +76,10 @@ def _shown(prediction: Prediction, sights: Sights) -> Shown:
     )
 
 
-def _image(prediction: Prediction, sights: Sights) -> Pixels:
+def _image(prediction: Prediction, sights: RecordImages) -> Pixels:
     source = sights.images.get(prediction.id)
     try:
-        return _blank() if source is None else decode(source, SIDE)
+        return _blank() if source is None else decode_image(source, SIDE).pixels
     except DataError:
         return _blank()  # the record's own error says why
 

@@ -14,12 +14,12 @@ from typing import Any
 from configs.common.words import and_more, some_of
 from configs.common.words import shown as inline
 from datasets.evaluation.scorable import UnscorableError, keep_scorable
-from datasets.image import decode
 from datasets.registration.formats.files import MissingImage
 from datasets.registration.preflight import missing_files, missing_places
 from datasets.types import DataError, ImageFile, ImageSource, Record, sources_of
 
 from ..base import BenchmarkPipeline
+from ..images import decode_image
 from ..results.judging import needs_judge
 from ..runtime.console import Progress, tell
 
@@ -140,7 +140,7 @@ def _damaged(dataset: str, images: Sequence[ImageSource]) -> list[str]:
 
     def look(image: ImageSource) -> str:
         try:
-            decode(image, None)
+            decode_image(image, None)
         except DataError as error:
             return str(error)
         return ""

@@ -21,14 +21,14 @@ from ..runtime.launch import is_main
 if TYPE_CHECKING:
     import torch
 
-    from collavo.checkpoint.examine import Examined
+    from collavo.checkpoint.examine import ExaminedCheckpoint
     from collavo.engine import Engine
     from modeling.segmenters.base import Segmenter
 
     from ..config import EvalConfig
 
 
-class ConfiguredEngine:
+class CoLLaVOSource:
     """The engine that a configuration describes, see `EngineSource`.
 
     Args:
@@ -40,7 +40,7 @@ class ConfiguredEngine:
     def __init__(self, config: EvalConfig, device: torch.device) -> None:
         self._config, self._device = config, device
         self._settings: ModelSettings | None = None
-        self._examined: Examined | None = None
+        self._examined: ExaminedCheckpoint | None = None
         self._segmenter: Segmenter | None = None
         self._engine: Engine | None = None
         self._weights = ""
@@ -112,12 +112,12 @@ class ConfiguredEngine:
                     warn(note)
         return self._settings
 
-    def _examine(self) -> Examined:
+    def _examine(self) -> ExaminedCheckpoint:
         """Find out, once, whether the checkpoint can be loaded."""
-        from collavo.checkpoint.examine import examine
+        from collavo.checkpoint.examine import examine_checkpoint
 
         if self._examined is None:
-            self._examined = examine(locate(self._config.RESUME_FROM), self.settings().template)
+            self._examined = examine_checkpoint(locate(self._config.RESUME_FROM), self.settings().template)
         return self._examined
 
     def weights(self) -> str:

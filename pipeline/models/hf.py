@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collavo.checkpoint.names import fingerprint
-from collavo.errors import CheckpointError, refusing
+from collavo.errors import CheckpointError, as_checkpoint_error
 from configs.common.safe_json import read_json
 from configs.common.words import shown
 
 from ..runtime.console import say, warn
 from ..runtime.launch import is_main
-from .choose import locate_checkpoint
+from .resolve import locate_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -191,7 +191,7 @@ def load_processor(config: EvalConfig) -> Any:
     place = f"MODEL.PATH: {shown(str(folder))}"
     options: dict[str, Any] = {} if profile.image_backend == "auto" else {"backend": profile.image_backend}
     try:
-        with _code_only_if_allowed(folder), refusing(f"{place}: its processor cannot be loaded"):
+        with _code_only_if_allowed(folder), as_checkpoint_error(f"{place}: its processor cannot be loaded"):
             return kind.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=config.MODEL.REMOTE_CODE, **options
             )
@@ -219,7 +219,10 @@ def _load_model(config: EvalConfig, device: torch.device) -> Any:
     options: dict[str, Any] = {"dtype": getattr(torch, DTYPES[llm.DTYPE])}
     if llm.ATTENTION != "auto":
         options["attn_implementation"] = llm.ATTENTION
-    with _code_only_if_allowed(folder), refusing(f"MODEL.PATH: {shown(str(folder))}: the model cannot be loaded"):
+    with (
+        _code_only_if_allowed(folder),
+        as_checkpoint_error(f"MODEL.PATH: {shown(str(folder))}: the model cannot be loaded"),
+    ):
         if not config.WEIGHT:
             described = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=remote)
             return loader.from_config(described, trust_remote_code=remote, **options).to(device).eval()

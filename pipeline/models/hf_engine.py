@@ -33,7 +33,7 @@ from collavo.engine import Generation, Query, Reply
 from collavo.images import PreparedImage
 from configs.common.words import quoted
 from datasets.types import ImageSource
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 
 from ..base import NoReply
 from .images import ModelImage, images_of, read_images
@@ -49,7 +49,7 @@ _RIGHT = "qformer_"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedQuestion:
     """A question ready to run.
 
     Attributes:
@@ -146,7 +146,7 @@ class TransformersEngine:
     def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply | NoReply]:
         """Answer questions, in order."""
         results: list[Reply | NoReply | None] = [None] * len(queries)
-        groups: dict[Any, list[Prepared]] = {}
+        groups: dict[Any, list[PreparedQuestion]] = {}
         for index, query in enumerate(queries):
             try:
                 prepared = self.prepare(index, query)
@@ -162,7 +162,7 @@ class TransformersEngine:
                 results[prepared.index] = result
         return [result for result in results if result is not None]
 
-    def prepare(self, index: int, query: Query) -> Prepared:
+    def prepare(self, index: int, query: Query) -> PreparedQuestion:
         """Word, tokenise and process one question.
 
         Raises:
@@ -180,7 +180,7 @@ class TransformersEngine:
             inputs = self._templated(question, images)
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if value is not None}
         tensors.pop("labels", None)
-        return Prepared(index, prompt, tensors)
+        return PreparedQuestion(index, prompt, tensors)
 
     @functools.cached_property
     def _needs_image(self) -> bool:
@@ -285,7 +285,9 @@ class TransformersEngine:
             paths.append(str(path))
         return paths
 
-    def _halving(self, group: Sequence[Prepared], generation: Generation) -> list[tuple[Prepared, Reply | NoReply]]:
+    def _halving(
+        self, group: Sequence[PreparedQuestion], generation: Generation
+    ) -> list[tuple[PreparedQuestion, Reply | NoReply]]:
         """Answer questions together, or in halves where memory does not suffice for all."""
         try:
             return list(zip(group, self._together(group, generation), strict=True))
@@ -301,7 +303,7 @@ class TransformersEngine:
         return [*self._halving(group[:half], generation), *self._halving(group[half:], generation)]
 
     @torch.inference_mode()
-    def _together(self, group: Sequence[Prepared], generation: Generation) -> list[Reply | NoReply]:
+    def _together(self, group: Sequence[PreparedQuestion], generation: Generation) -> list[Reply | NoReply]:
         """Generate replies of questions with equal shapes."""
         inputs = self.collated(group)
         length = inputs["input_ids"].shape[1]
@@ -352,7 +354,7 @@ class TransformersEngine:
             **({} if own.repetition_penalty is None else {"repetition_penalty": own.repetition_penalty}),
         }
 
-    def collated(self, group: Sequence[Prepared]) -> dict[str, Tensor]:
+    def collated(self, group: Sequence[PreparedQuestion]) -> dict[str, Tensor]:
         """Inputs of questions with equal shapes as one batch, on the model's device.
 
         Prompts are padded on the left with tokens that their masks leave out, a Q-Former's text on the right.

@@ -7,16 +7,16 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import ExifTags, Image
 
-from datasets.image import decode
 from datasets.types import DataError, ImageSource, sources_of
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
+
+from ..images import encoded_bytes, pixels_of
 
 if TYPE_CHECKING:
     from collavo.images import PreparedImage
 
-_ORIENTATION = 0x0112
 _SENT = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 """Formats that servers of the OpenAI protocol take."""
 _PLAIN = ("RGB", "L")
@@ -45,18 +45,6 @@ class ModelImages(DecodedImage):
     parts: tuple[ModelImage, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Read:
-    """Bytes that were read already, as a source."""
-
-    name: str
-    data: bytes
-
-    def read(self) -> bytes:
-        """The bytes."""
-        return self.data
-
-
 def read_images(source: ImageSource, *, several: bool, model: str) -> ModelImages:
     """Read and decode the images of a record.
 
@@ -76,11 +64,8 @@ def read_images(source: ImageSource, *, several: bool, model: str) -> ModelImage
 
 
 def _read(source: ImageSource) -> ModelImage:
-    try:
-        data = source.read()
-    except (OSError, ValueError) as error:
-        raise DataError(f"image {source.name}: cannot be read: {error}") from error
-    return ModelImage(pixels=decode(_Read(source.name, data), None), name=source.name, encoded=data)
+    encoded = encoded_bytes(source)
+    return ModelImage(pixels=pixels_of(encoded, source.name, None), name=source.name, encoded=encoded)
 
 
 def images_of(image: DecodedImage | PreparedImage | None) -> tuple[DecodedImage, ...]:
@@ -114,7 +99,7 @@ def _kind(encoded: bytes) -> str:
     An image that is turned by its EXIF orientation, moves, or has a rare mode is read otherwise by some servers.
     """
     with Image.open(io.BytesIO(encoded)) as opened:
-        upright = opened.getexif().get(_ORIENTATION, 1) == 1
+        upright = opened.getexif().get(ExifTags.Base.Orientation, 1) == 1
         still = getattr(opened, "n_frames", 1) == 1
         return _SENT.get(opened.format or "", "") if upright and still and opened.mode in _PLAIN else ""
 

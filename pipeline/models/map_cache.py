@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from datasets.writing import OLD, PARTIAL, make_folder, write_bytes
+from modeling.image import DecodedImage
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment, Segmenter
+from modeling.segmenters.base import PanopticMap, Segment, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.options import SegmenterConfig
 

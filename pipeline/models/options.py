@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from configs.common.paths import path_text
+from configs.common.field_types import NonNegativeFloat, PathText, PositiveInt
 from datasets.evaluation.judges.options import Address, KeyVariable
 
 ALIASES = {"collavo_model": "collavo"}
 """Names of ``MODEL.NAME`` in the files of the first release."""
 AUTO = "auto"
-_PORTION = Annotated[float, Field(ge=0)]
 
 
 def kind_of_model(name: Any) -> Any:
@@ -64,8 +63,8 @@ class ModelConfig:
     """
 
     NAME: Annotated[Literal["collavo", "hf", "endpoint"], BeforeValidator(kind_of_model)] = "collavo"
-    PATH: Annotated[str, AfterValidator(path_text)] = ""
-    PROFILE: Annotated[str, AfterValidator(path_text)] = AUTO
+    PATH: PathText = ""
+    PROFILE: PathText = AUTO
     SETTINGS: dict[str, Any] = field(default_factory=dict)
     REMOTE_CODE: bool = False
     DOWNLOAD: bool = False
@@ -74,11 +73,11 @@ class ModelConfig:
     KEY_VARIABLE: KeyVariable = "OPENAI_API_KEY"
     CONCURRENCY: Annotated[int, Field(ge=1, le=1024)] = 16
     TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] = 300.0
-    ATTEMPTS: Annotated[int, Field(ge=1)] = 6
+    ATTEMPTS: PositiveInt = 6
     BACKOFF: Annotated[float, Field(ge=0, le=86400)] = 1.0
-    GIVE_UP_AFTER: Annotated[int, Field(ge=1)] = 20
-    PRICE_INPUT: _PORTION | None = None
-    PRICE_OUTPUT: _PORTION | None = None
+    GIVE_UP_AFTER: PositiveInt = 20
+    PRICE_INPUT: NonNegativeFloat | None = None
+    PRICE_OUTPUT: NonNegativeFloat | None = None
     MAX_COST: Annotated[float, Field(gt=0)] | None = None
     EXTRA_BODY: dict[str, Any] = field(default_factory=dict)
     IMAGE: ImageOptions = field(default_factory=ImageOptions)

@@ -15,16 +15,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from configs.common.field_types import NonNegativeFloat, PositiveInt
 from configs.common.safe_json import read_json
 from configs.common.words import did_you_mean, shown
 from configs.keys import Key, Section, build, section_of
-from configs.load import REPOSITORY, ConfigError, dumped, find_file, load
-from datasets.declaration import Benchmark, check_template
+from configs.load import REPOSITORY, ConfigError, as_yaml, find_file, load
+from datasets.declaration import Benchmark, PromptTemplate, check_template
 
 FOLDER = REPOSITORY / "configs" / "models"
 DEFAULTS = {"collavo": "collavo", "hf": "default", "endpoint": "endpoint"}
 """Profile of each kind of model where nothing says more."""
-FromOne = Annotated[int, Field(ge=1)]
 _SAMPLING = ("temperature", "top_p", "seed", "length_penalty", "early_stopping")
 _APART = ("title", "source", "match", "classes", "rendered", "rendered_source", "published", "note")
 """Fields that shape no reply, and so are no part of a run's identity."""
@@ -82,9 +82,9 @@ class PromptProfile:
     image: str = ""
     system: str | None = None
     image_place: Literal["before", "after"] = "before"
-    several: Annotated[str, AfterValidator(check_template)] = ""
+    several: PromptTemplate = ""
     options: Annotated[str, AfterValidator(_option_template)] = ""
-    questions: dict[str, Annotated[str, AfterValidator(check_template)]] = field(default_factory=dict)
+    questions: dict[str, PromptTemplate] = field(default_factory=dict)
 
 
 @dataclass
@@ -105,11 +105,11 @@ class GenerationProfile:
         stop: further texts that end a reply.
     """
 
-    num_beams: FromOne | None = None
+    num_beams: PositiveInt | None = None
     length_penalty: float | None = None
     early_stopping: bool | None = None
-    max_new_tokens: FromOne | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    max_new_tokens: PositiveInt | None = None
+    temperature: NonNegativeFloat | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: int | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
@@ -131,13 +131,13 @@ class BoxProfile:
         max_pixels: of ``resized``: largest number of pixels.
     """
 
-    scale: Annotated[float, Field(ge=0)] | None = None
+    scale: NonNegativeFloat | None = None
     frame: Literal["image", "padded", "resized"] | None = None
     order: Literal["xyxy", "yxyx"] | None = None
     tags: bool | None = None
-    factor: FromOne | None = None
-    min_pixels: FromOne | None = None
-    max_pixels: FromOne | None = None
+    factor: PositiveInt | None = None
+    min_pixels: PositiveInt | None = None
+    max_pixels: PositiveInt | None = None
 
 
 @dataclass
@@ -257,7 +257,7 @@ class ResolvedProfile:
         head = f"profile:      {self.name}" + (f" ({shown(self.profile.title)})" if self.profile.title else "")
         if self.guessed:
             head += ": a default, since nothing says which model this is (MODEL.PROFILE); check the prompt"
-        lines = [head, *(f"  {shown(line)}" for line in dumped(_without(self.parts(), "name")).splitlines())]
+        lines = [head, *(f"  {shown(line)}" for line in as_yaml(_without(self.parts(), "name")).splitlines())]
         if self.changed:
             lines.append(f"  changed by the configuration: {', '.join(self.changed)}")
         if self.profile.note:

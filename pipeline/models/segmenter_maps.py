@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from datasets.image import UNREADABLE
+from configs.common.pillow_errors import UNREADABLE
 from datasets.types import DataError, ImageFile, Record
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segmenter
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.coco import Category
 from modeling.segmenters.coco_format import (
     at_own_size,

@@ -22,7 +22,7 @@ from datasets.evaluation.statistics import rates
 from datasets.types import LONGEST_REASON, BadRecord, Metric, Record
 
 from ..base import BenchmarkPipeline
-from ..run.journal import Entry
+from ..run.journal import JournalEntry
 from ..runtime.files import json_line
 from .browse.prediction import ImageNames, as_line, group_name, prediction_of
 from .judging import Judgement
@@ -34,7 +34,7 @@ SHOWN_REPLY = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class AnsweredBenchmark:
     """A benchmark with an answer, or the reason for none, for every record.
 
     Attributes:
@@ -47,13 +47,13 @@ class Answered:
 
     records: Sequence[Record]
     bad: Sequence[BadRecord]
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, JournalEntry]
     evaluation: Evaluation
     judgement: Judgement = field(default_factory=Judgement)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class RunEffort:
     """What a run took.
 
     Attributes:
@@ -69,13 +69,13 @@ class Effort:
     devices: Sequence[str]
 
 
-def predictions(answered: Answered, benchmark: Benchmark | None = None, roots: Sequence[Path] = ()) -> bytes:
+def predictions(answered: AnsweredBenchmark, benchmark: Benchmark | None = None, roots: Sequence[Path] = ()) -> bytes:
     """The predictions file: one JSON line per record, in data order; see `browse.prediction.Prediction`.
 
     All of it but ``seconds`` is the same for any number of processes.
 
     Args:
-        answered: see `Answered`.
+        answered: see `AnsweredBenchmark`.
         benchmark: says how records are grouped; None for their own group.
         roots: dataset folders, below which images are named.
     """
@@ -92,7 +92,7 @@ def predictions(answered: Answered, benchmark: Benchmark | None = None, roots: S
     return b"".join(map(json_line, lines))
 
 
-def counts(answered: Answered) -> dict[str, int]:
+def counts(answered: AnsweredBenchmark) -> dict[str, int]:
     """What was counted next to the scores.
 
     ``records`` is ``scored + unscored + withheld + errors`` (see `datasets.evaluation.statistics.rates.outcome`), and
@@ -117,7 +117,7 @@ def counts(answered: Answered) -> dict[str, int]:
     }
 
 
-def examples(answered: Answered) -> dict[str, dict[str, str]]:
+def examples(answered: AnsweredBenchmark) -> dict[str, dict[str, str]]:
     """The first reply of each kind that a run warns of, with its record's id."""
     found: dict[str, dict[str, str]] = {}
     for scored in answered.evaluation.scored:
@@ -194,14 +194,14 @@ def compare(expected: Expected, metrics: Sequence[Metric], *, comparable: bool =
 
 
 def summary(
-    pipeline: BenchmarkPipeline, answered: Answered, effort: Effort | None, about: Mapping[str, Any]
+    pipeline: BenchmarkPipeline, answered: AnsweredBenchmark, effort: RunEffort | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that ``results.json`` holds.
 
     Args:
         pipeline: that ran.
-        answered: see `Answered`.
-        effort: see `Effort`; None where nothing was asked, only scored.
+        answered: see `AnsweredBenchmark`.
+        effort: see `RunEffort`; None where nothing was asked, only scored.
         about: model, part, identity, configuration hash, commit, versions; copied as it is.
     """
     benchmark, metrics = pipeline.declaration, answered.evaluation.metrics
@@ -234,7 +234,7 @@ OUTCOMES = ("refused", "truncated", "empty")
 """What comes in place of a reply and is the model's own doing."""
 
 
-def _outcomes(benchmark: Benchmark, answered: Answered) -> dict[str, Any]:
+def _outcomes(benchmark: Benchmark, answered: AnsweredBenchmark) -> dict[str, Any]:
     """How many records have what in place of a reply, and the figures if that counts as wrong; nothing if none has."""
     became = {name: entry.outcome for name, entry in answered.entries.items() if entry.outcome}
     if not became:
@@ -287,7 +287,7 @@ def _unscored(results: Mapping[str, Any], folder: Path) -> str:
     )
 
 
-def _effort(answered: Answered, effort: Effort) -> dict[str, Any]:
+def _effort(answered: AnsweredBenchmark, effort: RunEffort) -> dict[str, Any]:
     once = {entry.key: entry for entry in answered.entries.values()}.values()
     return {
         "seconds": {
@@ -303,7 +303,7 @@ def _effort(answered: Answered, effort: Effort) -> dict[str, Any]:
     }
 
 
-def _decisions(entries: Sequence[Entry], devices: Sequence[str]) -> dict[str, Any]:
+def _decisions(entries: Sequence[JournalEntry], devices: Sequence[str]) -> dict[str, Any]:
     """How many replies hang on a decision that rounding could turn, and whether the devices always round alike.
 
     On the CPU a block's shape is fixed and so is every sum's order. Kernels of other devices choose theirs by what else

@@ -60,7 +60,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class FileVerdicts:
     """Verdicts that a file of replies holds next to them.
 
     Attributes:
@@ -72,7 +72,7 @@ class Held:
     path: Path | None = None
 
 
-def held_in(path: Path, benchmark: Benchmark) -> Held:
+def held_in(path: Path, benchmark: Benchmark) -> FileVerdicts:
     """What a file of replies holds of a judge's verdicts, as the result files of MathVista's authors do.
 
     Raises:
@@ -80,10 +80,10 @@ def held_in(path: Path, benchmark: Benchmark) -> Held:
     """
     name = recorded_field(benchmark) if needs_judge(benchmark) else ""
     verdicts = extractions(path, name) if name and path.is_file() else {}
-    return Held(verdicts=verdicts, path=path) if verdicts else Held()
+    return FileVerdicts(verdicts=verdicts, path=path) if verdicts else FileVerdicts()
 
 
-def to_be_asked(benchmark: Benchmark, answers: Sequence[tuple[Record, str]], held: Held) -> list[Request]:
+def to_be_asked(benchmark: Benchmark, answers: Sequence[tuple[Record, str]], held: FileVerdicts) -> list[Request]:
     """What a judge must be asked about some answers that no verdict is held on.
 
     Raises:
@@ -154,7 +154,7 @@ def score(
     judge: Judge | None,
     folder: Path,
     recorded: Path | None = None,
-    held: Held = Held(),
+    held: FileVerdicts = FileVerdicts(),
 ) -> tuple[Evaluation, Judgement]:
     """Score a benchmark's answers: by its rules alone, with recorded verdicts, or with a judge that is asked now.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datasets.evaluation.panoptic_quality import Tally
+from datasets.evaluation.panoptic_quality import SegmentMatches
 
 VOID = 0
 """Id of what the ground-truth map says nothing about; found maps have it where no segment is."""
@@ -54,7 +54,7 @@ class _Counts:
 
 def compare(
     found: Int32Array, classes: Mapping[int, int], true: Int32Array, segments: Sequence[TrueSegment]
-) -> dict[int, Tally]:
+) -> dict[int, SegmentMatches]:
     """Count matches in one image.
 
     Args:
@@ -85,7 +85,7 @@ def compare(
     for iou, (_, number), _ in matches:
         overlaps[shown[number]].append(iou)
     return {
-        category: Tally(iou=math.fsum(ious), tp=len(ious), fp=wrong[category], fn=missed[category])
+        category: SegmentMatches(iou=math.fsum(ious), tp=len(ious), fp=wrong[category], fn=missed[category])
         for category, ious in overlaps.items()
     }
 

@@ -11,7 +11,7 @@ from configs.common.safe_json import parse_json, parse_json_lines
 from configs.common.words import did_you_mean, listed, shown
 from datasets.types import DataError, Record
 
-from ..run.journal import Entry
+from ..run.journal import JournalEntry
 from .reply_field import NAMES, candidates, no_replies, questions_of, reply_of
 from .report import PREDICTIONS
 from .result_files import mme_tool
@@ -26,7 +26,7 @@ UNANSWERED = "no prediction in the file"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class FileAnswer:
     """An answer of a file.
 
     Attributes:
@@ -88,7 +88,7 @@ def _names_in(folder: Path) -> list[str]:
         return []
 
 
-def read_predictions(path: Path) -> dict[str, Given]:
+def read_predictions(path: Path) -> dict[str, FileAnswer]:
     """Read answers by id.
 
     Read are ``predictions.jsonl`` of a run; JSON lines or a JSON list of objects with an id (`IDS`) and a text under
@@ -97,7 +97,7 @@ def read_predictions(path: Path) -> dict[str, Given]:
     Raises:
         DataError: the file is unreadable or of another form, or gives two answers to an id; with the place.
     """
-    found: dict[str, Given] = {}
+    found: dict[str, FileAnswer] = {}
     for where, key, value in _items(path):
         if key in found:
             raise DataError(f"{where}: a second answer to {key}; each id is answered once")
@@ -138,14 +138,14 @@ def _of_list(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, str, Any]]
         yield where, str(key), item
 
 
-def _given(value: Any, where: str) -> Given:
+def _given(value: Any, where: str) -> FileAnswer:
     if not isinstance(value, dict):
         value = {"text": value}
     fields = candidates(value)
     if not fields:
         raise DataError(f"{where}: expected the model's text, or an object with it under one of {', '.join(NAMES)}")
     prompt, error, seconds = value.get("prompt"), value.get("error"), value.get("seconds")
-    return Given(
+    return FileAnswer(
         fields=fields,
         where=where,
         asked=questions_of(value),
@@ -156,7 +156,9 @@ def _given(value: Any, where: str) -> Given:
     )
 
 
-def entries_of(records: Sequence[Record], given: Mapping[str, Given], path: Path) -> tuple[dict[str, Entry], list[str]]:
+def entries_of(
+    records: Sequence[Record], given: Mapping[str, FileAnswer], path: Path
+) -> tuple[dict[str, JournalEntry], list[str]]:
     """Give every record its answer.
 
     Args:
@@ -168,7 +170,7 @@ def entries_of(records: Sequence[Record], given: Mapping[str, Given], path: Path
     Raises:
         DataError: no answer belongs to any record, or nothing tells which field holds the replies.
     """
-    stray = unknown(records, given)
+    stray = unknown_ids(records, given)
     if len(stray) == len(given):
         some = listed([record.id for record in records[:3]])
         raise DataError(
@@ -179,7 +181,7 @@ def entries_of(records: Sequence[Record], given: Mapping[str, Given], path: Path
     return {record.id: _entry(record, answer, dropped) for record, answer in pairs}, stray
 
 
-def _entry(record: Record, answer: Given | None, dropped: set[str]) -> Entry:
+def _entry(record: Record, answer: FileAnswer | None, dropped: set[str]) -> JournalEntry:
     if answer is None:
         return entry_of(record, None, UNANSWERED)
     text = reply_of(answer.fields, dropped, answer.where)
@@ -194,7 +196,7 @@ def entry_of(
     prompt: str = "",
     finished: bool = True,
     seconds: float = 0.0,
-) -> Entry:
+) -> JournalEntry:
     """A record's reply in a file, as a run's journal has it.
 
     Args:
@@ -205,7 +207,7 @@ def entry_of(
         finished: whether the text ended by itself.
         seconds: that the reply took; 0 if the file does not say.
     """
-    return Entry(
+    return JournalEntry(
         run="",
         id=record.id,
         image=None if record.image is None else record.image.name,
@@ -230,7 +232,7 @@ def by_record(records: Sequence[Record], predictions: Mapping[str, T]) -> Iterat
         yield record, predictions.get(record.id, predictions.get(str(record.meta.get("release_id", record.id))))
 
 
-def unknown(records: Sequence[Record], predictions: Iterable[str]) -> list[str]:
+def unknown_ids(records: Sequence[Record], predictions: Iterable[str]) -> list[str]:
     """Ids of answers that no record has, in the order of the answers."""
     known = {record.id for record in records} | {str(r.meta["release_id"]) for r in records if "release_id" in r.meta}
     return [key for key in predictions if key not in known]

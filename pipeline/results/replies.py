@@ -7,14 +7,14 @@ from pathlib import Path
 
 from datasets.types import Record
 
-from ..run.journal import Entry
+from ..run.journal import JournalEntry
 from .predictions_file import UNANSWERED, entries_of, entry_of, read_predictions
 from .result_files import read_result_file
 from .result_files.join import join
-from .result_files.row import Row
+from .result_files.row import ResultRow
 
 
-def read_answers(records: Sequence[Record], path: Path) -> tuple[dict[str, Entry], list[str]]:
+def read_answers(records: Sequence[Record], path: Path) -> tuple[dict[str, JournalEntry], list[str]]:
     """Give every record its reply.
 
     Args:
@@ -32,7 +32,7 @@ def read_answers(records: Sequence[Record], path: Path) -> tuple[dict[str, Entry
     return {record.id: _entry(record, joined.rows.get(record.id)) for record in records}, list(joined.stray)
 
 
-def _entry(record: Record, row: Row | None) -> Entry:
+def _entry(record: Record, row: ResultRow | None) -> JournalEntry:
     if row is None:
         return entry_of(record, None, UNANSWERED)
     return entry_of(record, row.reply, row.error, prompt=row.prompt)

@@ -22,16 +22,16 @@ from ..benchmarks import select_pipeline
 from ..catalog import Catalog
 from ..config import EvalConfig
 from ..run.identity import remarks_of
-from ..run.plan import options_of as run_options
+from ..run.plan import another_model
 from ..run.task import about_model, about_part, publish
 from ..runtime.console import say, warn
 from ..runtime.errors import RunError
 from ..runtime.files import make_folder
 from ..runtime.lock import sole_use
 from ..runtime.provenance import git_commit, versions
-from .join import Answered, paired, summary
+from .join import AnsweredBenchmark, paired, summary
 from .judge_folders import RULES, decider_of, folder_of, in_words, set_aside
-from .judging import Held, decider, held_in, judge_of, make_judge, needs_judge, score, to_be_asked
+from .judging import FileVerdicts, decider, held_in, judge_of, make_judge, needs_judge, score, to_be_asked
 from .predictions_file import SCORES
 from .replies import read_answers
 
@@ -67,12 +67,12 @@ def rescore(config: EvalConfig, catalog: Catalog, source: ScoringInput, dataset:
         ConfigError: no such benchmark.
         DataError, RunError: a file is missing or unreadable, or the judge cannot be used.
     """
-    benchmark = named(config, catalog, source.predictions, dataset)
+    benchmark = benchmark_of_answers(config, catalog, source.predictions, dataset)
     pipeline = select_pipeline(config.PIPELINE, config.declared(benchmark))
     records, bad, check = keep_scorable(pipeline, *pipeline.load(data_roots(config.DATASETS.ROOT, os.environ)))
     say(f"{benchmark.dataset}: {check.sentence}")
-    run = run_options(config)
-    whole, records = records, pipeline.part(records, run.limit, run.seed)  # as the run was limited that wrote them
+    run = config.EVAL
+    whole, records = records, pipeline.part(records, run.LIMIT, run.SEED)  # as the run was limited that wrote them
     asked = source.verdicts is None and needs_judge(pipeline.declaration) and _leaves_to_ask(pipeline, whole, source)
     chosen = judge_of(config.JUDGE, os.environ) if asked else None
     judge = None if chosen is None else make_judge(chosen, os.environ)
@@ -96,10 +96,9 @@ def _score_into(
     answered, stray = score_file(pipeline, records, bad, source, judge, folder, whole)
     if stray:
         warn(f"{len(stray)} answers are to ids of no record that can be asked, and count for nothing: {listed(stray)}")
-    run = run_options(config)
     about: dict[str, Any] = {
-        **about_model(run, pipeline.declaration.dataset),
-        **about_part(run, len(records), len(whole)),
+        **about_model(config.EVAL, another_model(config), pipeline.declaration.dataset),
+        **about_part(config.EVAL, len(records), len(whole)),
         **remarks_of(source.predictions.parent / "run.json"),
         "predictions": str(source.predictions),
         "config_hash": config.config_hash,
@@ -150,7 +149,7 @@ def score_file(
     judge: Judge | None,
     folder: Path,
     whole: list[Record] | None = None,
-) -> tuple[Answered, list[str]]:
+) -> tuple[AnsweredBenchmark, list[str]]:
     """Score a file of answers to a benchmark's records.
 
     Args:
@@ -174,13 +173,13 @@ def score_file(
     texts = [(record, entries[record.id].reply) for record in records]
     held = _held(pipeline, source)
     evaluation, judgement = score(pipeline, texts, judge, folder, source.verdicts, held)
-    answered = Answered(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
+    answered = AnsweredBenchmark(records=records, bad=bad, entries=entries, evaluation=evaluation, judgement=judgement)
     return answered, stray
 
 
-def _held(pipeline: BenchmarkPipeline, source: ScoringInput) -> Held:
+def _held(pipeline: BenchmarkPipeline, source: ScoringInput) -> FileVerdicts:
     """Verdicts that stand next to the replies in their file; none where others are to be used."""
-    return Held() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
+    return FileVerdicts() if source.verdicts is not None else held_in(source.predictions, pipeline.declaration)
 
 
 def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: ScoringInput) -> bool:
@@ -193,7 +192,7 @@ def _leaves_to_ask(pipeline: BenchmarkPipeline, records: list[Record], source: S
     return bool(to_be_asked(pipeline.declaration, texts, held))
 
 
-def named(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str | None) -> Benchmark:
+def benchmark_of_answers(config: EvalConfig, catalog: Catalog, predictions: Path, dataset: str | None) -> Benchmark:
     """The benchmark that a file of answers belongs to.
 
     Raises:

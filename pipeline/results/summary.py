@@ -30,7 +30,7 @@ ROWS = ("", PUBLISHED, "this run", "difference", "random part, records", "among 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class SummaryColumn:
     """One figure of a benchmark.
 
     Attributes:
@@ -73,12 +73,12 @@ def show_summary(
     tell(f"\n{plain(columns)}\n{left_out}\nsummary:     {folder / MARKDOWN}\n")
 
 
-def in_order(columns: Sequence[Column]) -> list[Column]:
+def in_order(columns: Sequence[SummaryColumn]) -> list[SummaryColumn]:
     """Columns as the paper's table has them, then the others as they come."""
     return sorted(columns, key=lambda column: ORDER.index(column.title) if column.title in ORDER else len(ORDER))
 
 
-def columns_of(result: Mapping[str, Any]) -> Iterator[Column]:
+def columns_of(result: Mapping[str, Any]) -> Iterator[SummaryColumn]:
     """A benchmark's columns: the figures that were published, or else its first one."""
     about = {"part": _part(result), "taught": "no" if result.get("untaught") else ""}
     for row in result["expected"]:
@@ -86,11 +86,11 @@ def columns_of(result: Mapping[str, Any]) -> Iterator[Column]:
         difference = "" if row["difference"] is None else f"{row['difference']:+.1f}"
         title = row["title"] or result["title"]
         published = "" if result.get("another_model") else f"{row['published']:.1f}"
-        yield Column(title=title, published=published, ours=ours, difference=difference, **about)
+        yield SummaryColumn(title=title, published=published, ours=ours, difference=difference, **about)
     if not result["expected"]:
         first = result["metrics"][0]
         ours = _not_scored(result) if first["value"] is None else shown(first, digits=1)
-        yield Column(title=result["title"], published="", ours=ours, **about)
+        yield SummaryColumn(title=result["title"], published="", ours=ours, **about)
 
 
 def _part(result: Mapping[str, Any]) -> str:
@@ -102,9 +102,9 @@ def _not_scored(result: Mapping[str, Any]) -> str:
     return "no judge" if result["judged"]["decided_by"].startswith("no judge") else "undefined"
 
 
-def plain(columns: Sequence[Column]) -> str:
+def plain(columns: Sequence[SummaryColumn]) -> str:
     """The table for a terminal, cut into blocks that fit its width."""
-    blocks: list[list[Column]] = [[]]
+    blocks: list[list[SummaryColumn]] = [[]]
     used = len(max(ROWS, key=len))
     for column in columns:
         width = max(len(inline(cell)) for cell in column.cells) + 2
@@ -118,7 +118,7 @@ def plain(columns: Sequence[Column]) -> str:
 
 
 def markdown(
-    columns: Sequence[Column],
+    columns: Sequence[SummaryColumn],
     results: Sequence[Mapping[str, Any]],
     missing: Mapping[str, str],
     failed: Mapping[str, str] = MappingProxyType({}),
@@ -159,18 +159,18 @@ def _remarks(result: Mapping[str, Any]) -> str:
     )
 
 
-def _held(columns: Sequence[Column]) -> list[int]:
+def _held(columns: Sequence[SummaryColumn]) -> list[int]:
     """Numbers of the rows that hold something; what this run found always does."""
     return [n for n in range(len(ROWS)) if n in (0, ROWS.index("this run")) or any(c.cells[n] for c in columns)]
 
 
-def _lines(columns: Sequence[Column], rows: Sequence[int] | None = None) -> Iterator[tuple[str, ...]]:
+def _lines(columns: Sequence[SummaryColumn], rows: Sequence[int] | None = None) -> Iterator[tuple[str, ...]]:
     """The table's lines; of the given rows, or those that hold something."""
     for row in _held(columns) if rows is None else rows:
         yield (ROWS[row], *(column.cells[row] for column in columns))
 
 
-def _csv(columns: Sequence[Column]) -> str:
+def _csv(columns: Sequence[SummaryColumn]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(map(csv_cell, line) for line in _lines(columns))
     return stream.getvalue()

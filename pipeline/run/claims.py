@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.files import make_folder, writing
+from ..runtime.files import make_folder, naming_write_errors
 from ..runtime.session import Session
 
 PREFIX = "claims-"
@@ -58,7 +58,7 @@ class ClaimFolder:
             WriteError: the folder is gone, or the disk is full.
         """
         file = self._folder / name
-        with writing(file):
+        with naming_write_errors(file):
             try:
                 os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
             except FileExistsError:
@@ -67,7 +67,7 @@ class ClaimFolder:
 
     def taken(self) -> set[str]:
         """Names that have been claimed, as far as this machine knows: a network file system may be behind."""
-        with writing(self._folder):
+        with naming_write_errors(self._folder):
             return set(os.listdir(self._folder))
 
 
@@ -93,7 +93,7 @@ def find_groups(folder: Path, session: Session) -> list[FolderGroup]:
 
 def _mark(folder: Path, rank: int) -> None:
     file = make_folder(folder) / f"{_MEMBER}{rank}"
-    with writing(file):
+    with naming_write_errors(file):
         file.touch()
 
 

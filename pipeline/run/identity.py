@@ -97,7 +97,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class RunIdentity:
     """A run's identity in its folder.
 
     Attributes:
@@ -114,7 +114,7 @@ class Identity:
     changed: bool
 
 
-def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[str, Any]) -> Identity:
+def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[str, Any]) -> RunIdentity:
     """Compare with what the folder was started with, and write ``run.json``.
 
     Args:
@@ -142,7 +142,7 @@ def settle(file: Path, parts: Mapping[str, Any], on_change: str, about: Mapping[
     make_folder(file.parent)
     values = {"fingerprint": name, "restarts": restarts, "accepted": accepted, "changes": changes, "parts": parts}
     write_json(file, {**values, **about})
-    return Identity(fingerprint=name, accepted=accepted, changes=changes, changed=bool(new))
+    return RunIdentity(fingerprint=name, accepted=accepted, changes=changes, changed=bool(new))
 
 
 def check_settings(file: Path, benchmark: Benchmark, engine: Mapping[str, Any]) -> None:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-from datasets.image import decode
 from datasets.types import ImageSource
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 
 from ..base import Answerer, ImageReader
+from ..images import decode_image
 from .questions import Question
 
 if TYPE_CHECKING:
@@ -210,6 +210,6 @@ def _reader(answerer: Answerer) -> Callable[[ImageSource], DecodedImage]:
 
 def _decode(source: ImageSource, size: int | None) -> DecodedImage:
     """Decode an image, and compute its key here, where nobody waits for it."""
-    image = DecodedImage(pixels=decode(source, size), name=source.name)
+    image = decode_image(source, size)
     _ = image.key
     return image

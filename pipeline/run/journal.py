@@ -21,12 +21,12 @@ from datasets.registration.formats.files import is_hidden
 from datasets.types import Record
 
 from ..runtime.errors import RunError
-from ..runtime.files import append, json_line, make_folder, writing
+from ..runtime.files import append, json_line, make_folder, naming_write_errors
 from .questions import Question, QuestionKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class JournalEntry:
     """The answer to one question for one record, or why there is none.
 
     Attributes:
@@ -108,7 +108,7 @@ def file_name(rank: int, token: str) -> str:
     return f"process-{rank}-{token}.jsonl"
 
 
-def parse_line(line: bytes) -> Entry | None:
+def parse_line(line: bytes) -> JournalEntry | None:
     """Read one line; None if it is torn or not one of ours."""
     try:
         values = parse_json(line)
@@ -117,14 +117,14 @@ def parse_line(line: bytes) -> Entry | None:
     if not isinstance(values, dict):
         return None
     values.pop("extracted", None)  # earlier versions noted a first scoring, which nothing read
-    if {*values, *_LATER} != {field.name for field in fields(Entry)}:
+    if {*values, *_LATER} != {field.name for field in fields(JournalEntry)}:
         return None
     if not all(isinstance(values[name], kind) for name, kind in _TYPES.items() if name in values):
         return None
-    return Entry(**values)
+    return JournalEntry(**values)
 
 
-def read_folder(folder: Path) -> Iterator[Entry]:
+def read_folder(folder: Path) -> Iterator[JournalEntry]:
     """Read every whole line of every journal in a folder, in a fixed order; none if the folder does not exist."""
     for file in sorted(file for file in folder.glob("*.jsonl") if not is_hidden(file)):
         for line in file.read_bytes().split(b"\n"):
@@ -133,7 +133,7 @@ def read_folder(folder: Path) -> Iterator[Entry]:
                 yield entry
 
 
-def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[QuestionKey, Entry]:
+def usable_answers(entries: Iterable[JournalEntry], accepted: Iterable[str]) -> dict[QuestionKey, JournalEntry]:
     """Answers that need not be given again, by question; errors are left out, so that they are tried again.
 
     Args:
@@ -141,7 +141,7 @@ def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[Qu
         accepted: marks of the runs whose answers count; where several answered a question, the first of these wins.
     """
     rank = {run: index for index, run in enumerate(accepted)}
-    answers: dict[QuestionKey, Entry] = {}
+    answers: dict[QuestionKey, JournalEntry] = {}
     for entry in entries:
         if not entry.settled or entry.run not in rank:
             continue
@@ -151,14 +151,14 @@ def usable_answers(entries: Iterable[Entry], accepted: Iterable[str]) -> dict[Qu
     return answers
 
 
-def _order(entry: Entry, rank: Mapping[str, int]) -> tuple[int, str, float, str]:
+def _order(entry: JournalEntry, rank: Mapping[str, int]) -> tuple[int, str, float, str]:
     """Which of several answers to a question counts: of the first run, and the line that has the time it took."""
     return rank[entry.run], entry.text, -entry.seconds, entry.id
 
 
 def answers_by_record(
-    records: Sequence[Record], questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]
-) -> dict[str, Entry]:
+    records: Sequence[Record], questions: Sequence[Question], answers: Mapping[QuestionKey, JournalEntry]
+) -> dict[str, JournalEntry]:
     """Give every record the answer to its question.
 
     Raises:
@@ -190,13 +190,13 @@ class Journal:
     def __init__(self, file: Path) -> None:
         make_folder(file.parent)
         self._file = file
-        with writing(file):
+        with naming_write_errors(file):
             torn = _ends_torn(file)
             self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if torn:
             append(self._descriptor, file, b"\n")
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: JournalEntry) -> None:
         """Write one entry as one line; it is safe from a kill of the process once this returns.
 
         Raises:

@@ -20,11 +20,13 @@ from ..runtime.console import Progress
 from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
 from .images_ahead import ImagesAhead, Ready
-from .journal import Entry, Journal
+from .journal import Journal, JournalEntry
 from .questions import Question, batches
 
 if TYPE_CHECKING:
     from collavo.engine import Generation, Query, Reply
+
+    from ..runtime.options import RunConfig
 
 SAMPLE_ERRORS = (DataError, SegmenterError)
 """What can be wrong with one image and not with the others."""
@@ -47,17 +49,15 @@ class LoopSettings:
         run: identity that its journal lines carry.
         batch_size: questions answered at a time at first, see `pipeline.run.questions.batches`.
         most: questions answered at a time later.
-        workers: threads that decode images ahead, and how many batches they are ahead at least.
-        strict: whether the first unreadable image ends the run.
         generation: how to search.
+        options: of the run, see `RunConfig`: ``WORKERS`` is also how many batches images are ahead at least.
     """
 
     run: str
     batch_size: int
     most: int
-    workers: int
-    strict: bool
     generation: Generation
+    options: RunConfig
 
 
 def answer_all(
@@ -66,7 +66,7 @@ def answer_all(
     journal: Journal,
     settings: LoopSettings,
     progress: Progress,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer a process's questions.
 
     Args:
@@ -79,14 +79,14 @@ def answer_all(
     Returns: one entry per question, for its first record.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
-        RunError: none of the first questions has an answer, or (``strict``) one has scores that are not finite.
+        DataError, SegmenterError: ``STRICT``, and an image is unreadable or has no map.
+        RunError: none of the first questions has an answer, or (``STRICT``) one has scores that are not finite.
         WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
     """
-    entries: list[Entry] = []
+    entries: list[JournalEntry] = []
     todo = batches(questions, settings.batch_size, settings.most)
-    with ImagesAhead(answerer, settings.workers) as ahead:
+    with ImagesAhead(answerer, settings.options.WORKERS) as ahead:
         for batch, images in ahead.batches(todo):
             try:
                 entries += _answer_and_note(batch, images, answerer, journal, settings)
@@ -105,22 +105,22 @@ def answer_stream(
     journal: Journal,
     settings: LoopSettings,
     progress: Progress,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer a process's questions by an engine that has many of them under way; see `answer_all`.
 
     Every reply is in the journal as soon as it comes.
 
     Raises:
-        DataError: ``strict``, and a question has no reply.
+        DataError: ``STRICT``, and a question has no reply.
         RunError: none of the first questions has an answer, or the engine ends the run.
         WriteError: the journal cannot be written.
     """
-    entries: list[Entry | None] = [None] * len(questions)
-    came: list[Entry] = []
+    entries: list[JournalEntry | None] = [None] * len(questions)
+    came: list[JournalEntry] = []
     with closing(answerer.answer_each(questions, settings.generation)) as replies:
         for index, reply, seconds in replies:
             question = questions[index]
-            if isinstance(reply, NoReply) and settings.strict:
+            if isinstance(reply, NoReply) and settings.options.STRICT:
                 raise DataError(_strictly(question, reply.reason))
             made = [_entry(question, i, reply, settings.run, seconds) for i in range(len(question.ids))]
             for entry in made:
@@ -137,7 +137,7 @@ def _strictly(question: Question, reason: object) -> str:
     return f"{inline(question.ids[0])}: {reason} (EVAL.STRICT False counts it and goes on)"
 
 
-def _remark(entries: Sequence[Entry], new: int, progress: Progress) -> None:
+def _remark(entries: Sequence[JournalEntry], new: int, progress: Progress) -> None:
     """Show the first answer whole; warn early where replies do not end (the prompt or template may be wrong).
 
     Raises:
@@ -166,12 +166,12 @@ def _answer_and_note(
     answerer: Answerer,
     journal: Journal,
     settings: LoopSettings,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer a batch and write it down; one entry per question, for its first record."""
     start = time.perf_counter()
     results = _answer_batch(batch, images, answerer, settings)
     seconds = (time.perf_counter() - start) / len(batch)
-    firsts: list[Entry] = []
+    firsts: list[JournalEntry] = []
     for question, result in zip(batch, results, strict=True):
         entries = [_entry(question, i, result, settings.run, seconds) for i in range(len(question.ids))]
         for entry in entries:
@@ -180,17 +180,17 @@ def _answer_and_note(
     return firsts
 
 
-def _entry(question: Question, index: int, result: Reply | NoReply | str, run: str, seconds: float) -> Entry:
+def _entry(question: Question, index: int, result: Reply | NoReply | str, run: str, seconds: float) -> JournalEntry:
     """What the journal keeps of a result, for one of the question's records; only the first one took time."""
     image, text = question.key
     name, took = question.ids[index], 0.0 if index else round(seconds, 4)
     if isinstance(result, str):
-        return Entry(run=run, id=name, image=image, question=text, seconds=took, error=result)
+        return JournalEntry(run=run, id=name, image=image, question=text, seconds=took, error=result)
     if isinstance(result, NoReply):
         outcome = "" if result.outcome == "failed" else result.outcome
         reason = result.reason + (f"; it said {quoted(result.text, LONGEST)}" if result.text else "")
-        return Entry(run=run, id=name, image=image, question=text, seconds=took, error=reason, outcome=outcome)
-    return Entry(
+        return JournalEntry(run=run, id=name, image=image, question=text, seconds=took, error=reason, outcome=outcome)
+    return JournalEntry(
         run=run,
         id=name,
         image=image,
@@ -212,8 +212,8 @@ def _answer_batch(
     """One reply, or the reason for none, per question.
 
     Raises:
-        DataError, SegmenterError: ``strict``, and an image is unreadable or has no map.
-        RunError: ``strict``, and the model's scores are not finite.
+        DataError, SegmenterError: ``STRICT``, and an image is unreadable or has no map.
+        RunError: ``STRICT``, and the model's scores are not finite.
     """
     results: list[Reply | NoReply | str] = [""] * len(batch)
     good: list[tuple[int, Query]] = []
@@ -221,7 +221,7 @@ def _answer_batch(
         try:
             good.append((index, _query(question, images)))
         except SAMPLE_ERRORS as error:
-            if settings.strict:
+            if settings.options.STRICT:
                 raise DataError(_strictly(question, error)) from error
             results[index] = str(error)
     try:
@@ -230,7 +230,7 @@ def _answer_batch(
         question = batch[good[error.replies.index(None)][0]]
         raise RunError(_strictly(question, error)) from error
     for index, reply in replies:
-        if isinstance(reply, NoReply) and settings.strict:
+        if isinstance(reply, NoReply) and settings.options.STRICT:
             raise DataError(_strictly(batch[index], reply.reason))
         results[index] = reply
     return results
@@ -242,8 +242,8 @@ def _replies(
     """Ask the engine; where one query's data is at fault (a missing segmentation file), only that one fails.
 
     Raises:
-        SegmenterError: ``strict``, and an image has no map.
-        NonFiniteError: ``strict``, and the model's scores are not finite.
+        SegmenterError: ``STRICT``, and an image has no map.
+        NonFiniteError: ``STRICT``, and the model's scores are not finite.
     """
     if not queries:
         return []
@@ -251,11 +251,11 @@ def _replies(
         replies = answerer.answer([query for _, query in queries], settings.generation)
         return [(index, reply) for (index, _), reply in zip(queries, replies, strict=True)]
     except NonFiniteError as error:
-        if settings.strict:
+        if settings.options.STRICT:
             raise
         return [(index, reply or str(error)) for (index, _), reply in zip(queries, error.replies, strict=True)]
     except SAMPLE_ERRORS as error:
-        if settings.strict:
+        if settings.options.STRICT:
             raise
         if len(queries) == 1:
             return [(queries[0][0], str(error))]

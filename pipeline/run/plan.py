@@ -40,8 +40,9 @@ from ..runtime.launch import (
 )
 from ..runtime.launcher_watch import end_without_launcher, watch_launcher
 from ..runtime.provenance import difference_in_words, git_commit, libraries
-from ..runtime.session import USER_ERRORS, AgreedError, RunOptions, Session, leave, report_failure
-from .task import Task, load_tasks, run_task
+from ..runtime.session import USER_ERRORS, AgreedError, Session, exit_at_once, report_failure
+from .loading import Task, load_tasks
+from .task import run_task
 
 if TYPE_CHECKING:
     import torch
@@ -62,32 +63,25 @@ class Plan:
     """A whole run.
 
     Attributes:
-        name: for the tracker.
+        config: resolved.
         tasks: one per benchmark, in order.
         roots: dataset folders.
-        options: see `RunOptions`.
-        save_dir: where the tracker writes.
         judge: whom to ask where a benchmark needs a judge; None for nobody.
-        timeout_hours: how long a process waits for the others.
-        wandb: whether metrics also go to Weights & Biases.
-        config_yaml: the resolved configuration.
-        settings: the same as a mapping, for the tracker.
-        config_hash: short digest of it.
         model: its kind, name and profile, for results.
+        another_model: why figures are not set next to published ones, see `another_model`; "" where they are.
     """
 
-    name: str
+    config: EvalConfig
     tasks: Sequence[Task]
     roots: Sequence[Path]
-    options: RunOptions
-    save_dir: Path
     judge: JudgeConfig | None = None
-    timeout_hours: float
-    wandb: bool
-    config_yaml: str
-    settings: Mapping[str, Any]
-    config_hash: str
     model: Mapping[str, str] = field(default_factory=dict)
+    another_model: str = ""
+
+    @property
+    def save_dir(self) -> Path:
+        """Where results go."""
+        return Path(self.config.SAVE_DIR).expanduser()
 
 
 def evaluate(config: EvalConfig, catalog: Catalog) -> int:
@@ -143,34 +137,12 @@ def make_plan(config: EvalConfig, catalog: Catalog) -> Plan:
         tasks.append(Task(pipeline=pipeline, batch_size_total=size, folder=folder, optional=optional, search=search))
     judged = any(needs_judge(task.pipeline.declaration) for task in tasks)
     return Plan(
-        name=config.NAME,
+        config=config,
         tasks=tasks,
         roots=data_roots(config.DATASETS.ROOT, os.environ),
-        options=options_of(config),
-        save_dir=save_dir,
         judge=judge_of(config.JUDGE, os.environ) if judged else None,
-        timeout_hours=config.EVAL.TIMEOUT_HOURS,
-        wandb=config.WANDB,
-        config_yaml=config.resolved_yaml,
-        settings=yaml.safe_load(config.resolved_yaml),
-        config_hash=config.config_hash,
         model={"kind": config.MODEL.NAME, "name": config.MODEL.PATH, "profile": config.profile.name},
-    )
-
-
-def options_of(config: EvalConfig) -> RunOptions:
-    """The ``EVAL`` section, and what can be said of the model."""
-    run = config.EVAL
-    return RunOptions(
-        strict=run.STRICT,
-        on_change=run.ON_CHANGE,
-        limit=run.LIMIT,
-        seed=run.SEED,
         another_model=another_model(config),
-        untaught=tuple(run.UNTAUGHT),
-        workers=run.WORKERS,
-        max_batch=run.MAX_BATCH,
-        report=run.REPORT,
     )
 
 
@@ -193,7 +165,7 @@ def asks_model(benchmarks: Iterable[Benchmark]) -> bool:
 
 
 def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) -> int:
-    """Run every task of a plan; the part of ``eval`` that knows no configuration.
+    """Run every task of a plan, whatever answers.
 
     Args:
         plan: see `Plan`.
@@ -210,16 +182,16 @@ def run_plan(plan: Plan, make_source: Callable[[torch.device], EngineSource]) ->
             session = with_judge(plan, session)
             source = make_source(device_of(accelerator))
             failures = run_tasks(plan, source, session, lambda task: folders.append(task.folder))
-            finish(accelerator)
+            finish_trackers(accelerator)
         if lacking := [task.dataset for task in plan.tasks if not task.optional and task.folder not in folders]:
             failures.append(f"left out, as said above: {', '.join(lacking)}; the other benchmarks are done")
         if failures:
             raise AgreedError("\n".join(failures))
 
-    return guarded(work, "interrupted; the answers so far are kept, and the same command goes on from there")
+    return run_guarded(work, "interrupted; the answers so far are kept, and the same command goes on from there")
 
 
-def finish(accelerator: Accelerator) -> None:
+def finish_trackers(accelerator: Accelerator) -> None:
     """Close trackers and let no process end before the main one has written everything: it would look like a failure.
 
     All processes must call it.
@@ -229,7 +201,7 @@ def finish(accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
 
 
-def guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> int:
+def run_guarded(work: Callable[[list[Path]], int | None], interrupted: str) -> int:
     """Do a process's work, and end as a process of several must.
 
     Args:
@@ -294,7 +266,7 @@ def _run_loaded(plan: Plan, source: EngineSource, session: Session, begins: Call
         results = [outcome.results for outcome in outcomes if outcome.results is not None]
         failed = {outcome.dataset: outcome.failure for outcome in outcomes if outcome.failure}
         show_summary(results, missing, failed, plan.save_dir)
-    if session.is_main and plan.options.report:
+    if plan.config.EVAL.REPORT and session.is_main:
         report_run({item.task.folder: item.records for item in found}, plan.save_dir)
     return [outcome.failure for outcome in outcomes if outcome.failure]
 
@@ -320,12 +292,12 @@ def _start(plan: Plan, world: int) -> Accelerator:
     """
     try:
         check_environment(os.environ)
-        if plan.wandb and importlib.util.find_spec("wandb") is None:
+        if plan.config.WANDB and importlib.util.find_spec("wandb") is None:
             raise RunError("WANDB True needs the package wandb (pip install wandb), or set WANDB False")
         if is_main(os.environ):
             names = ", ".join(task.pipeline.declaration.dataset for task in plan.tasks)
             say(f"evaluating {names} with {world} process{'es' if world > 1 else ''}; loading libraries ...")
-        return start_accelerator(plan.timeout_hours, "wandb" if plan.wandb else None, os.environ)
+        return start_accelerator(plan.config.EVAL.TIMEOUT_HOURS, "wandb" if plan.config.WANDB else None, os.environ)
     except JoinError:
         raise
     except RunError as error:
@@ -335,7 +307,7 @@ def _start(plan: Plan, world: int) -> Accelerator:
 def _end(code: int, world: int) -> int:
     """Leave without tearing the process group down: its threads can abort a process that has done its work."""
     if world > 1:
-        leave(code)
+        exit_at_once(code)
     return code
 
 
@@ -347,8 +319,8 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
     """
     from accelerate.utils import gather_object
 
-    places = list(gather_object([place_of_process(accelerator)]))
-    about = {"config_hash": plan.config_hash, "git_commit": git_commit(), "model": dict(plan.model), **libraries()}
+    config, places = plan.config, list(gather_object([place_of_process(accelerator)]))
+    about = {"config_hash": config.config_hash, "git_commit": git_commit(), "model": dict(plan.model), **libraries()}
     if accelerator.process_index == 0:
         say(describe(places))
         if note := difference_in_words(about):
@@ -357,15 +329,16 @@ def make_session(plan: Plan, accelerator: Accelerator) -> Session:
             say(f"  note: {sharding} shards a model that trains; evaluation keeps a whole model on every process")
     session = Session(
         accelerator=accelerator,
-        options=plan.options,
+        options=config.EVAL,
         roots=plan.roots,
         devices=[where.device for where in places],
         about=about,
-        config_yaml=plan.config_yaml,
-        tracked=plan.wandb,
+        config_yaml=config.resolved_yaml,
+        tracked=config.WANDB,
+        another_model=plan.another_model,
         brief=len(plan.tasks) > 1,
     )
-    if plan.wandb:
+    if config.WANDB:
         session.together(lambda: _start_wandb(plan, accelerator))
     return session
 
@@ -393,10 +366,10 @@ def _start_wandb(plan: Plan, accelerator: Accelerator) -> None:
     import wandb
 
     make_folder(plan.save_dir)
+    settings = flat(yaml.safe_load(plan.config.resolved_yaml))
+    run = {"name": plan.config.NAME, "dir": str(plan.save_dir)}
     try:
-        accelerator.init_trackers(
-            "CoLLaVO", config=flat(plan.settings), init_kwargs={"wandb": {"name": plan.name, "dir": str(plan.save_dir)}}
-        )
+        accelerator.init_trackers("CoLLaVO", config=settings, init_kwargs={"wandb": run})
     except wandb.Error as error:
         raise RunError(f"WANDB True: {error} (WANDB_MODE=offline needs no account)") from error
 

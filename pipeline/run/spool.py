@@ -18,7 +18,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Spool:
+class SpooledValue:
     """A file with a value.
 
     Attributes:
@@ -31,7 +31,7 @@ class Spool:
 
 
 @contextmanager
-def spooled(value: Any) -> Iterator[Spool | None]:
+def spooled(value: Any) -> Iterator[SpooledValue | None]:
     """Write a value for other processes of this machine, and remove it in the end.
 
     Yields: the file; None where the value or the disk does not allow it.
@@ -41,13 +41,13 @@ def spooled(value: Any) -> Iterator[Spool | None]:
             content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
             path = Path(folder) / "spool"
             path.write_bytes(content)
-            spool = Spool(path, hashlib.sha256(content).hexdigest())
+            spool = SpooledValue(path, hashlib.sha256(content).hexdigest())
         except (OSError, pickle.PicklingError, TypeError, AttributeError, RecursionError):
             spool = None  # the others then read for themselves
         yield spool
 
 
-def unspool(spool: Spool) -> Any:
+def unspool(spool: SpooledValue) -> Any:
     """The value that another process of this run has written; None where its file is not here, or is not that one."""
     try:
         content = spool.path.read_bytes()

@@ -12,23 +12,21 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.common.words import listed, quoted
 from configs.common.words import shown as inline
 from datasets.declaration import Benchmark
 from datasets.evaluation.registry import scorer_of
-from datasets.evaluation.scorable import UnscorableError, check_scoring, without
 from datasets.evaluation.submission import write_submission
-from datasets.types import BadRecord, DataError, Record
+from datasets.types import BadRecord, Record
 
-from ..base import BenchmarkPipeline, EngineSource, StreamingAnswerer
+from ..base import EngineSource, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
 from ..results.browse.crayons import kept_maps, remove_crayons
-from ..results.join import Answered, Effort, flat, part_in_words, predictions, summary, warnings
+from ..results.join import AnsweredBenchmark, RunEffort, flat, part_in_words, predictions, summary, warnings
 from ..results.judge_folders import in_words, set_aside
 from ..results.judging import decider, score
 from ..results.report import (
@@ -44,65 +42,25 @@ from ..results.report import (
 )
 from ..runtime.console import Progress, duration, say, tell, warn
 from ..runtime.files import write_text
-from ..runtime.session import AgreedError, RunOptions, Session
+from ..runtime.session import AgreedError, Session
 from .claims import PREFIX, ClaimFolder, FolderGroup, find_groups, group_of, remove_claims
-from .identity import Identity, remarks_of, run_parts, settle
-from .journal import Entry, Journal, answers_by_record, file_name, read_folder, usable_answers
+from .identity import RunIdentity, remarks_of, run_parts, settle
+from .journal import Journal, JournalEntry, answers_by_record, file_name, read_folder, usable_answers
+from .loading import LoadedTask, Task
 from .loop import LoopSettings, answer_all, answer_stream
 from .questions import Question, QuestionKey, WorkQueue, distinct_questions, divide
-from .spool import Spool, spooled, unspool
 
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One benchmark of a run.
-
-    Attributes:
-        pipeline: with the declaration as the configuration has it.
-        batch_size_total: questions that a process answers at a time at first; memory and `RunOptions.max_batch`
-            decide how many later.
-        folder: where its journal and results go.
-        optional: whether the run goes on without it where its files are missing (``all``).
-        search: further settings of `Generation`, which the model's profile has.
-    """
-
-    pipeline: BenchmarkPipeline
-    batch_size_total: int
-    folder: Path
-    optional: bool = False
-    search: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def dataset(self) -> str:
-        """What ``DATASETS.TEST`` calls it."""
-        return self.pipeline.declaration.dataset
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A task with what its files hold.
-
-    Attributes:
-        task: see `Task`.
-        records: in data order.
-        bad: what could not be read.
-    """
-
-    task: Task
-    records: list[Record]
-    bad: list[BadRecord]
-
+if TYPE_CHECKING:
+    from ..runtime.options import RunConfig
 
 MISSING = "missing_ids.txt"
 """File of a run's folder on each of several machines without a common file system: ids that its journal lacks."""
-SPOOL_SECONDS = 1.0
-"""How long reading the annotations takes at least for the processes of a machine to share what one of them has read."""
 FAILED_SHARE = 0.5
 """Share of a benchmark's questions without an answer above which a run ends with an error, once it scored the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TaskOutcome:
     """What came of a benchmark.
 
     Attributes:
@@ -130,127 +88,7 @@ class _Data:
         return hashlib.sha256(repr([(question.key, question.ids) for question in self.questions]).encode()).hexdigest()
 
 
-def load_tasks(tasks: Sequence[Task], session: Session) -> tuple[list[Loaded], dict[str, str]]:
-    """Read the files of all benchmarks, and try their scorers, before anything is asked. All processes must call it.
-
-    Returns: the benchmarks that can be run, and why others cannot, by dataset name: optional ones without their files,
-        and, where there are several, those that cannot be scored.
-
-    Raises:
-        AgreedError: the files of one that is not optional are missing or unreadable on some machine, or those of all;
-            or the only one cannot be scored.
-    """
-    found, absent, malformed = _load_once(tasks, session)
-    shares = session.gather((absent, malformed))
-    missing = {name: why for share, _ in shares for name, why in share.items()}
-    unscorable = {name: bad for _, share in shares for name, bad in share.items()}
-    loaded = [
-        replace(item, records=without(item.records, bad), bad=[*item.bad, *bad.values()])
-        for item in found
-        if item.task.dataset not in missing
-        for bad in [unscorable.get(item.task.dataset, {})]
-    ]
-    if not loaded:
-        raise AgreedError("no benchmark can be run:\n" + "\n".join(f"{n}: {why}" for n, why in missing.items()))
-    return loaded, missing
-
-
-def _load_once(
-    tasks: Sequence[Task], session: Session
-) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
-    """Read all benchmarks, see `_load_all`; where that takes long, once on each machine. All processes must call it.
-
-    The first process of a machine reads, and the others take over what it found: they would read the same files at the
-    same time. What is read quickly, they read for themselves.
-
-    Raises:
-        AgreedError: see `load_tasks`.
-    """
-    first = session.first_on_machine
-    serves = session.gather(first).count(session.rank) > 1
-    begun = time.monotonic()
-    read = session.together(lambda: _load_all(tasks, session) if session.rank == first else None)
-    with ExitStack() as held:
-        spool = None
-        if read is not None and serves and time.monotonic() - begun >= SPOOL_SECONDS:
-            loaded, missing, _ = read
-            spool = held.enter_context(
-                spooled(([(tasks.index(item.task), item.records, item.bad) for item in loaded], missing))
-            )
-        theirs = session.gather(spool)[first]
-        found = session.together(lambda: read or _unspool(tasks, theirs) or _load_all(tasks, session))
-    return found
-
-
-def _unspool(
-    tasks: Sequence[Task], spool: Spool | None
-) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]] | None:
-    """What another process has read; None where it left nothing that can be used here."""
-    value = None if spool is None else unspool(spool)
-    if value is None:
-        return None
-    loaded, missing = value
-    return [Loaded(tasks[index], records, bad) for index, records, bad in loaded], missing, {}
-
-
-def _load_all(
-    tasks: Sequence[Task], session: Session
-) -> tuple[list[Loaded], dict[str, str], dict[str, Mapping[str, BadRecord]]]:
-    """Read all benchmarks.
-
-    Returns: those that can be read; why others cannot be run here, by dataset; and, on the main process, records that
-        cannot be scored, by dataset and id.
-    """
-    found: list[Loaded] = []
-    missing: dict[str, str] = {}
-    bad: dict[str, Mapping[str, BadRecord]] = {}
-    for task in tasks:
-        try:
-            loaded = _load(task, session)
-            if session.is_main:  # once for all of them: the scorer is the same everywhere
-                bad[task.dataset] = _try_scorer(loaded, session)
-            found.append(loaded)
-        except DataError as error:
-            if not task.optional and (len(tasks) == 1 or not isinstance(error, UnscorableError)):
-                raise
-            missing[task.dataset] = str(error)
-    return found, missing, bad
-
-
-def _load(task: Task, session: Session) -> Loaded:
-    """Read a benchmark's files.
-
-    Raises:
-        UnscorableError: they hold no record that can be read and scored.
-        DataError: they are missing or unreadable, or (``strict``) a record is malformed.
-    """
-    records, bad = task.pipeline.load(session.roots)
-    _check_strict(bad, session)
-    if not records:
-        first = f": {bad[0].where}: {bad[0].reason}" if bad else ""
-        raise UnscorableError(f"{task.dataset}: the files hold no record that can be read{first}")
-    return Loaded(task, records, bad)
-
-
-def _try_scorer(loaded: Loaded, session: Session) -> Mapping[str, BadRecord]:
-    """Score a benchmark's records with their own targets and say the finding; returns those that cannot be scored.
-
-    Raises:
-        UnscorableError: nothing can be scored.
-        DataError: ``strict``, and one record cannot.
-    """
-    check = check_scoring(loaded.task.pipeline, loaded.records)
-    say(f"{loaded.task.dataset}: {check.sentence}")
-    _check_strict(list(check.bad.values()), session)
-    return check.bad
-
-
-def _check_strict(bad: Sequence[BadRecord], session: Session) -> None:
-    if bad and session.options.strict:
-        raise DataError(f"{bad[0].where}: {bad[0].reason} (EVAL.STRICT False counts it and goes on)")
-
-
-def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
+def run_task(loaded: LoadedTask, source: EngineSource, session: Session) -> TaskOutcome:
     """Run one benchmark from its records to its results. All processes must call it.
 
     Raises:
@@ -281,14 +119,14 @@ def run_task(loaded: Loaded, source: EngineSource, session: Session) -> Outcome:
     failure = _failure(task.dataset, data.questions, {**answers, **new})
     results = None
     if session.is_main and not all(entry.error for entry in {**answers, **new}.values()):
-        effort = Effort(
+        effort = RunEffort(
             seconds=time.monotonic() - begun, answered=len(new), processes=session.world, devices=session.devices
         )
         results = _finish(task, session, data, {**answers, **new}, effort, identity)
-    return Outcome(dataset=task.dataset, results=results, failure=failure)
+    return TaskOutcome(dataset=task.dataset, results=results, failure=failure)
 
 
-def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[QuestionKey, Entry]) -> str:
+def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[QuestionKey, JournalEntry]) -> str:
     """Why a benchmark with these answers is no success: most or all of its questions have none; "" if it is one."""
     errors = [entry.error for question in questions if (entry := answers.get(question.key)) and entry.error]
     if len(errors) <= FAILED_SHARE * len(questions):
@@ -298,7 +136,7 @@ def _failure(dataset: str, questions: Sequence[Question], answers: Mapping[Quest
     return f"{dataset}: {len(errors)} of {len(questions)} questions have no answer; the first: {errors[0]}"
 
 
-def _word(loaded: Loaded, session: Session) -> _Data:
+def _word(loaded: LoadedTask, session: Session) -> _Data:
     """Draw the part that is asked, and word its questions. All processes must call it.
 
     Raises:
@@ -307,14 +145,14 @@ def _word(loaded: Loaded, session: Session) -> _Data:
     task, options = loaded.task, session.options
 
     def word() -> _Data:
-        asked = task.pipeline.part(loaded.records, options.limit, options.seed)
+        asked = task.pipeline.part(loaded.records, options.LIMIT, options.SEED)
         questions = distinct_questions((record, task.pipeline.prompt(record)) for record in asked)
         return _Data(asked, loaded.bad, questions, len(loaded.records))
 
     return session.together(word)
 
 
-def _begin(loaded: Loaded, data: _Data, source: EngineSource, session: Session) -> tuple[Identity, str]:
+def _begin(loaded: LoadedTask, data: _Data, source: EngineSource, session: Session) -> tuple[RunIdentity, str]:
     """Settle the run's identity, on the main process, and see that all would ask the same. All processes must call it.
 
     Returns: the identity, and a token of this session.
@@ -333,7 +171,7 @@ def _begin(loaded: Loaded, data: _Data, source: EngineSource, session: Session) 
     return settled, token
 
 
-def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
+def _answered_before(journal: Path, data: _Data, reads: bool) -> list[JournalEntry]:
     """The answers of earlier sessions that lie in a group's folder; its first process reads them for all."""
     if not reads:
         return []
@@ -341,10 +179,10 @@ def _answered_before(journal: Path, data: _Data, reads: bool) -> list[Entry]:
     return [entry for entry in read_folder(journal) if entry.key in wanted and entry.settled]
 
 
-def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> Identity:
+def _settle(task: Task, source: EngineSource, session: Session, records: Sequence[Record]) -> RunIdentity:
     """Compare with what the folder holds, and describe the run in it."""
     parts = run_parts(task.pipeline.declaration, records, source.parts())
-    identity = settle(task.folder / "run.json", parts, session.options.on_change, session.about)
+    identity = settle(task.folder / "run.json", parts, session.options.ON_CHANGE, session.about)
     if identity.changed:
         remove_results(task.folder)
         remove_crayons(task.folder)
@@ -357,11 +195,11 @@ def _answer_share(
     source: EngineSource,
     session: Session,
     data: _Data,
-    answers: dict[QuestionKey, Entry],
+    answers: dict[QuestionKey, JournalEntry],
     run: str,
     group: FolderGroup,
     token: str,
-) -> list[Entry]:
+) -> list[JournalEntry]:
     """Answer this process's part of what is left, then what others in its group have not begun.
 
     The model is loaded only if the process has a part.
@@ -371,7 +209,7 @@ def _answer_share(
     shares = divide(left, session.world)
     share = shares[session.rank]
     # batches of a small share stay small, so that others can take over what is left of it
-    most = min(session.options.max_batch, max(task.batch_size_total, len(share) // 8))
+    most = min(session.options.MAX_BATCH, max(task.batch_size_total, len(share) // 8))
     size = min(task.batch_size_total, most)
     if session.is_main:
         say(_introduction(task.pipeline.declaration, data, len(left), most))
@@ -390,8 +228,7 @@ def _answer_share(
         run=run,
         batch_size=size,
         most=most,
-        workers=session.options.workers,
-        strict=session.options.strict,
+        options=session.options,
         generation=Generation(
             num_beams=declaration.num_beams, max_new_tokens=declaration.max_new_tokens, **task.search
         ),
@@ -415,7 +252,7 @@ def _name_missing(
     session: Session,
     questions: Sequence[Question],
     groups: Sequence[FolderGroup],
-    entries: Sequence[Sequence[Entry]],
+    entries: Sequence[Sequence[JournalEntry]],
 ) -> None:
     """Say which answers the folder of each group of processes lacks, and leave the whole list in it.
 
@@ -467,9 +304,9 @@ def _finish(
     task: Task,
     session: Session,
     data: _Data,
-    answers: dict[QuestionKey, Entry],
-    effort: Effort,
-    identity: Identity,
+    answers: dict[QuestionKey, JournalEntry],
+    effort: RunEffort,
+    identity: RunIdentity,
 ) -> dict[str, Any]:
     """Score, write, and show."""
     entries = answers_by_record(data.records, data.questions, answers)
@@ -477,9 +314,11 @@ def _finish(
     if kept := set_aside(task.folder, decider(task.pipeline.declaration, session.judge)):
         say(f"{task.dataset}: the earlier results, decided by {in_words(kept[1])}, are kept in {kept[0]}")
     evaluation, judgement = score(task.pipeline, texts, session.judge, task.folder)
-    answered = Answered(records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement)
+    answered = AnsweredBenchmark(
+        records=data.records, bad=data.bad, entries=entries, evaluation=evaluation, judgement=judgement
+    )
     about = {
-        **about_model(session.options, task.dataset),
+        **about_model(session.options, session.another_model, task.dataset),
         **about_part(session.options, len(data.records), data.of),
         "fingerprint": identity.fingerprint,
         **remarks_of(task.folder / "run.json"),
@@ -491,20 +330,20 @@ def _finish(
     return results
 
 
-def about_model(options: RunOptions, dataset: str) -> dict[str, Any]:
-    """What results say of the model that answered, see `RunOptions`."""
-    return {"another_model": options.another_model, "untaught": dataset in options.untaught}
+def about_model(options: RunConfig, another_model: str, dataset: str) -> dict[str, Any]:
+    """What results say of the model that answered, see `pipeline.run.plan.another_model`."""
+    return {"another_model": another_model, "untaught": dataset in options.UNTAUGHT}
 
 
-def about_part(options: RunOptions, asked: int, of: int) -> dict[str, Any]:
+def about_part(options: RunConfig, asked: int, of: int) -> dict[str, Any]:
     """What results say of a limited run; ``part`` is None where the limit left nothing out."""
-    part = {"records": asked, "of": of, "seed": options.seed} if asked < of else None
-    return {"limit": options.limit, "part": part}
+    part = {"records": asked, "of": of, "seed": options.SEED} if asked < of else None
+    return {"limit": options.LIMIT, "part": part}
 
 
 def publish(
     folder: Path,
-    answered: Answered,
+    answered: AnsweredBenchmark,
     benchmark: Benchmark,
     results: Mapping[str, Any],
     *,
@@ -515,7 +354,7 @@ def publish(
 
     Args:
         folder: where they go.
-        answered: see `Answered`.
+        answered: see `AnsweredBenchmark`.
         benchmark: the declaration.
         results: see `pipeline.results.join.summary`.
         brief: show a line instead of all figures, since a table of several benchmarks follows.

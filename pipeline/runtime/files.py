@@ -13,10 +13,10 @@ from datasets.writing import (
     append,
     json_line,
     make_folder,
+    naming_write_errors,
     new_folder,
     remove_partial,
     write_bytes,
-    writing,
 )
 
 from .errors import RunError
@@ -37,7 +37,7 @@ __all__ = [
     "write_image",
     "write_json",
     "write_text",
-    "writing",
+    "naming_write_errors",
 ]
 
 

@@ -38,7 +38,7 @@ class JoinError(RunError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ProcessPlace:
     """Where one process runs.
 
     Attributes:
@@ -205,16 +205,16 @@ def device_of(accelerator: Accelerator) -> torch.device:
     return torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
 
 
-def place_of_process(accelerator: Accelerator) -> Place:
+def place_of_process(accelerator: Accelerator) -> ProcessPlace:
     """Where this process runs."""
     import torch
 
     device = device_of(accelerator)
     named = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-    return Place(rank=accelerator.process_index, device=named, host=socket.gethostname())
+    return ProcessPlace(rank=accelerator.process_index, device=named, host=socket.gethostname())
 
 
-def describe(places: Sequence[Place]) -> str:
+def describe(places: Sequence[ProcessPlace]) -> str:
     """The layout of a run in words, one line per machine."""
     num = len(places)
     hosts: dict[str, list[str]] = {}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .console import warn
 from .errors import RunError
-from .files import make_folder, remove_partial, writing
+from .files import make_folder, naming_write_errors, remove_partial
 
 NAME = ".lock"
 PATIENCE = 15.0
@@ -48,7 +48,7 @@ class FolderLock:
                 raise RunError(in_use(folder, _holder(self._file)))
             time.sleep(_INTERVAL)
         self._descriptor = descriptor
-        with writing(self._file):
+        with naming_write_errors(self._file):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
@@ -64,7 +64,7 @@ def _try(file: Path) -> int | None:
     Raises:
         WriteError: the file cannot be opened.
     """
-    with writing(file):
+    with naming_write_errors(file):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

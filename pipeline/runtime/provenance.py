@@ -58,7 +58,7 @@ def tried_versions(lock: Path | None = None) -> dict[str, str]:
     return {name: found[name] for name in PACKAGES if name in found}
 
 
-def untried(found: Mapping[str, str], tried: Mapping[str, str]) -> dict[str, str]:
+def untried_versions(found: Mapping[str, str], tried: Mapping[str, str]) -> dict[str, str]:
     """The tried versions of those packages whose version is another one.
 
     Args:
@@ -75,7 +75,7 @@ def untried(found: Mapping[str, str], tried: Mapping[str, str]) -> dict[str, str
 def libraries() -> dict[str, dict[str, str]]:
     """What a run's files say of libraries: ``versions``, and ``tried_versions`` of those that differ from them."""
     found = versions()
-    return {"versions": found, "tried_versions": untried(found, tried_versions())}
+    return {"versions": found, "tried_versions": untried_versions(found, tried_versions())}
 
 
 def difference_in_words(about: Mapping[str, Any]) -> str:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from datasets.evaluation.judges.base import Judge
 
+    from .options import RunConfig
+
 T = TypeVar("T")
 USER_ERRORS = (ConfigError, RunError, DataError, CheckpointError, SegmenterError, WriteError)
 """Mistakes in settings, files and data, and disks that are full: shown as a message, without a traceback."""
@@ -37,55 +39,30 @@ class AgreedError(RunError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a run goes; see the ``EVAL`` section of the configuration for each.
-
-    Attributes:
-        strict: end at the first unreadable record or image.
-        on_change: what to do with a folder that other settings have filled.
-        limit: how many records to ask, a random part; None for all.
-        seed: of the part.
-        another_model: why figures are not set next to those published of CoLLaVO-7B; "" where they are.
-        untaught: datasets whose kind of question the model never learned.
-        workers: threads that decode ahead.
-        max_batch: questions that a process answers at a time at most.
-        report: write the report's pages at the end.
-    """
-
-    strict: bool = False
-    on_change: str = "refuse"
-    limit: int | None = None
-    seed: int = 0
-    another_model: str = ""
-    untaught: Sequence[str] = ()
-    workers: int = 2
-    max_batch: int = 64
-    report: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Session:
     """A process's part in a run.
 
     Attributes:
         accelerator: joins the processes.
-        options: see `RunOptions`.
+        options: section ``EVAL`` of the configuration.
         roots: dataset folders.
         devices: of all processes.
         about: copied into every result: configuration hash, commit, versions.
         config_yaml: the resolved configuration, saved next to every result.
         tracked: whether metrics also go to the accelerator's tracker.
+        another_model: see `pipeline.run.plan.another_model`.
         judge: helps to score, on the main process; None where there is none.
         brief: say little of each benchmark, since a table of several follows.
     """
 
     accelerator: Accelerator
-    options: RunOptions
+    options: RunConfig
     roots: Sequence[Path]
     devices: Sequence[str]
     about: Mapping[str, Any]
     config_yaml: str
     tracked: bool = False
+    another_model: str = ""
     judge: Judge | None = None
     brief: bool = False
 
@@ -199,7 +176,7 @@ def _write_log(folder: Path | None, rank: int, text: str) -> Path | None:
     return log
 
 
-def leave(code: int) -> None:
+def exit_at_once(code: int) -> None:
     """End this process at once, without waiting for others or for threads; the launcher then ends the rest."""
     sys.stdout.flush()
     sys.stderr.flush()

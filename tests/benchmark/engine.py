@@ -36,8 +36,8 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.tokenizer import tiny_tokenizer
+from modeling.image import DecodedImage
 from modeling.quantize import modules_to_keep
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from modeling.shared_prefix import SharedPrefixCache
 

@@ -37,12 +37,12 @@ from trainer.memory import (
     SEGMENTER_PASS,
     all_tensors,
     default_dtype,
-    prepare,
-    state_bytes,
-    update,
+    optimizer_state_bytes,
+    prepare_for_update,
+    run_row,
     without_storage,
 )
-from trainer.parallel.trainable import groups, trained
+from trainer.parallel.trainable import adapter_groups, trainable_parameters
 
 CARD = 24e9
 """Bytes of the card that step 2 should fit: 24 GB."""
@@ -126,8 +126,8 @@ def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[I
         launch: see `SetUp`.
     """
     model, sets = set_up(config, rank)
-    adapters = groups(model, sets, "both")
-    moving = trained(adapters)
+    adapters = adapter_groups(model, sets, "both")
+    moving = trainable_parameters(adapters)
     packed = [module.weight.numel() for module in model.modules() if isinstance(module, _Packed)]
     prompt = _numbers(adapters[VL_CIT][0].values())
     both_sets = _numbers(moving.values()) - prompt
@@ -148,7 +148,7 @@ def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[I
         Item(
             name=f"two moments of all that is trained, {launch.optimizer}",
             numbers=2 * everything,
-            bytes=state_bytes(moving.values(), launch.optimizer),
+            bytes=optimizer_state_bytes(moving.values(), launch.optimizer),
         ),
         *(more if launch.segmenter else []),
     ]
@@ -185,11 +185,11 @@ def passing(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> Passi
     model, sets = set_up(config, rank)
     with FakeTensorMode():
         _fill(model)
-        adapter = prepare(model, groups(model, sets, "both"))
+        adapter = prepare_for_update(model, adapter_groups(model, sets, "both"))
         largest = max(m.in_features * m.out_features for m in model.modules() if isinstance(m, _Packed))
         pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
         with LiveBytes(all_tensors(model)) as live:
-            update(model, pixels, tokens, labels, torch.bfloat16)
+            run_row(model, pixels, tokens, labels, torch.bfloat16)
         optimizer = torch.optim.AdamW(adapter, lr=1e-5, weight_decay=0.0, foreach=True)  # as CUDA's default
         optimizer.step()
         state = [value for held in optimizer.state.values() for value in held.values()]
@@ -262,13 +262,13 @@ def updates(
     model, sets = set_up(config, rank)
     with device:
         _fill(model)
-        moving = trained(groups(model, sets, "both"))
+        moving = trainable_parameters(adapter_groups(model, sets, "both"))
         optimizer: torch.optim.Optimizer | None = None
         for _ in range(number):
             begun = time.perf_counter()
-            adapter = prepare(model, groups(model, sets, "both"))
+            adapter = prepare_for_update(model, adapter_groups(model, sets, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
-            update(model, pixels, tokens, labels, torch.bfloat16)
+            run_row(model, pixels, tokens, labels, torch.bfloat16)
             optimizer = optimizer or _with_state(list(moving.values()))
             optimizer.step()
             for parameter in adapter:

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from modeling.image import DecodedImage
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import PROMPTS, save_model
 from modeling.segmenters.xdecoder.model import XDecoder

@@ -4,10 +4,10 @@
 
 The plain recipe: the same model, records, PEFT adapters, optimizer and gradient checkpointing in the usual loop: rows
 in random order, padded on the right, an image for every question, the crayon prompt's linears for every image token,
-logits at every position. Ours runs `trainer.loop.Loop` over `trainer.data.loader.Schedule`, once as the paper trains
-and once with several object-level questions an image (TRAIN.QUESTIONS). Images and maps are drawn before for all of
-them, text and batches are prepared on the way. The first update of each is not counted. Random weights: the work does
-not depend on them. Lengths of visual instructions are drawn log-normally, long-tailed as LLaVA's are.
+logits at every position. Ours runs `trainer.loop.TrainingLoop` over `trainer.data.loader.Schedule`, once as the paper
+trains and once with several object-level questions an image (TRAIN.QUESTIONS). Images and maps are drawn before for all
+of them, text and batches are prepared on the way. The first update of each is not counted. Random weights: the work
+does not depend on them. Lengths of visual instructions are drawn log-normally, long-tailed as LLaVA's are.
 
 Memory is the most that is alive in the dearest update beyond weights and optimizer state: what PyTorch allocates on
 CUDA, and what its operations make on the CPU, counted storage by storage.
@@ -40,16 +40,17 @@ from datasets.instruct.mixture import SourcePart
 from datasets.instruct.order import adapter_of
 from datasets.instruct.types import Sample, Turn, share_images
 from datasets.types import ImageFile
+from modeling.image import DecodedImage
 from modeling.live_bytes import LiveBytes
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.segmenters.base import PanopticMap, Segment
 from trainer.config import LoopConfig
 from trainer.data.batches import Batch, Example, collate
-from trainer.data.loader import Batches, Preparation, Schedule, ShownImage
-from trainer.loop import Loop, Update
-from trainer.parallel.placement import Whole
-from trainer.parallel.trainable import groups, only, trained
-
-from .memory import all_tensors
+from trainer.data.loader import Batches, Schedule
+from trainer.data.samples import Preparation, ShownImage
+from trainer.loop import TrainingLoop, Update
+from trainer.memory import all_tensors
+from trainer.parallel.placement import ReplicatedPlacement
+from trainer.parallel.trainable import adapter_groups, train_only, trainable_parameters
 
 TEXT, SPREAD = 0.15, 0.9
 """Median length of a conversation's text, as a share of the image tokens, and standard deviation of its logarithm."""
@@ -151,7 +152,7 @@ def build(size: Size, device: torch.device) -> tuple[CoLLaVOForConditionalGenera
 
 
 class Records:
-    """Conversations with drawn images and maps; see `trainer.data.loader.SampleSource`.
+    """Conversations with drawn images and maps; see `trainer.data.samples.SampleSource`.
 
     Args:
         samples: in any order.
@@ -244,9 +245,9 @@ def set_up(size: Size, device: torch.device) -> Trained:
     """Model, adapters and optimizer: the same for ours and the plain recipe."""
     model, processor = build(size, device)
     sets = Adapters(model, (IMAGE_CIT, VL_CIT), rank=size.rank, alpha=size.rank)
-    adapters = groups(model, sets, "both")
+    adapters = adapter_groups(model, sets, "both")
     model.requires_grad_(False)
-    optimizer = torch.optim.AdamW(trained(adapters).values(), lr=1e-5, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trainable_parameters(adapters).values(), lr=1e-5, weight_decay=0.0)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train().vision_tower.eval()
     return Trained(model=model, processor=processor, adapters=adapters, optimizer=optimizer)
@@ -285,7 +286,7 @@ def padded_right(examples: Sequence[Example], processor: CoLLaVOProcessor) -> Ba
 
 def sources(work: Work, preparation: Preparation, share: int) -> dict[str, Records]:
     """The records of both adapters: those of one epoch, where an image has one question."""
-    steps: Counter[str] = Counter(adapter_of(preparation.seed, step, SHARE) for step in range(work.updates + 1))
+    steps: Counter[str] = Counter(adapter_of(preparation.train.SEED, step, SHARE) for step in range(work.updates + 1))
     found = {}
     for kind, per_image in ((VL_CIT, 1), (IMAGE_CIT, work.questions)):
         num = work.batch * max(1, steps[kind]) * per_image
@@ -297,15 +298,24 @@ def sources(work: Work, preparation: Preparation, share: int) -> dict[str, Recor
 def ours(size: Size, work: Work, share: int) -> Result:
     """Train by the trainer's own loop and schedule."""
     held = set_up(size, work.device)
-    preparation = Preparation(processor=held.processor, max_length=8192, seed=0, questions=share)
+    train = LoopConfig(
+        BATCH_SIZE_TOTAL=work.batch,
+        BATCH_SIZE=work.rows,
+        MAX_LENGTH=8192,
+        QUESTIONS=share,
+        IMAGE_SHARE=SHARE,
+        WORKERS=1,
+        LR=1e-5,
+        LR_END=1e-6,
+        WARMUP=0.0,
+    )
+    preparation = Preparation(processor=held.processor, train=train)
     data = sources(work, preparation, share)
-    batches = Batches(data, preparation, batch_size_total=work.batch, batch_size=work.rows)
-    schedule = Schedule(batches, by_length=True, image_share=SHARE, workers=1)
-    train = LoopConfig(LR=1e-5, LR_END=1e-6, WARMUP=0.0, CLIP=1.0)
+    schedule = Schedule(Batches(data, preparation))
     accelerator = Accelerator(cpu=work.device.type == "cpu")
-    placement = Whole(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)
+    placement = ReplicatedPlacement(accelerator, held.model, held.adapters, lr=1e-5, weight_decay=0.0)
     held.optimizer = placement.optimizer
-    loop = Loop(accelerator, placement, work.device, train, steps=work.updates + 1)
+    loop = TrainingLoop(accelerator, placement, work.device, train, steps=work.updates + 1)
     result, begun = Result(), [0.0]
 
     def done(update: Update) -> None:
@@ -318,7 +328,7 @@ def ours(size: Size, work: Work, share: int) -> Result:
     loop.run(schedule, 0, done)
     # the dearest update again, for its memory
     dearest = max(range(1, work.updates + 1), key=lambda s: max(data[schedule.adapter(s)].lengths[schedule.samples(s)]))
-    again = Loop(accelerator, placement, work.device, train, steps=dearest + 1)
+    again = TrainingLoop(accelerator, placement, work.device, train, steps=dearest + 1)
     result.peak = peak(held, work.device, lambda: again.run(schedule, dearest, lambda update: None))
     return result
 
@@ -328,18 +338,18 @@ def plain(size: Size, work: Work) -> Result:
     held = set_up(size, work.device)
     model, processor = held.model, held.processor
     model.crayon.__class__ = PlainCrayon  # same weights under the same names
-    preparation = Preparation(processor=processor, max_length=8192, seed=0)
+    preparation = Preparation(processor=processor, train=LoopConfig(MAX_LENGTH=8192))
     data = sources(work, preparation, 1)
     order = {kind: np.random.default_rng(1).permutation(len(records.samples)) for kind, records in data.items()}
     places = dict.fromkeys(data, 0)
     chosen: list[tuple[str, list[int]]] = []
     for step in range(work.updates + 1):  # the same draw of adapters, batches in random order
-        kind = adapter_of(preparation.seed, step, SHARE)
+        kind = adapter_of(preparation.train.SEED, step, SHARE)
         chosen.append((kind, [int(i) for i in order[kind][places[kind] : places[kind] + work.batch]]))
         places[kind] += work.batch
 
     def update(kind: str, indices: Sequence[int]) -> None:
-        only(held.adapters[kind], model)
+        train_only(held.adapters[kind], model)
         parts = [indices[i : i + work.rows] for i in range(0, len(indices), work.rows)]
         for part in parts:
             batch = padded_right([data[kind].example(i, 0) for i in part], processor).to(work.device)

@@ -15,10 +15,10 @@ from typing import Any
 import trainer.run
 from trainer.config import read_training
 from trainer.run import load_job, train
-from trainer.stages.base import Job
+from trainer.stages.base import StageJob
 
 
-def in_float64(*arguments: Any, **settings: Any) -> Job:
+def in_float64(*arguments: Any, **settings: Any) -> StageJob:
     """A job whose model is in float64."""
     job = load_job(*arguments, **settings)
     job.model.double()

@@ -10,7 +10,7 @@ import sys
 import time
 from datetime import timedelta
 
-from pipeline.run.plan import guarded
+from pipeline.run.plan import run_guarded
 from pipeline.runtime.launch import start_accelerator
 from tests.limits import LIMIT
 
@@ -26,7 +26,7 @@ def main() -> int:
         accelerator.wait_for_everyone()
         sys.stdout.write(f"process {accelerator.process_index} of {accelerator.num_processes} is there\n")
 
-    return guarded(work, "interrupted")
+    return run_guarded(work, "interrupted")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def die_before_operation(number: int) -> None:
 
 def die_after(updates: int, seconds: float) -> None:
     """Die some while after the update begins that follows so many."""
-    update, begun = trainer.loop.Loop._update, itertools.count()
+    update, begun = trainer.loop.TrainingLoop._update, itertools.count()
 
-    def timed(self: trainer.loop.Loop, *args: Any) -> trainer.loop.Update | None:
+    def timed(self: trainer.loop.TrainingLoop, *args: Any) -> trainer.loop.Update | None:
         if next(begun) == updates:
             if not seconds:
                 die()
@@ -56,7 +56,7 @@ def die_after(updates: int, seconds: float) -> None:
             timer.start()
         return update(self, *args)
 
-    setattr(trainer.loop.Loop, "_update", timed)  # noqa: B010 - what is replaced has a narrower type
+    setattr(trainer.loop.TrainingLoop, "_update", timed)  # noqa: B010 - what is replaced has a narrower type
 
 
 def attempt(rng: random.Random, words: list[str], kill: bool) -> int:

@@ -6,8 +6,6 @@ import base64
 import io
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from PIL import Image
 from assets.tiny.random_checkpoint import make_tiny
 from assets.tiny.world import write_world
 from pipeline.catalog import load_catalog
-from tests.e2e.test_pope_processes import ROOT
-from tests.limits import LIMIT, free_port
+from tests.limits import free_port
 from tests.predicted import predicted
+from tests.warm import run_warm
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def run(num: int, tiny: Path, save: Path, *more: str, files: tuple[str, ...] = (
     """Start the entry with so many processes; returns what it wrote."""
     port = str(free_port())
     panoptic = tiny / "data" / "coco_panoptic" / "panoptic_val"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
+    command = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
     command += ["--num_processes", str(num), "--main_process_port", port, "lbk_entry.py", "eval", "--conf_files"]
     command += ["configs/collavo_tiny.yaml", *files, "--overrides", "SAVE_DIR", str(save), "EVAL.LIMIT", "6"]
     command += ["RESUME_FROM", str(tiny / "checkpoint"), "DATASETS.ROOT", str(tiny / "data")]
@@ -45,7 +43,7 @@ def run(num: int, tiny: Path, save: Path, *more: str, files: tuple[str, ...] = (
     hidden = ("ACCELERATE_", "OPENAI_", "COLLAVO_JUDGE")
     env = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = run_warm(command, env)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -12,6 +12,7 @@ from assets.tiny.random_checkpoint import make_tiny
 from assets.tiny.world import write_world
 from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
+from tests.warm import WarmProcess, start_warm
 
 GUARD = """
 import sys, runpy
@@ -174,21 +175,29 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_launch_files_start_the_processes_they_name(
     file: str, processes: int, world: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """Without any variable set: Accelerate alone would start two processes that do not know of each other."""
+    """Without any variable set: Accelerate alone would start two processes that do not know of each other.
+
+    The one of the CPU in interpreters of their own, as users start them; the others in forked processes.
+    """
     port = str(free_port())
     nodes = 2 if file.startswith("multi") else 1
     panoptic = world / "coco_panoptic"
-    running = []
+    running: list[subprocess.Popen[str] | WarmProcess] = []
     for rank in range(nodes):
         where = ["--machine_rank", str(rank), "--main_process_ip", "127.0.0.1"] if nodes > 1 else []
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accel/{file}"]
+        command = ["-m", "accelerate.commands.launch", "--config_file", f"configs/accel/{file}"]
         command += ["--num_processes", str(processes), "--main_process_port", port, *where, "lbk_entry.py", "eval"]
         command += ["--conf_files", "configs/collavo_tiny.yaml", "--overrides", "RESUME_FROM", str(tiny)]
+        command += ["DATASETS.TEST", "pope_test"]
         command += ["DATASETS.ROOT", str(world), "SAVE_DIR", str(tmp_path), "SEGMENTER.NAME", "precomputed"]
         command += ["SEGMENTER.IMAGES", str(panoptic / "panoptic_val")]
         command += ["SEGMENTER.PATH", str(panoptic / "panoptic_val.json")]
         env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")} | {"CUDA_VISIBLE_DEVICES": ""}
-        running.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1))
+        if file == "cpu_accel.yaml":
+            words = [sys.executable, *command]
+            running.append(subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1))
+        else:
+            running.append(start_warm(command, env))
     outputs = [process.communicate(timeout=LIMIT) for process in running]
     assert [process.returncode for process in running] == [0] * nodes, outputs
     results = json.loads((tmp_path / "pope_test" / "results.json").read_text())

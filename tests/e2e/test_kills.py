@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import losses
-from tests.limits import LIMIT
 from tests.tiny_training import STEP, settings
+from tests.warm import run_warm
 
 STEPS = 16
 
@@ -19,9 +15,8 @@ STEPS = 16
 def go(tiny: Path, save: Path, seed: int, kills: int) -> list[int]:
     """Train, killed so many times at most; the exit codes of all attempts."""
     more = ("TRAIN.STAGE", "cit", "TRAIN.STEPS", STEPS, "TRAIN.SAVE_EVERY", 1, "TRAIN.KEEP", 2, "TRAIN.LOG_EVERY", 1)
-    command = [sys.executable, "-m", "tests.e2e.killed", str(seed), str(kills), *settings(tiny, save, *more)]
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    command = ["-m", "tests.e2e.killed", str(seed), str(kills), *settings(tiny, save, *more)]
+    done = run_warm(command)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return [int(code) for code in re.findall(r"^exit code (-?\d+)", done.stdout, re.MULTILINE)]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,14 @@ import pytest
 from PIL import Image
 
 from assets.tiny.random_checkpoint import make_tiny
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.mask2former import Mask2FormerSegmenter
 from pipeline.commands.cli import main
-from tests.limits import LIMIT, free_port
+from tests.limits import free_port
 from tests.predicted import predicted
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
+from tests.warm import run_warm
 from trainer.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,13 +180,9 @@ def test_images_of_training_are_filled_by_its_own_configuration(
 
 
 def test_two_processes_fill_it_together(world: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
     command = [*launcher, f"--master_port={free_port()}", "lbk_entry.py", "maps", "zoo"]
-    environ = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, *options(world, tmp_path / "cache")],
-        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False,
-    )  # fmt: skip
+    done = run_warm([*command, *options(world, tmp_path / "cache")])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("maps: ") == 1 and f"maps: {NUM} made, 0 found, 0 images without one" in done.stdout
     assert len(list((tmp_path / "cache").rglob("*.map"))) == NUM

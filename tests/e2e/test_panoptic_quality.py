@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ from PIL import Image
 from assets.tiny.world import write_world
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.commands.cli import main
-from tests.e2e.test_pope_processes import ROOT
-from tests.limits import LIMIT, free_port
+from tests.limits import free_port
 from tests.predicted import predicted
 from tests.unit.pipeline.official_quality import averages, one_image
 from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
+from tests.warm import run_warm
 
 NAME = "coco_panoptic_val"
 
@@ -123,12 +121,12 @@ def test_one_and_two_processes_give_the_official_figures(world: Path, tmp_path: 
     maps = world / "coco_panoptic/panoptic_spoiled"
     assert main(settings(world, tmp_path / "one", maps, "COCO_PANOPTIC.TEST.BATCH_SIZE_TOTAL", 3)) == 0
     port = str(free_port())
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
+    command = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
     command += ["--num_processes", "2", "--main_process_port", port, "lbk_entry.py"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command += settings(world, tmp_path / "two", maps)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = run_warm(command, env)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
     assert (one["metrics"], one["counts"]) == (two["metrics"], two["counts"])

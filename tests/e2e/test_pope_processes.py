@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from PIL import Image
 
 from tests.limits import LIMIT, free_port, kill, wait_for
 from tests.predicted import predicted
+from tests.warm import WarmProcess, start_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("random", "popular", "adversarial")
@@ -57,8 +56,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: object) -> subprocess.Popen[str]:
-    """Start the entry under torchrun, in a session of its own, so that all of it can be killed."""
+def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: object) -> WarmProcess:
+    """Start the entry under torchrun."""
     port = free_port()
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={num}", "--master_addr=127.0.0.1"]
     settings: dict[str, object] = {
@@ -74,24 +73,17 @@ def launch(num: int, data: Path, checkpoint: Path, save: Path, *overrides: objec
         "MODEL.NAME": "collavo",
     }
     pairs = [str(part) for pair in settings.items() for part in pair] + [str(part) for part in overrides]
-    command = [sys.executable, *launcher, f"--master_port={port}", "lbk_entry.py", "eval"]
-    return subprocess.Popen(
-        [*command, "--conf_files", "configs/vl_test.yaml", "--overrides", *pairs],
-        cwd=ROOT,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    command = [*launcher, f"--master_port={port}", "lbk_entry.py", "eval"]
+    return start_warm([*command, "--conf_files", "configs/vl_test.yaml", "--overrides", *pairs])
 
 
-def finish(process: subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int, str, str]:
+def finish(process: WarmProcess, timeout: float = LIMIT) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         kill(process)
         pytest.fail(f"still running after {timeout} s:\n{process.communicate()[1][-3000:]}")
+    assert process.returncode is not None
     return process.returncode, out, err
 
 

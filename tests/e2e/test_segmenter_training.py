@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from assets.tiny.train.segmenter import ship
 from assets.tiny.world import write_lessons
+from modeling.image import DecodedImage
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.options import SegmenterConfig
 from modeling.segmenters.xdecoder.checkpoint import load_model
-from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import losses
-from tests.limits import LIMIT, free_port
+from tests.limits import free_port
 from tests.tiny_training import STEP
 from tests.warm import run_warm
 
@@ -51,14 +49,13 @@ def run(
         *("TRAIN.STEPS", 4, "TRAIN.BATCH_SIZE_TOTAL", 4, "XDECODER.SIDE", 64, "XDECODER.TEMPLATES", 3),
     )
     words = [*entry, *(str(word) for word in (*values, *more))]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     if num == 1:
-        return run_warm(words, env)
+        return run_warm(words)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accel/cpu_accel.yaml"]
     launcher += ["--num_processes", str(num), "--main_process_port", str(free_port())]
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    whole = [sys.executable, *launcher, *words]
-    return subprocess.run(whole, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    return run_warm([*launcher, *words], env)
 
 
 def train(num: int, scenes: Path, save: Path, *more: object, entry: tuple[str, ...] = ENTRY) -> str:

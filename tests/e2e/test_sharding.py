@@ -25,6 +25,7 @@ from tests.e2e.test_pope_processes import ROOT
 from tests.e2e.test_training import adapters, losses, train
 from tests.limits import LIMIT, free_port
 from tests.tiny_training import STEP, settings
+from tests.warm import run_warm
 
 ZERO = pytest.mark.skipif(bool(lacking()), reason=f"ZeRO needs DeepSpeed and a compiler: {lacking()}")
 KINDS = ["fsdp2", pytest.param("zero2", marks=ZERO), pytest.param("zero3", marks=ZERO)]
@@ -51,8 +52,7 @@ def sharded(kind: str, tiny: Path, save: Path, *more: object) -> str:
     launcher += ["--num_processes", "2", "--main_process_port", str(free_port()), "-m", "tests.e2e.sharded", kind]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    command = [sys.executable, *launcher, *settings(tiny, save, *more)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = run_warm([*launcher, *settings(tiny, save, *more)], env)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 

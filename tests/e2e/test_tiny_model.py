@@ -82,7 +82,7 @@ def test_an_ablation_prints_its_tables(made: Path, tmp_path: Path) -> None:
 
 def test_scores_by_maps_stand_side_by_side(made: Path, tmp_path: Path) -> None:
     words = ["-m", "assets.tiny.train.scores", str(tmp_path), "--checkpoint", str(made / "shipped" / "collavo")]
-    done = python(*words, "--scenes", "24", "--maps", "true", "none")
+    done = python(*words, "--scenes", "8", "--maps", "true", "none")
     assert done.returncode == 0, done.stdout + done.stderr
     for maps in ("true", "none"):
         metrics = json.loads((tmp_path / maps / "tiny_world" / "results.json").read_text())["metrics"]

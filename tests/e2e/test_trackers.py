@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from assets.tiny.random_checkpoint import make_tiny
 from assets.tiny.world import write_world
 from configs.load import REPOSITORY
-from tests.limits import LIMIT
+from tests.warm import run_warm
 from trainer.check import check
 from trainer.config import read_training
 
@@ -39,12 +37,11 @@ def test_both_trackers_get_every_figure(tiny: Path, tmp_path: Path) -> None:
 
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     command = [
-        sys.executable,
         "lbk_entry.py",
         "train",
         *words(tiny, tmp_path, "WANDB", "True", "TRAIN.TENSORBOARD", "True"),
     ]
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = run_warm(command, env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert list(tmp_path.rglob("run-*.wandb"))
     held = [EventAccumulator(str(events)).Reload() for events in tmp_path.rglob("events.out.tfevents.*")]

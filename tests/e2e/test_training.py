@@ -20,12 +20,11 @@ from tests.e2e.test_pope_processes import ROOT
 from tests.limits import LIMIT, free_port
 from tests.predicted import predicted
 from tests.tiny_training import STEP, settings
-from tests.warm import run_warm
+from tests.warm import WarmProcess, run_warm, start_warm
 
 CONFIG = "configs/collavo_tiny_train.yaml"
 GIVEN = ("--conf_files", CONFIG, "--overrides")
-KILLED = f"""
-import sys
+KILLED = f"""import sys
 from tests.e2e.killed import die_after
 from trainer.config import read_training
 from trainer.run import train
@@ -43,7 +42,7 @@ def start(
     float64: bool = False,
     node: int | None = None,
     port: int | None = None,
-) -> subprocess.Popen[str]:
+) -> WarmProcess:
     """Start a launcher; ``node`` makes it one of two machines, which meet at a port of loopback."""
     file = "cpu_accel.yaml" if node is None else "multi_node_accel.yaml"
     launcher = ["-m", "accelerate.commands.launch", "--config_file", f"configs/accel/{file}"]
@@ -53,7 +52,7 @@ def start(
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     words = settings(tiny, save, *more)
-    return subprocess.Popen([sys.executable, *launcher, *words], cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1)
+    return start_warm([*launcher, *words], env)
 
 
 def train(num: int, tiny: Path, save: Path, *more: object, float64: bool = False) -> str:
@@ -112,9 +111,9 @@ def test_each_update_moves_one_set_and_leaves_the_other_bit_for_bit(straight: Pa
 
 
 def test_going_on_after_a_kill_is_bit_for_bit_the_same(straight: Path, tiny: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", KILLED, *settings(tiny, tmp_path, *CIT)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    program = tmp_path.with_suffix(".py")
+    program.write_text(KILLED)
+    done = run_warm([str(program), *settings(tiny, tmp_path, *CIT)])
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert (tmp_path / STEP.format(3)).exists() and not (tmp_path / STEP.format(4)).exists()
     refused = start(1, tiny, tmp_path, *CIT)

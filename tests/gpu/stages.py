@@ -33,8 +33,8 @@ from collavo.config import CoLLaVOConfig
 from collavo.engine import Engine, Generation, Query
 from collavo.load_collavo import load_engine, load_model
 from collavo.options import LLMConfig
+from modeling.image import DecodedImage
 from modeling.plora import ImageTokens, PLoRALinear
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from tests.benchmark.engine import GEOMETRIES, compare
 from tests.fixtures import ROOT, fixtures_root

@@ -1,8 +1,6 @@
 """Parity of the model with the reference, on the golden data and past its tolerances."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.fixtures import fixture_dir
-from tests.limits import LIMIT
+from tests.parity import collavo
 from tests.parity.collavo import compare
 
-ROOT = Path(__file__).parents[2]
+
+def run(directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["collavo", str(directory)])
+    return collavo.main()
 
 
 def test_everything_is_within_its_tolerance() -> None:
@@ -32,7 +33,9 @@ def test_everything_is_within_its_tolerance() -> None:
         ("tiny/model.safetensors", "vision_proj_for_seg.2.bias"),
     ],
 )
-def test_a_wrong_number_is_noticed(file: str, key: str, tmp_path: Path) -> None:
+def test_a_wrong_number_is_noticed(
+    file: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The command exits 1 when golden data and ours differ by a thousandth."""
     directory = tmp_path / "golden"
     shutil.copytree(fixture_dir("collavo"), directory)
@@ -41,14 +44,12 @@ def test_a_wrong_number_is_noticed(file: str, key: str, tmp_path: Path) -> None:
     tensors = load_file(directory / file)
     tensors[key] = tensors[key] + 1e-3 * torch.ones_like(tensors[key])
     save_file(tensors, directory / file)
-    command = [sys.executable, "-m", "tests.parity.collavo", str(directory)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAILED" in done.stdout
+    assert run(directory, monkeypatch) == 1
+    assert "FAILED" in capsys.readouterr().out
 
 
-def test_a_folder_without_golden_data_is_explained(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.parity.collavo", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT)
-    assert done.returncode == 2
-    assert "no golden data of CoLLaVO" in done.stderr
+def test_a_folder_without_golden_data_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, monkeypatch) == 2
+    assert "no golden data of CoLLaVO" in capsys.readouterr().err

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.xdecoder.checkpoint import CONFIG, LoadedModel, load_model
 from modeling.segmenters.xdecoder.classes import ClassList
 from modeling.segmenters.xdecoder.preprocess import ResizeRule

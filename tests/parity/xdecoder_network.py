@@ -31,8 +31,8 @@ from modeling.segmenters.xdecoder.config import (
 from modeling.segmenters.xdecoder.focalnet import FocalBlock, FocalNet, PatchEmbedding
 from modeling.segmenters.xdecoder.model import XDecoder
 from modeling.segmenters.xdecoder.position import sine_position
-from modeling.segmenters.xdecoder.postprocess import Sizes, panoptic_map, resize_masks
-from modeling.segmenters.xdecoder.preprocess import padded_size, prepare
+from modeling.segmenters.xdecoder.postprocess import MaskSizes, panoptic_map, resize_masks
+from modeling.segmenters.xdecoder.preprocess import normalise_and_pad, padded_size
 from tests.parity.differences import Difference, difference
 from tests.parity.xdecoder_rules import compare_map, rules_of, sizes_of_case
 
@@ -258,7 +258,7 @@ def run_input(run: str, golden: Mapping[str, Tensor], config: XDecoderConfig) ->
     images = run_images(run, golden)
     sides = (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
     pixels = [image.permute(1, 2, 0).numpy() for image in images]
-    return prepare(pixels, config.pixel_mean, config.pixel_std, padded_size(sides, config.size_divisibility))
+    return normalise_and_pad(pixels, config.pixel_mean, config.pixel_std, padded_size(sides, config.size_divisibility))
 
 
 def _masks_out(run: str, ours: Mapping[str, Tensor], golden: Mapping[str, Tensor]) -> Tensor:
@@ -266,7 +266,7 @@ def _masks_out(run: str, ours: Mapping[str, Tensor], golden: Mapping[str, Tensor
     image, padded = run_images(run, golden)[0], ours["input"]
     result = golden[f"{run}/masks_out"]
     sides = [(tensor.shape[-2], tensor.shape[-1]) for tensor in (padded, image, result)]
-    return resize_masks(ours["pred_masks"][0], Sizes(padded=sides[0], image=sides[1], result=sides[2]))
+    return resize_masks(ours["pred_masks"][0], MaskSizes(padded=sides[0], image=sides[1], result=sides[2]))
 
 
 def _quantities(model: XDecoder, pixels: Tensor, classes: Tensor) -> dict[str, Tensor]:

@@ -21,9 +21,9 @@ from modeling.segmenters.coco import COCO_PANOPTIC
 from modeling.segmenters.xdecoder.checkpoint_names import our_name
 from modeling.segmenters.xdecoder.config import TextConfig
 from modeling.segmenters.xdecoder.decoder import class_logits
-from modeling.segmenters.xdecoder.postprocess import Rules, Sizes, panoptic_map, resize_masks
-from modeling.segmenters.xdecoder.preprocess import ResizeRule, padded_size, prepare
-from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names, unit
+from modeling.segmenters.xdecoder.postprocess import MaskSizes, SegmentRules, panoptic_map, resize_masks
+from modeling.segmenters.xdecoder.preprocess import ResizeRule, normalise_and_pad, padded_size
+from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names, unit_vectors
 from modeling.segmenters.xdecoder.text import TextEncoder
 from tests.parity.differences import Difference, difference
 
@@ -42,7 +42,7 @@ def compare_text(directory: Path) -> Iterator[Difference]:
     yield difference("text.hidden", hidden, golden["probe.hidden"], TEXT_STATES)
     yield difference("text.token_emb", hidden @ encoder.projection, golden["probe.token_emb"], EMBEDDINGS)
     yield difference("text.raw", encoder(ids), golden["probe.raw"], EMBEDDINGS)
-    yield difference("text.normalized", unit(encoder(ids)), golden["probe.normalized"], EMBEDDINGS)
+    yield difference("text.normalized", unit_vectors(encoder(ids)), golden["probe.normalized"], EMBEDDINGS)
     yield from _compare_embeddings(encoder, golden)
     settings = json.loads((directory / "text.json").read_text(encoding="utf-8"))
     classes = settings["classes"]
@@ -56,7 +56,7 @@ def compare_text(directory: Path) -> Iterator[Difference]:
 
 def _compare_embeddings(encoder: TextEncoder, golden: dict[str, Tensor]) -> Iterator[Difference]:
     ids = golden["class_ids"].long()
-    normed = unit(encoder(ids[0]))
+    normed = unit_vectors(encoder(ids[0]))
     yield difference("text.class0.per_template", normed, golden["class0.per_template_normalized"], EMBEDDINGS)
     yield difference("text.class0.mean", normed.mean(dim=0), golden["class0.mean"], EMBEDDINGS)
     ours = class_embeddings(encoder, ids)
@@ -107,7 +107,7 @@ def compare_preprocess(directory: Path) -> Iterator[Difference]:
         bicubic = torch.tensor(demo.resize(pixels))
         yield difference(f"preprocess.{name}.demo_bicubic", bicubic, golden[f"{name}.demo_bicubic"], 0)
         padded = padded_size((resized.shape[0], resized.shape[1]), settings["size_divisibility"])
-        batch = prepare([resized], settings["pixel_mean"], settings["pixel_std"], padded)
+        batch = normalise_and_pad([resized], settings["pixel_mean"], settings["pixel_std"], padded)
         yield difference(f"preprocess.{name}.input", batch, golden[f"{name}.input"], INPUT)
 
 
@@ -117,7 +117,7 @@ def compare_mask_resize(directory: Path) -> Iterator[Difference]:
     for name in sorted(key.removesuffix(".sizes") for key in golden if key.endswith(".sizes")):
         numbers = golden[f"{name}.sizes"].tolist()
         padded, image, result = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4))
-        ours = resize_masks(golden[f"{name}.low"], Sizes(padded=padded, image=image, result=result))
+        ours = resize_masks(golden[f"{name}.low"], MaskSizes(padded=padded, image=image, result=result))
         yield difference(f"mask_resize.{name}", ours, golden[f"{name}.out"], MASK_RESIZE)
 
 
@@ -145,18 +145,18 @@ def compare_panoptic(directory: Path) -> Iterator[Difference]:
         yield from compare_map(f"panoptic.{case['key']}", found, maps[case["key"]], case)
 
 
-def sizes_of_case(case: dict[str, Any], golden: dict[str, Tensor], run: str, image: Tensor, multiple: int) -> Sizes:
+def sizes_of_case(case: dict[str, Any], golden: dict[str, Tensor], run: str, image: Tensor, multiple: int) -> MaskSizes:
     """Sizes of a recorded run: padded as its input (or as an image alone is), the image's, and the result's."""
     size = (image.shape[1], image.shape[2])
     recorded = golden.get(f"{run}/input")
     padded = padded_size(size, multiple) if recorded is None else (recorded.shape[2], recorded.shape[3])
-    return Sizes(padded=padded, image=size, result=(case["height"], case["width"]))
+    return MaskSizes(padded=padded, image=size, result=(case["height"], case["width"]))
 
 
-def rules_of(num_classes: int, things: Iterable[int], case: dict[str, Any]) -> Rules:
+def rules_of(num_classes: int, things: Iterable[int], case: dict[str, Any]) -> SegmentRules:
     """A case's thresholds and things as our rules."""
     countable = set(things)
-    return Rules(
+    return SegmentRules(
         is_thing=tuple(index in countable for index in range(num_classes)),
         threshold=case["object_mask_threshold"],
         overlap=case["overlap_threshold"],

@@ -19,11 +19,13 @@ from configs.load import ConfigError
 from datasets.evaluation.judges.base import JudgeError
 from datasets.evaluation.judges.connection import wait_of
 from datasets.types import ImageFile
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from pipeline.base import NoReply
 from pipeline.config import EvalConfig, read_configuration
-from pipeline.models.endpoint import EndpointEngine, Gate, check
+from pipeline.models.endpoint import check
+from pipeline.models.endpoint_engine import EndpointEngine
 from pipeline.models.images import data_url, read_images
+from pipeline.models.request_limits import ConcurrencyGate
 from pipeline.run.questions import Question
 from pipeline.runtime.errors import RunError
 from tests.robustness.judge_server import Server, breaks_off, hangs, raw, serving
@@ -298,7 +300,7 @@ def test_concurrency_grows_and_is_halved_once_for_all_that_were_under_way() -> N
     import threading
     import time
 
-    gate, never = Gate(16), threading.Event()
+    gate, never = ConcurrencyGate(16), threading.Event()
     assert gate.limit == 4
     for _ in range(60):
         assert gate.enter(never)

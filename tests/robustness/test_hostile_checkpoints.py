@@ -24,7 +24,7 @@ from collavo.errors import CheckpointError
 from collavo.load_collavo import load_engine, load_model
 from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 from tests.limits import LIMIT, QUICK, examples
 from tests.robustness.hostile import POINTER, copied, mutate

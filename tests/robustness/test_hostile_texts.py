@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.commands.cli import main
 from pipeline.results.report import aligned, csv_table, markdown, pipe_table
-from pipeline.results.summary import Column, show_summary
+from pipeline.results.summary import SummaryColumn, show_summary
 from pipeline.runtime.console import tell
 from tests.robustness.judge_server import Server, completion, serving
 
@@ -168,7 +168,7 @@ def test_tables_of_hostile_cells(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "t.csv").write_text(csv_table([metric]))
     assert_no_formula(tmp_path / "t.csv")
     assert "-0.5" in csv_table([metric])
-    assert Column(title=HOSTILE, published="1", ours="2").cells[0] == HOSTILE
+    assert SummaryColumn(title=HOSTILE, published="1", ours="2").cells[0] == HOSTILE
 
 
 def test_the_summary(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,41 +18,37 @@ import pytest
 from tests.limits import LIMIT, free_port, kill, wait_for
 from tests.predicted import predicted
 from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
+from tests.warm import WarmProcess, start_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def launch(num: int, data: Path, save: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the toy under torchrun (in a session of its own, so that all of it can be killed)."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num}", "--master_addr=127.0.0.1"]
-    command = [
-        *launcher,
-        f"--master_port={free_port()}",
-        "-m",
-        "tests.robustness.toy",
-        str(data),
-        str(save),
-        *arguments,
-    ]
+def launch(num: int, data: Path, save: Path, *arguments: str) -> WarmProcess:
+    """Start the toy under torchrun."""
+    return start_warm(command(num, data, save, *arguments))
+
+
+def launch_anew(num: int, data: Path, save: Path, *arguments: str) -> subprocess.Popen[str]:
+    """As `launch`, in interpreters of their own, for what happens when a launcher dies."""
     environ = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environ,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    words = [sys.executable, *command(num, data, save, *arguments)]
+    return subprocess.Popen(words, cwd=ROOT, env=environ, text=True, stdout=-1, stderr=-1, start_new_session=True)
 
 
-def finish(process: subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int, str, str]:
+def command(num: int, data: Path, save: Path, *arguments: str) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={num}", "--master_addr=127.0.0.1"]
+    toy = ["-m", "tests.robustness.toy", str(data), str(save)]
+    return [*launcher, f"--master_port={free_port()}", *toy, *arguments]
+
+
+def finish(process: WarmProcess | subprocess.Popen[str], timeout: float = LIMIT) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         kill(process)
         out, err = process.communicate()
         pytest.fail(f"still running after {timeout} s:\n{err[-3000:]}")
+    assert process.returncode is not None
     return process.returncode, out, err
 
 
@@ -76,7 +72,7 @@ def enough(save: Path, number: int) -> bool:
     return journal_lines(save) >= number
 
 
-def ended(process: subprocess.Popen[str]) -> bool:
+def ended(process: WarmProcess | subprocess.Popen[str]) -> bool:
     return process.poll() is not None
 
 
@@ -100,7 +96,8 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("num", "size"), [(2, 5), (3, 4)])
 def test_several_processes_write_the_same_file(num: int, size: int, data: Path, alone: Path, tmp_path: Path) -> None:
-    code, out, err = finish(launch(num, data, tmp_path, f"--batch-size-total={size}"))
+    start = launch_anew if num == 2 else launch
+    code, out, err = finish(start(num, data, tmp_path, f"--batch-size-total={size}"))
     assert code == 0, err[-3000:]
     folder = tmp_path / "toy_test"
     assert predicted(folder / "predictions.jsonl") == predicted(alone / "predictions.jsonl")
@@ -231,13 +228,13 @@ def test_a_failing_process_ends_all_soon_and_says_why(data: Path, alone: Path, t
 
 
 def test_a_mistake_of_all_processes_is_said_once(tmp_path: Path) -> None:
-    code, _, err = finish(launch(2, tmp_path / "nowhere", tmp_path / "save"))
+    code, _, err = finish(launch_anew(2, tmp_path / "nowhere", tmp_path / "save"))
     assert code != 0
     assert err.count("error: ") == 1 and "nowhere" in err
 
 
 def test_processes_whose_launcher_was_killed_end_too(data: Path, tmp_path: Path) -> None:
-    process = launch(2, data, tmp_path, "--stall-after=2", "--batch-size-total=2")
+    process = launch_anew(2, data, tmp_path, "--stall-after=2", "--batch-size-total=2")
     wait_for(partial(enough, tmp_path, 2), unless=partial(ended, process))
     os.kill(process.pid, signal.SIGKILL)
     _, err = process.communicate(timeout=LIMIT)  # returns only when the last process has closed its end of the pipe
@@ -251,7 +248,7 @@ def test_a_second_run_in_the_folder_of_the_first_says_so_and_ends(data: Path, al
     wait_for(partial(enough, tmp_path, 2), unless=partial(ended, first))
     (tmp_path / "toy_test" / ".results.json.partial").write_text("{")  # as if left by a kill
     try:
-        code, _, err = finish(launch(2, data, tmp_path))
+        code, _, err = finish(launch(2, data, tmp_path, "--patience=0.5"))
     finally:
         gate.touch()
     assert code != 0 and err.count("error: ") == 1 and f"{tmp_path} is in use by another run (process " in err
@@ -265,7 +262,7 @@ def test_a_second_run_in_the_folder_of_the_first_says_so_and_ends(data: Path, al
 
 
 def test_a_run_whose_launcher_was_killed_goes_on_at_once(data: Path, alone: Path, tmp_path: Path) -> None:
-    process = launch(2, data, tmp_path, "--stall-after=2", "--batch-size-total=2")
+    process = launch_anew(2, data, tmp_path, "--stall-after=2", "--batch-size-total=2")
     wait_for(partial(enough, tmp_path, 2), unless=partial(ended, process))
     os.kill(process.pid, signal.SIGKILL)
     code, _, err = finish(launch(2, data, tmp_path, f"--patience={LIMIT}"))
@@ -284,9 +281,9 @@ def test_a_run_whose_launcher_was_killed_goes_on_at_once(data: Path, alone: Path
 def test_launches_that_would_silently_be_something_else(
     flags: list[str], message: str, data: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *flags, "--mixed_precision=no"]
-    command += ["--dynamo_backend=no", "--num_machines=1", "-m", "tests.robustness.toy", str(data), str(tmp_path)]
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *flags, "--mixed_precision=no"]
+    words += ["--dynamo_backend=no", "--num_machines=1", "-m", "tests.robustness.toy", str(data), str(tmp_path)]
     environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode != 0 and message in done.stderr and done.stderr.count("error: ") == 1
     assert not list(tmp_path.iterdir())

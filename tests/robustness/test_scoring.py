@@ -15,8 +15,8 @@ from datasets.evaluation.judges.options import JudgeConfig
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog
 from pipeline.commands.cli import main
+from pipeline.run.loading import Task
 from pipeline.run.plan import run_plan
-from pipeline.run.task import Task
 from tests.robustness.judge_server import Server, raw, refusal, says, serving
 from tests.robustness.toy import ToyEngine, ToySource, make_plan
 

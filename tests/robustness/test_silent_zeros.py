@@ -13,11 +13,12 @@ from PIL import Image
 
 from datasets.declaration import Benchmark
 from pipeline.base import BenchmarkPipeline
-from pipeline.catalog import parse
 from pipeline.commands.cli import main
+from pipeline.declaration_file import parse_declaration
+from pipeline.run.loading import Task, load_tasks
 from pipeline.run.plan import run_plan
-from pipeline.run.task import Task, load_tasks
-from pipeline.runtime.session import RunOptions, Session
+from pipeline.runtime.options import RunConfig
+from pipeline.runtime.session import Session
 from tests.robustness.toy import ToyEngine, ToySource, make_plan
 
 
@@ -35,7 +36,7 @@ def table(name: str, rows: list[dict[str, Any]], scorer: Any, **data: Any) -> Be
     Path(f"data/{name}.jsonl").write_text("".join(json.dumps({"question": "Is it?", **row}) + "\n" for row in rows))
     values = {"data": {"file": f"{name}.jsonl", **data}, "prompt": "{question}", "scorer": scorer}
     Path(f"{name}.yaml").write_text(json.dumps(values))
-    return parse({"name": name, **values}, f"{name}.yaml")
+    return parse_declaration({"name": name, **values}, f"{name}.yaml")
 
 
 def command(word: str, name: str, *more: str) -> int:
@@ -168,7 +169,7 @@ def test_what_the_main_process_cannot_score_is_left_out_everywhere(here: Path) -
     for rank in (0, 1):  # one after the other, on two machines
         session = OneOfTwo(
             accelerator=SimpleNamespace(process_index=rank, num_processes=2, local_process_index=0),
-            options=RunOptions(),
+            options=RunConfig(),
             roots=[here / "data"],
             devices=["cpu", "cpu"],
             about={},
@@ -183,7 +184,7 @@ def test_what_the_main_process_cannot_score_is_left_out_everywhere(here: Path) -
 
 def test_strict_ends_at_a_record_that_cannot_be_scored(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark = table("zoo", [{"answer": "Yes"}, {"answer": "hm"}], "yes_no")
-    plan = make_plan(here / "data", here / "out", strict=True)
+    plan = make_plan(here / "data", here / "out", STRICT=True)
     task = Task(pipeline=BenchmarkPipeline(benchmark), batch_size_total=2, folder=here / "out")
     engine = ToyEngine()
     assert run_plan(replace(plan, tasks=[task]), lambda _: ToySource(engine)) == 1

@@ -29,11 +29,12 @@ from datasets.evaluation.judges.base import Verdicts
 from datasets.types import BadRecord, ImageFile, Metric, Record, Score, Scored, unanswered
 from modeling.segmenters.none import NoSegmenter
 from pipeline.base import BenchmarkPipeline
-from pipeline.run import task
+from pipeline.config import EvalConfig
+from pipeline.run import loading
+from pipeline.run.loading import Task
 from pipeline.run.plan import Plan, run_plan
-from pipeline.run.task import Task
 from pipeline.runtime import lock
-from pipeline.runtime.session import RunOptions
+from pipeline.runtime.options import RunConfig
 from tests.limits import LIMIT, wait_for
 
 if TYPE_CHECKING:
@@ -114,9 +115,9 @@ def expected_text(image: Path | None, question: str) -> str:
     """The toy engine's reply, computed without the loop."""
     pixels = b""
     if image is not None:
-        from datasets.image import decode
+        from pipeline.images import decode_image
 
-        pixels = decode(ImageFile(image, image.name), IMAGE_SIZE).tobytes()
+        pixels = decode_image(ImageFile(image, image.name), IMAGE_SIZE).pixels.tobytes()
     return hashlib.sha256(pixels + question.encode()).hexdigest()[:12]
 
 
@@ -185,25 +186,20 @@ class ToySource:
 
 
 def make_plan(data: Path, save: Path, *, batch_size_total: int = 4, prompt: str = "", **options: Any) -> Plan:
-    """A plan with the toy as its one task; ``options`` are those of `RunOptions`, and ``wandb``.
+    """A plan with the toy as its one task; ``options`` are those of the section ``EVAL``, and ``wandb``.
 
     Batches are all alike, of ``batch_size_total`` questions over all processes.
     """
     wandb = options.pop("wandb", False)
-    options.setdefault("max_batch", -(-batch_size_total // int(os.environ.get("WORLD_SIZE", "1"))))  # all alike
+    options.setdefault("MAX_BATCH", -(-batch_size_total // int(os.environ.get("WORLD_SIZE", "1"))))  # all alike
+    options.setdefault("REPORT", False)
+    options.setdefault("TIMEOUT_HOURS", 2 * LIMIT / 3600)  # what waits for it fails the test
     pipeline = ToyPipeline(replace(DECLARATION, prompt=prompt) if prompt else DECLARATION)
-    return Plan(
-        name="toy",
-        tasks=[Task(pipeline=pipeline, batch_size_total=batch_size_total, folder=save / "toy_test")],
-        roots=[data],
-        options=RunOptions(**options),
-        save_dir=save,
-        timeout_hours=2 * LIMIT / 3600,  # what waits for it fails the test
-        wandb=wandb,
-        config_yaml="NAME: toy\n",
-        settings={"NAME": "toy"},
-        config_hash="0" * 16,
+    config = EvalConfig(
+        NAME="toy", SAVE_DIR=str(save), WANDB=wandb, EVAL=RunConfig(**options), resolved_yaml="NAME: toy\n"
     )
+    task = Task(pipeline=pipeline, batch_size_total=batch_size_total, folder=save / "toy_test")
+    return Plan(config=config, tasks=[task], roots=[data])
 
 
 def main() -> int:
@@ -221,9 +217,9 @@ def main() -> int:
     parser.add_argument("--own-folder", action="store_true", help="one SAVE folder per process, like node-local disks")
     parser.add_argument("--wandb", action="store_true")
     parser.add_argument("--reads", type=Path, help="folder where each process notes that it reads the records")
-    parser.add_argument("--spool-seconds", type=float, default=task.SPOOL_SECONDS, help="see `task.SPOOL_SECONDS`")
+    parser.add_argument("--spool-seconds", type=float, default=loading.SPOOL_SECONDS, help="see there")
     given = parser.parse_args()
-    task.SPOOL_SECONDS = given.spool_seconds
+    loading.SPOOL_SECONDS = given.spool_seconds
     ToyPipeline.reads = given.reads
     lock.PATIENCE = given.patience
     save = given.save / os.environ.get("RANK", "0") if given.own_folder else given.save

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.common.checked import checked
+from configs.common.checked import dataclass_from_mapping
 from configs.common.nested import flattened
 from configs.common.paths import path_text, user_path
 from configs.common.safe_json import DEEPEST, parse_json, parse_json_lines, read_json
@@ -171,11 +171,13 @@ class Outer:
 )
 def test_mappings_that_are_no_such_dataclass(values: Any, message: str) -> None:
     with pytest.raises(LookupError, match=f"^{message}"):
-        checked(Outer, values, "top", LookupError)
+        dataclass_from_mapping(Outer, values, "top", LookupError)
 
 
 def test_mappings_as_dataclasses() -> None:
-    found = checked(Outer, {"inner": {"size": 2, "ratio": 3}, "names": ["a"], "kind": None}, "", LookupError)
+    found = dataclass_from_mapping(
+        Outer, {"inner": {"size": 2, "ratio": 3}, "names": ["a"], "kind": None}, "", LookupError
+    )
     assert found == Outer(inner=Inner(size=2, ratio=3.0), names=("a",))
     assert type(found.inner.ratio) is float
-    assert checked(Outer, {"inner": {"size": 2}, "kind": "b"}, "", LookupError).kind == "b"
+    assert dataclass_from_mapping(Outer, {"inner": {"size": 2}, "kind": "b"}, "", LookupError).kind == "b"

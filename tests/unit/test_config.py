@@ -9,8 +9,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from configs.load import REPOSITORY, ConfigError, read_yaml
-from pipeline.catalog import load_catalog, parse, split_files
+from datasets.declaration import Expected
+from pipeline.catalog import load_catalog, split_files
 from pipeline.config import EvalConfig, EvalSchema, load_config
+from pipeline.declaration_file import parse_declaration
 from trainer.config import TrainSchema
 
 SECTIONS = ("POPE", "MME")
@@ -149,28 +151,51 @@ GOOD: dict[str, Any] = {
 }
 
 
+FIGURE = {"metric": "accuracy", "value": 87, "tolerance": "3e-1", "from": 2023}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"promt": "x"}, "unknown key 'promt'; did you mean prompt?"),
-        ({"version": "1"}, "version is str, expected int"),
+        ({"version": "1"}, "x.yaml: version: expected int, got '1'"),
         ({"prompt": "{question!r}"}, "only plain {field} placeholders"),
         ({"prompt": "{a.b}"}, "only plain {field} placeholders"),
-        ({"generate": {"num_beams": 0}}, "generate takes num_beams and max_new_tokens"),
-        ({"generate": {"temperature": 1}}, "generate takes num_beams and max_new_tokens"),
-        ({"data": {"reader": 1}}, "data.reader is missing"),
+        ({"generate": {"num_beams": 0}}, "generate.num_beams: must be greater than or equal to 1, got 0"),
+        (
+            {"generate": {"num_beam": 1}},
+            "generate: unknown key 'num_beam'; did you mean num_beams? Known keys",
+        ),
+        ({"data": {"reader": 1}}, "x.yaml: data.reader: expected str, got 1"),
         ({"scorer": {}}, "scorer.kind is missing"),
         ({"prompt": "{question"}, "the prompt is no template"),
-        ({"name": "../x"}, "name '../x' cannot be used"),
-        ({"dataset": "all"}, "dataset 'all' cannot be used"),
-        ({"released": {"generate": {}}}, "released takes data and scorer"),
-        ({"expected": {"metric": "a"}}, "each of expected takes metric, value, tolerance, from"),
+        ({"name": "../x"}, "x.yaml: name: '../x' cannot be used"),
+        ({"dataset": "all"}, "x.yaml: dataset: 'all' cannot be used"),
+        ({"released": {"generate": {}}}, "x.yaml: released: unknown key 'generate'. Known keys: data, scorer, prompt"),
+        ({"scorer": 3}, "x.yaml: scorer: expected a mapping, got 3"),
+        ({"download": ["a", 1]}, "x.yaml: download[1]: expected str, got 1"),
+        ({"released": {"prompt": "{"}}, "x.yaml: released.prompt: the prompt is no template"),
+        ({"expected": [FIGURE, FIGURE | {"value": "much"}]}, "x.yaml: expected[1].value: "),
+        ({"expected": FIGURE | {"form": "x"}}, "x.yaml: expected[0]: unknown key 'form'; did you mean from?"),
+        ({"expected": {"metric": "a"}}, "x.yaml: expected[0]: missing keys value, tolerance, from"),
     ],
 )
 def test_declarations_are_strict(change: dict[str, Any], message: str) -> None:
-    assert parse(GOOD, "x.yaml").name == "x"
+    assert parse_declaration(GOOD, "x.yaml").name == "x"
     with pytest.raises(ConfigError, match=re.escape(message)):
-        parse(GOOD | change, "x.yaml")
+        parse_declaration(GOOD | change, "x.yaml")
+
+
+def test_short_forms_of_declarations_mean_the_long_ones() -> None:
+    short = GOOD | {"scorer": "yes_no", "download": "images: x", "expected": FIGURE}
+    full = GOOD | {"scorer": {"kind": "yes_no"}, "download": ["images: x"], "expected": [FIGURE]}
+    assert parse_declaration(short, "x.yaml") == parse_declaration(full, "x.yaml")
+    (figure,) = parse_declaration(full, "x.yaml").expected
+    assert figure == Expected(metric="accuracy", value=87.0, tolerance=0.3, source="2023")
+    bare = parse_declaration({"name": "a-b", "data": {}, "prompt": "q", "scorer": "yes_no"}, "x.yaml")
+    assert (bare.dataset, bare.section, bare.title) == ("a-b", "A_B", "a-b")
+    assert (bare.source, bare.reader) == ("x.yaml", "tables")
+    assert (bare.version, bare.num_beams, bare.max_new_tokens, bare.as_released()) == (1, 1, 128, bare)
 
 
 def test_unknown_datasets_name_the_nearest() -> None:

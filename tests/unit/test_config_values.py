@@ -115,7 +115,7 @@ def test_no_number_is_infinite_or_none(key: str, number: str, tmp_path: Path) ->
         (["XDECODER.SIDE", "100"], "XDECODER.SIDE: must be a multiple of 32, got 100"),
         (
             ["DATA.CONVERSATIONS", "[{FILE: a, NOPE: b}]"],
-            "DATA.CONVERSATIONS: entry 1: unknown key NOPE; there are FILE, IMAGES",
+            "DATA.CONVERSATIONS: entry 1: unknown key NOPE. There are: FILE, IMAGES",
         ),
         (["DATA.KINDS", "[nope]"], "DATA.KINDS: 'nope' is not one of names"),
         (["TRAIN.CRAYON", "none"], "TRAIN.CRAYON none leaves nothing to train"),

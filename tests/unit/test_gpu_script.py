@@ -44,6 +44,7 @@ def test_stages_without_golden_data_skip_by_name(monkeypatch: pytest.MonkeyPatch
         assert str(tmp_path / name.replace("plora", "collavo")) in found.reason
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_or_hangs_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     programs = {
         "good": WRITE % (True, False, ""),

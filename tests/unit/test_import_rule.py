@@ -89,6 +89,43 @@ def test_an_offence_is_named_by_file_and_line(file: str, code: str, message: str
     assert offences(tmp_path) == [message]
 
 
+def modules(root: Path) -> dict[str, set[str]]:
+    """Our modules, and those of ours that each imports, also for its annotations alone."""
+    files = [root / "lbk_entry.py", *(file for package in MAY_IMPORT for file in (root / package).rglob("*.py"))]
+    names = {".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    found: dict[str, set[str]] = {}
+    for name, file in names.items():
+        package = name.split(".") if file.stem == "__init__" else name.split(".")[:-1]
+        found[name] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                above = package[: len(package) + 1 - node.level] if node.level else []
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                found[name] |= {part if (part := f"{base}.{a.name}") in names else base for a in node.names}
+            elif isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+        found[name] = (found[name] & names.keys()) - {name}
+    return found
+
+
+def in_circles(imported: dict[str, set[str]]) -> set[str]:
+    """Modules that import each other, directly or over others: what is left when all others are taken away."""
+    left = dict(imported)
+    while free := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in free}
+    while free := left.keys() - {other for others in left.values() for other in others}:
+        left = {name: others for name, others in left.items() if name not in free}
+    return set(left)
+
+
+def test_no_modules_import_each_other() -> None:
+    imported = modules(ROOT)
+    assert {"modeling.image", "datasets.types"} <= imported["pipeline.images"]
+    assert in_circles(imported) == set()
+    circle = {"a": {"b", "e"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": set()}
+    assert in_circles(circle) == {"b", "c"}
+
+
 def test_the_runtime_stands_below_the_rest_of_the_pipeline() -> None:
     above = []
     for file in sorted((ROOT / "pipeline" / "runtime").glob("*.py")):

@@ -59,6 +59,7 @@ sys.exit(mutants.main(sys.argv[2:], [*changes, gone], Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_survivors_and_texts_that_are_gone_are_reported(tmp_path: Path) -> None:
     (tmp_path / "code_under_test.py").write_text("def positive(x):\n    return x > 0\n")
     (tmp_path / "test_it.py").write_text(

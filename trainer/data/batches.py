@@ -21,7 +21,7 @@ from collavo.template import IMAGE_TAG
 from collavo.training_inputs import IGNORE_INDEX
 from modeling.precision import at_least_float32
 
-from ..loop import Tally, Totals
+from ..loop import BatchTotals, Tally
 
 IDLE = "none"
 """Id of a row that teaches nothing: it is there for the process to take part in an update."""
@@ -107,7 +107,7 @@ class Batch:
         """Tokens that are learned."""
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
 
-    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(self, model: nn.Module, totals: BatchTotals) -> tuple[Tensor, Mapping[str, Tensor]]:
         """See `trainer.loop.Microbatch.losses`."""
         output = model(**self.inputs(), num_items_in_batch=totals.labels, use_cache=False)
         loss: Tensor = output.loss

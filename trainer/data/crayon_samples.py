@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from collavo.crayon import CrayonPrompt
-from collavo.instructions import Classes, Kind, instruction, possible_kinds
+from collavo.instructions import AskedClasses, Kind, make_instruction, possible_kinds
 from datasets.instruct.panoptic import PanopticImage
 from datasets.instruct.types import Sample, Turn
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
@@ -40,12 +40,12 @@ def crayon_sample(
     rng = np.random.default_rng([*seed])
     shown = {item.category for item in crayon.objects}
     unsure = frozenset(display_name(name) for name in image.categories) - shown
-    classes = Classes(names=names, unsure=unsure)
+    classes = AskedClasses(names=names, unsure=unsure)
     possible = possible_kinds(crayon.objects, kinds, classes)
     if not possible:
         return None
     kind = possible[int(rng.integers(len(possible)))]
-    asked = instruction(kind, crayon.objects, classes, rng)
+    asked = make_instruction(kind, crayon.objects, classes, rng)
     turn = Turn(question=asked.question, answer=asked.answer)
     number = "-".join(map(str, seed))
     return Sample(id=f"{image.image.name}@{number}", image=image.image, turns=(turn,), source=kind, with_objects=False)

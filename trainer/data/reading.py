@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticImage, read_panoptic
-from datasets.instruct.types import Gathered, gather, without_bad
+from datasets.instruct.types import GatheredSamples, gather_samples, without_bad
 from datasets.types import BadRecord
 
 from ..config import ConversationSource, TrainConfig
@@ -34,13 +34,13 @@ def held_out_file(config: TrainConfig) -> ConversationSource | None:
     return ConversationSource(FILE=config.DATA.VALIDATION)
 
 
-def gather_source(config: TrainConfig, item: ConversationSource) -> Gathered:
+def gather_source(config: TrainConfig, item: ConversationSource) -> GatheredSamples:
     """Read a file of conversations.
 
     Raises:
         DataError: it is unreadable.
     """
-    return gather(read_conversations(located(config, item.FILE), image_roots(config, item), check_images=True))
+    return gather_samples(read_conversations(located(config, item.FILE), image_roots(config, item), check_images=True))
 
 
 def image_roots(config: TrainConfig, item: ConversationSource) -> list[Path]:

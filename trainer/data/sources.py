@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from collavo.instructions import KINDS, Kind
 from configs.common.words import and_more
 from configs.load import ConfigError
-from datasets.instruct.mixture import SourcePart, drawn, is_held_out
+from datasets.instruct.mixture import SourcePart, is_held_out, random_subset
 from datasets.instruct.panoptic import PanopticImage, classes_of
-from datasets.instruct.types import Gathered, MissingImage, Sample, share_images
+from datasets.instruct.types import GatheredSamples, MissingImage, Sample, share_images
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -21,9 +21,9 @@ from pipeline.runtime.console import say, warn
 from pipeline.runtime.launch import is_main
 
 from ..config import ConversationSource, TrainConfig
-from .loader import Conversations, CrayonInstructions, Preparation, SampleSource
 from .paths import located
 from .reading import gather_source, held_out_file, read_images, source_names
+from .samples import Conversations, CrayonInstructions, Preparation, SampleSource
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ Split = tuple[SampleSource, SampleSource | None]
 """Samples to train on, and held-out ones, if there are any."""
 
 
-def joined(sources: Mapping[str, Split]) -> StageData:
+def join_sources(sources: Mapping[str, Split]) -> StageData:
     """The sources of all adapters."""
     held_out = {adapter: split[1] for adapter, split in sources.items() if split[1] is not None}
     return StageData(training={adapter: split[0] for adapter, split in sources.items()}, held_out=held_out)
@@ -103,8 +103,8 @@ def read_parts(config: TrainConfig) -> tuple[list[Part], list[Part]]:
     held: list[Part] = []
     for number, (item, name) in enumerate(zip(config.DATA.CONVERSATIONS, names, strict=True)):
         read = read_source(config, item).samples
-        samples = [read[i] for i in drawn(len(read), item.MAX_SAMPLES, config.TRAIN.SEED, number)]
-        kept, out = split(samples, lambda one: one.image.name if one.image else one.id, config)
+        samples = [read[i] for i in random_subset(len(read), item.MAX_SAMPLES, config.TRAIN.SEED, number)]
+        kept, out = split_held_out(samples, lambda one: one.image.name if one.image else one.id, config)
         trained += _part(config, kept, name, item.WEIGHT)
         held += _part(config, out, name, 1.0)
     if not trained:
@@ -114,20 +114,20 @@ def read_parts(config: TrainConfig) -> tuple[list[Part], list[Part]]:
     return trained, held
 
 
-def read_source(config: TrainConfig, item: ConversationSource) -> Gathered:
+def read_source(config: TrainConfig, item: ConversationSource) -> GatheredSamples:
     """Read a file of conversations; says what is in it.
 
     Raises:
         DataError: it is unreadable, or nothing in it can be used.
     """
     gathered = gather_source(config, item)
-    report(item.FILE, gathered.summary(), gathered.bad)
+    report_source(item.FILE, gathered.summary(), gathered.bad)
     if not gathered.samples:
         raise DataError(f"{item.FILE}: holds no conversation that can be used")
     return gathered
 
 
-def split(items: Sequence[T], name: Callable[[T], str], config: TrainConfig) -> tuple[list[T], list[T]]:
+def split_held_out(items: Sequence[T], name: Callable[[T], str], config: TrainConfig) -> tuple[list[T], list[T]]:
     """What is trained on, and what ``DATA.VALIDATION`` holds out of it."""
     share, seed = config.DATA.held_out_share, config.TRAIN.SEED
     held = [is_held_out(name(item), share, seed) for item in items]
@@ -164,11 +164,13 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     file = located(config, source.ANNOTATIONS)
     annotated, bad = read_images(config)
     missing = sum(isinstance(item, MissingImage) for item in bad)
-    report(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
+    report_source(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
     if not annotated:
         raise DataError(f"{file}: none of its images is in {located(config, source.IMAGES)}")
-    annotated = [annotated[i] for i in drawn(len(annotated), source.MAX_SAMPLES, preparation.seed, _PANOPTIC_KEY)]
-    kept, held = split(annotated, lambda one: one.image.name, config)
+    annotated = [
+        annotated[i] for i in random_subset(len(annotated), source.MAX_SAMPLES, config.TRAIN.SEED, _PANOPTIC_KEY)
+    ]
+    kept, held = split_held_out(annotated, lambda one: one.image.name, config)
     if not kept:
         raise DataError("DATA.VALIDATION: all images would be held out; lower the share")
     precomputed = SegmenterConfig(NAME="precomputed", PATH=str(file), IMAGES=str(located(config, source.MAPS)))
@@ -181,7 +183,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     return made(kept), made(held) if held else None
 
 
-def report(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
+def report_source(name: str, summary: str, bad: Sequence[BadRecord]) -> None:
     """Say what a source gave, on the main process."""
     if is_main(os.environ):
         say(f"{name}: {summary}")

@@ -32,7 +32,7 @@ from ..optimizer import (
     load_bitsandbytes,
     make_optimizer,
 )
-from .trainable import Parameters, only, separate
+from .trainable import Parameters, distinct_groups, train_only
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -87,13 +87,13 @@ class Placement(Protocol):
         """Give AdamW the state that `optimizer_tensors` took. All processes must call it."""
 
 
-class Whole:
+class ReplicatedPlacement:
     """The whole model on every process; gradients are averaged by DDP where there are several.
 
     Args:
         accelerator: joins the processes.
         model: carries the adapters' parameters.
-        adapters: see `trainer.parallel.trainable.groups`.
+        adapters: see `trainer.parallel.trainable.adapter_groups`.
         lr: learning rate.
         weight_decay: of AdamW.
         own: what groups of parameters have of their own.
@@ -114,7 +114,7 @@ class Whole:
         kind: str = "adamw",
     ) -> None:
         self._accelerator, self._inner, self._adapters = accelerator, model, adapters
-        self._groups = separate(adapters)
+        self._groups = distinct_groups(adapters)
         self.model = self._placed(model)
         self.inference_model = model
         # DDP's buckets hold the gradients of all that is trained: they stay there, zero between two updates
@@ -130,7 +130,7 @@ class Whole:
     def train(self, adapter: str, *, images: bool) -> None:
         """See `Placement.train`."""
         active = self._adapters[adapter]
-        only(active, self._inner, keep_gradients=self._in_buckets)
+        train_only(active, self._inner, keep_gradients=self._in_buckets)
         shared = {id(group) for group in self._shared()}
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             among = any(group.keys() == other.keys() for other in active)
@@ -151,7 +151,7 @@ class Whole:
     def step(self, clip: float, *, drop: bool = False) -> float:
         """See `Placement.step`."""
         moving = [p for g in self.optimizer.param_groups if not g[FROZEN] for p in g["params"]]
-        norm = float(whole(nn.utils.clip_grad_norm_(moving, clip or math.inf)))
+        norm = float(whole_tensor(nn.utils.clip_grad_norm_(moving, clip or math.inf)))
         if math.isfinite(norm) and not drop:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=not self._in_buckets)
@@ -159,13 +159,13 @@ class Whole:
 
     def weights(self, parameters: Parameters) -> dict[str, Tensor]:
         """See `Placement.weights`."""
-        return {name: whole(parameter.detach()).cpu().contiguous() for name, parameter in parameters.items()}
+        return {name: whole_tensor(parameter.detach()).cpu().contiguous() for name, parameter in parameters.items()}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """See `Placement.optimizer_tensors`."""
         state = self.optimizer.state
         return {
-            f"{name}/{part}": whole(torch.as_tensor(value).detach()).cpu().contiguous().clone()
+            f"{name}/{part}": whole_tensor(torch.as_tensor(value).detach()).cpu().contiguous().clone()
             for name, parameter in self._named()
             if parameter in state
             for part, value in state[parameter].items()
@@ -182,14 +182,14 @@ class Whole:
                 for part in PARTS:
                     value = state[f"{name}/{part}"]
                     # AdamW keeps its count on the CPU, and everything else next to the parameter
-                    kept = value.cpu() if part == "step" else laid_like(value, parameter)
+                    kept = value.cpu() if part == "step" else laid_out_like(value, parameter)
                     self.optimizer.state[parameter][part] = kept
 
     def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
         return (item for group in self._groups for item in group.items())
 
 
-class FullySharded(Whole):
+class FullyShardedPlacement(ReplicatedPlacement):
     """Weights, gradients and optimizer state in shards, by torch's `fully_shard` (FSDP2).
 
     Every parameter stays a tensor of its own, so one without a gradient is passed by as ever. 4-bit and 8-bit weights
@@ -246,12 +246,12 @@ def _shard(model: nn.Module, sharding: Sharding, num: int) -> None:
         fully_shard(module, mesh=mesh, reshard_after_forward=sharding.reshard, ignored_params=kept)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole_tensor(tensor: Tensor) -> Tensor:
     """A tensor with all its shards. All processes must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def laid_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor laid out as a parameter is: on its device, or in its shards. All processes must call it."""
     moved = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor):
@@ -276,7 +276,7 @@ def place_model(
     Args:
         accelerator: joins the processes.
         model: loaded on this process's device; what is trained is float32.
-        adapters: see `trainer.parallel.trainable.groups`.
+        adapters: see `trainer.parallel.trainable.adapter_groups`.
         sharding: see there; None for the whole model everywhere.
         lr: learning rate.
         weight_decay: of AdamW.
@@ -287,9 +287,9 @@ def place_model(
     if sharding is not None and kind != "adamw":
         raise ValueError(f"{kind} cannot be sharded")
     if sharding is None:
-        return Whole(accelerator, model, adapters, lr=lr, weight_decay=weight_decay, own=own, kind=kind)
+        return ReplicatedPlacement(accelerator, model, adapters, lr=lr, weight_decay=weight_decay, own=own, kind=kind)
     if sharding.kind == "fsdp2":
-        return FullySharded(accelerator, model, adapters, sharding, lr=lr, weight_decay=weight_decay)
-    from .zero import Zero
+        return FullyShardedPlacement(accelerator, model, adapters, sharding, lr=lr, weight_decay=weight_decay)
+    from .zero import DeepSpeedPlacement
 
-    return Zero(model, adapters, sharding, lr=lr, weight_decay=weight_decay, clip=clip)
+    return DeepSpeedPlacement(model, adapters, sharding, lr=lr, weight_decay=weight_decay, clip=clip)

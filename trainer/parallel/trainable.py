@@ -19,7 +19,7 @@ CRAYON = "crayon"
 """The adapter of stage ``cpt``."""
 
 
-def groups(
+def adapter_groups(
     model: CoLLaVOForConditionalGeneration, adapters: Adapters, crayon: str, parts: Sequence[str] = ("queries",)
 ) -> dict[str, Sequence[Parameters]]:
     """What the steps of each adapter train.
@@ -41,12 +41,12 @@ def groups(
 
 
 def without_adapters(model: CoLLaVOForConditionalGeneration, crayon: str, parts: Sequence[str]) -> list[Parameters]:
-    """What every step trains besides its adapter; see `groups`."""
+    """What every step trains besides its adapter; see `adapter_groups`."""
     prompt: list[Parameters] = [crayon_parameters(model)] if crayon != "none" and "queries" in parts else []
     return prompt + [base_parameters(model, [part]) for part in PARTS if part in parts]
 
 
-def trained(adapters: Mapping[str, Sequence[Parameters]]) -> Parameters:
+def trainable_parameters(adapters: Mapping[str, Sequence[Parameters]]) -> Parameters:
     """All parameters that any adapter trains, by name."""
     return {name: parameter for groups in adapters.values() for group in groups for name, parameter in group.items()}
 
@@ -63,7 +63,7 @@ def _num(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def separate(adapters: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
+def distinct_groups(adapters: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
     """The groups of all adapters, each once, in a fixed order."""
     found: dict[tuple[str, ...], Parameters] = {}
     for groups in adapters.values():
@@ -72,7 +72,7 @@ def separate(adapters: Mapping[str, Sequence[Parameters]]) -> list[Parameters]:
     return list(found.values())
 
 
-def only(trained: Sequence[dict[str, nn.Parameter]], model: nn.Module, *, keep_gradients: bool = False) -> None:
+def train_only(trained: Sequence[dict[str, nn.Parameter]], model: nn.Module, *, keep_gradients: bool = False) -> None:
     """Let a step train these parameters and nothing else; all others get no gradient.
 
     Args:

@@ -24,7 +24,7 @@ from pipeline.runtime.errors import RunError
 
 from ..optimizer import FROZEN, FrozenAwareAdamW
 from .sharding import Sharding
-from .trainable import Parameters, only, separate
+from .trainable import Parameters, distinct_groups, train_only
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 TRIED = "0.19.8"
@@ -61,12 +61,12 @@ def keep_whole() -> None:
     unset_hf_deepspeed_config()
 
 
-class Zero:
+class DeepSpeedPlacement:
     """See `trainer.parallel.placement.Placement`.
 
     Args:
         model: on this process's device; changed in place by stage 3.
-        adapters: see `trainer.parallel.trainable.groups`.
+        adapters: see `trainer.parallel.trainable.adapter_groups`.
         sharding: stage, and where the optimizer's state lies.
         lr: learning rate.
         weight_decay: of AdamW.
@@ -87,7 +87,7 @@ class Zero:
     ) -> None:
         import deepspeed
 
-        self._inner, self._adapters, self._groups = model, adapters, separate(adapters)
+        self._inner, self._adapters, self._groups = model, adapters, distinct_groups(adapters)
         self.optimizer: torch.optim.Optimizer = FrozenAwareAdamW(self._groups, lr=lr, weight_decay=weight_decay)
         deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.model, self._zero, _, _ = deepspeed.initialize(
@@ -118,7 +118,7 @@ class Zero:
     def train(self, adapter: str, *, images: bool) -> None:
         """See `Placement.train`."""
         active = self._adapters[adapter]
-        only(active, self._inner)
+        train_only(active, self._inner)
         names = [group.keys() for group in active]
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             prompt = any(name.startswith(IMAGES_ALONE) for name in group)

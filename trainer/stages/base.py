@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pipeline.runtime.session import Session
 
 
-class Job(Protocol):
+class StageJob(Protocol):
     """A stage that is loaded.
 
     Attributes:
         model: the whole model, unwrapped.
-        adapters: what an update of each adapter trains; see `trainer.parallel.trainable.groups`.
+        adapters: what an update of each adapter trains; see `trainer.parallel.trainable.adapter_groups`.
         data: its batches.
         steps: updates in all.
         autocast: compute type of the forward pass; None for that of the weights.

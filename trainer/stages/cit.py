@@ -12,9 +12,9 @@ from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 
 from ..config import SETS, TrainConfig
-from ..data.loader import Preparation
-from ..data.sources import Split, StageData, conversations, crayon_instructions, joined
-from .tuning import Tuning, load_tuning
+from ..data.samples import Preparation
+from ..data.sources import Split, StageData, conversations, crayon_instructions, join_sources
+from .tuning import TuningJob, load_tuning
 
 
 def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> StageData:
@@ -22,9 +22,9 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
     found: dict[str, Split] = {VL_CIT: conversations(config, preparation, device)}
     if config.TRAIN.ADAPTERS != "vl_only":
         found[IMAGE_CIT] = crayon_instructions(config, preparation, (*CRAYON_KINDS, *OBJECT_KINDS))
-    return joined(found)
+    return join_sources(found)
 
 
-def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> TuningJob:
     """See `trainer.run.load_job`."""
     return load_tuning(config, device, SETS[config.TRAIN.ADAPTERS], sources, alike=alike)

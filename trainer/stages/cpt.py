@@ -10,17 +10,17 @@ import torch
 from collavo.instructions import CRAYON_KINDS
 
 from ..config import TrainConfig
-from ..data.loader import Preparation
-from ..data.sources import StageData, crayon_instructions, joined
+from ..data.samples import Preparation
+from ..data.sources import StageData, crayon_instructions, join_sources
 from ..parallel.trainable import CRAYON
-from .tuning import Tuning, load_tuning
+from .tuning import TuningJob, load_tuning
 
 
 def sources(config: TrainConfig, preparation: Preparation, device: torch.device) -> StageData:
     """Crayon instructions alone."""
-    return joined({CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)})
+    return join_sources({CRAYON: crayon_instructions(config, preparation, CRAYON_KINDS)})
 
 
-def load_cpt(config: TrainConfig, device: torch.device, *, alike: bool) -> Tuning:
+def load_cpt(config: TrainConfig, device: torch.device, *, alike: bool) -> TuningJob:
     """See `trainer.run.load_job`."""
     return load_tuning(config, device, (), sources, alike=alike)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from ..config import TrainConfig
-from .base import Job
+from .base import StageJob
 from .cit import load_cit
 from .cpt import load_cpt
 from .segmenter import load_segmenter_stage
@@ -16,7 +16,7 @@ from .segmenter import load_segmenter_stage
 class LoadStage(Protocol):
     """Loads a stage: its model, its data, and what its checkpoints hold."""
 
-    def __call__(self, config: TrainConfig, device: torch.device, *, alike: bool) -> Job:
+    def __call__(self, config: TrainConfig, device: torch.device, *, alike: bool) -> StageJob:
         """See `trainer.run.load_job`."""
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from collavo.checkpoint.finetuned_checkpoint import read_file
 from collavo.checkpoint.names import read_json
-from collavo.checkpoint.sizes import Strict, validated
+from collavo.checkpoint.sizes import StrictJson, validated
 from collavo.errors import CheckpointError
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedImage, read_classes, read_segments
@@ -48,13 +48,13 @@ from modeling.segmenters.xdecoder.prompts import (
     prompt_names,
     prompt_reader,
 )
-from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
+from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh_network
 
 from ..config import SEGMENTER_STATE as STATE
 from ..config import TrainConfig
 from ..data.paths import located
-from ..data.segmentation import ADAPTER, Augmentation, SegmentationData
-from ..data.sources import report
+from ..data.segmentation import ADAPTER, SegmentationData
+from ..data.sources import report_source
 from ..held_out import HeldOutData
 from ..loop import TrainingData, Update
 from ..optimizer import FACTOR
@@ -72,7 +72,7 @@ _TABLES = ("query_start", "query_position", "level_embedding", "token_embedding.
 _CONTINUED = ("STAGE", "BATCH_SIZE_TOTAL", "LR", "LR_END", "WARMUP", "WEIGHT_DECAY", "CLIP", "SEED")
 
 
-class _Progress(Strict):
+class _Progress(StrictJson):
     """`STATE`."""
 
     step: Annotated[int, Field(ge=0, le=2**40)]
@@ -80,7 +80,7 @@ class _Progress(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class StartingNetwork:
     """The network that a training run starts from.
 
     Attributes:
@@ -97,7 +97,7 @@ class Start:
 
 
 class SegmenterJob:
-    """See `trainer.stages.base.Job`.
+    """See `trainer.stages.base.StageJob`.
 
     Args:
         config: resolved.
@@ -115,7 +115,7 @@ class SegmenterJob:
     def __init__(
         self,
         config: TrainConfig,
-        start: Start,
+        start: StartingNetwork,
         data: SegmentationData,
         classes: tuple[tuple[str, ...], tuple[str, ...]],
         ids: Tensor,
@@ -131,7 +131,7 @@ class SegmenterJob:
         self.autocast: torch.dtype | None = torch.bfloat16 if settings.DTYPE == "bf16" else None
 
     def resume_settings(self) -> dict[str, Any]:
-        """See `Job.resume_settings`."""
+        """See `StageJob.resume_settings`."""
         config = self._config
         return {
             **{f"TRAIN.{name}": getattr(config.TRAIN, name) for name in _CONTINUED},
@@ -144,29 +144,29 @@ class SegmenterJob:
         }
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """See `Job.read_progress`."""
+        """See `StageJob.read_progress`."""
         said = validated(_Progress, read_json(folder / STATE), f"{folder / STATE}: not what stage segmenter left")
         return said.step, said.settings
 
     def load_weights(self, folder: Path) -> None:
-        """See `Job.load_weights`."""
+        """See `StageJob.load_weights`."""
         try:
             self._start.network.load_state_dict(read_file(folder / WEIGHTS))
         except RuntimeError as error:
             raise CheckpointError(f"{folder / WEIGHTS}: cannot be gone on from ({error})") from error
 
     def train_mode(self) -> None:
-        """See `Job.train_mode`."""
+        """See `StageJob.train_mode`."""
         self.model.train()
 
     def group_settings(self, group: Parameters) -> Mapping[str, Any]:
-        """See `Job.group_settings`."""
+        """See `StageJob.group_settings`."""
         name, parameter = next(iter(group.items()))
         factor = self._config.XDECODER.BACKBONE_FACTOR if name.startswith(_BACKBONE) else 1.0
         return {FACTOR: factor, "weight_decay": self._config.TRAIN.WEIGHT_DECAY if _decays(name, parameter) else 0.0}
 
     def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
-        """See `Job.checkpoint_writer`."""
+        """See `StageJob.checkpoint_writer`."""
         network = self._start.network
 
         def write(folder: Path) -> None:
@@ -181,18 +181,18 @@ class SegmenterJob:
     def _kept(self, network: XDecoder) -> KeptEmbeddings:
         """The classes as the text encoder now embeds them."""
         names, stuff = self._classes
-        return keep(network, names, stuff, self._ids)
+        return class_embeddings_of(network, names, stuff, self._ids)
 
     def memory_in_words(self, processes: int, there: int) -> str:
-        """See `Job.memory_in_words`; it is not counted."""
+        """See `StageJob.memory_in_words`; it is not counted."""
         return ""
 
     def flops(self, update: Update) -> float | None:
-        """See `Job.flops`; they are not counted."""
+        """See `StageJob.flops`; they are not counted."""
         return None
 
     def describe(self, moving: Parameters) -> str:
-        """See `Job.describe`."""
+        """See `StageJob.describe`."""
         number, total = num_weights(moving.values()), num_weights(self.model.parameters())
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained on {len(self._classes[0])} "
@@ -228,26 +228,20 @@ def load_segmenter(config: TrainConfig, device: torch.device) -> SegmenterJob:
     text = start.network.config.text
     reader = prompt_reader(wanted, start.table, "" if start.own else config.SEGMENTER.TOKENIZER)
     ids = reader.ids(wanted, text.context_length)
-    settings = config.XDECODER
     data = SegmentationData(
         _segmented_images(file, located(config, source.MAPS), located(config, source.IMAGES), source.ANNOTATIONS),
         {one.id: index for index, one in enumerate(annotated)},
         ids,
         start.network.config,
-        Augmentation(
-            side=settings.SIDE,
-            scale=(settings.SCALE[0], settings.SCALE[1]) if settings.SCALE else None,
-            flip=settings.FLIP,
-        ),
-        batch_size_total=config.TRAIN.BATCH_SIZE_TOTAL,
-        batch_size=config.TRAIN.BATCH_SIZE,
-        seed=config.TRAIN.SEED,
-        workers=config.TRAIN.WORKERS,
+        config.XDECODER,
+        config.TRAIN,
     )
     return SegmenterJob(config, start, data, (names, stuff), ids, device)
 
 
-def keep(network: XDecoder, names: tuple[str, ...], stuff: tuple[str, ...], ids: Tensor) -> KeptEmbeddings:
+def class_embeddings_of(
+    network: XDecoder, names: tuple[str, ...], stuff: tuple[str, ...], ids: Tensor
+) -> KeptEmbeddings:
     """The embeddings of some classes, as they lie next to a checkpoint.
 
     Args:
@@ -262,7 +256,7 @@ def keep(network: XDecoder, names: tuple[str, ...], stuff: tuple[str, ...], ids:
     return KeptEmbeddings(classes=names, stuff=stuff, vectors=vectors, text_digest=digest)
 
 
-def _start(config: TrainConfig, wanted: Sequence[str]) -> Start:
+def _start(config: TrainConfig, wanted: Sequence[str]) -> StartingNetwork:
     """The network of RESUME_FROM, or a fresh one."""
     settings = config.XDECODER
     if config.RESUME_FROM:
@@ -270,7 +264,9 @@ def _start(config: TrainConfig, wanted: Sequence[str]) -> Start:
         if not loaded.has_text_encoder:
             raise SegmenterError(f"RESUME_FROM: {config.RESUME_FROM} has no text encoder, which training needs")
         table = PromptTable.load(loaded.prompts or COCO_TABLE).first(settings.TEMPLATES)
-        return Start(network=loaded.model, table=table, own=loaded.prompts is not None, identity=loaded.digest)
+        return StartingNetwork(
+            network=loaded.model, table=table, own=loaded.prompts is not None, identity=loaded.digest
+        )
     try:
         sizes = XDecoderConfig.from_dict(_plain(settings.SIZES)) if settings.SIZES else FOCAL_T
     except SegmenterError as error:
@@ -280,8 +276,8 @@ def _start(config: TrainConfig, wanted: Sequence[str]) -> Start:
         table = table.renumbered(wanted)
         text = replace(sizes.text, vocab_size=table.eos + 1, bos_id=table.bos, eos_id=table.eos, pad_id=table.eos)
         sizes = replace(sizes, text=text)
-    network = fresh(sizes, config.TRAIN.SEED, settings.LOGIT_SCALE)
-    return Start(network=network, table=table, own=own, identity="fresh")
+    network = fresh_network(sizes, config.TRAIN.SEED, settings.LOGIT_SCALE)
+    return StartingNetwork(network=network, table=table, own=own, identity="fresh")
 
 
 def _in_order(classes: Sequence[AnnotatedClass]) -> list[AnnotatedClass]:
@@ -303,7 +299,7 @@ def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[S
     found, bad = without_bad(read_segments(file, maps, images))
     missing = sum(isinstance(item, MissingImage) for item in bad)
     malformed = f"; {len(bad) - missing} malformed records skipped" if len(bad) > missing else ""
-    report(name, f"{len(found)} images; {missing} skipped, they are missing{malformed}", bad)
+    report_source(name, f"{len(found)} images; {missing} skipped, they are missing{malformed}", bad)
     if not found:
         raise DataError(f"{file}: none of its images is in {images}")
     return found

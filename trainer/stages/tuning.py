@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from collavo.adapters import Adapters, base_parameters, crayon_parameters
-from collavo.checkpoint.examine import Examined, examine
-from collavo.checkpoint.finetuned_checkpoint import State, load_crayon, load_parts, read_state
+from collavo.checkpoint.examine import ExaminedCheckpoint, examine_checkpoint
+from collavo.checkpoint.finetuned_checkpoint import TrainingState, load_crayon, load_parts, read_state
 from collavo.checkpoint.location import locate
 from collavo.checkpoint.names import fingerprint
 from collavo.checkpoint.settings import segmenter_record, settings_for
@@ -32,15 +32,16 @@ from pipeline.runtime.launch import is_main
 from ..checkpoint import write_tuned
 from ..config import TrainConfig, base_parts, lora_record, rows_are_masked
 from ..cost import TrainingCost
-from ..data.loader import Batches, HeldOut, Preparation, SampleSource, Schedule
+from ..data.loader import Batches, HeldOutBatches, Schedule
+from ..data.samples import Preparation
 from ..data.sources import StageData
 from ..held_out import HeldOutData
 from ..log import ANSWER_TOKENS
 from ..loop import TrainingData, Update
-from ..memory import count_update
+from ..memory import count_update_memory
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
-from ..parallel.trainable import Parameters, groups, num_weights, trained
+from ..parallel.trainable import Parameters, adapter_groups, num_weights, trainable_parameters
 
 if TYPE_CHECKING:
     from pipeline.runtime.session import Session
@@ -57,7 +58,7 @@ SampleSources = Callable[[TrainConfig, Preparation, torch.device], StageData]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class TuningParts:
     """What such a stage consists of once it is loaded.
 
     Attributes:
@@ -75,14 +76,14 @@ class Parts:
     processor: CoLLaVOProcessor
     adapters: Adapters
     schedule: Schedule
-    held_out: HeldOut | None
+    held_out: HeldOutBatches | None
     steps: int
     started_from: Path
     changed: tuple[str, ...] = ()
 
 
-class Tuning:
-    """See `trainer.stages.base.Job`.
+class TuningJob:
+    """See `trainer.stages.base.StageJob`.
 
     Args:
         config: resolved.
@@ -91,12 +92,12 @@ class Tuning:
 
     labels = ANSWER_TOKENS
 
-    def __init__(self, config: TrainConfig, parts: Parts) -> None:
+    def __init__(self, config: TrainConfig, parts: TuningParts) -> None:
         self._config, self._parts = config, parts
         self.model: nn.Module = parts.model
         self.data: TrainingData = parts.schedule
         self.held_out: HeldOutData | None = parts.held_out
-        self.adapters: Mapping[str, Sequence[Parameters]] = groups(
+        self.adapters: Mapping[str, Sequence[Parameters]] = adapter_groups(
             parts.model, parts.adapters, config.TRAIN.CRAYON, config.TRAIN.PARTS
         )
         self.steps: int = parts.steps
@@ -105,27 +106,27 @@ class Tuning:
         self._shared = _shared_settings(config, parts)
         self.image_tokens: int = parts.model.config.num_image_tokens
         self._costs = {
-            name: TrainingCost.of_model(parts.model, trained({name: moving}).values())
+            name: TrainingCost.of_model(parts.model, trainable_parameters({name: moving}).values())
             for name, moving in self.adapters.items()
         }
 
     def resume_settings(self) -> dict[str, Any]:
-        """See `Job.resume_settings`."""
+        """See `StageJob.resume_settings`."""
         return self._shared
 
     def read_progress(self, folder: Path) -> tuple[int, Mapping[str, Any]]:
-        """See `Job.read_progress`."""
+        """See `StageJob.read_progress`."""
         state = read_state(folder)
         return state.step, state.settings
 
     def load_weights(self, folder: Path) -> None:
-        """See `Job.load_weights`."""
+        """See `StageJob.load_weights`."""
         load_crayon(folder, crayon_parameters(self._parts.model))
         load_parts(folder, base_parameters(self._parts.model, self._parts.changed))
         self._parts.adapters.load(folder)
 
     def train_mode(self) -> None:
-        """See `Job.train_mode`. The vision tower stays in evaluation mode, whether it is trained or not."""
+        """See `StageJob.train_mode`. The vision tower stays in evaluation mode, whether it is trained or not."""
         model = self._parts.model
         if self._config.TRAIN.GRADIENT_CHECKPOINTING:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -133,11 +134,11 @@ class Tuning:
         model.vision_tower.eval()
 
     def group_settings(self, group: Parameters) -> Mapping[str, Any]:
-        """See `Job.group_settings`."""
+        """See `StageJob.group_settings`."""
         return all_alike(group)
 
     def checkpoint_writer(self, placement: Placement, step: int) -> Callable[[Path], None]:
-        """See `Job.checkpoint_writer`."""
+        """See `StageJob.checkpoint_writer`."""
         adapters = self._parts.adapters
         crayon = placement.weights(crayon_parameters(self._parts.model))
         sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
@@ -145,10 +146,10 @@ class Tuning:
         parts = placement.weights(base_parameters(self._parts.model, self._parts.changed))
         return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged, parts)
 
-    def _state(self, step: int) -> State:
+    def _state(self, step: int) -> TrainingState:
         config = self._config
         segmenter = segmenter_record(config.SEGMENTER)
-        return State(
+        return TrainingState(
             step=step,
             started_from=str(self._parts.started_from),
             stage=config.TRAIN.STAGE,
@@ -165,7 +166,7 @@ class Tuning:
         )
 
     def describe(self, moving: Parameters) -> str:
-        """See `Job.describe`."""
+        """See `StageJob.describe`."""
         parts, train = self._parts, self._config.TRAIN
         number, total = num_weights(moving.values()), num_weights(parts.model.parameters())
         sets = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
@@ -180,22 +181,23 @@ class Tuning:
         return f", {held_out.num_samples} more are held out" if held_out is not None else ""
 
     def memory_in_words(self, processes: int, there: int) -> str:
-        """See `Job.memory_in_words`."""
+        """See `StageJob.memory_in_words`."""
         parts = self._parts
-        counted = count_update(
+        counted = count_update_memory(
             parts.model, self.adapters, self._config, names=parts.adapters.names, processes=processes
         )
         return counted.in_words(self._config, there)
 
     def flops(self, update: Update) -> float | None:
-        """See `Job.flops`."""
+        """See `StageJob.flops`."""
         return self._costs[update.adapter].of(update)
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
-        """See `Job.evaluate`; into ``eval/step-...`` of the training run's folder."""
+        """See `StageJob.evaluate`; into ``eval/step-...`` of the training run's folder."""
         config, parts = self._config, self._parts
         folder = Path(config.SAVE_DIR).expanduser() / "eval" / f"step-{step:08d}"
         tasks = [replace(task, folder=folder / task.dataset) for task in plan.tasks]
+        plan = replace(plan, config=replace(plan.config, SAVE_DIR=str(folder)), tasks=tasks)
 
         def segmenter() -> Segmenter:
             return cached_segmenter(config.SEGMENTER, parts.model.device)
@@ -207,7 +209,7 @@ class Tuning:
         parts.model.eval()
         try:
             live = _LiveEngine(identity, make, segmenter)
-            for failure in run_tasks(replace(plan, tasks=tasks, save_dir=folder), live, session):
+            for failure in run_tasks(plan, live, session):
                 if session.is_main:
                     warn(failure)
         finally:
@@ -242,7 +244,7 @@ class _LiveEngine:
 
 def load_tuning(
     config: TrainConfig, device: torch.device, names: tuple[str, ...], sources: SampleSources, *, alike: bool
-) -> Tuning:
+) -> TuningJob:
     """Load the model and the data of a stage.
 
     Args:
@@ -258,7 +260,7 @@ def load_tuning(
     base = locate(config.RESUME_FROM).resolve()
     settings = settings_for(base, config.CRAYON, config.SEGMENTER, CHAT)
     config = replace(config, CRAYON=settings.crayon, SEGMENTER=settings.segmenter)
-    examined = examine(base, settings.template, fresh_crayon=True)
+    examined = examine_checkpoint(base, settings.template, fresh_crayon=True)
     if examined.described.lacking and is_main(os.environ):
         note = "trained from scratch" if examined.described.state is None else "that of the checkpoint"
         say(f"{examined.described.base} has no crayon prompt; it is {note}")
@@ -267,21 +269,10 @@ def load_tuning(
             warn(note)
     processor = examined.processor
     preparation = Preparation(
-        processor=processor,
-        max_length=config.TRAIN.MAX_LENGTH,
-        seed=config.TRAIN.SEED,
-        crayon=config.CRAYON,
-        corruption=config.DATA.SPOIL,
-        questions=config.TRAIN.QUESTIONS,
+        processor=processor, train=config.TRAIN, crayon=config.CRAYON, corruption=config.DATA.SPOIL
     )
     data = sources(config, preparation, device)
-    schedule = Schedule(
-        _batches(config, data.training, preparation, alike=alike),
-        by_length=config.TRAIN.GROUP_BY_LENGTH,
-        image_share=config.TRAIN.IMAGE_SHARE,
-        workers=config.TRAIN.WORKERS,
-    )
-    held_out = _batches(config, data.held_out, preparation, alike=alike) if data.held_out else None
+    schedule = Schedule(Batches(data.training, preparation, alike=alike))
     steps = schedule.steps_for(config.TRAIN.EPOCHS) if config.TRAIN.STEPS is None else config.TRAIN.STEPS
     model = _start(config, examined, device)
     torch.manual_seed(config.TRAIN.SEED)
@@ -297,34 +288,20 @@ def load_tuning(
     )
     if state is not None and state.adapters and not lora.FRESH:
         adapters.load(examined.described.folder)
-    parts = Parts(
+    parts = TuningParts(
         model=model,
         processor=processor,
         adapters=adapters,
         schedule=schedule,
-        held_out=None if held_out is None else HeldOut(held_out, config.TRAIN.WORKERS),
+        held_out=HeldOutBatches(Batches(data.held_out, preparation, alike=alike)) if data.held_out else None,
         steps=steps,
         started_from=examined.described.base,
         changed=tuple(part for part in PARTS if part in {*base_parts(config), *(state.parts if state else ())}),
     )
-    return Tuning(config, parts)
+    return TuningJob(config, parts)
 
 
-def _batches(
-    config: TrainConfig, sources: Mapping[str, SampleSource], preparation: Preparation, *, alike: bool
-) -> Batches:
-    train = config.TRAIN
-    return Batches(
-        sources,
-        preparation,
-        batch_size_total=train.BATCH_SIZE_TOTAL,
-        batch_size=train.BATCH_SIZE,
-        alike=alike,
-        pack=train.PACK,
-    )
-
-
-def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoLLaVOForConditionalGeneration:
+def _start(config: TrainConfig, examined: ExaminedCheckpoint, device: torch.device) -> CoLLaVOForConditionalGeneration:
     """The model to begin with: that of the checkpoint, with the crayon prompt of an earlier stage."""
     described = examined.described
     with LoadingBar(shown=is_main(os.environ)) as bar:
@@ -346,7 +323,7 @@ def _start(config: TrainConfig, examined: Examined, device: torch.device) -> CoL
     return model
 
 
-def _shared_settings(config: TrainConfig, parts: Parts) -> dict[str, Any]:
+def _shared_settings(config: TrainConfig, parts: TuningParts) -> dict[str, Any]:
     """What a continuation must have in common with what it continues."""
     data = config.DATA
     return {

@@ -95,7 +95,7 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     from collavo.tokenizer import tiny_tokenizer
     from modeling.weight_files import load, save
 
-    from .language import BOXES, EVERYTHING, LOOK_UPS, OTHER, Phase, features_of, teach_language
+    from .language import BOXES, EVERYTHING, LOOK_UPS, OTHER, TrainingPhase, features_of, teach_language
     from .rows import Packer
     from .scenes import draw
     from .start import config_of
@@ -128,12 +128,12 @@ def _make_base(args: argparse.Namespace, say: Callable[[str], None]) -> None:
         model.load_state_dict(load(talking))
     else:
         phases = (
-            Phase(steps=args.look_up_steps, weights=LOOK_UPS, other=0.0),
-            Phase(steps=args.language_steps, weights=EVERYTHING, other=OTHER),
+            TrainingPhase(steps=args.look_up_steps, weights=LOOK_UPS, other=0.0),
+            TrainingPhase(steps=args.language_steps, weights=EVERYTHING, other=OTHER),
         )
         teach_language(model, packer, drawn, features, phases, rate=2e-3, **settings)
         save(model.state_dict(), talking)
-    boxes = Phase(steps=args.box_steps, weights=BOXES, other=OTHER)
+    boxes = TrainingPhase(steps=args.box_steps, weights=BOXES, other=OTHER)
     teach_language(model, packer, drawn, features, [boxes], rate=1.5e-3, reading=True, **settings)
     model.save_pretrained(args.directory / "base")
     share_weights(args.directory / "base")

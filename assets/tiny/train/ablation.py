@@ -30,7 +30,7 @@ IMAGE_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class AblationRow:
     """A row of the tables.
 
     Attributes:
@@ -46,20 +46,20 @@ class Row:
     adapters: str = "dual"
 
 
-FULL = Row(name="full", title="semantic and numbering")
-NONE = Row(name="none", title="no crayon prompt", crayon="none")
-SEMANTIC = Row(name="semantic", title="semantic only", crayon="semantic")
-VL_ONLY = Row(name="vl_only", title="VL-CIT alone", adapters="vl_only")
-SHARED = Row(name="shared", title="one adapter", adapters="shared")
+FULL = AblationRow(name="full", title="semantic and numbering")
+NONE = AblationRow(name="none", title="no crayon prompt", crayon="none")
+SEMANTIC = AblationRow(name="semantic", title="semantic only", crayon="semantic")
+VL_ONLY = AblationRow(name="vl_only", title="VL-CIT alone", adapters="vl_only")
+SHARED = AblationRow(name="shared", title="one adapter", adapters="shared")
 ROWS = (FULL, NONE, SEMANTIC, VL_ONLY, SHARED)
-TABLES: Mapping[str, Sequence[tuple[str, Row]]] = {
+TABLES: Mapping[str, Sequence[tuple[str, AblationRow]]] = {
     "Crayon prompt": tuple((row.title, row) for row in (NONE, SEMANTIC, FULL)),
     "Training": ((VL_ONLY.title, VL_ONLY), (SHARED.title, SHARED), ("Dual QLoRA", FULL)),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class AblationPlan:
     """What is run.
 
     Attributes:
@@ -76,7 +76,7 @@ class Plan:
     step2: int
     batch: int
 
-    def train(self, row: Row, seed: int) -> Path:
+    def train(self, row: AblationRow, seed: int) -> Path:
         """Train a row; returns its checkpoint.
 
         Raises:
@@ -88,7 +88,7 @@ class Plan:
         steps = round(self.step2 * (1 - IMAGE_SHARE)) if row.adapters == "vl_only" else self.step2
         return self._step(2, f"{row.name}-{seed}", started, steps, seed, row)
 
-    def _step(self, number: int, name: str, below: Path, steps: int, seed: int, row: Row) -> Path:
+    def _step(self, number: int, name: str, below: Path, steps: int, seed: int, row: AblationRow) -> Path:
         folder, maps = self.folder / name, self.folder / "lessons" / "coco" / "annotations" / "panoptic_train2017"
         checkpoint = folder_of(folder, steps)
         if not (checkpoint / "state.json").is_file():
@@ -130,7 +130,7 @@ def main() -> int:
     args = parser.parse_args()
     folder = args.directory.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    plan = Plan(folder=folder, base=args.base.resolve(), step1=args.step1, step2=args.step2, batch=args.batch)
+    plan = AblationPlan(folder=folder, base=args.base.resolve(), step1=args.step1, step2=args.step2, batch=args.batch)
     rows = [row for row in ROWS if not args.rows or row.name in args.rows]
     try:
         draw_world(folder / "lessons", "--lessons", "--seed", 0, "--scenes", args.lessons)
@@ -149,21 +149,23 @@ Scores = dict[str, dict[str, dict[str, list[float]]]]
 """Maps -> row -> column -> one figure for each seed."""
 
 
-def measure(plan: Plan, rows: Sequence[Row], seeds: Sequence[int], shown: Sequence[str], at_once: int) -> Scores:
+def measure(
+    plan: AblationPlan, rows: Sequence[AblationRow], seeds: Sequence[int], shown: Sequence[str], at_once: int
+) -> Scores:
     """Train and evaluate all rows of all seeds, with every kind of maps.
 
     Raises:
         RuntimeError: a command failed.
     """
 
-    def one(task: tuple[int, Row]) -> dict[str, dict[str, float]]:
+    def one(task: tuple[int, AblationRow]) -> dict[str, dict[str, float]]:
         seed, row = task
         checkpoint = plan.train(row, seed)
         found = {maps: plan.evaluate(checkpoint, f"{row.name}-{seed}", maps) for maps in shown}
         say(f"{row.title}, seed {seed}: {', '.join(f'{k} {v:.1f}' for k, v in found[shown[0]].items())}")
         return found
 
-    found: list[tuple[tuple[int, Row], dict[str, dict[str, float]]]] = []
+    found: list[tuple[tuple[int, AblationRow], dict[str, dict[str, float]]]] = []
     with ThreadPoolExecutor(at_once) as pool:
         for wave in ((FULL, SEMANTIC, NONE), (VL_ONLY, SHARED)):  # the second wave starts from step 1 of the full rows
             tasks = [(seed, row) for seed in seeds for row in wave if row in rows]

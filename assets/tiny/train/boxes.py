@@ -24,7 +24,7 @@ from collavo.config import CoLLaVOConfig
 from collavo.model import CoLLaVOForConditionalGeneration
 from modeling.internlm2 import DecoderLayer, rotary_tables, rotate
 
-from .rows import Row
+from .rows import PackedRow
 from .vocabulary import COORDINATES
 
 APART = 2
@@ -116,7 +116,7 @@ def boxes_in(input_ids: Tensor, numbers: Tensor) -> Boxes:
 
 
 @dataclass
-class Overheard:
+class LayerRecord:
     """What a decoder layer computed in its last run.
 
     Attributes:
@@ -129,9 +129,9 @@ class Overheard:
 
 
 @contextmanager
-def overhear(layer: DecoderLayer) -> Iterator[Overheard]:
+def record_layer(layer: DecoderLayer) -> Iterator[LayerRecord]:
     """Listen to a layer."""
-    heard = Overheard()
+    heard = LayerRecord()
     hooks = [
         layer.attention.wqkv.register_forward_hook(lambda module, given, out: setattr(heard, "packed", out)),
         layer.register_forward_hook(lambda module, given, out: setattr(heard, "hidden", out)),
@@ -143,7 +143,9 @@ def overhear(layer: DecoderLayer) -> Iterator[Overheard]:
             hook.remove()
 
 
-def box_loss(heard: Overheard, config: CoLLaVOConfig, row: Row, boxes: Boxes, labels: Tensor, names: Tensor) -> Tensor:
+def box_loss(
+    heard: LayerRecord, config: CoLLaVOConfig, row: PackedRow, boxes: Boxes, labels: Tensor, names: Tensor
+) -> Tensor:
     """Whether the last number of each box looks at its middle, and then resembles the word for what is there.
 
     Args:
@@ -173,7 +175,7 @@ def _near(middles: Tensor, grid: int) -> Tensor:
     return (-(far[:, 1, :, None] + far[:, 0, None, :])).flatten(1).softmax(-1)
 
 
-def _attention_logits(packed: Tensor, config: CoLLaVOConfig, row: Row, boxes: Boxes) -> Tensor:
+def _attention_logits(packed: Tensor, config: CoLLaVOConfig, row: PackedRow, boxes: Boxes) -> Tensor:
     """Logits of the looking head from the last number of each box to every token, (N, T); -inf where it sees none."""
     text = config.text
     parts = packed.view(*packed.shape[:2], text.num_key_value_heads, -1, text.head_dim)[:, :, 0]  # (B, T, parts, d)

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.training_inputs import IGNORE_INDEX
 
-from .boxes import LOOKS, box_loss, boxes_in, gather_numbers, number_ids, overhear
-from .rows import Packer, Row, choose
-from .scenes import Drawn
-from .start import SharedWords, TokenSays, mimetic_start, word_ids
+from .boxes import LOOKS, box_loss, boxes_in, gather_numbers, number_ids, record_layer
+from .rows import PackedRow, Packer, choose
+from .scenes import DrawnScenes
+from .start import SharedWords, TokenWordLoss, mimetic_start, word_ids
 from .vision import cosine
 
 _AUXILIARY = 0.5
@@ -62,7 +62,7 @@ def features_of(model: CoLLaVOForConditionalGeneration, pixels: Callable[[slice]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class TrainingPhase:
     """A stretch of the training run.
 
     Attributes:
@@ -79,9 +79,9 @@ class Phase:
 def teach_language(
     model: CoLLaVOForConditionalGeneration,
     packer: Packer,
-    drawn: Drawn,
+    drawn: DrawnScenes,
     features: Tensor,
-    phases: Sequence[Phase],
+    phases: Sequence[TrainingPhase],
     *,
     seed: int,
     batch_size: int,
@@ -112,7 +112,7 @@ def teach_language(
     else:
         gather_numbers(model, numbers, seed)
     output, model.output = model.output, SharedWords(table)  # type: ignore[assignment]
-    helper = TokenSays(table, words, model.config.grid, numbers)
+    helper = TokenWordLoss(table, words, model.config.grid, numbers)
     frozen = {id(p) for name, p in model.named_parameters() if "crayon" in name or name.startswith("vision_tower.")}
     parameters = [p for p in model.parameters() if id(p) not in frozen] + list(helper.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
@@ -125,7 +125,7 @@ def teach_language(
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, steps, rate)
         projected = model.projector(features[batch].float())
-        with overhear(looking) as heard:
+        with record_layer(looking) as heard:
             loss = _answer_loss(model, row, projected, tally)
         auxiliary = helper(projected, labels[batch])
         total = loss + _AUXILIARY * auxiliary
@@ -147,8 +147,8 @@ def teach_language(
 
 
 def _batches(
-    packer: Packer, drawn: Drawn, phases: Sequence[Phase], seed: int, batch_size: int, questions: int
-) -> Iterator[tuple[list[int], Row]]:
+    packer: Packer, drawn: DrawnScenes, phases: Sequence[TrainingPhase], seed: int, batch_size: int, questions: int
+) -> Iterator[tuple[list[int], PackedRow]]:
     """Scenes and rows of every update, on shuffled passes over the scenes."""
     encoded = packer.encode(drawn.lessons)
     rng = np.random.default_rng(seed)
@@ -161,7 +161,7 @@ def _batches(
             yield batch, packer.rows(choose([encoded[i] for i in batch], phase.weights, phase.other, questions, rng))
 
 
-def _answer_loss(model: CoLLaVOForConditionalGeneration, row: Row, projected: Tensor, tally: Tally) -> Tensor:
+def _answer_loss(model: CoLLaVOForConditionalGeneration, row: PackedRow, projected: Tensor, tally: Tally) -> Tensor:
     """Weighted mean loss of the answers, from projected features (B, P, width)."""
     out = model(
         input_ids=row.input_ids,

@@ -41,7 +41,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Rows of packed questions.
 
     Attributes:
@@ -97,7 +97,7 @@ class Packer:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return list(self.tokenizer(list(texts), add_special_tokens=False).input_ids)
 
-    def rows(self, chosen: Sequence[Sequence[Encoded]]) -> Row:
+    def rows(self, chosen: Sequence[Sequence[Encoded]]) -> PackedRow:
         """Put the questions of each row behind its image.
 
         Args:
@@ -121,7 +121,7 @@ class Packer:
                 kinds += [item.kind] * (item.answer - 1) + [""]
                 place = stop
         placed = torch.from_numpy(parts)
-        return Row(
+        return PackedRow(
             torch.from_numpy(ids),
             torch.from_numpy(labels),
             positions_within(placed),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collavo.crayon import crayon_prompt, largest_in_cells
-from collavo.instructions import KINDS, Classes, instruction, possible_kinds
+from collavo.instructions import KINDS, AskedClasses, make_instruction, possible_kinds
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import INDEX_BY_NAME, display_name
 
@@ -28,11 +28,11 @@ COLOUR_NAMES = tuple(COLOURS)
 TEXTS = (*map(str, range(10)), *WORDS)
 _CHUNK = 250
 _INSTRUCTIONS = {"class_binary": 3, "box_class": 4, "class_boxes": 2, "box_numbered": 2}
-_CLASSES = Classes(names=tuple(display_name(name) for name in CLASSES))
+_CLASSES = AskedClasses(names=tuple(display_name(name) for name in CLASSES))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnScenes:
     """Scenes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Drawn:
     lessons: Sequence[Sequence[Lesson]]
 
 
-def draw(seed: int, num: int, size: int, grid: int, workers: int) -> Drawn:
+def draw(seed: int, num: int, size: int, grid: int, workers: int) -> DrawnScenes:
     """Draw scenes.
 
     Args:
@@ -61,18 +61,18 @@ def draw(seed: int, num: int, size: int, grid: int, workers: int) -> Drawn:
     task = partial(_draw_chunk, seed, size, grid)
     with multiprocessing.get_context("fork" if workers == 1 else "spawn").Pool(workers) as pool:
         parts = pool.map(task, chunks, chunksize=1)
-    return Drawn(
+    return DrawnScenes(
         images=np.concatenate([part.images for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         lessons=[lesson for part in parts for lesson in part.lessons],
     )
 
 
-def _draw_chunk(seed: int, size: int, grid: int, chunk: tuple[int, int]) -> Drawn:
+def _draw_chunk(seed: int, size: int, grid: int, chunk: tuple[int, int]) -> DrawnScenes:
     start, num = chunk
     rng = np.random.default_rng([TEACHING, seed, 0, start])
     scenes = [draw_scene(rng, size, bool(rng.random() < SIGN_CHANCE)) for _ in range(num)]
-    return Drawn(
+    return DrawnScenes(
         images=np.stack([scene.image for scene in scenes]),
         labels=np.stack([token_labels(scene, grid) for scene in scenes]),
         lessons=[lessons(scene, rng) + object_lessons(scene, grid, rng) for scene in scenes],
@@ -97,13 +97,13 @@ def object_lessons(scene: Scene, grid: int, rng: np.random.Generator) -> list[Le
     found = []
     for kind in possible_kinds(objects, KINDS, _CLASSES):
         for _ in range(_INSTRUCTIONS.get(kind, 1)):
-            turn = instruction(kind, objects, _CLASSES, rng)
+            turn = make_instruction(kind, objects, _CLASSES, rng)
             found.append(Lesson(kind=kind, question=turn.question, answer=turn.answer))
     return found
 
 
 def token_labels(scene: Scene, grid: int) -> npt.NDArray[np.int8]:
-    """Class, colour and text at every image token, int8 (P, 3); see `Drawn`."""
+    """Class, colour and text at every image token, int8 (P, 3); see `DrawnScenes`."""
     ids = np.zeros(scene.image.shape[:2], np.int64)
     table = [(-1, -1, -1)]
     for number, shape in enumerate(scene.shapes, start=1):

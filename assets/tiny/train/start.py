@@ -73,7 +73,7 @@ class SharedWords(nn.Module):
         return F.linear(hidden, self._table[0].weight[:-1])
 
 
-class TokenSays(nn.Module):
+class TokenWordLoss(nn.Module):
     """Auxiliary losses: a projected image token resembles the words for what it shows, and tells its place.
 
     Args:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from collavo.processing import CoLLaVOProcessor
 from modeling.vit import VisionTower
 
-from .scenes import CLASSES, COLOUR_NAMES, TEXTS, Drawn
+from .scenes import CLASSES, COLOUR_NAMES, TEXTS, DrawnScenes
 
 _WEIGHTS = (1.0, 1.0, 0.5, 0.2, 0.2)
 """Of class, colour, text, row and column: a tower that need not tell where it looks forgets it."""
@@ -56,7 +56,7 @@ def cosine(step: int, steps: int, highest: float) -> float:
 def teach_tower(
     tower: VisionTower,
     processor: CoLLaVOProcessor,
-    drawn: Drawn,
+    drawn: DrawnScenes,
     *,
     seed: int,
     steps: int,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .facts import Asked, Fact, pick
+from .facts import AskedFact, Fact, draw_facts
 from .options import LETTERS, passes, shuffled_options
 from .release import Release
 from .scenes import Scene
@@ -46,7 +46,7 @@ PASS_STRIDE = 1_000_000
 def write_scienceqa(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """ScienceQA: problems with an image in the test split, and one without."""
     problems: dict[str, Any] = {}
-    for number, asked in enumerate(pick(scenes, rng, ("count", "side", "present", "colour"), 16), start=1):
+    for number, asked in enumerate(draw_facts(scenes, rng, ("count", "side", "present", "colour"), 16), start=1):
         choices, right = shuffled_options(asked.fact, rng, 2 + number % 3)
         release.image(f"ScienceQA/images/test/{number}/image.png", f"test/{number}/image.png", scenes[asked.scene])
         hint = "Look at the drawing." if number % 2 else ""
@@ -77,7 +77,7 @@ def _problem(question: str, choices: Sequence[str], right: int, hint: str, image
 
 def write_mmbench(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """MMBench's tables, every question once under each shift of its options."""
-    chosen = pick(scenes, rng, _ABILITIES, 10)
+    chosen = draw_facts(scenes, rng, _ABILITIES, 10)
     same: Callable[[str], str] = str
     for file, word, translate in (
         ("mmbench_dev_20230712", ask, same),
@@ -116,7 +116,7 @@ def write_seed(release: Release, scenes: Sequence[Scene], rng: np.random.Generat
     questions: list[dict[str, Any]] = []
     types = {name: number for number, name in enumerate(_DIMENSIONS, start=1)} | {"Action Recognition": 10}
     for name, kind in _DIMENSIONS.items():
-        for asked in pick(scenes, rng, (kind,), 2):
+        for asked in draw_facts(scenes, rng, (kind,), 2):
             number = len(questions) + 1
             data_id = f"{1_000_000 + number}_{number}"
             release.image(f"SEED-Bench/SEED-Bench-image/{data_id}", data_id, scenes[asked.scene])
@@ -127,7 +127,7 @@ def write_seed(release: Release, scenes: Sequence[Scene], rng: np.random.Generat
 
 
 def _seed_question(
-    name: str, data_id: str, kind: str, number: int, asked: Asked, rng: np.random.Generator
+    name: str, data_id: str, kind: str, number: int, asked: AskedFact, rng: np.random.Generator
 ) -> dict[str, Any]:
     options, right = shuffled_options(asked.fact, rng)
     return {
@@ -145,7 +145,7 @@ def write_qbench(release: Release, scenes: Sequence[Scene], rng: np.random.Gener
     """Q-Bench's three types of question and four concerns."""
     entries: list[dict[str, Any]] = []
     kinds = {"existence": 0, "colour": 1, "corner": 1, "count": 2}
-    for number, asked in enumerate(pick(scenes, rng, kinds, 16)):
+    for number, asked in enumerate(draw_facts(scenes, rng, kinds, 16)):
         options, right = shuffled_options(asked.fact, rng, 4 - number % 2)
         name = f"qbench_{number:04d}.jpg"
         release.image(f"LLVisionQA-QBench/images/{name}", name, scenes[asked.scene])
@@ -156,8 +156,8 @@ def write_qbench(release: Release, scenes: Sequence[Scene], rng: np.random.Gener
 
 def write_ai2d(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """AI2D: one file of questions per diagram, and the list of test diagrams."""
-    by_scene: dict[int, list[Asked]] = {}
-    for asked in pick(scenes, rng, ("count", "present", "corner", "nearest"), 16):
+    by_scene: dict[int, list[AskedFact]] = {}
+    for asked in draw_facts(scenes, rng, ("count", "present", "corner", "nearest"), 16):
         by_scene.setdefault(asked.scene, []).append(asked)
     for scene, members in by_scene.items():
         name = f"{scene}.png"
@@ -174,7 +174,7 @@ def write_ai2d(release: Release, scenes: Sequence[Scene], rng: np.random.Generat
 def write_mmstar(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """MMStar in VLMEvalKit's layout."""
     rows: list[dict[str, Any]] = []
-    for number, asked in enumerate(pick(scenes, rng, _CORE, 12)):
+    for number, asked in enumerate(draw_facts(scenes, rng, _CORE, 12)):
         options, right = shuffled_options(asked.fact, rng)
         category, lower = _CORE[asked.fact.kind]
         cells = dict.fromkeys("ABCD", "") | dict(zip(LETTERS, options, strict=False))

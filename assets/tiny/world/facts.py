@@ -41,7 +41,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AskedFact:
     """A fact with the place of its scene in the world."""
 
     scene: int
@@ -60,7 +60,7 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[Fact]:
     return [fact for maker in makers for fact in maker(scene, rng)]
 
 
-def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str], num: int) -> list[Asked]:
+def draw_facts(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str], num: int) -> list[AskedFact]:
     """Draw facts from all scenes: kinds in turn, and scenes that were asked least first.
 
     Args:
@@ -69,14 +69,14 @@ def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str]
         kinds: wanted, each as often as the others as far as the scenes allow.
         num: how many; fewer where the scenes do not give so many.
     """
-    pools: dict[str, list[Asked]] = {kind: [] for kind in kinds}
+    pools: dict[str, list[AskedFact]] = {kind: [] for kind in kinds}
     for index, scene in enumerate(scenes):
         for fact in facts(scene, rng):
             if fact.kind in pools:
-                pools[fact.kind].append(Asked(scene=index, fact=fact))
+                pools[fact.kind].append(AskedFact(scene=index, fact=fact))
     for pool in pools.values():
         pool[:] = [pool[i] for i in rng.permutation(len(pool))]
-    chosen: list[Asked] = []
+    chosen: list[AskedFact] = []
     used: Counter[int] = Counter()
     said: Counter[tuple[str, str]] = Counter()
     while len(chosen) < num and any(pools.values()):
@@ -90,7 +90,7 @@ def pick(scenes: Sequence[Scene], rng: np.random.Generator, kinds: Iterable[str]
     return chosen
 
 
-def absent(scene: Scene) -> list[str]:
+def absent_classes(scene: Scene) -> list[str]:
     """Classes that are not in a scene, those that could be expected there first."""
     return sorted((name for name in THINGS if name not in scene.counts), key=lambda name: name not in _likely(scene))
 
@@ -106,13 +106,13 @@ def _shuffled(items: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]
 def _existence(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
     for name in scene.counts:
         yield Fact(kind="existence", about=(name,), answer="yes", wrong=("no",))
-    for name in absent(scene)[: len(scene.counts)]:
+    for name in absent_classes(scene)[: len(scene.counts)]:
         yield Fact(kind="existence", about=(name,), answer="no", wrong=("yes",))
 
 
 def _present(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
     for name in scene.counts:
-        yield Fact(kind="present", about=(), answer=name, wrong=tuple(absent(scene)))
+        yield Fact(kind="present", about=(), answer=name, wrong=tuple(absent_classes(scene)))
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
@@ -181,12 +181,12 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
         leftmost = {name: min(s.centre[0] for s in scene.things if s.name == name) for name in others}
         for name in others:
             if leftmost[name] <= thing.centre[0] - _CLEAR:
-                wrong = [o for o in others if leftmost[o] >= thing.centre[0]] + absent(scene)
+                wrong = [o for o in others if leftmost[o] >= thing.centre[0]] + absent_classes(scene)
                 yield Fact(kind="beside", about=(thing.name,), answer=name, wrong=tuple(wrong))
         gaps = sorted((min(_gap(thing, s) for s in scene.things if s.name == name), name) for name in others)
         if gaps:
             far = [name for gap, name in gaps[1:] if gap >= _FARTHER * gaps[0][0]]
-            yield Fact(kind="nearest", about=(thing.name,), answer=gaps[0][1], wrong=tuple(far + absent(scene)))
+            yield Fact(kind="nearest", about=(thing.name,), answer=gaps[0][1], wrong=tuple(far + absent_classes(scene)))
 
 
 def _gap(one: Shape, other: Shape) -> float:

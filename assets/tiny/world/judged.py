@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .facts import Fact, pick
+from .facts import Fact, draw_facts
 from .options import LETTERS, shuffled_options
 from .release import Release
 from .scenes import Scene
@@ -32,7 +32,7 @@ _HINTS = {
 def write_mmvet(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """MM-Vet: open questions with reference answers, some of which need two things or allow either of two."""
     entries: dict[str, Any] = {}
-    for number, asked in enumerate(pick(scenes, rng, _CAPABILITIES, 12)):
+    for number, asked in enumerate(draw_facts(scenes, rng, _CAPABILITIES, 12)):
         key, scene = f"v1_{number}", scenes[asked.scene]
         release.image(f"mm-vet/images/{key}.png", f"{key}.png", scene)
         question, answer = ask(asked.fact), asked.fact.answer
@@ -50,7 +50,7 @@ def write_mathvista(release: Release, scenes: Sequence[Scene], rng: np.random.Ge
     problems: dict[str, Any] = {}
     queries: dict[str, str] = {}
     kinds = {"count": "choice", "sum": "integer", "more": "float"}
-    for number, asked in enumerate(pick(scenes, rng, kinds, 12), start=1):
+    for number, asked in enumerate(draw_facts(scenes, rng, kinds, 12), start=1):
         pid, scene = str(number), scenes[asked.scene]
         release.image(f"MathVista/images/{pid}.jpg", f"images/{pid}.jpg", scene)
         form = kinds[asked.fact.kind]

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .facts import Fact, absent, facts
+from .facts import Fact, absent_classes, facts
 from .options import LETTERS, shuffled_options
 from .scenes import Scene, Shape
 from .wording import ask, plural, with_article
@@ -66,7 +66,7 @@ def lessons(scene: Scene, rng: np.random.Generator) -> list[Lesson]:
     for kind in _CHOSEN:
         found += [_choice(fact, rng) for fact in _some(known[kind], rng, 2)]
     found += _judged(scene, known, rng)
-    found += [refer(thing, rng) for thing in _some(scene.single, rng, 1)]
+    found += [box_by_colour_and_name(thing, rng) for thing in _some(scene.single, rng, 1)]
     return [*found, Lesson(kind="describe", question=DESCRIBE, answer=description(scene))]
 
 
@@ -80,7 +80,7 @@ def _said(fact: Fact) -> str:
 
 def _existence(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
     """As many absent classes as present ones: half of them likely to be met there, half of them any."""
-    missing = absent(scene)
+    missing = absent_classes(scene)
     for name in _some(list(scene.counts), rng, 2):
         yield Fact(kind="existence", about=(name,), answer="yes", wrong=("no",))
         likely = missing[: max(1, len(missing) // 3)] if rng.random() < 0.5 else missing
@@ -106,7 +106,7 @@ def _judged(scene: Scene, known: dict[str, list[Fact]], rng: np.random.Generator
             yield Lesson(kind=f"judge/{kind}", question=question + SHORT, answer=("Yes", "No")[answer])
 
 
-def refer(thing: Shape, rng: np.random.Generator) -> Lesson:
+def box_by_colour_and_name(thing: Shape, rng: np.random.Generator) -> Lesson:
     """The box of a thing that is alone of its class, by colour and name."""
     height, width = thing.pixels.shape
     left, top, right, bottom = thing.box

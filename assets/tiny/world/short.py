@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .charts import draw_chart
-from .facts import Fact, pick
+from .facts import Fact, draw_facts
 from .release import Release
 from .scenes import Scene
 from .wording import ask, plural
@@ -26,7 +26,7 @@ _ANSWERS = 10
 def write_gqa(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """GQA's testdev_balanced, with one question that is not balanced and therefore not asked."""
     questions: dict[str, Any] = {}
-    for asked in pick(scenes, rng, _TYPES, 20):
+    for asked in draw_facts(scenes, rng, _TYPES, 20):
         name = f"n{1_000_000 + asked.scene}"
         release.image(f"GQA/images/{name}.jpg", f"{name}.jpg", scenes[asked.scene])
         questions[str(20_000_000 + len(questions))] = _question(asked.fact, name)
@@ -60,7 +60,7 @@ def write_textvqa(release: Release, scenes: Sequence[Scene], rng: np.random.Gene
     """TextVQA: what a sign says, ten times the same answer; its OCR tokens are left out, so that it must be read."""
     entries: list[dict[str, Any]] = []
     tokens: list[dict[str, Any]] = []
-    for asked in pick(scenes, rng, ("text",), 12):
+    for asked in draw_facts(scenes, rng, ("text",), 12):
         scene, image = scenes[asked.scene], f"{asked.scene + 1:016x}"
         release.image(f"TextVQA/train_images/{image}.jpg", f"{image}.jpg", scene)
         height, width, _ = scene.image.shape

@@ -71,6 +71,6 @@ def chinese(answer: str) -> str:
     return _CHINESE_NAMES.get(answer, answer)
 
 
-def spelled(digit: str) -> str:
+def digit_in_letters(digit: str) -> str:
     """A digit in letters."""
     return _DIGITS[int(digit)]

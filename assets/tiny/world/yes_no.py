@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from .charts import draw_chart
-from .facts import Asked, Fact, absent, pick
+from .facts import AskedFact, Fact, absent_classes, draw_facts
 from .glyphs import WORDS
 from .release import Release
 from .scenes import SIGN, THINGS, Scene, recolour
-from .wording import plural, spelled, with_article
+from .wording import digit_in_letters, plural, with_article
 
 _PAIRS_PER_IMAGE = 1
 _IMAGES_PER_SUBTASK = 2
@@ -61,7 +61,7 @@ def _other(fact: Fact, question: str) -> tuple[str, str]:
 
 
 def _existence(fact: Fact, scene: Scene) -> tuple[str, str]:
-    return _asks("Is there {} in this image?", with_article(fact.answer), with_article(absent(scene)[0]))
+    return _asks("Is there {} in this image?", with_article(fact.answer), with_article(absent_classes(scene)[0]))
 
 
 def _asks(question: str, right: str, wrong: str) -> tuple[str, str]:
@@ -83,7 +83,8 @@ def _code(fact: Fact, scene: Scene) -> tuple[str, str]:
 
 def _spelling(fact: Fact, scene: Scene) -> tuple[str, str]:
     right, wrong = (
-        " and ".join(text) if text in WORDS else f"the number {spelled(text)}" for text in (fact.answer, fact.wrong[0])
+        " and ".join(text) if text in WORDS else f"the number {digit_in_letters(text)}"
+        for text in (fact.answer, fact.wrong[0])
     )
     return _asks("Written out, does the sign read {}?", right, wrong)
 
@@ -104,7 +105,7 @@ _KNOWN = {
 
 
 def _unlike(name: str, scene: Scene) -> str:
-    return absent(scene)[0]
+    return absent_classes(scene)[0]
 
 
 SUBTASKS: dict[str, tuple[str, Callable[[Fact, Scene], tuple[str, str]]]] = {
@@ -116,7 +117,7 @@ SUBTASKS: dict[str, tuple[str, Callable[[Fact, Scene], tuple[str, str]]]] = {
     "celebrity": ("colour", lambda fact, scene: _other(fact, f"Is the {fact.about[0]} here known for being {{}}?")),
     "scene": ("scene", lambda fact, scene: _other(fact, "Is this a scene of the kind '{}'?")),
     "landmark": ("nearest", lambda fact, scene: _nearest(fact)),
-    "artwork": ("present", lambda fact, scene: _asks(_ARTWORK, plural(fact.answer), plural(absent(scene)[0]))),
+    "artwork": ("present", lambda fact, scene: _asks(_ARTWORK, plural(fact.answer), plural(absent_classes(scene)[0]))),
     "OCR": ("text", lambda fact, scene: _other(fact, 'Is the text on the sign "{}"?')),
     "commonsense_reasoning": ("present", _fitting),
     "numerical_calculation": ("sum", lambda fact, scene: _sum(fact)),
@@ -151,15 +152,15 @@ def write_mme(release: Release, scenes: Sequence[Scene], rng: np.random.Generato
             release.text(f"{root}{questions}/{name}.txt", content)
 
 
-def _images(scenes: Sequence[Scene], rng: np.random.Generator, kind: str) -> list[Asked]:
+def _images(scenes: Sequence[Scene], rng: np.random.Generator, kind: str) -> list[AskedFact]:
     """Facts of different scenes; of any countable kind where the scenes have none of the wanted one."""
-    return pick(scenes, rng, (kind,), _IMAGES_PER_SUBTASK)
+    return draw_facts(scenes, rng, (kind,), _IMAGES_PER_SUBTASK)
 
 
 def write_hallusionbench(release: Release, scenes: Sequence[Scene], rng: np.random.Generator) -> None:
     """HallusionBench: scenes and edited doubles with another colour (VD), charts with and without an image (VS)."""
     entries: list[dict[str, Any]] = []
-    for number, asked in enumerate(pick(scenes, rng, ("colour",), _SETS)):
+    for number, asked in enumerate(draw_facts(scenes, rng, ("colour",), _SETS)):
         scene, fact = scenes[asked.scene], asked.fact
         thing = next(thing for thing in scene.single if thing.name == fact.about[0])
         figures = ((scene, fact.answer), (recolour(scene, thing, fact.wrong[0]), fact.wrong[0]))

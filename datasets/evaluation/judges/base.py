@@ -63,7 +63,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unjudged(Score):
+class UnjudgedScore(Score):
     """The score of an answer that a judge was asked about in vain: neither right nor wrong, left out and counted."""
 
     value: None = None

@@ -72,7 +72,7 @@ class JudgeLostError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ServerReply:
     """A reply with what it took.
 
     Attributes:
@@ -151,7 +151,7 @@ class Connection:
         note = ", at its own temperature" if "temperature" in self._unsupported else ""
         return f"{self._said(self.model)} at {self.place}{note}"
 
-    def send(self, prompt: str, temperature: float, max_tokens: int) -> Answer:
+    def send(self, prompt: str, temperature: float, max_tokens: int) -> ServerReply:
         """Send one message and wait for the reply.
 
         Raises:
@@ -163,7 +163,7 @@ class Connection:
             raise TemporaryError(f"{self._who}'s reply holds no text{f' ({found.finish})' if found.finish else ''}")
         if not found.text.strip() and found.finish == "length":
             raise RefusedError(f"{self._who} used up its tokens before it said anything; allow it more (max_tokens)")
-        return Answer(text=found.text, input_tokens=found.input_tokens, output_tokens=found.output_tokens)
+        return ServerReply(text=found.text, input_tokens=found.input_tokens, output_tokens=found.output_tokens)
 
     def complete(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Completion:
         """Send messages and wait for what comes.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from configs.common.paths import path_text
+from configs.common.field_types import NonNegativeFloat, PathText, PositiveInt
 from configs.common.words import quoted
 
 from .base import JudgeError
@@ -73,8 +73,6 @@ Address = Annotated[str, AfterValidator(_address)]
 """A setting that is the address of a server, see `address_fault`."""
 KeyVariable = Annotated[str, AfterValidator(_key_variable)]
 """A setting that names the environment variable of a key, see `key_variable_fault`."""
-_FromOne = Annotated[int, Field(ge=1)]
-_FromZero = Annotated[float, Field(ge=0)]
 
 
 @dataclass(kw_only=True)
@@ -108,16 +106,16 @@ class JudgeConfig:
     MODEL: str | None = None
     BASE_URL: Address | None = None
     KEY_VARIABLE: KeyVariable | None = None
-    TEMPERATURE: _FromZero | None = None
+    TEMPERATURE: NonNegativeFloat | None = None
     CONCURRENCY: Annotated[int, Field(ge=1, le=1024)] | None = None
     TIMEOUT: Annotated[float, Field(ge=0.001, le=86400)] | None = None
-    ATTEMPTS: _FromOne | None = None
+    ATTEMPTS: PositiveInt | None = None
     BACKOFF: Annotated[float, Field(ge=0, le=86400)] | None = None
-    GIVE_UP_AFTER: _FromOne | None = None
-    MAX_TOKENS: _FromOne | None = None
-    PRICE_INPUT: _FromZero | None = None
-    PRICE_OUTPUT: _FromZero | None = None
-    CACHE: Annotated[str, AfterValidator(path_text)] = "outputs/judge_cache"
+    GIVE_UP_AFTER: PositiveInt | None = None
+    MAX_TOKENS: PositiveInt | None = None
+    PRICE_INPUT: NonNegativeFloat | None = None
+    PRICE_OUTPUT: NonNegativeFloat | None = None
+    CACHE: PathText = "outputs/judge_cache"
 
     def __post_init__(self) -> None:
         """Refuse secrets in wrong places."""

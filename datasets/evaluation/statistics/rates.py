@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ...types import Metric, Scored, Unanswered
+from ...types import Metric, Scored, UnansweredScore
 from . import intervals
 from .intervals import Estimate
 
@@ -29,7 +29,7 @@ def outcome(scored: Scored) -> Outcome:
         reply and a target, but nothing decided (a judge's verdict is missing or unreadable, or no judge was asked);
         ``withheld``: the release does not tell its target; ``error``: it has no reply.
     """
-    if isinstance(scored.score, Unanswered):
+    if isinstance(scored.score, UnansweredScore):
         return "error"
     if scored.score.value is not None:
         return "scored"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...roots import first, places
+from ...roots import candidate_paths, first_existing
 from ...types import BadRecord, DataError, ImageFile, Record
 
 T = TypeVar("T")
@@ -345,6 +345,18 @@ def build_records(
         yield dataclasses.replace(record, where=where)
 
 
+def separate(items: Iterable[Record | BadRecord]) -> tuple[list[Record], list[BadRecord]]:
+    """The records that a reader yields, in data order, and what could not be read."""
+    records: list[Record] = []
+    bad: list[BadRecord] = []
+    for item in items:
+        if isinstance(item, Record):
+            records.append(item)
+        else:
+            bad.append(item)
+    return records, bad
+
+
 def _check_record(record: Record) -> None:
     """Refuse a record that no file, tokenizer or file system could hold.
 
@@ -389,7 +401,7 @@ def put_once(table: dict[K, T], key: K, value: T, what: str) -> None:
 
 def expected_path(roots: Sequence[Path], *candidates: str) -> Path:
     """The first candidate that exists under a root, else the first of all: a folder of images is only needed later."""
-    return first(roots, *candidates) or places(roots, *candidates)[0]
+    return first_existing(roots, *candidates) or candidate_paths(roots, *candidates)[0]
 
 
 def leading_options(options: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from .files import MalformedError, parse_json
 
 
 @dataclass(frozen=True)
-class Line:
+class JsonLine:
     """One line that is not blank.
 
     Attributes:
@@ -62,13 +62,13 @@ class LineImage:
         return from_base64(text, where)
 
 
-def lines(path: Path) -> Iterator[Line]:
+def lines(path: Path) -> Iterator[JsonLine]:
     """Lines of a file, see `values`, with their places in it.
 
     Raises:
         DataError: the file is unreadable, or no UTF-8.
     """
-    return (Line(*line) for line in _lines(path))
+    return (JsonLine(*line) for line in _lines(path))
 
 
 def values(path: Path) -> Iterator[tuple[str, Any]]:
@@ -88,7 +88,7 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    """What `Line` has of every line; any line end will do."""
+    """What `JsonLine` has of every line; any line end will do."""
     offset = 0
     try:
         with path.open("rb") as file:

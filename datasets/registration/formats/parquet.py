@@ -56,7 +56,7 @@ class ParquetImage:
 
 
 @dataclass(frozen=True)
-class Row:
+class ParquetRow:
     """One row of a table.
 
     Attributes:
@@ -72,7 +72,7 @@ class Row:
     index: int
 
 
-def rows(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Row | MalformedError]]:
+def rows(path: Path, images: Sequence[str]) -> Iterator[tuple[str, ParquetRow | MalformedError]]:
     """Read a table row group by row group.
 
     Args:
@@ -96,7 +96,7 @@ def rows(path: Path, images: Sequence[str]) -> Iterator[tuple[str, Row | Malform
     for group, size in enumerate(sizes):
         for index, cells in enumerate(_group(table, group, columns, size)):
             where = f"{path}, row {number}"
-            yield where, cells if isinstance(cells, MalformedError) else Row(where, cells, group, index)
+            yield where, cells if isinstance(cells, MalformedError) else ParquetRow(where, cells, group, index)
             number += 1
 
 

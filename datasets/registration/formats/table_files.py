@@ -25,7 +25,7 @@ _DELIMITERS = {"tsv": "\t", "csv": ","}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class FileRecord:
     """One record of a file.
 
     Attributes:
@@ -41,7 +41,7 @@ class Entry:
     pointers: bool = False
 
 
-Item = tuple[str, Entry | MalformedError]
+Item = tuple[str, FileRecord | MalformedError]
 """A place (file and line, row or key) with its record, or with what is wrong there."""
 
 
@@ -82,10 +82,10 @@ def _parquet(path: Path) -> Iterator[Item]:
         if isinstance(row, MalformedError):
             yield where, row
         else:
-            yield where, Entry(cells=row.cells, image=partial(_parquet_image, path, row))
+            yield where, FileRecord(cells=row.cells, image=partial(_parquet_image, path, row))
 
 
-def _parquet_image(path: Path, row: parquet.Row, column: str, index: str) -> ImageSource:
+def _parquet_image(path: Path, row: parquet.ParquetRow, column: str, index: str) -> ImageSource:
     return parquet.ParquetImage(
         path, digest(_content(row.cells[column], column, (str, bytes))), column, row.group, row.index
     )
@@ -94,7 +94,7 @@ def _parquet_image(path: Path, row: parquet.Row, column: str, index: str) -> Ima
 def _separated(path: Path, delimiter: str) -> Iterator[Item]:
     images: dict[tuple[str, str], tsv.DecodedImages] = {}
 
-    def image(row: tsv.Row, column: str, index: str) -> ImageSource:
+    def image(row: tsv.TsvRow, column: str, index: str) -> ImageSource:
         if (column, index) not in images:
             images[column, index] = tsv.DecodedImages(path, column, index, delimiter)
         return images[column, index].of(row)
@@ -103,7 +103,7 @@ def _separated(path: Path, delimiter: str) -> Iterator[Item]:
         if isinstance(row, tuple):
             yield row[0], MalformedError(row[1])
         else:
-            yield row.where, Entry(cells=row.cells, image=partial(image, row), pointers=True)
+            yield row.where, FileRecord(cells=row.cells, image=partial(image, row), pointers=True)
 
 
 def _lines(path: Path) -> Iterator[Item]:
@@ -114,12 +114,12 @@ def _lines(path: Path) -> Iterator[Item]:
             yield line.where, error
             continue
         if isinstance(value, dict):
-            yield line.where, Entry(cells=value, image=partial(_line_image, path, line, value))
+            yield line.where, FileRecord(cells=value, image=partial(_line_image, path, line, value))
         else:
             yield line.where, MalformedError(f"expected an object, got {type(value).__name__}")
 
 
-def _line_image(path: Path, line: jsonl.Line, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
+def _line_image(path: Path, line: jsonl.JsonLine, cells: Mapping[str, Any], column: str, index: str) -> ImageSource:
     name = digest(_content(cells[column], column, (str,)))
     return jsonl.LineImage(path, name, line.start, len(line.content), column)
 
@@ -150,7 +150,7 @@ def _json(path: Path, records: str) -> Iterator[Item]:
         where = f"{path}, {records or 'record'}[{listed([name])}]"
         if isinstance(value, dict):
             key = name if isinstance(found, dict) else None
-            yield where, Entry(cells=value, key=key, image=partial(_json_image, where, value))
+            yield where, FileRecord(cells=value, key=key, image=partial(_json_image, where, value))
         else:
             yield where, MalformedError(f"expected an object, got {type(value).__name__}")
 

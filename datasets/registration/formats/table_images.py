@@ -11,7 +11,7 @@ from ...types import ImageGroup, ImageSource
 from .base64_images import is_base64
 from .cells import absent, as_list, single
 from .files import MissingImage, image_file, whole_number
-from .table_files import Entry, Item
+from .table_files import FileRecord, Item
 
 
 class Gallery:
@@ -29,7 +29,7 @@ class Gallery:
     ) -> None:
         self._columns, self._folder, self._pointers, self._scan = columns, folder, pointers, scan
 
-    def of(self, where: str, entry: Entry, index: str) -> ImageSource | None:
+    def of(self, where: str, entry: FileRecord, index: str) -> ImageSource | None:
         """The image of a record; None for one that has none where others do, or where no column is for them.
 
         Args:
@@ -50,7 +50,7 @@ class Gallery:
             return None
         return MissingImage(where, f"{where}: no {present[0]}; the file was stripped of its images")
 
-    def _source(self, entry: Entry, column: str, cell: Any, index: str) -> ImageSource:
+    def _source(self, entry: FileRecord, column: str, cell: Any, index: str) -> ImageSource:
         if isinstance(cell, str):
             name = cell.strip()
             pointer = whole_number(name).isdigit() and entry.pointers and self._pointers
@@ -61,7 +61,7 @@ class Gallery:
     @functools.cached_property
     def _any(self) -> bool:
         """Whether any record of the file has an image."""
-        found = (entry.cells for _, entry in self._scan() if isinstance(entry, Entry))
+        found = (entry.cells for _, entry in self._scan() if isinstance(entry, FileRecord))
         return any(not absent(cells.get(column)) for cells in found for column in self._columns)
 
 

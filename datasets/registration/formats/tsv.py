@@ -31,7 +31,7 @@ _FEWEST_COLUMNS = 3
 
 
 @dataclass(frozen=True)
-class Row:
+class TsvRow:
     """One row of a table.
 
     Attributes:
@@ -160,7 +160,7 @@ class _Lines:
             self._ahead.popleft()
 
 
-def rows(path: Path, delimiter: str = "\t") -> Iterator[Row | tuple[str, str]]:
+def rows(path: Path, delimiter: str = "\t") -> Iterator[TsvRow | tuple[str, str]]:
     """Read a table row by row; rows of empty cells are skipped.
 
     Args:
@@ -181,7 +181,7 @@ def rows(path: Path, delimiter: str = "\t") -> Iterator[Row | tuple[str, str]]:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def _rows(lines: _Lines, path: Path, delimiter: str) -> Iterator[Row | tuple[str, str]]:
+def _rows(lines: _Lines, path: Path, delimiter: str) -> Iterator[TsvRow | tuple[str, str]]:
     header = _header(lines, path, delimiter)
     while (first := lines.peek(0)) is not None:
         where = f"{path}, line {first.number}"
@@ -195,7 +195,7 @@ def _rows(lines: _Lines, path: Path, delimiter: str) -> Iterator[Row | tuple[str
         elif len(cells) != len(header):
             yield where, f"has {len(cells)} cells, the header has {len(header)}"
         else:
-            yield Row(where, dict(zip(header, cells, strict=True)), first.start, length)
+            yield TsvRow(where, dict(zip(header, cells, strict=True)), first.start, length)
 
 
 def _header(lines: _Lines, path: Path, delimiter: str) -> list[str]:
@@ -265,7 +265,7 @@ class DecodedImages:
         self._known: dict[str, CellImage] = {}
         self._all_known = False
 
-    def of(self, row: Row) -> ImageSource:
+    def of(self, row: TsvRow) -> ImageSource:
         """The image of a row.
 
         Raises:
@@ -279,14 +279,14 @@ class DecodedImages:
             return self._keep(row)
         if cell not in self._known and not self._all_known:
             for other in rows(self._path, self._delimiter):  # it may stand further down
-                if isinstance(other, Row) and len(other.cells.get(self._column, "")) > _LONGEST_POINTER:
+                if isinstance(other, TsvRow) and len(other.cells.get(self._column, "")) > _LONGEST_POINTER:
                     self._keep(other)
             self._all_known = True
         if cell not in self._known:
             raise MalformedError(f"the {self._column} is that of row {cell}, which has none")
         return self._known[cell]
 
-    def _keep(self, row: Row) -> CellImage:
+    def _keep(self, row: TsvRow) -> CellImage:
         column = list(row.cells).index(self._column)
         index = whole_number(row.cells.get(self._key, "").strip())
         name = digest(row.cells[self._column].strip())

@@ -24,7 +24,8 @@ from torch import Tensor
 from configs.common.words import quoted, some_of
 
 from ...files import FileError, check_real, read_object
-from ...weight_files import check_range, load, save
+from ...stored_tensor import check_range
+from ...weight_files import load, save
 from ..errors import SegmenterError
 from .checkpoint_names import UNUSED_NAMES, our_name
 from .config import XDecoderConfig
@@ -94,10 +95,10 @@ def load_model(path: Path) -> LoadedModel:
         config = released_sizes({key: tuple(tensor.shape) for key, tensor in tensors.items()}, file)
     else:
         raise SegmenterError(f"SEGMENTER.PATH: {config_file} is missing; it says the model's sizes")
-    weights, skipped = rename(tensors, file) if released else (tensors, {})
+    weights, skipped = rename_released_tensors(tensors, file) if released else (tensors, {})
     has_text = any(key.startswith(TEXT_PREFIX) for key in weights)
     kept = read_kept(file.with_name(KEPT), text_digest(weights) if has_text else None, config.decoder.embed_dim)
-    model = fill(config, weights, file, without_text=not has_text and kept is not None)
+    model = build_with_weights(config, weights, file, without_text=not has_text and kept is not None)
     prompts = file.with_name(PROMPTS)
     return LoadedModel(
         model=model.eval(),
@@ -146,7 +147,7 @@ def save_model(
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a flat dictionary of tensors, memory-mapped; no code of a file runs, see ``modeling/weight_files.py``.
+    """Read a flat dictionary of tensors, memory-mapped; no code of a file runs, see ``modeling/torch_archive.py``.
 
     Raises:
         SegmenterError: the file is missing, damaged, of another kind, or holds anything else.
@@ -177,7 +178,7 @@ def read_config(file: Path) -> XDecoderConfig:
         raise SegmenterError(f"SEGMENTER.PATH: {file}: {error}") from error
 
 
-def rename(tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def rename_released_tensors(tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Give released tensors our names.
 
     Returns:
@@ -195,7 +196,9 @@ def rename(tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor]
     return {name: tensors[key] for key, name in names.items() if name is not None}, skipped
 
 
-def fill(config: XDecoderConfig, weights: Mapping[str, Tensor], file: Path, *, without_text: bool) -> XDecoder:
+def build_with_weights(
+    config: XDecoderConfig, weights: Mapping[str, Tensor], file: Path, *, without_text: bool
+) -> XDecoder:
     """Build a network and give it weights, in float32.
 
     Args:

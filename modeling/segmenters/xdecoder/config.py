@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs.common.checked import checked
+from configs.common.checked import dataclass_from_mapping
 
 from ..errors import SegmenterError
 
@@ -194,7 +194,7 @@ class XDecoderConfig:
             SegmenterError: an unknown or missing key, or a value of another type; the message names it.
         """
         _check_numbers(values)
-        return checked(cls, values, "", SegmenterError)
+        return dataclass_from_mapping(cls, values, "", SegmenterError)
 
 
 FOCAL_T = XDecoderConfig(

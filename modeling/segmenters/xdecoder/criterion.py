@@ -25,9 +25,9 @@ from torch import Tensor
 
 from ...precision import at_least_float32
 from .decoder import Prediction
-from .matching import costs, match
+from .matching import match_queries, matching_costs
 from .model import XDecoderOutput
-from .points import at_points, draw, labels_at_points, least_certain
+from .points import at_points, draw_points, labels_at_points, least_certain
 from .training_options import XDecoderTrainingConfig
 
 
@@ -113,16 +113,16 @@ class Criterion:
     ) -> _Matched:
         config = self.config
         weights = (config.CLASS_WEIGHT, config.MASK_WEIGHT, config.DICE_WEIGHT)
-        points = torch.stack([draw(generator, config.POINTS) for generator in generators]).to(masks.device)
+        points = torch.stack([draw_points(generator, config.POINTS) for generator in generators]).to(masks.device)
         by_image = masks.transpose(0, 1).flatten(1, 2)  # (B, (L + 1) * Q, h, w)
         sampled = at_points(by_image, points).reshape(len(targets), len(masks), -1, points.shape[1])  # (B, L + 1, Q, P)
         found: list[Tensor] = []
         for number, target in enumerate(targets):
             inside = labels_at_points(target.map, points[number])  # (P,)
             truth = inside == torch.arange(1, len(target.labels) + 1, device=inside.device)[:, None]  # (N, P)
-            cost = costs(logits[:, number], sampled[number], target.labels, truth, weights).cpu()
+            cost = matching_costs(logits[:, number], sampled[number], target.labels, truth, weights).cpu()
             for prediction, one in enumerate(cost):
-                queries, segments = match(one)
+                queries, segments = match_queries(one)
                 here = torch.full_like(queries, prediction), torch.full_like(queries, number)
                 found.append(torch.stack([*here, queries, segments]))
         prediction_, image, query, segment = torch.cat(found, dim=1).to(masks.device)
@@ -155,7 +155,9 @@ class Criterion:
         chosen = masks[matched.prediction, matched.image, matched.query]  # (M, h, w), image by image
         num_even = config.POINTS - config.num_uncertain
         pairs = torch.bincount(matched.image, minlength=len(targets)).tolist()
-        drawn = [draw(g, num, config.num_candidates + num_even) for g, num in zip(generators, pairs, strict=True)]
+        drawn = [
+            draw_points(g, num, config.num_candidates + num_even) for g, num in zip(generators, pairs, strict=True)
+        ]
         candidates, even = torch.split(torch.cat(drawn).to(masks.device), [config.num_candidates, num_even], dim=1)
         points = torch.cat([least_certain(chosen, candidates, config.num_uncertain), even], dim=1)  # (M, P, 2)
         inside = [

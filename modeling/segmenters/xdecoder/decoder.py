@@ -22,7 +22,7 @@ from .attention import Attention
 from .config import NUM_LEVELS, DecoderConfig
 from .pixel_decoder import PixelFeatures
 from .position import sine_position
-from .prompts import unit
+from .prompts import unit_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class DecoderStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class FeatureLevel:
     """A map as the queries look at it: keys and values (B, hw, C), and its sides (h, w)."""
 
     keys: Tensor
@@ -85,7 +85,7 @@ class DecoderLayer(nn.Module):
         nn.init.xavier_uniform_(self.fc1.weight)
         nn.init.xavier_uniform_(self.fc2.weight)
 
-    def forward(self, queries: Tensor, query_position: Tensor, level: Level, blocked: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, query_position: Tensor, level: FeatureLevel, blocked: Tensor) -> Tensor:
         """One layer.
 
         Args:
@@ -190,13 +190,13 @@ class QueryDecoder(nn.Module):
         prediction = self.head(queries, features.mask_features, class_embeddings)
         yield DecoderStep(queries=queries, prediction=prediction, blocked=None)
 
-    def _level(self, index: int, feature: Tensor) -> Level:
+    def _level(self, index: int, feature: Tensor) -> FeatureLevel:
         """A map (B, channels, h, w) with its level's embedding and, in the keys, its position encoding."""
         x = self.input_projections[index](feature)
         height, width = x.shape[-2:]
         position = sine_position(height, width, x.shape[1] // 2, x.device).to(x.dtype)  # (C, h, w)
         values = x.flatten(2).transpose(1, 2) + self.level_embedding[index]
-        return Level(keys=values + position.flatten(1).T, values=values, size=(height, width))
+        return FeatureLevel(keys=values + position.flatten(1).T, values=values, size=(height, width))
 
 
 def blocked_places(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -231,7 +231,9 @@ def replace_image_query(vectors: Tensor) -> Tensor:
     """
     objects, image = vectors[:, :-1], vectors[:, -1:]
     # in float32, as the epsilon of the norm vanishes in half precision
-    cosines = unit(at_least_float32(image)) @ unit(at_least_float32(objects)).transpose(1, 2)  # (B, 1, Q - 1)
+    cosines = unit_vectors(at_least_float32(image)) @ unit_vectors(at_least_float32(objects)).transpose(
+        1, 2
+    )  # (B, 1, Q - 1)
     shares = cosines.softmax(dim=-1)
     return torch.cat([objects, shares.to(objects.dtype) @ objects], dim=1)
 
@@ -247,6 +249,6 @@ def class_logits(embeddings: Tensor, class_embeddings: Tensor, logit_scale: Tens
     Returns:
         float32 (B, Q, K + 1).
     """
-    vectors = unit(at_least_float32(embeddings))
+    vectors = unit_vectors(at_least_float32(embeddings))
     cosines = vectors @ class_embeddings.to(vectors.dtype).T
     return at_least_float32(logit_scale).exp() * at_least_float32(cosines)

@@ -131,7 +131,7 @@ class FocalBlock(nn.Module):
         return projected
 
 
-class Stage(nn.Module):
+class FocalStage(nn.Module):
     """Patch embedding, blocks, and the norm of what is given out as a feature map.
 
     Args:
@@ -170,7 +170,7 @@ class FocalNet(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(Stage(config, index) for index in range(NUM_STAGES))
+        self.stages = nn.ModuleList(FocalStage(config, index) for index in range(NUM_STAGES))
         self.apply(_initialise)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:

@@ -20,7 +20,9 @@ Pairs = tuple[Tensor, Tensor]
 _COST_OF_NO_NUMBER = 1e6
 
 
-def costs(logits: Tensor, masks: Tensor, labels: Tensor, truth: Tensor, weights: tuple[float, float, float]) -> Tensor:
+def matching_costs(
+    logits: Tensor, masks: Tensor, labels: Tensor, truth: Tensor, weights: tuple[float, float, float]
+) -> Tensor:
     """What it costs to let each query answer for each segment.
 
     Args:
@@ -45,7 +47,7 @@ def costs(logits: Tensor, masks: Tensor, labels: Tensor, truth: Tensor, weights:
     return of_class * named + of_mask * crossed + of_dice * dice
 
 
-def match(cost: Tensor) -> Pairs:
+def match_queries(cost: Tensor) -> Pairs:
     """The assignment with the least total cost.
 
     Args:

@@ -62,6 +62,6 @@ def least_certain(masks: Tensor, candidates: Tensor, num: int) -> Tensor:
     return candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
 
 
-def draw(generator: torch.Generator, *shape: int) -> Tensor:
+def draw_points(generator: torch.Generator, *shape: int) -> Tensor:
     """Points drawn evenly, float32 (*shape, 2), on the CPU: the same wherever the masks are."""
     return torch.rand(*shape, 2, generator=generator)

@@ -25,7 +25,7 @@ CHUNK_ELEMENTS = 2**24  # of resized masks held at once: 64 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class MaskSizes:
     """Heights and widths that the masks of an image pass through.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class SegmentRules:
     """What decides on segments.
 
     Attributes:
@@ -54,7 +54,7 @@ class Rules:
     overlap: float = 0.8
 
 
-def resize_masks(masks: Tensor, sizes: Sizes) -> Tensor:
+def resize_masks(masks: Tensor, sizes: MaskSizes) -> Tensor:
     """Mask logits (Q, h, w) at the result's size (Q, R, S): twice bicubic with antialiasing, never rounded."""
     at_input = _resize(masks.float(), sizes.padded)
     return _resize(at_input[:, : sizes.image[0], : sizes.image[1]], sizes.result)
@@ -64,7 +64,7 @@ def _resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(masks[None], size=size, mode="bicubic", align_corners=False, antialias=True)[0]
 
 
-def panoptic_map(logits: Tensor, masks: Tensor, rules: Rules, sizes: Sizes | None = None) -> PanopticMap:
+def panoptic_map(logits: Tensor, masks: Tensor, rules: SegmentRules, sizes: MaskSizes | None = None) -> PanopticMap:
     """Turn one image's predictions into a panoptic map.
 
     Args:
@@ -89,7 +89,7 @@ def panoptic_map(logits: Tensor, masks: Tensor, rules: Rules, sizes: Sizes | Non
     return _collect(winner, inside, labels[kept].tolist(), scores[kept].tolist(), rules)
 
 
-def _compete(scores: Tensor, masks: Tensor, sizes: Sizes | None) -> tuple[Tensor, Tensor]:
+def _compete(scores: Tensor, masks: Tensor, sizes: MaskSizes | None) -> tuple[Tensor, Tensor]:
     """Give each pixel to the query with the largest score times probability.
 
     In chunks of queries, so that many queries at a large size fit into memory.
@@ -120,7 +120,7 @@ def _compete(scores: Tensor, masks: Tensor, sizes: Sizes | None) -> tuple[Tensor
 
 
 def _collect(
-    winner: Tensor, inside: Tensor, labels: Sequence[int], scores: Sequence[float], rules: Rules
+    winner: Tensor, inside: Tensor, labels: Sequence[int], scores: Sequence[float], rules: SegmentRules
 ) -> PanopticMap:
     """Make segments of the queries in their order; numbers have no gaps.
 

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..base import UInt8Array, check_pixels
+from ...image import UInt8Array
+from ..base import check_pixels
 
 EVALUATION, DEMO = "evaluation", "demo"
 MAX_PIXELS = 2**24  # of a resized image; the network needs about 2 GiB for one of these
@@ -95,7 +96,7 @@ def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
     return height, width
 
 
-def prepare(
+def normalise_and_pad(
     images: Sequence[UInt8Array], mean: Sequence[float], std: Sequence[float], padded: tuple[int, int]
 ) -> Tensor:
     """Norm images and pad them with zeros at the right and the bottom.

@@ -258,11 +258,11 @@ def class_embeddings(encoder: TextEncoder, ids: Tensor, chunk: int = 512) -> Ten
     lengths = (~ended).sum(dim=1) + 1
     order = lengths.argsort()  # like lengths together, since nothing after the first end token reaches the vector
     vectors = torch.cat([encoder(prompts[part, : lengths[part].max()]) for part in torch.split(order, chunk)])
-    mean = unit(vectors[order.argsort()]).view(*ids.shape[:2], -1).mean(dim=1)
+    mean = unit_vectors(vectors[order.argsort()]).view(*ids.shape[:2], -1).mean(dim=1)
     return F.normalize(mean, dim=-1, eps=0.0)
 
 
-def unit(x: Tensor) -> Tensor:
+def unit_vectors(x: Tensor) -> Tensor:
     """Vectors over their length plus 1e-7, along the last axis."""
     length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / (length + NORM_EPS)

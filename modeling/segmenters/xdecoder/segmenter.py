@@ -15,15 +15,16 @@ from typing import Any
 
 import torch
 
-from ..base import DecodedImage, PanopticMap, check_finite, check_pixels
+from ...image import DecodedImage
+from ..base import PanopticMap, check_finite, check_pixels
 from ..blocks import block_name, block_size, blocks, filled
 from ..coco import Category
 from ..errors import SegmenterError
 from ..options import SegmenterConfig
 from .checkpoint import load_model
 from .model import XDecoder
-from .postprocess import Rules, Sizes, panoptic_map
-from .preprocess import ResizeRule, padded_size, prepare
+from .postprocess import MaskSizes, SegmentRules, panoptic_map
+from .preprocess import ResizeRule, normalise_and_pad, padded_size
 from .vocabulary import Vocabulary, make_vocabulary
 
 THRESHOLD, OVERLAP = 0.8, 0.8  # of the reference's panoptic evaluation
@@ -57,7 +58,7 @@ class XDecoderSegmenter:
     ) -> None:
         self._model, self._vocabulary, self._resize = model, vocabulary, resize
         self.block = block
-        self._rules = Rules(is_thing=vocabulary.classes.is_thing, threshold=threshold, overlap=overlap)
+        self._rules = SegmentRules(is_thing=vocabulary.classes.is_thing, threshold=threshold, overlap=overlap)
         settings = [identity, vocabulary.identity, asdict(vocabulary.classes), asdict(resize), threshold, overlap]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         self.fingerprint = f"xdecoder-{digest}{block_name(block)}"
@@ -101,11 +102,11 @@ class XDecoderSegmenter:
         """Segment images of one padded size in one forward pass."""
         config, vectors = self._model.config, self._vocabulary.vectors
         resized = [self._resize.resize(image.pixels) for image in images]
-        pixels = prepare(resized, config.pixel_mean, config.pixel_std, padded)
+        pixels = normalise_and_pad(resized, config.pixel_mean, config.pixel_std, padded)
         output = self._model(pixels[filled(range(len(pixels)), self.block)].to(vectors.device), vectors)
         for image, side, logits, masks in zip(images, resized, output.logits, output.masks, strict=False):
             check_finite(image.name, logits, masks)
-            sizes = Sizes(padded=padded, image=(side.shape[0], side.shape[1]), result=size)
+            sizes = MaskSizes(padded=padded, image=(side.shape[0], side.shape[1]), result=size)
             yield self._numbered(panoptic_map(logits, masks, self._rules, sizes))
 
     def _numbered(self, panoptic: PanopticMap) -> PanopticMap:

@@ -50,7 +50,7 @@ class XDecoderInTraining(nn.Module):
         return losses.total(self._criterion.config)
 
 
-def fresh(config: XDecoderConfig, seed: int, logit_scale: float) -> XDecoder:
+def fresh_network(config: XDecoderConfig, seed: int, logit_scale: float) -> XDecoder:
     """A network that knows nothing yet.
 
     Args:

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-_FromOne = Annotated[int, Field(ge=1)]
-_FromZero = Annotated[float, Field(ge=0)]
-_Share = Annotated[float, Field(ge=0, le=1)]
+from configs.common.field_types import Fraction, NonNegativeFloat, PositiveInt
 
 
 @dataclass
@@ -42,18 +40,18 @@ class XDecoderTrainingConfig:
 
     SIZES: dict[str, Any] = field(default_factory=dict)
     VOCABULARY: Literal["clip", "classes"] = "clip"
-    TEMPLATES: _FromOne = 81
+    TEMPLATES: PositiveInt = 81
     LOGIT_SCALE: float = 1.0
     TRAIN_TEXT: bool = True
-    BACKBONE_FACTOR: _FromZero = 0.1
-    CLASS_WEIGHT: _FromZero = 2.0
-    MASK_WEIGHT: _FromZero = 5.0
-    DICE_WEIGHT: _FromZero = 5.0
-    NO_OBJECT: _FromZero = 0.1
-    FOCAL_GAMMA: _FromZero = 0.0
-    POINTS: _FromOne = 12544
+    BACKBONE_FACTOR: NonNegativeFloat = 0.1
+    CLASS_WEIGHT: NonNegativeFloat = 2.0
+    MASK_WEIGHT: NonNegativeFloat = 5.0
+    DICE_WEIGHT: NonNegativeFloat = 5.0
+    NO_OBJECT: NonNegativeFloat = 0.1
+    FOCAL_GAMMA: NonNegativeFloat = 0.0
+    POINTS: PositiveInt = 12544
     OVERSAMPLE: Annotated[float, Field(ge=1)] = 3.0
-    IMPORTANCE: _Share = 0.75
+    IMPORTANCE: Fraction = 0.75
     SIDE: Annotated[int, Field(ge=32, multiple_of=32)] = 1024
     SCALE: list[float] = field(default_factory=lambda: [0.1, 2.0])
     FLIP: bool = True

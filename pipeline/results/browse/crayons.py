@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from configs.common.safe_json import parse_json
 
-from ...runtime.files import append, json_line, make_folder, writing
+from ...runtime.files import append, json_line, make_folder, naming_write_errors
 
 if TYPE_CHECKING:
     from collavo.crayon import CrayonPrompt
@@ -96,7 +96,7 @@ class CrayonLog:
     def __init__(self, folder: Path, rank: int) -> None:
         self._file = make_folder(folder / FOLDER) / f"process-{rank}.jsonl"
         self._written: set[str] = set()
-        with writing(self._file):
+        with naming_write_errors(self._file):
             self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def add(self, name: str, panoptic: PanopticMap, crayon: CrayonPrompt) -> None:

@@ -14,7 +14,7 @@ from configs.common.words import shown as inline
 
 from ...models.profile import profile_names, published_rows
 from ..report import pipe_table
-from ..summary import PUBLISHED, Column, columns_of, in_order
+from ..summary import PUBLISHED, SummaryColumn, columns_of, in_order
 from .runs import BenchmarkRun
 
 _LATEX = {
@@ -96,7 +96,7 @@ def paper_table(runs: Sequence[BenchmarkRun], *, published: bool = False) -> Pap
     """
     rows: dict[str, dict[str, str]] = {run.name: {} for run in runs}
     reported: dict[str, str] = {}
-    columns: dict[str, Column] = {}
+    columns: dict[str, SummaryColumn] = {}
     for run in runs:
         if not run.results:
             continue

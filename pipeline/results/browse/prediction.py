@@ -21,7 +21,7 @@ from datasets.evaluation.statistics.rates import outcome
 from datasets.types import DataError, ImageFile, ImageGroup, ImageSource, Scored
 
 if TYPE_CHECKING:
-    from ...run.journal import Entry
+    from ...run.journal import JournalEntry
 
 RIGHT, PARTLY, WRONG, UNREADABLE = "right", "partly right", "wrong", "unreadable"
 VERDICTS = (RIGHT, PARTLY, WRONG, UNREADABLE, "unscored", "withheld", "error")
@@ -139,7 +139,7 @@ def verdict_of(scored: Scored) -> str:
 
 
 def prediction_of(
-    scored: Scored, entry: Entry, group: str = "", names: ImageNames | None = None, said: Sequence[Verdict] = ()
+    scored: Scored, entry: JournalEntry, group: str = "", names: ImageNames | None = None, said: Sequence[Verdict] = ()
 ) -> Prediction:
     """What the predictions file says of a record.
 
@@ -268,7 +268,7 @@ def target_words(target: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class PredictionFilter:
     """Which records of a predictions file to show.
 
     Attributes:

@@ -11,7 +11,7 @@ from configs.common.words import shown as inline
 from ..join import part_in_words, place_of_figure, warnings
 from ..report import CHANCE, CLASS, interval_words, rules_in_words, shown
 from .prediction import FAULTS, VERDICTS, Prediction, target_words
-from .runs import BenchmarkRun, Sights
+from .runs import BenchmarkRun, RecordImages
 from .thumbnails import Thumbnail, within_budget
 
 RECORD_FIELDS = ("id", "path", "image", "group", "question", "target", "first", "second")
@@ -21,7 +21,7 @@ REPLY_FIELDS = (
 
 
 def page_data(
-    runs: Sequence[BenchmarkRun], sights: Sights, thumbnails: Mapping[str, Thumbnail], budget: float
+    runs: Sequence[BenchmarkRun], sights: RecordImages, thumbnails: Mapping[str, Thumbnail], budget: float
 ) -> dict[str, Any]:
     """All of a benchmark's page.
 
@@ -77,7 +77,9 @@ def _natural(name: str) -> tuple[bool, str, str]:
     return not name.isdigit(), name.zfill(9) if name.isdigit() else name, name
 
 
-def _carried(pairs: Sequence[Pair], sights: Sights, thumbnails: Mapping[str, Thumbnail], budget: float) -> set[str]:
+def _carried(
+    pairs: Sequence[Pair], sights: RecordImages, thumbnails: Mapping[str, Thumbnail], budget: float
+) -> set[str]:
     """Names of the images that stand in the page itself: those of wrong answers, as far as the budget goes."""
     faulty = [
         source.name
@@ -91,7 +93,7 @@ def _carried(pairs: Sequence[Pair], sights: Sights, thumbnails: Mapping[str, Thu
 class _Images:
     """The page's list of images, each once."""
 
-    def __init__(self, sights: Sights, thumbnails: Mapping[str, Thumbnail], carried: set[str]) -> None:
+    def __init__(self, sights: RecordImages, thumbnails: Mapping[str, Thumbnail], carried: set[str]) -> None:
         self._sights, self._thumbnails, self._carried = sights, thumbnails, carried
         self._places: dict[str, int] = {}
         self.listed: list[dict[str, Any]] = []

@@ -15,11 +15,11 @@ from datasets.types import ImageSource
 from ...runtime.files import make_folder, write_text
 from ..join import part_in_words
 from ..report import headline
-from ..summary import PUBLISHED, Column, columns_of, in_order
+from ..summary import PUBLISHED, SummaryColumn, columns_of, in_order
 from .page import data_page, plain_page
 from .prediction import FAULTS
 from .report_data import page_data
-from .runs import BenchmarkRun, Sights, read_runs
+from .runs import BenchmarkRun, RecordImages, read_runs
 from .thumbnails import Thumbnail, make_thumbnails
 
 FOLDER, INDEX = "report", "index.html"
@@ -27,7 +27,7 @@ MEGABYTE = 2**20
 BUDGET = 20.0
 """Megabytes of thumbnails that a page carries inside, unless another budget is given."""
 
-FindSights = Callable[[BenchmarkRun], Sights]
+FindSights = Callable[[BenchmarkRun], RecordImages]
 
 
 def write_report(
@@ -63,7 +63,7 @@ def write_report(
     return out / INDEX
 
 
-def _thumbnails(runs: Sequence[BenchmarkRun], sights: Sights, out: Path) -> Mapping[str, Thumbnail]:
+def _thumbnails(runs: Sequence[BenchmarkRun], sights: RecordImages, out: Path) -> Mapping[str, Thumbnail]:
     """Thumbnails of the images of all records that the page shows."""
     ids = dict.fromkeys(p.id for run in runs for p in run.predictions)
     sources: list[ImageSource] = [sights.images[name] for name in ids if name in sights.images]
@@ -125,7 +125,7 @@ def _paper_table(links: Sequence[tuple[str, Sequence[BenchmarkRun]]]) -> str:
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
 
 
-def _columns(run: BenchmarkRun) -> list[Column]:
+def _columns(run: BenchmarkRun) -> list[SummaryColumn]:
     return list(columns_of(run.results)) if run.results and "expected" in run.results else []
 
 

@@ -11,7 +11,7 @@ from ...runtime.console import tell, warn
 from ..report import PREDICTIONS
 from .crayons import read_crayons
 from .report_files import FOLDER, page_names, write_report
-from .runs import BenchmarkRun, Sights, read_runs
+from .runs import BenchmarkRun, RecordImages, read_runs
 
 
 def report_run(records: Mapping[Path, Sequence[Record]], save_dir: Path) -> None:
@@ -32,9 +32,9 @@ def report_run(records: Mapping[Path, Sequence[Record]], save_dir: Path) -> None
         if not runs:
             return
 
-        def find(run: BenchmarkRun) -> Sights:
+        def find(run: BenchmarkRun) -> RecordImages:
             images = {r.id: r.image for r in records[by_dataset[run.dataset]] if r.image is not None}
-            return Sights(images=images, maps=read_crayons(by_dataset[run.dataset]))
+            return RecordImages(images=images, maps=read_crayons(by_dataset[run.dataset]))
 
         index = write_report(runs, find, save_dir / FOLDER, others=_other_pages(save_dir, set(by_dataset)))
     except (OSError, DataError) as error:

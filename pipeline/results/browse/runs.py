@@ -104,7 +104,7 @@ def read_results(folder: Path) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sights:
+class RecordImages:
     """What there is to see of a benchmark's records.
 
     Attributes:
@@ -123,7 +123,9 @@ class Sights:
         return None if source is None else self.maps.get(source.name)
 
 
-def find_sights(run: BenchmarkRun, conf_files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Sights:
+def find_record_images(
+    run: BenchmarkRun, conf_files: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> RecordImages:
     """Find a run's images, by reading its benchmark's files again, and its maps.
 
     Args:
@@ -145,6 +147,6 @@ def find_sights(run: BenchmarkRun, conf_files: Sequence[Path] = (), overrides: S
     except (ConfigError, DataError, RunError) as error:
         if isinstance(error, ConfigError) and (conf_files or overrides):
             raise
-        return Sights(missing=shown(str(error), 400))
+        return RecordImages(missing=shown(str(error), 400))
     images = {record.id: record.image for record in records if record.image is not None}
-    return Sights(images=images, maps=read_crayons(run.folder))
+    return RecordImages(images=images, maps=read_crayons(run.folder))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from datasets.image import UNREADABLE
+from configs.common.pillow_errors import UNREADABLE
 from datasets.types import ImageSource, sources_of
 
 from ...runtime.files import make_folder, write_bytes

@@ -22,7 +22,7 @@ from pathlib import Path
 from configs.common.words import listed
 from datasets.types import DataError, Record
 
-from .row import ResultFile, Row, plain, stem
+from .row import ResultFile, ResultRow, plain, stem
 
 _SHOWN = 3
 _LONG = 20
@@ -32,7 +32,7 @@ _QUESTIONS = ("question", "release_question", "query")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joined:
+class JoinedReplies:
     """A result file by the ids of the benchmark's records.
 
     Attributes:
@@ -40,7 +40,7 @@ class Joined:
         stray: places of rows that no record belongs to.
     """
 
-    rows: Mapping[str, Row]
+    rows: Mapping[str, ResultRow]
     stray: Sequence[str]
 
 
@@ -81,7 +81,7 @@ class _Said:
         target: the ground truth.
     """
 
-    row: Row
+    row: ResultRow
     asked: str
     texts: Sequence[str]
     image: str
@@ -114,13 +114,13 @@ class _Findings:
         doubtful: row and why it may belong to several records, or to none though it has the id of one.
     """
 
-    sure: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
-    shared: dict[tuple[str, ...], list[Row]] = field(default_factory=lambda: defaultdict(list))
-    stray: list[Row] = field(default_factory=list)
-    doubtful: list[tuple[Row, str]] = field(default_factory=list)
+    sure: dict[str, list[ResultRow]] = field(default_factory=lambda: defaultdict(list))
+    shared: dict[tuple[str, ...], list[ResultRow]] = field(default_factory=lambda: defaultdict(list))
+    stray: list[ResultRow] = field(default_factory=list)
+    doubtful: list[tuple[ResultRow, str]] = field(default_factory=list)
 
 
-def join(records: Sequence[Record], file: ResultFile, path: Path) -> Joined:
+def join(records: Sequence[Record], file: ResultFile, path: Path) -> JoinedReplies:
     """Find the record of every row.
 
     Args:
@@ -143,7 +143,9 @@ def join(records: Sequence[Record], file: ResultFile, path: Path) -> Joined:
         else:
             found.doubtful += [(row, f"asks what {listed(ids)} ask, and does not say which it is") for row in alike]
     _refuse(found, file, path, records)
-    return Joined(rows={name: rows[0] for name, rows in found.sure.items()}, stray=[row.where for row in found.stray])
+    return JoinedReplies(
+        rows={name: rows[0] for name, rows in found.sure.items()}, stray=[row.where for row in found.stray]
+    )
 
 
 def _index(records: Iterable[Record]) -> _Known:
@@ -171,7 +173,7 @@ def _own_ids(record: Record) -> list[str]:
     return list(dict.fromkeys((record.id, str(record.meta.get("release_id", record.id)))))
 
 
-def _said(row: Row, known: _Known) -> _Said:
+def _said(row: ResultRow, known: _Known) -> _Said:
     texts = [plain(text) for text in (row.question, row.prompt, *row.prompt.split("\n")) if text.strip()]
     image = stem(row.image) if row.image else ""
     return _Said(
@@ -268,7 +270,7 @@ def _by_id(name: str, known: _Known) -> list[Record]:
     return next((known.ids[name[place:]] for place in places if name[place:] in known.ids), [])
 
 
-def _is_id(row: Row, record: Record) -> bool:
+def _is_id(row: ResultRow, record: Record) -> bool:
     """Whether a row names a record by its whole id, rather than by a number that others may have as well."""
     return any(name == own or name.endswith(f"_{own}") for name in row.ids for own in _own_ids(record))
 

@@ -14,7 +14,7 @@ from typing import Any
 from datasets.types import DataError
 
 from .lines import begins_with, objects
-from .row import ResultFile, Row, is_image, texts
+from .row import ResultFile, ResultRow, is_image, texts
 
 TOOL = "LLaVA's answer file"
 _KEYS = ("question_id", "prompt", "text", "answer_id")
@@ -35,7 +35,7 @@ def read(path: Path) -> ResultFile | None:
     return ResultFile(tool=TOOL, rows=[_row(where, item) for where, item in objects(path)])
 
 
-def _row(where: str, item: dict[str, Any]) -> Row:
+def _row(where: str, item: dict[str, Any]) -> ResultRow:
     reply, key, prompt = item.get("text"), item.get("question_id"), item.get("prompt")
     if not isinstance(reply, str) or not isinstance(prompt, str) or not texts([key]):
         raise DataError(f"{where}: expected 'question_id', and texts under 'prompt' and 'text'")
@@ -47,7 +47,7 @@ def _row(where: str, item: dict[str, Any]) -> Row:
     name = str(key)
     letters, options = item.get("option_char"), item.get("options")
     known = isinstance(letters, list) and isinstance(options, list) and len(letters) == len(options)
-    return Row(
+    return ResultRow(
         where=where,
         reply=reply,
         ids=texts([key, *_numbers(key)]),

@@ -15,7 +15,7 @@ from typing import Any
 from datasets.types import DataError
 
 from .lines import begins_with, objects
-from .row import ResultFile, Row, is_image, texts
+from .row import ResultFile, ResultRow, is_image, texts
 
 TOOL = "lmms-eval's samples"
 _REPLIES = ("filtered_resps", "resps")
@@ -38,14 +38,14 @@ def read(path: Path) -> ResultFile | None:
     return ResultFile(tool=TOOL, rows=[_row(where, item) for where, item in objects(path)])
 
 
-def _row(where: str, item: Mapping[str, Any]) -> Row:
+def _row(where: str, item: Mapping[str, Any]) -> ResultRow:
     doc = item["doc"] if isinstance(item.get("doc"), Mapping) else {}
     reply = _reply(item, where)
     named = [found[name] for found in (doc, *_metrics(item)) for name in _IDS if name in found]
     ids = texts([*_composed(doc), *named])
     images = texts([*(doc.get(name) for name in _IMAGES), *(name for name in ids if is_image(name))])
     groups = texts([doc.get("category"), doc.get("split"), doc.get("type")])
-    return Row(
+    return ResultRow(
         where=where,
         reply=reply,
         error="no reply in the samples" if reply is None else None,

@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets.types import DataError
 
-from .row import ResultFile, Row, texts
+from .row import ResultFile, ResultRow, texts
 
 TOOL = "a result file of MathVista's authors"
 _KEYS = {"pid", "question_type", "answer_type", "response"}
@@ -40,12 +40,12 @@ def _is_problem(item: Any) -> bool:
     return isinstance(item, Mapping) and item.keys() >= _KEYS
 
 
-def _row(where: str, item: Any) -> Row:
+def _row(where: str, item: Any) -> ResultRow:
     if not isinstance(item, Mapping) or "pid" not in item:
         raise DataError(f"{where}: expected a problem with its pid and response")
     reply = item.get("response")
     said = isinstance(reply, (str, int, float)) and not isinstance(reply, bool)
-    return Row(
+    return ResultRow(
         where=where,
         reply=str(reply) if said else None,
         error=None if said else _error(item),

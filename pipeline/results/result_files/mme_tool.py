@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets.registration.mme import COGNITION, PERCEPTION
 from datasets.types import DataError
 
-from .row import ResultFile, Row
+from .row import ResultFile, ResultRow
 
 TOOL = "the folder of MME's evaluation tool"
 _COLUMNS = 4
@@ -27,7 +27,7 @@ def read(path: Path) -> ResultFile | None:
     return ResultFile(tool=TOOL, rows=[row for file in files for row in _rows(file)]) if files else None
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[ResultRow]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -43,7 +43,7 @@ def _rows(path: Path) -> Iterator[Row]:
                 "these four. The tool's template has no replies yet."
             )
         image, question, target = cells[:3]
-        yield Row(
+        yield ResultRow(
             where=where,
             reply="\t".join(cells[3:]),
             question=question,

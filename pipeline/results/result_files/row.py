@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ResultRow:
     """One reply.
 
     Attributes:
@@ -49,7 +49,7 @@ class ResultFile:
     """
 
     tool: str
-    rows: Sequence[Row]
+    rows: Sequence[ResultRow]
 
 
 _INSTRUCTIONS = (

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 from datasets.registration.formats import tsv
 from datasets.types import DataError
 
-from .row import ResultFile, Row, texts
+from .row import ResultFile, ResultRow, texts
 
 TOOL = "VLMEvalKit's result table"
 _DELIMITERS = {".tsv": "\t", ".csv": ","}
@@ -53,10 +53,10 @@ def _named(cells: Mapping[str, str], path: Path) -> dict[str, str]:
     return named
 
 
-def _row(where: str, cells: Mapping[str, str]) -> Row:
+def _row(where: str, cells: Mapping[str, str]) -> ResultRow:
     reply = cells["prediction"]
     failed = _FAILED in reply
-    return Row(
+    return ResultRow(
         where=where,
         reply=None if failed else reply,
         error=reply.strip() if failed else None,

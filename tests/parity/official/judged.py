@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from datasets.evaluation.hallusion_errors import Checked
+from datasets.evaluation.hallusion_errors import ThreeWayScore
 from datasets.evaluation.judges.recorded import read_verdicts
 
 from .case import Case, Outcome, Row, questions, rows_of
@@ -93,7 +93,7 @@ def hallusion(case: Case) -> Iterator[Row]:
     yield from _hallusion("", case.get("metrics"), case.run("hallusionbench", data=data, verdicts=recorded))
     if offline := case.get("offline_rule_judge"):
         ours = case.run("hallusionbench", data=data)
-        said = {key: s.score.verdict for key, s in ours.scored.items() if isinstance(s.score, Checked)}
+        said = {key: s.score.verdict for key, s in ours.scored.items() if isinstance(s.score, ThreeWayScore)}
         yield questions("offline verdicts", offline["verdicts"], said)
         plain = {g: {k: v for k, v in f.items() if k != "errors"} for g, f in offline["metrics"].items()}
         yield from _hallusion("offline ", plain, ours)

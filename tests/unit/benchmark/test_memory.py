@@ -19,8 +19,8 @@ from collavo.options import LLMConfig
 from modeling.live_bytes import LiveBytes
 from tests.benchmark.memory import CARD, count, lasting, measured, passing
 from tests.unit.trainer.test_updates import configured
-from trainer.memory import LEARNED, UpdateMemory, all_tensors, count_update, prepare, update
-from trainer.parallel.trainable import Parameters, groups, trained
+from trainer.memory import LEARNED, UpdateMemory, all_tensors, count_update_memory, prepare_for_update, run_row
+from trainer.parallel.trainable import Parameters, adapter_groups, trainable_parameters
 from trainer.run import load_job
 
 RANK, TOKENS, LABELS = 4, 96, 16
@@ -42,9 +42,9 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     loaded: tuple[CoLLaVOForConditionalGeneration, Adapters],
 ) -> None:
     model, sets = loaded
-    adapters = groups(model, sets, "both")
-    adapter = prepare(model, adapters)
-    moving: Parameters = trained(adapters)
+    adapters = adapter_groups(model, sets, "both")
+    adapter = prepare_for_update(model, adapters)
+    moving: Parameters = trainable_parameters(adapters)
     optimizer = torch.optim.AdamW(moving.values(), lr=1e-3)
     for parameter in moving.values():
         parameter.grad = torch.zeros_like(parameter)
@@ -52,7 +52,7 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     state = size(*(value for held in optimizer.state.values() for value in held.values()))
     for parameter in moving.values():
         parameter.grad = None
-    prepare(model, adapters)
+    prepare_for_update(model, adapters)
     items = lasting(model.config, RANK)
     numbers = [item.bytes for item in items]
     packed = [module.weight for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
@@ -69,12 +69,13 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     assert numbers[5] == state
 
 
+@pytest.mark.slow
 def test_activations_are_those_of_a_real_pass(loaded: tuple[CoLLaVOForConditionalGeneration, Adapters]) -> None:
     model, sets = loaded
-    prepare(model, groups(model, sets, "both"))
+    prepare_for_update(model, adapter_groups(model, sets, "both"))
     pixels = torch.zeros(1, 3, model.config.image_size, model.config.image_size, dtype=torch.bfloat16)
     with LiveBytes(all_tensors(model)) as live:
-        update(model, pixels, TOKENS, LABELS, torch.bfloat16)
+        run_row(model, pixels, TOKENS, LABELS, torch.bfloat16)
     assert live.peak > 10_000
     assert passing(model.config, RANK, TOKENS, LABELS).backward == pytest.approx(live.peak, rel=0.05)
 
@@ -120,9 +121,9 @@ def test_training_counts_the_same_before_it_starts(stage: str, tiny: Path, tmp_p
         True,
     )
     job: Any = load_job(configured(tiny, tmp_path, *given), torch.device("cpu"))
-    model, moving = job.model, list(trained(job.adapters).values())
-    counted = count_update(model, job.adapters, job._config, names=job._parts.adapters.names, processes=1)
-    prepare(model, job.adapters)
+    model, moving = job.model, list(trainable_parameters(job.adapters).values())
+    counted = count_update_memory(model, job.adapters, job._config, names=job._parts.adapters.names, processes=1)
+    prepare_for_update(model, job.adapters)
     assert counted.weights == size(*model.parameters(), *model.buffers())
     assert counted.gradients == size(*(p.grad for p in model.parameters()))
     optimizer = torch.optim.AdamW(moving, lr=1e-3)
@@ -130,12 +131,12 @@ def test_training_counts_the_same_before_it_starts(stage: str, tiny: Path, tmp_p
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert counted.moments == size(*(value for held in optimizer.state.values() for value in held.values()))
-    prepare(model, job.adapters)
+    prepare_for_update(model, job.adapters)
     pixels = torch.zeros(1, 3, model.config.image_size, model.config.image_size)
     with LiveBytes(all_tensors(model)) as live:
-        update(model, pixels, TOKENS, TOKENS // LEARNED, None)
+        run_row(model, pixels, TOKENS, TOKENS // LEARNED, None)
     assert counted.activations == pytest.approx(live.peak, rel=0.05) and live.peak > 10_000
-    two = count_update(model, job.adapters, job._config, names=job._parts.adapters.names, processes=2)
+    two = count_update_memory(model, job.adapters, job._config, names=job._parts.adapters.names, processes=2)
     assert two.gradients == size(*moving) and counted.segmenter == 0  # the maps lie on disk
 
 

@@ -8,8 +8,9 @@ import torch
 from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.training_inputs import IGNORE_INDEX
 from tests.benchmark.training import PlainCrayon, Size, Work, ours, padded_right, plain, set_up, sources
+from trainer.config import LoopConfig
 from trainer.data.batches import collate
-from trainer.data.loader import Preparation
+from trainer.data.samples import Preparation
 
 CPU = torch.device("cpu")
 SIZE = Size(width=64, layers=2, image_size=56, dropout=0.0, rank=4)
@@ -19,7 +20,7 @@ WORK = Work(updates=4, batch=4, rows=2, questions=2, device=CPU)
 @pytest.mark.parametrize("kind", [VL_CIT, IMAGE_CIT])
 def test_the_plain_recipe_has_the_same_loss(kind: str) -> None:
     held = set_up(SIZE, CPU)
-    records = sources(WORK, Preparation(processor=held.processor, max_length=999, seed=0), 1)[kind]
+    records = sources(WORK, Preparation(processor=held.processor, train=LoopConfig(MAX_LENGTH=999)), 1)[kind]
     examples = [records.example(index, 0) for index in range(4)]
     batch = collate(examples, held.processor)
     labels = int((batch.labels[:, 1:] != IGNORE_INDEX).sum())

@@ -18,12 +18,12 @@ from collavo import CoLLaVO
 from collavo.assistant import _compute_type
 from collavo.engine import Generation, Query
 from collavo.errors import CheckpointError, ImageError
-from collavo.image_input import prepared
+from collavo.image_input import decode_image_input
 from collavo.search import start_search
-from datasets.image import decode
 from datasets.types import ImageFile
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
+from pipeline.images import decode_image
 from tests.limits import LIMIT
 from tests.unit.collavo.test_engine import QUESTIONS, HalfSegmenter
 
@@ -52,14 +52,15 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.mark.slow
 def test_a_path_an_image_and_an_array_give_the_same_reply(model: CoLLaVO, photo: Path) -> None:
     replies = {model.ask(image, QUESTIONS[0]) for image in (photo, str(photo), Image.open(photo), noise(90, 150))}
     assert len(replies) == 1 and replies != {model.ask(noise(90, 150, seed=1), QUESTIONS[0])}
 
 
 def test_it_answers_as_eval_does(model: CoLLaVO, photo: Path) -> None:
-    pixels = decode(ImageFile(photo, photo.name), 112)
-    image = prepared(photo, 112)
+    pixels = decode_image(ImageFile(photo, photo.name), 112).pixels
+    image = decode_image_input(photo, 112)
     assert (image.pixels == pixels).all() and image.name == "photo.png"
     expected = model.engine.answer([Query(image, QUESTIONS[1])], Generation(num_beams=3, max_new_tokens=6))
     assert model.ask(photo, QUESTIONS[1], num_beams=3, max_new_tokens=6) == expected[0].text
@@ -126,6 +127,7 @@ def test_transformers_generate_with_its_own_settings(model: CoLLaVO) -> None:
     assert isinstance(out[0], str)
 
 
+@pytest.mark.slow
 def test_what_is_saved_loads_and_answers_alike(model: CoLLaVO, checkpoint: Path, tmp_path: Path) -> None:
     plain = CoLLaVO.from_pretrained(checkpoint, bits=32, segmenter="none", device="cpu")
     plain.save_pretrained(tmp_path / "saved")
@@ -194,21 +196,34 @@ def test_images_are_prepared_as_in_evaluation(mode: str, tmp_path: Path) -> None
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(file, exif=exif)
-    assert (prepared(file, 56).pixels == decode(ImageFile(file, "i"), 56)).all()
+    assert (decode_image_input(file, 56).pixels == decode_image(ImageFile(file, "i"), 56).pixels).all()
     with Image.open(io.BytesIO(file.read_bytes())) as opened:
-        assert (prepared(opened, 56).pixels == decode(ImageFile(file, "i"), 56)).all()
+        assert (decode_image_input(opened, 56).pixels == decode_image(ImageFile(file, "i"), 56).pixels).all()
+
+
+def test_a_damaged_image_is_named_however_it_is_given(tmp_path: Path) -> None:
+    file, stream = tmp_path / "cut.png", io.BytesIO()
+    Image.fromarray(noise(64, 64)).save(stream, "PNG")
+    file.write_bytes(stream.getvalue()[:2000])
+    with pytest.raises(ImageError, match=r"^cut\.png: damaged \("):
+        decode_image_input(file, 8)
+    with Image.open(file) as opened, pytest.raises(ImageError, match=r"^PngImageFile: damaged \("):
+        decode_image_input(opened, 8)
+    file.write_bytes(b"text")
+    with pytest.raises(ImageError, match=r"^cut\.png: 4 bytes that are no image of a known format$"):
+        decode_image_input(file, 8)
 
 
 def test_arrays_of_all_kinds() -> None:
     pixels = noise(5, 7)
     grey = pixels[..., 0]
-    assert (prepared(pixels, None).pixels == pixels).all()
-    assert (prepared(pixels / 255, None).pixels == pixels).all()
+    assert (decode_image_input(pixels, None).pixels == pixels).all()
+    assert (decode_image_input(pixels / 255, None).pixels == pixels).all()
     for array in (grey, grey[..., None]):
-        assert (prepared(array, None).pixels == np.repeat(grey[..., None], 3, axis=2)).all()
-    assert (prepared(np.dstack([pixels, grey]), None).pixels == pixels).all()
-    assert (prepared(grey > 100, None).pixels[..., 1] == np.where(grey > 100, 255, 0)).all()
-    assert (prepared(pixels.transpose(1, 0, 2)[::-1], None).pixels == pixels.transpose(1, 0, 2)[::-1]).all()
+        assert (decode_image_input(array, None).pixels == np.repeat(grey[..., None], 3, axis=2)).all()
+    assert (decode_image_input(np.dstack([pixels, grey]), None).pixels == pixels).all()
+    assert (decode_image_input(grey > 100, None).pixels[..., 1] == np.where(grey > 100, 255, 0)).all()
+    assert (decode_image_input(pixels.transpose(1, 0, 2)[::-1], None).pixels == pixels.transpose(1, 0, 2)[::-1]).all()
 
 
 @pytest.mark.parametrize(
@@ -226,7 +241,7 @@ def test_arrays_of_all_kinds() -> None:
 )
 def test_what_is_no_image_is_named(image: Any, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        prepared(image, 8)
+        decode_image_input(image, 8)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -235,9 +250,10 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     for content in (b"", b"no image", data[: len(data) // 2]):
         (tmp_path / "photo.png").write_bytes(content)
         with pytest.raises(ImageError, match=r"photo\.png: "):
-            prepared(tmp_path / "photo.png", 8)
+            decode_image_input(tmp_path / "photo.png", 8)
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_torch() -> None:
     code = "import collavo, sys; assert 'torch' not in sys.modules; collavo.CoLLaVO; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT, cwd=Path(__file__).parents[3])

@@ -15,8 +15,8 @@ from collavo.budget import STEADY, Budget, free_memory, is_out_of_memory
 from collavo.engine import Engine, Generation, Query, Reply
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
+from modeling.image import DecodedImage
 from modeling.live_bytes import LiveBytes
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 
 GENERATION = Generation(num_beams=3, max_new_tokens=4)
@@ -69,6 +69,7 @@ def most(engine: Engine, asked: Sequence[Query]) -> int:
     return live.peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -109,6 +110,7 @@ def test_more_is_tried_again_once_memory_is_there(checkpoint: Path) -> None:
     assert engine.budget.questions == 16
 
 
+@pytest.mark.slow
 def test_a_question_that_does_not_fit_gets_fewer_rows_which_is_noted(checkpoint: Path) -> None:
     """The suffixes of 16 rows and 64 tokens are what does not fit; those of 8 rows do."""
     engine = new_engine(checkpoint)

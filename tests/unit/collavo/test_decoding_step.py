@@ -17,8 +17,8 @@ from collavo.decoding import WARM_UP, BlockDecoder
 from collavo.engine import Query
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.search import Generation
+from modeling.image import DecodedImage
 from modeling.internlm2 import CACHE
-from modeling.segmenters.base import DecodedImage
 from modeling.shared_prefix import Prefix, SharedPrefixCache, StaticPrefixCache
 from tests.benchmark.engine import Geometry, build
 
@@ -127,6 +127,7 @@ def test_nothing_is_left_on_the_cpu(crayon: bool) -> None:
             assert {t.device.type for t in tensors_of(decoder).values()} == {"lazy"}
 
 
+@pytest.mark.slow
 def test_a_training_step_leaves_nothing_on_the_cpu() -> None:
     """Forward, loss, backward and an update on a pretended GPU; what stands where was found on the host."""
     model = build(SMALLEST, torch.device("cpu")).model.to(torch.bfloat16).train()
@@ -222,6 +223,7 @@ class Graphs:
         return replay
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_blocks_of_a_shape_share_a_graph_and_replies_are_those_of_the_loop(
     beams: int, monkeypatch: pytest.MonkeyPatch
@@ -234,7 +236,7 @@ def test_blocks_of_a_shape_share_a_graph_and_replies_are_those_of_the_loop(
     generation = Generation(num_beams=beams, max_new_tokens=9)
     eager = engine.answer(asked, generation)
     graphs = Graphs()
-    monkeypatch.setattr(decoding, "capture", graphs.capture)
+    monkeypatch.setattr(decoding, "capture_cuda_graph", graphs.capture)
     engine.forget()
     engine._graphs = decoding.GraphedBlocks(engine.model, engine.end_ids)
     with graphs.counter:
@@ -261,7 +263,7 @@ def test_where_no_graph_can_be_captured_steps_run_eagerly(
     asked = [Query(None, "Hello"), Query(None, "What is it?")]
     generation = Generation(num_beams=3, max_new_tokens=6)
     eager = engine.answer(asked, generation)
-    monkeypatch.setattr(decoding, "capture", fails)
+    monkeypatch.setattr(decoding, "capture_cuda_graph", fails)
     engine._graphs = decoding.GraphedBlocks(engine.model, engine.end_ids)
     assert engine.answer(asked, generation) == eager
     assert engine.answer(asked, generation) == eager

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.tiny.random_checkpoint import make_tiny
-from collavo.checkpoint.examine import examine
+from collavo.checkpoint.examine import examine_checkpoint
 from collavo.engine import CLOSE_MARGIN, MOST_PADDING, Engine, Generation, Query, _Prompt
 from collavo.errors import CheckpointError
 from collavo.images import PreparedImage
 from collavo.load_collavo import load_engine, resolve_attention, size_in_memory
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX
 from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import SharedPrefixCache
@@ -269,7 +270,7 @@ def test_an_image_is_hashed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch
         hashed.append(1)
         return real(*given)
 
-    monkeypatch.setattr("modeling.segmenters.base.hashlib.sha256", counted)
+    monkeypatch.setattr("modeling.image.hashlib.sha256", counted)
     image, generation = images(1)[0], Generation(num_beams=1, max_new_tokens=1)
     for _ in range(2):
         engine.answer([Query(image, f"Is there a {n}?") for n in range(20)], generation)
@@ -323,8 +324,8 @@ def test_random_weights_need_no_weights_and_identity_says_so(checkpoint: Path, e
 
 def test_memory_is_counted_from_the_checkpoint(checkpoint: Path, engine: Engine) -> None:
     actual = sum(p.numel() * p.element_size() for p in engine.model.parameters())
-    assert size_in_memory(LLMConfig(BITS=32, DTYPE="fp32"), examine(checkpoint)) == actual
-    assert size_in_memory(LLMConfig(BITS=16, DTYPE="bf16"), examine(checkpoint)) == actual // 2
+    assert size_in_memory(LLMConfig(BITS=32, DTYPE="fp32"), examine_checkpoint(checkpoint)) == actual
+    assert size_in_memory(LLMConfig(BITS=16, DTYPE="bf16"), examine_checkpoint(checkpoint)) == actual // 2
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(4, "fp32"), pytest.param(8, "fp32", marks=RIGHT_INT8), (16, "bf16")])

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from assets.tiny.random_checkpoint import make_tiny
-from collavo.checkpoint.examine import examine
+from collavo.checkpoint.examine import examine_checkpoint
 from collavo.config import CoLLaVOConfig
 from collavo.engine import Generation, Query
 from collavo.load_collavo import NOT_QUANTISED, load_engine
-from collavo.memory import Memory, count_memory
+from collavo.memory import AnsweringMemory, count_memory
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
+from modeling.image import DecodedImage
 from modeling.live_bytes import LiveBytes
 from modeling.quantize import weight_bytes
-from modeling.segmenters.base import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 
 THREE_BEAMS = Generation(num_beams=3, max_new_tokens=5)
@@ -35,7 +35,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def counted(model: CoLLaVOForConditionalGeneration, device: str, questions: int, tokens: int = 5) -> Memory:
+def counted(model: CoLLaVOForConditionalGeneration, device: str, questions: int, tokens: int = 5) -> AnsweringMemory:
     generation = Generation(num_beams=3, max_new_tokens=tokens)
     return count_memory(
         model,
@@ -48,6 +48,7 @@ def counted(model: CoLLaVOForConditionalGeneration, device: str, questions: int,
     )
 
 
+@pytest.mark.slow
 def test_full_size_in_4_bits_fits_9_gb(full_size: CoLLaVOForConditionalGeneration) -> None:
     """18 questions on an image, 3 beams; short replies and long ones."""
     weights = weight_bytes(full_size, 4, torch.bfloat16, NOT_QUANTISED)
@@ -61,7 +62,7 @@ def test_full_size_in_4_bits_fits_9_gb(full_size: CoLLaVOForConditionalGeneratio
 
 def test_memory_is_bounded_as_questions_grow(tiny: Path) -> None:
     """A block's worth of questions takes what five hundred do."""
-    blank = examine(tiny).blank
+    blank = examine_checkpoint(tiny).blank
     for device, block in (("cpu", 5), ("cuda", 21)):
         grown = [counted(blank, device, questions) for questions in (1, block, 100, 500)]
         assert grown[1] == grown[2] == grown[3]
@@ -86,7 +87,7 @@ def test_more_questions_really_take_no_more(tiny: Path) -> None:
 def test_the_count_is_what_is_alive(tiny: Path) -> None:
     """Without storage and with it, up to attention's own scratch."""
     generation = THREE_BEAMS
-    blank = examine(tiny).blank
+    blank = examine_checkpoint(tiny).blank
     engine = load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(tiny), NoSegmenter())
     image = DecodedImage(np.zeros((112, 112, 3), np.uint8), "0.png")
     queries = [Query(image, f"Is there a {n}?") for n in range(5)]

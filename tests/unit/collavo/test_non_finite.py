@@ -13,7 +13,7 @@ from collavo.engine import Engine, Generation, Query, non_finite
 from collavo.errors import NonFiniteError
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.none import NoSegmenter
 
 SEARCHES = (Generation(num_beams=1, max_new_tokens=6), Generation(num_beams=3, max_new_tokens=5))

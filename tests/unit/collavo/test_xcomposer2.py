@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from assets.tiny.random_checkpoint import make_tiny
-from collavo.checkpoint.examine import describe_checkpoint, examine
+from collavo.checkpoint.examine import describe_checkpoint, examine_checkpoint
 from collavo.checkpoint.names import export_released, fingerprint, read_tensors, to_released
 from collavo.checkpoint.xcomposer2 import ARCHITECTURE, from_xcomposer2
 from collavo.errors import CheckpointError
@@ -129,7 +129,7 @@ def test_every_tensor_is_at_its_place_and_the_logits_are_those_of_the_same_weigh
             file.unlink()
         write_base(base, weights, safetensors=True)
     original = load_model(LLM, tiny, CPU)
-    model = load_examined(LLM, examine(base, fresh_crayon=True), CPU)
+    model = load_examined(LLM, examine_checkpoint(base, fresh_crayon=True), CPU)
     assert model.config.to_dict()["vision_config"] == original.config.to_dict()["vision_config"]
     assert (model.config.image_size, model.config.image_token_id) == (112, original.config.image_token_id)
     found = model.state_dict()
@@ -159,7 +159,7 @@ def test_what_is_missing_unknown_or_misfits_is_named(base: Path, weights: dict[s
     def refused(tensors: Mapping[str, Tensor], message: str) -> None:
         write_base(base, tensors)
         with pytest.raises(CheckpointError, match=message):
-            load_examined(LLM, examine(base, fresh_crayon=True), CPU)
+            load_examined(LLM, examine_checkpoint(base, fresh_crayon=True), CPU)
 
     for name in (
         "model.layers.1.attention.wo.Plora_B.weight",
@@ -213,5 +213,5 @@ def test_the_architecture_is_recognised_by_either_entry(base: Path) -> None:
 
 
 def test_the_blank_model_has_every_parameter(weights: dict[str, Tensor], tiny: Path) -> None:
-    blank: CoLLaVOForConditionalGeneration = examine(tiny).blank
+    blank: CoLLaVOForConditionalGeneration = examine_checkpoint(tiny).blank
     assert {from_xcomposer2(key) for key in weights} == {name for name in blank.state_dict() if not is_crayon(name)}

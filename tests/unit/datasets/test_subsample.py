@@ -75,6 +75,7 @@ def test_every_group_has_its_share(sizes: list[tuple[str, str]], data: st.DataOb
             assert abs(drawn[name] - share) < 1
 
 
+@pytest.mark.slow
 def test_another_seed_draws_another_part_and_every_process_the_same() -> None:
     records = table([("a", "x", 1)] * 200, 0)
     parts = [[r.id for r in subsample(records, 20, seed, unit, groups)] for seed in (0, 1, 0)]

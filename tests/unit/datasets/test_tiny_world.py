@@ -10,12 +10,12 @@ from PIL import Image
 
 from assets.tiny.world import THINGS, write_world
 from datasets.evaluation import evaluate
-from datasets.image import decode
-from datasets.registration import load_records
 from datasets.types import DataError, Record
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.precomputed import PrecomputedSegmenter
 from pipeline.catalog import load_catalog
+from pipeline.images import decode_image
+from tests.reading import load_records
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_every_benchmark_reads_its_mini_and_who_knows_gets_the_full_score(datase
     for record in records:
         assert benchmark.render(record.fields, record.meta.get("absent"))
         if record.image is not None:
-            pixels = decode(record.image, 112)
+            pixels = decode_image(record.image, 112).pixels
             assert segmenter.segment([DecodedImage(pixels, record.image.name)], (8, 8))[0].segments
     if dataset == "mm-vet":  # there is no score without a judge
         return

@@ -10,9 +10,9 @@ import pytest
 
 from datasets.evaluation import choice, circular, exact_match, gqa, scienceqa
 from datasets.evaluation.base import Scorer
-from datasets.evaluation.judges.base import Unjudged
+from datasets.evaluation.judges.base import UnjudgedScore
 from datasets.types import DataError, ImageFile, Metric, Record, Scored, unanswered
-from pipeline.results.predictions_file import by_record, unknown
+from pipeline.results.predictions_file import by_record, unknown_ids
 
 PETS = {"A": "a dog", "B": "cat"}
 
@@ -149,7 +149,7 @@ def test_answers_are_joined_by_id_and_a_repeated_release_id_serves_both() -> Non
     records = [question("7"), question("9", release_id="9"), question("9#2", release_id="9")]
     assert [text for _, text in by_record(records, {"9": "b", "7": "a"})] == ["a", "b", "b"]
     assert [text for _, text in by_record(records, {"9": "b", "9#2": "c"})] == [None, "b", "c"]
-    assert unknown(records, {"7": "a", "9": "b", "x": "c"}) == ["x"]
+    assert unknown_ids(records, {"7": "a", "9": "b", "x": "c"}) == ["x"]
 
 
 def test_a_refusal_is_no_answer() -> None:
@@ -163,6 +163,6 @@ def test_a_judge_that_says_nothing_leaves_open_what_only_it_could_read(text: str
     record = question("1")
     scorer = choice.ChoiceScorer(rule="mmbench")
     ruled, found = scorer.score(record, text), scorer.judged(record, text, {})
-    assert isinstance(found, Unjudged) == unjudged
+    assert isinstance(found, UnjudgedScore) == unjudged
     assert found == ruled or (unjudged and found.value is None)
     assert scorer.judged(record, text, {"verdict": "B"}).value == 1.0

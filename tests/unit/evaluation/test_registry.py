@@ -20,11 +20,11 @@ from datasets.evaluation import evaluate, groups_of, unit_of
 from datasets.evaluation.base import JudgedScorer, Scorer
 from datasets.evaluation.judging import method, recorded_field, uses_judge
 from datasets.evaluation.registry import SCORERS
-from datasets.registration import load_records
 from datasets.registration.base import Reader
 from datasets.registration.preflight import missing_files, missing_places, unknown_placeholders
 from datasets.registration.registry import READERS
 from datasets.types import BadRecord, DataError, Metric, Record, Score, Scored
+from tests.reading import load_records
 
 
 @dataclass(frozen=True, kw_only=True)

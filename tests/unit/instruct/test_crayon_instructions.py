@@ -18,9 +18,9 @@ from collavo.instructions import (
     QUESTIONS,
     SHORT_ANSWER,
     SURE,
-    Classes,
+    AskedClasses,
     Kind,
-    instruction,
+    make_instruction,
     possible_kinds,
 )
 
@@ -31,7 +31,7 @@ def thing(category: str, number: int, box: Box) -> CrayonObject:
     return CrayonObject(segment_id=1, category=category, number=number, box=box)
 
 
-CLASSES = Classes(names=NAMES)
+CLASSES = AskedClasses(names=NAMES)
 HORSES = (
     thing("horse", 1, (0.06, 0.38, 0.27, 0.91)),
     thing("horse", 2, (0.3, 0.4, 0.6, 1.0)),
@@ -50,8 +50,8 @@ def images(draw: st.DrawFn) -> list[CrayonObject]:
     return things
 
 
-def ask(kind: Kind, things: Sequence[CrayonObject], seed: int = 0, classes: Classes = CLASSES) -> tuple[str, str]:
-    turn = instruction(kind, things, classes, np.random.default_rng(seed))
+def ask(kind: Kind, things: Sequence[CrayonObject], seed: int = 0, classes: AskedClasses = CLASSES) -> tuple[str, str]:
+    turn = make_instruction(kind, things, classes, np.random.default_rng(seed))
     assert turn.question.endswith(SHORT_ANSWER) == (kind in ("class_binary", "box_class"))
     return turn.question.removesuffix(SHORT_ANSWER), turn.answer
 
@@ -70,10 +70,10 @@ def test_answers_have_the_papers_form() -> None:
     both = "(#1 horse) [0.06, 0.38, 0.27, 0.91], (#2 horse) [0.30, 0.40, 0.60, 1.00]"
     assert ask("names", HORSES)[1] == "Sure, it is #1 horse, #2 horse, #1 sky"
     assert ask("names_boxes", HORSES)[1] == f"Sure, it is {both}, (#1 sky) [0.00, 0.00, 1.00, 0.30]"
-    horse = Classes(names=("horse",))
+    horse = AskedClasses(names=("horse",))
     assert ask("class_boxes", HORSES, classes=horse)[1] == f"Sure, it is {both}"
     assert ask("class_binary", HORSES, classes=horse)[1] == "Yes"
-    sky = Classes(names=("sky",))
+    sky = AskedClasses(names=("sky",))
     assert ask("box_class", HORSES, classes=sky)[1] == "sky"
     assert ask("box_numbered", HORSES[:2], classes=horse)[1] in ("#1 horse", "#2 horse")
 
@@ -127,7 +127,7 @@ def test_the_same_state_asks_the_same(things: list[CrayonObject], kind: Kind, se
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_wording_is_used(kind: Kind) -> None:
-    asked = {ask(kind, HORSES, seed, Classes(names=("horse",)))[0] for seed in range(200)}
+    asked = {ask(kind, HORSES, seed, AskedClasses(names=("horse",)))[0] for seed in range(200)}
     boxes = {format_box(thing.box) for thing in HORSES[:2]}
     wanted = {w.format(name="horse", box=box) for w in QUESTIONS[kind] for box in boxes}
     assert asked == wanted
@@ -138,16 +138,16 @@ def test_absent_classes_come_at_their_shares() -> None:
     assert abs(answers.count("No") / 2000 - 0.5) < 0.04
     answers = [ask("class_boxes", HORSES, seed)[1] for seed in range(2000)]
     assert abs(sum(answer.startswith("There is no") for answer in answers) / 2000 - 0.1) < 0.03
-    never = Classes(names=NAMES, absent=0, absent_binary=0)
+    never = AskedClasses(names=NAMES, absent=0, absent_binary=0)
     assert {ask("class_binary", HORSES, seed, never)[1] for seed in range(50)} == {"Yes"}
 
 
 def test_classes_lost_on_the_map_are_never_called_absent() -> None:
-    classes = Classes(names=NAMES, unsure=frozenset({"dog", "person"}), absent=1, absent_binary=1)
+    classes = AskedClasses(names=NAMES, unsure=frozenset({"dog", "person"}), absent=1, absent_binary=1)
     for kind in ("class_binary", "class_boxes"):
         names = {asked_about(ask(kind, HORSES, seed, classes)[0], kind) for seed in range(100)}
         assert names == {"potted plant"}
-    lost = Classes(names=("dog",), unsure=frozenset({"dog"}))
+    lost = AskedClasses(names=("dog",), unsure=frozenset({"dog"}))
     assert possible_kinds(HORSES, KINDS, lost) == ["names", "names_boxes"]
     with pytest.raises(ValueError, match="no class is surely in this image"):
         ask("class_binary", HORSES, 0, lost)
@@ -169,4 +169,4 @@ def test_a_box_of_two_objects_is_not_asked_about() -> None:
 @pytest.mark.parametrize("change", [{"names": ()}, {"absent": 1.1}, {"absent_binary": -0.1}])
 def test_impossible_classes_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="need classes and shares between 0 and 1"):
-        Classes(**{"names": NAMES, **change})  # type: ignore[arg-type]
+        AskedClasses(**{"names": NAMES, **change})  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from collavo.template import CHAT
 from datasets.instruct.llava import ImageBelow, read_conversations
-from datasets.instruct.types import MissingImage, Sample, Turn, gather
+from datasets.instruct.types import MissingImage, Sample, Turn, gather_samples
 from datasets.types import BadRecord, DataError, ImageFile
 
 
@@ -164,7 +164,7 @@ def test_images_are_searched_under_all_roots_and_suffixes(tmp_path: Path) -> Non
         (root / "ocr_vqa/images").mkdir(parents=True, exist_ok=True)
         (root / "ocr_vqa/images" / file).write_bytes(file.encode())
     items = [record("<image>\na", "b", image=name) for name in names] + [record("a", "b", image=...), "bad"]
-    gathered = gather(read(tmp_path, items, here, there, check=True))
+    gathered = gather_samples(read(tmp_path, items, here, there, check=True))
     wanted = [there / "ocr_vqa/images/exact.jpg", here / "ocr_vqa/images/gif.gif", there / "ocr_vqa/images/png.png"]
     assert [sample.image for sample in gathered.samples] == [
         *map(ImageFile, wanted, names),
@@ -206,13 +206,13 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:
     ):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(DataError, match=message):
-            gather(read_conversations(tmp_path / "a.json", [tmp_path], False))
+            gather_samples(read_conversations(tmp_path / "a.json", [tmp_path], False))
 
 
 def test_images_need_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([record("a", "b")]))
     with pytest.raises(DataError, match="no folder of images is given"):
-        gather(read_conversations(tmp_path / "a.json", [], False))
+        gather_samples(read_conversations(tmp_path / "a.json", [], False))
 
 
 def test_a_sample_needs_turns_and_a_image_for_its_objects() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.instruct.mixture import Mixture, SourcePart, drawn, is_held_out
+from datasets.instruct.mixture import Mixture, SourcePart, is_held_out, random_subset
 from datasets.instruct.order import adapter_of, image_steps, steps_until
 
 
@@ -42,7 +42,7 @@ def test_a_pass_takes_each_sample_as_often_as_its_weight_says(parts: list[tuple[
 
 
 def test_a_smaller_part_lies_within_a_larger_one() -> None:
-    parts = [set(drawn(100, most, 1, 0).tolist()) for most in (5, 20, None)]
+    parts = [set(random_subset(100, most, 1, 0).tolist()) for most in (5, 20, None)]
     assert parts[0] < parts[1] < parts[2] and [len(part) for part in parts] == [5, 20, 100]
 
 

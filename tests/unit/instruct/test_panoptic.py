@@ -14,7 +14,7 @@ from collavo.instructions import CRAYON_KINDS, KINDS
 from datasets.instruct.panoptic import PanopticImage, read_panoptic
 from datasets.instruct.types import MissingImage
 from datasets.types import BadRecord, DataError
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
 from modeling.segmenters.precomputed import PrecomputedSegmenter
 from trainer.data.crayon_samples import ALL_NAMES, crayon_sample

@@ -56,12 +56,14 @@ def test_a_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_versions_differ_by_number_and_not_by_build(found: str, tried: str, differs: bool) -> None:
-    assert about.untried({"torch": found}, {"torch": tried, "peft": "1.0"}) == ({"torch": tried} if differs else {})
+    assert about.untried_versions({"torch": found}, {"torch": tried, "peft": "1.0"}) == (
+        {"torch": tried} if differs else {}
+    )
 
 
 def test_the_difference_is_one_short_line() -> None:
     found = {"python": "3.11.7", "torch": "2.14.0", "numpy": "2.4.6", "pillow": "12.0.0"}
-    tried = about.untried(found, {"torch": "2.13.0", "numpy": "2.4.6", "pillow": "13.0.0"})
+    tried = about.untried_versions(found, {"torch": "2.13.0", "numpy": "2.4.6", "pillow": "13.0.0"})
     assert about.difference_in_words({"versions": found, "tried_versions": tried}) == (
         "versions other than those tried: torch 2.14.0 (tried: 2.13.0), pillow 12.0.0 (tried: 13.0.0)"
     )

@@ -61,7 +61,7 @@ def test_declarations_inside_a_configuration_and_below_its_base(tmp_path: Path) 
         ("x.yaml", "data: {file: a.tsv}\nprompt: q\n", "x.yaml: looks like a benchmark but lacks `scorer`."),
         ("x.yaml", "name: x\ntitle: X\n", "looks like a benchmark but lacks `data`, `prompt`, `scorer`."),
         ("x.yaml", "BENCHMARKS: [1]\n", "BENCHMARKS takes declarations by name"),
-        ("x.yaml", "BENCHMARKS: {y: {data: {}, prompt: q}}\n", "x.yaml, BENCHMARKS.y: missing scorer"),
+        ("x.yaml", "BENCHMARKS: {y: {data: {}, prompt: q}}\n", "x.yaml, BENCHMARKS.y: missing key scorer"),
         ("llm.yaml", DECLARATION, "a benchmark's section cannot be called LLM"),
     ],
 )

@@ -186,6 +186,7 @@ def test_no_text_is_markup_to_latex(text: str) -> None:
         assert shown.replace(f"\\{sign}", "").replace("{}", "").count(sign) == 0
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_from_what_the_runs_have(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is an optional extra (bash install --extras figures)")
     runs = two_models()

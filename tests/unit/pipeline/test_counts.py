@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from datasets.evaluation import benchmark_scorer
 from datasets.evaluation.judges.base import Verdict
 from datasets.types import BadRecord, Record
-from pipeline.catalog import parse
-from pipeline.results.join import Answered, counts, predictions
+from pipeline.declaration_file import parse_declaration
+from pipeline.results.join import AnsweredBenchmark, counts, predictions
 from pipeline.results.judging import Judgement
 from pipeline.results.summary import _not_all
-from pipeline.run.journal import Entry
+from pipeline.run.journal import JournalEntry
 
 KINDS = ("right", "wrong", "empty", "unjudged", "withheld", "error")
 SCORERS: dict[str, Any] = {
@@ -26,9 +26,9 @@ SCORERS: dict[str, Any] = {
 TEXTS = {"right": "yes", "wrong": "no", "empty": "", "unjudged": "yes", "withheld": "yes"}
 
 
-def answered(kinds: list[str], scorer: str, bad: int) -> Answered:
+def answered(kinds: list[str], scorer: str, bad: int) -> AnsweredBenchmark:
     declared = {"name": "zoo", "data": {"file": "x"}, "prompt": "{question}", "scorer": SCORERS[scorer]}
-    benchmark = parse(declared, "zoo.yaml")
+    benchmark = parse_declaration(declared, "zoo.yaml")
     target = "A" if scorer == "choice" else "yes"
     records = [
         Record(
@@ -49,13 +49,13 @@ def answered(kinds: list[str], scorer: str, bad: int) -> Answered:
     judged = scorer == "graded"
     evaluation = benchmark_scorer(benchmark).evaluate(pairs, verdicts if judged else None)
     entries = {
-        r.id: Entry(
+        r.id: JournalEntry(
             run="", id=r.id, image=None, question=r.id, text=text or "", error=None if text is not None else "no"
         )
         for r, text in pairs
     }
     failed = [Verdict(record=str(n), part="run2", value=None) for n, kind in enumerate(kinds) if kind == "unjudged"]
-    return Answered(
+    return AnsweredBenchmark(
         records=records,
         bad=[BadRecord(where=str(n), reason="odd") for n in range(bad)],
         entries=entries,

@@ -14,7 +14,7 @@ from collavo.errors import CheckpointError
 from configs.load import REPOSITORY
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import EvalConfig, read_configuration
-from pipeline.models.collavo import ConfiguredEngine
+from pipeline.models.collavo import CoLLaVOSource
 from pipeline.models.map_cache import CachedSegmenter
 from pipeline.run.plan import run_plan
 from pipeline.runtime.errors import RunError
@@ -24,10 +24,10 @@ from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
 TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
 
 
-def engine_of(*overrides: object) -> ConfiguredEngine:
+def engine_of(*overrides: object) -> CoLLaVOSource:
     words = ["LLM.BITS", "32", "LLM.DTYPE", "fp32", *map(str, overrides)]
     config, _ = read_configuration([], words, EvalConfig)
-    return ConfiguredEngine(config, torch.device("cpu"))
+    return CoLLaVOSource(config, torch.device("cpu"))
 
 
 def test_the_shipped_model_needs_no_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +71,7 @@ def test_a_tokenizer_that_does_not_fit_is_said_before_the_segmenter_is_built(tmp
         source.parts()
 
 
+@pytest.mark.slow
 def test_an_engine_is_loaded_in_a_thread_while_other_things_are_done(capsys: pytest.CaptureFixture[str]) -> None:
     source, alone = engine_of("RESUME_FROM", TINY), engine_of("RESUME_FROM", TINY)
     with source.loading_ahead():

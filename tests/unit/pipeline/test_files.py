@@ -32,17 +32,17 @@ from datasets.writing import (
     remove_partial,
     write_bytes,
 )
-from pipeline.run.journal import Entry, Journal, read_folder
+from pipeline.run.journal import Journal, JournalEntry, read_folder
 from pipeline.runtime.files import format_of, write_image, write_json
 from pipeline.runtime.lock import sole_use
 from pipeline.runtime.session import USER_ERRORS, report_failure
 from tests.limits import LIMIT
 from trainer.checkpoint import save
-from trainer.log import Log
+from trainer.log import TrainingLog
 from trainer.loop import Update
 
 ROOT = Path(__file__).resolve().parents[3]
-ENTRY = Entry(run="r", id="1", image=None, question="q", text="t" * 50)
+ENTRY = JournalEntry(run="r", id="1", image=None, question="q", text="t" * 50)
 
 
 def no_fsync(number: int) -> Callable[[int], None]:
@@ -169,7 +169,7 @@ def journal(folder: Path) -> None:
 
 
 def log(folder: Path) -> None:
-    opened = Log(folder, 10, 0, 1, True, lambda figures, step: None)
+    opened = TrainingLog(folder, 10, 0, 1, True, lambda figures, step: None)
     for _ in range(20):
         opened.add(UPDATE)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
 from datasets.types import DataError, ImageFile
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 from pipeline.run.images_ahead import AHEAD, ENCODED, LONGEST, TOGETHER, ImagesAhead, PreparesImages
 from pipeline.run.journal import Journal
@@ -25,6 +25,7 @@ from pipeline.run.loop import LoopSettings, answer_all
 from pipeline.run.questions import Question, batches
 from pipeline.runtime.console import Progress
 from pipeline.runtime.errors import SampleError
+from pipeline.runtime.options import RunConfig
 from tests.limits import examples, wait_for
 
 SIDE = 6
@@ -100,8 +101,7 @@ def answered(
         run="r",
         batch_size=size,
         most=size,
-        workers=2,
-        strict=strict,
+        options=RunConfig(WORKERS=2, STRICT=strict),
         generation=Generation(num_beams=1, max_new_tokens=1),
     )
     with Journal(folder / "journal.jsonl") as journal, Progress("x", len(asked), shown=False) as progress:

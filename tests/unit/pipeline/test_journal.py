@@ -8,11 +8,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.run.journal import Entry, Journal, parse_line, read_folder, usable_answers
+from pipeline.run.journal import Journal, JournalEntry, parse_line, read_folder, usable_answers
 
 TEXT = st.text(max_size=30)
 ENTRIES = st.builds(
-    Entry,
+    JournalEntry,
     run=st.sampled_from(["a", "b", "c"]),
     id=TEXT,
     image=st.none() | TEXT,
@@ -29,14 +29,14 @@ ENTRIES = st.builds(
 )
 
 
-def write(file: Path, entries: list[Entry]) -> None:
+def write(file: Path, entries: list[JournalEntry]) -> None:
     with Journal(file) as journal:
         for entry in entries:
             journal.append(entry)
 
 
 @given(st.lists(ENTRIES, max_size=5))
-def test_what_is_written_is_read(tmp_path_factory, entries: list[Entry]) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_written_is_read(tmp_path_factory, entries: list[JournalEntry]) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("journal")
     write(folder / "process-0.jsonl", entries)
     assert list(read_folder(folder)) == entries
@@ -57,13 +57,13 @@ def test_a_torn_last_line_costs_one_line(tmp_path_factory, first, second, third,
 
 
 def test_a_lone_surrogate_is_kept(tmp_path: Path) -> None:
-    entry = Entry(run="a", id="1", image=None, question="\ud800?")
+    entry = JournalEntry(run="a", id="1", image=None, question="\ud800?")
     write(tmp_path / "x.jsonl", [entry])
     assert list(read_folder(tmp_path)) == [entry]
 
 
 def test_lines_of_earlier_versions_are_read() -> None:
-    whole = Entry(run="a", id="1", image="i", question="q", text="yes")
+    whole = JournalEntry(run="a", id="1", image="i", question="q", text="yes")
     old = {name: value for name, value in vars(whole).items() if name not in ("margin", "close", "note")}
     assert parse_line(json.dumps(old).encode()) == whole
     del old["text"]
@@ -71,8 +71,8 @@ def test_lines_of_earlier_versions_are_read() -> None:
 
 
 def test_lines_of_other_shape_are_skipped() -> None:
-    good = json.dumps({**vars(Entry(run="a", id="1", image="i", question="q"))})
-    assert parse_line(good.encode()) == Entry(run="a", id="1", image="i", question="q")
+    good = json.dumps({**vars(JournalEntry(run="a", id="1", image="i", question="q"))})
+    assert parse_line(good.encode()) == JournalEntry(run="a", id="1", image="i", question="q")
     for change in ({"id": 1}, {"extra": ""}, {"finished": "yes"}, {"error": 0}):
         assert parse_line(json.dumps({**json.loads(good), **change}).encode()) is None
     for line in (b"", b"[]", b"null", b"{", b"\xff\xfe", b'"x"'):
@@ -80,19 +80,19 @@ def test_lines_of_other_shape_are_skipped() -> None:
 
 
 def test_a_line_starts_with_what_readers_look_for(tmp_path: Path) -> None:
-    write(tmp_path / "x.jsonl", [Entry(run="a", id="1", image="i", question="q", text="no")])
+    write(tmp_path / "x.jsonl", [JournalEntry(run="a", id="1", image="i", question="q", text="no")])
     (line,) = (tmp_path / "x.jsonl").read_text().splitlines()
     assert list(json.loads(line))[:5] == ["id", "prompt", "text", "seconds", "error"]
 
 
 def test_a_line_of_an_earlier_version_counts() -> None:
-    entry = Entry(run="a", id="1", image="i", question="q", text="Yes.")
+    entry = JournalEntry(run="a", id="1", image="i", question="q", text="Yes.")
     assert parse_line(json.dumps({**vars(entry), "extracted": "yes"}).encode()) == entry
 
 
 def test_only_accepted_runs_and_no_errors_count() -> None:
-    def entry(run: str, question: str, text: str, error: str | None = None) -> Entry:
-        return Entry(run=run, id="1", image=None, question=question, text=text, error=error)
+    def entry(run: str, question: str, text: str, error: str | None = None) -> JournalEntry:
+        return JournalEntry(run=run, id="1", image=None, question=question, text=text, error=error)
 
     entries = [
         entry("old", "q1", "old answer"),

@@ -7,7 +7,7 @@ import pytest
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.launch import (
     SPEAKING,
-    Place,
+    ProcessPlace,
     check_environment,
     check_sharding,
     describe,
@@ -49,7 +49,9 @@ def test_sharding_without_an_accelerator_is_an_error(variable: str, name: str) -
 
 
 def test_the_layout_is_said_by_machine() -> None:
-    places = [Place(rank=r, device="cpu", host="one") for r in range(2)] + [Place(rank=2, device="cuda:0", host="two")]
+    places = [ProcessPlace(rank=r, device="cpu", host="one") for r in range(2)] + [
+        ProcessPlace(rank=2, device="cuda:0", host="two")
+    ]
     assert describe(places) == "3 processes:\n  one: 2 x cpu\n  two: cuda:0"
     assert describe(places[:1]) == "1 process:\n  one: cpu"
 

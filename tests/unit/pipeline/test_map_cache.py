@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.writing import OLD, PARTIAL
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX, COCO_PANOPTIC, Category
 from modeling.segmenters.options import SegmenterConfig
 from pipeline.models.map_cache import (
@@ -310,6 +311,7 @@ def worker(folder: Path, count: int) -> None:
     sys.stdout.write(f"{cached.made}\n")
 
 
+@pytest.mark.slow
 def test_three_processes_killed_at_random_lose_nothing(tmp_path: Path) -> None:
     count, rng = 120, random.Random(0)
     script = (

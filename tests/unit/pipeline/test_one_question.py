@@ -24,9 +24,10 @@ import collavo.engine  # noqa: F401 - loaded before anything is followed
 from datasets.types import Score
 from pipeline.benchmarks import select_pipeline
 from pipeline.catalog import load_catalog
+from pipeline.config import EvalConfig
+from pipeline.run.loading import Task
 from pipeline.run.plan import Plan, run_plan
-from pipeline.run.task import Task
-from pipeline.runtime.session import RunOptions
+from pipeline.runtime.options import RunConfig
 from tests.robustness.toy import ToyEngine, ToySource
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,18 +116,9 @@ def plan(tmp_path: Path) -> Plan:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "POPE" / f"coco_pope_{split}.json").write_text(text)
     (benchmark,) = load_catalog().select("pope_test")
-    return Plan(
-        name="one question",
-        tasks=[Task(pipeline=select_pipeline(None, benchmark), batch_size_total=2, folder=tmp_path / "run")],
-        roots=[tmp_path],
-        options=RunOptions(),
-        save_dir=tmp_path,
-        timeout_hours=1.0,
-        wandb=False,
-        config_yaml="",
-        settings={},
-        config_hash="0" * 16,
-    )
+    task = Task(pipeline=select_pipeline(None, benchmark), batch_size_total=2, folder=tmp_path / "run")
+    config = EvalConfig(SAVE_DIR=str(tmp_path), EVAL=RunConfig(REPORT=False, TIMEOUT_HOURS=1.0))
+    return Plan(config=config, tasks=[task], roots=[tmp_path])
 
 
 def follow(do: Callable[[], object], follower: Follower) -> None:
@@ -152,6 +144,7 @@ def test_a_question_crosses_few_files_and_shapes(plan: Plan) -> None:
         f"{len(follower.files)} files:\n{listed}\n{len(follower.shapes)} shapes: {', '.join(follower.shapes)}\n"
     )
     assert codes == [0] and len(source._engine.batches) == 3
-    assert {"Record", "Question", "Reply", "Entry", "Score"} <= follower.shapes.keys()  # it was followed all the way
+    whole_way = {"Record", "Question", "Reply", "JournalEntry", "Score"}
+    assert whole_way <= follower.shapes.keys()
     assert len(follower.files) <= MOST_FILES, listed
     assert len(follower.shapes) <= MOST_SHAPES, list(follower.shapes)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.detection import PanopticQuality
 
-from datasets.evaluation.panoptic_quality import Tally
+from datasets.evaluation.panoptic_quality import SegmentMatches
 from pipeline.results.panoptic_matching import TrueSegment, compare
 from tests.limits import examples
 
@@ -49,7 +49,7 @@ def scene(seed: int) -> tuple[Any, list[dict[str, Any]], Any, dict[int, int]]:
     return true, segments, found, classes
 
 
-def rows(tallies: dict[int, Tally]) -> dict[int, list[float]]:
+def rows(tallies: dict[int, SegmentMatches]) -> dict[int, list[float]]:
     return {category: [t.iou, t.tp, t.fp, t.fn] for category, t in tallies.items() if t.occurs}
 
 

@@ -21,7 +21,7 @@ from pipeline.catalog import load_catalog
 from pipeline.results.replies import read_answers
 from pipeline.results.result_files import read_result_file
 from pipeline.results.result_files.join import join
-from pipeline.results.result_files.row import ResultFile, Row
+from pipeline.results.result_files.row import ResultFile, ResultRow
 from tests.fixtures import fixture_dir
 
 SHORT = "\nAnswer the question using a single word or phrase."
@@ -235,11 +235,11 @@ def record(name: str, question: str, image: str = "", group: str = "", target: A
 TWO = [record("1", "Is it red?", "1.jpg", target="yes"), record("2", "Is it red?", "2.jpg", target="no")]
 
 
-def row(reply: str = "Yes", **said: Any) -> Row:
-    return Row(where="here", reply=reply, **said)
+def row(reply: str = "Yes", **said: Any) -> ResultRow:
+    return ResultRow(where="here", reply=reply, **said)
 
 
-def joined(records: Sequence[Record], *rows: Row) -> dict[str, str | None]:
+def joined(records: Sequence[Record], *rows: ResultRow) -> dict[str, str | None]:
     found = join(records, ResultFile(tool="a tool", rows=rows), Path("file"))
     return {name: row.reply for name, row in found.rows.items()}
 
@@ -325,7 +325,7 @@ def test_rows_of_other_questions_are_strays() -> None:
 @given(
     st.lists(
         st.builds(
-            Row,
+            ResultRow,
             where=st.just("here"),
             reply=st.sampled_from(["Yes", "No"]),
             ids=st.lists(st.sampled_from(["1", "2", "x_1", ""]), max_size=2).map(tuple),
@@ -337,7 +337,7 @@ def test_rows_of_other_questions_are_strays() -> None:
         max_size=4,
     )
 )
-def test_no_row_goes_to_a_record_that_it_contradicts(rows: list[Row]) -> None:
+def test_no_row_goes_to_a_record_that_it_contradicts(rows: list[ResultRow]) -> None:
     try:
         found = join(TWO, ResultFile(tool="a tool", rows=rows), Path("file")).rows
     except DataError:

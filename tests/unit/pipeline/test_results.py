@@ -12,7 +12,7 @@ from datasets.types import ImageFile, Metric, Record
 from pipeline.models.collavo import in_words
 from pipeline.results.join import _decisions, _open_decisions, compare, flat, nested
 from pipeline.results.report import csv_table, plain_table
-from pipeline.run.journal import Entry, answers_by_record
+from pipeline.run.journal import JournalEntry, answers_by_record
 from pipeline.run.questions import QuestionKey, distinct_questions
 from pipeline.runtime.errors import RunError
 
@@ -21,12 +21,15 @@ RECORDS = [Record(id=str(n), image=IMAGE, fields={"question": f"q{n % 2}"}, targ
 QUESTIONS = distinct_questions((record, record.fields["question"]) for record in RECORDS)
 
 
-def entry(question: str, text: str) -> Entry:
-    return Entry(run="a", id="0", image="1.png", question=question, text=text)
+def entry(question: str, text: str) -> JournalEntry:
+    return JournalEntry(run="a", id="0", image="1.png", question=question, text=text)
 
 
 def test_answers_reach_every_record_of_their_question() -> None:
-    answers: dict[QuestionKey, Entry] = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
+    answers: dict[QuestionKey, JournalEntry] = {
+        ("1.png", "q0"): entry("q0", "even"),
+        ("1.png", "q1"): entry("q1", "odd"),
+    }
     joined = answers_by_record(RECORDS, QUESTIONS, answers)
     assert {name: found.text for name, found in joined.items()} == {
         str(n): "odd" if n % 2 else "even" for n in range(14)
@@ -41,14 +44,19 @@ def test_missing_answers_are_named_and_nothing_is_scored() -> None:
 def test_a_repeated_id_is_an_error() -> None:
     records = [*RECORDS[:2], RECORDS[0]]
     questions = distinct_questions((record, record.fields["question"]) for record in records)
-    answers: dict[QuestionKey, Entry] = {("1.png", "q0"): entry("q0", "even"), ("1.png", "q1"): entry("q1", "odd")}
+    answers: dict[QuestionKey, JournalEntry] = {
+        ("1.png", "q0"): entry("q0", "even"),
+        ("1.png", "q1"): entry("q1", "odd"),
+    }
     with pytest.raises(RunError, match="3 records carry 2 distinct ids"):
         answers_by_record(records, questions, answers)
 
 
 def test_replies_that_rounding_could_turn_are_counted_and_said_where_sums_have_no_fixed_order() -> None:
-    replies = [Entry(run="a", id=str(n), image=None, question=str(n), text="yes", close=n < 3) for n in range(12)]
-    failed = Entry(run="a", id="x", image=None, question="x", error="unreadable", close=True)
+    replies = [
+        JournalEntry(run="a", id=str(n), image=None, question=str(n), text="yes", close=n < 3) for n in range(12)
+    ]
+    failed = JournalEntry(run="a", id="x", image=None, question="x", error="unreadable", close=True)
     wanted = {"close": 3, "of": 12, "share": 0.25, "fixed_order": True, "shape_changes": {}}
     assert _decisions([*replies, failed], ["cpu", "cpu"]) == wanted
     assert list(_open_decisions({"decisions": wanted})) == []

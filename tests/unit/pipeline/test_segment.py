@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modeling.image import DecodedImage
 from modeling.segmenters import backends
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX, COCO_PANOPTIC, INDEX_BY_NAME, Category
 from modeling.segmenters.coco_format import MOST_PIXELS, at_own_size, unique_stems
 from pipeline.commands.cli import main
-from pipeline.commands.drawing import SMALLEST, class_colour, overlay, placed
+from pipeline.commands.drawing import SMALLEST, class_colour, drawn_segments, overlay
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 
@@ -269,7 +270,7 @@ def test_an_overlay_has_colours_boxes_names_and_a_legend() -> None:
     legend = shown[:, 500:].reshape(-1, 3).tolist()
     assert all(legend.count(colour.tolist()) > 50 for colour in (dog, grass))
     assert shown[20, 499 + 5].tolist() == [255] * 3
-    names = [(item.name, item.box) for item in placed(panoptic, COCO_BY_INDEX)]
+    names = [(item.name, item.box) for item in drawn_segments(panoptic, COCO_BY_INDEX)]
     assert names == [
         ("#1 grass", (0, 150, 500, 300)), ("#1 dog", (30, 20, 130, 120)), ("#2 dog", (300, 40, 420, 140))
     ]  # fmt: skip
@@ -281,14 +282,14 @@ def test_names_stand_on_their_segments_even_where_the_middle_is_elsewhere() -> N
     line = np.zeros((900, 2), np.int32)
     line[7, 1] = 1
     for ids in (ring, line, ring.T.copy()):
-        item = next(placed(PanopticMap(ids, (Segment(id=1, category_id=5, score=1.0),)), COCO_BY_INDEX))
+        item = next(drawn_segments(PanopticMap(ids, (Segment(id=1, category_id=5, score=1.0),)), COCO_BY_INDEX))
         assert ids[item.at[1], item.at[0]] == 1
 
 
 def test_an_open_vocabulary_is_named_as_the_segmenter_does() -> None:
     categories = {4: Category(1005, "flying fish-other", True)}
     panoptic = PanopticMap(np.ones((4, 5), np.int32), (Segment(id=1, category_id=4, score=0.5),))
-    assert [item.name for item in placed(panoptic, categories)] == ["#1 flying fish"]
+    assert [item.name for item in drawn_segments(panoptic, categories)] == ["#1 flying fish"]
     overlay(np.zeros((4, 5, 3), np.uint8), panoptic, categories)
 
 

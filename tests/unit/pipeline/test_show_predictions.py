@@ -10,7 +10,7 @@ from PIL import Image
 
 from assets.tiny.world import write_world
 from pipeline.commands.cli import main
-from pipeline.results.browse.prediction import Prediction, Wanted, as_line
+from pipeline.results.browse.prediction import Prediction, PredictionFilter, as_line
 from pipeline.runtime.files import json_line
 from tests.e2e.test_entry import entry
 
@@ -21,7 +21,7 @@ def predictions(num: int) -> list[Prediction]:
 
 
 def chosen(of: int, **wanted: Any) -> list[str]:
-    return [one.id for one in Wanted(**wanted).choose(predictions(of))]
+    return [one.id for one in PredictionFilter(**wanted).choose(predictions(of))]
 
 
 def test_records_are_chosen_by_fault_id_and_number() -> None:
@@ -53,6 +53,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_wrong_replies_are_shown_with_their_images(run: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     done = entry("show", run / "predictions.jsonl", "--wrong", "--out", sheet)

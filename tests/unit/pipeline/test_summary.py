@@ -12,8 +12,8 @@ import pytest
 from datasets.declaration import Expected
 from datasets.types import DataError
 from pipeline.results.summary import columns_of, markdown, plain
+from pipeline.run.loading import Task
 from pipeline.run.plan import run_plan
-from pipeline.run.task import Task
 from tests.robustness.toy import DECLARATION, ToyEngine, ToyPipeline, ToySource, make_data, make_plan
 
 MME: dict[str, Any] = {
@@ -116,22 +116,23 @@ def test_several_benchmarks_end_in_a_table(tmp_path: Path, capsys: Any) -> None:
     assert "toy1 is left out: no such file" in shown.err
 
 
-@pytest.mark.parametrize("changes", [{"limit": 9}, {"another_model": "another model"}])
+@pytest.mark.parametrize(("limit", "another_model"), [(9, ""), (None, "another model")])
 def test_what_is_not_the_published_model_on_the_whole_benchmark_has_no_difference(
-    tmp_path: Path, changes: dict[str, Any]
+    tmp_path: Path, limit: int | None, another_model: str
 ) -> None:
     make_data(tmp_path / "data")
     planned = plan(tmp_path / "data", tmp_path / "run", optional=True)
-    planned = replace(planned, options=replace(planned.options, **changes))
+    config = replace(planned.config, EVAL=replace(planned.config.EVAL, LIMIT=limit))
+    planned = replace(planned, config=config, another_model=another_model)
     assert run_plan(planned, lambda _: ToySource(ToyEngine())) == 0
     (row,) = json.loads((tmp_path / "run" / "toy0" / "results.json").read_text())["expected"]
     assert row["got"] is not None and row["difference"] is None and row["within"] is None
     for file in ("summary.csv", "summary.md", "toy0/results.md"):
         text = (tmp_path / "run" / file).read_text()
-        assert ("9 of 60" in text) == ("limit" in changes)
+        assert ("9 of 60" in text) == (limit is not None)
         assert "difference," not in text and "+" not in text
     page = (tmp_path / "run" / "summary.md").read_text()
-    assert ("not compared with published figures: another model" in page) == ("another_model" in changes)
+    assert ("not compared with published figures: another model" in page) == bool(another_model)
 
 
 def test_a_benchmark_that_fails_does_not_keep_others_from_running(

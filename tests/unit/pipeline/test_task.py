@@ -119,7 +119,7 @@ def test_a_question_is_asked_once_and_journaled_for_each_record(data: Path, tmp_
 @pytest.mark.parametrize(("size", "workers"), [(1, 0), (3, 1), (64, 4)])
 def test_batch_size_and_workers_do_not_matter(data: Path, tmp_path: Path, size: int, workers: int) -> None:
     run(data, tmp_path / "one")
-    run(data, tmp_path / "two", batch_size_total=size, workers=workers)
+    run(data, tmp_path / "two", batch_size_total=size, WORKERS=workers)
     one, two = (tmp_path / name / "toy_test" / "predictions.jsonl" for name in ("one", "two"))
     assert predicted(one) == predicted(two)
 
@@ -220,7 +220,7 @@ def test_a_strict_run_ends_at_scores_that_are_not_finite(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken_scores(monkeypatch, {"2.png"})
-    assert run(data, tmp_path / "run", strict=True) == 1
+    assert run(data, tmp_path / "run", STRICT=True) == 1
     first = next(row["id"] for row in lines(data / "toy.jsonl") if row["image"] == "2.png")
     said = capsys.readouterr().err
     assert f"error: {first}: the model's scores are not finite (EVAL.STRICT False" in said and "Traceback" not in said
@@ -258,14 +258,14 @@ def test_a_missing_map_fails_its_own_question_only(data: Path, tmp_path: Path, m
     assert hit and results(tmp_path / "run")["errors"] == [
         {"id": name, "reason": "2.png has no panoptic map"} for name in hit
     ]
-    assert run(data, tmp_path / "strict", batch_size_total=8, strict=True) == 1
+    assert run(data, tmp_path / "strict", batch_size_total=8, STRICT=True) == 1
 
 
 def test_strict_ends_at_a_broken_image_and_keeps_the_answers(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (data / "3.png").write_bytes(b"not an image")
-    assert run(data, tmp_path / "run", strict=True, batch_size_total=1) == 1
+    assert run(data, tmp_path / "run", STRICT=True, batch_size_total=1) == 1
     message = capsys.readouterr().err
     assert "3.png" in message and "EVAL.STRICT" in message and "Traceback" not in message
     assert not (tmp_path / "run" / "toy_test" / "results.json").exists()
@@ -281,7 +281,7 @@ def test_a_bad_record_is_counted_or_strict(data: Path, tmp_path: Path, capsys: p
     assert run(data, tmp_path / "run") == 0
     assert results(tmp_path / "run")["bad_records"][0]["where"] == "toy.jsonl:6"
     assert "only 60 of 61 records have an answer: 1 could not be read" in capsys.readouterr().err
-    assert run(data, tmp_path / "strict", strict=True) == 1
+    assert run(data, tmp_path / "strict", STRICT=True) == 1
     assert "toy.jsonl:6" in capsys.readouterr().err
 
 
@@ -311,10 +311,10 @@ def test_another_engine_or_prompt_is_refused(data: Path, tmp_path: Path, capsys:
 def test_continue_keeps_answers_of_the_same_question_and_says_so(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "run")
     engine = ToyEngine()
-    assert run(data, tmp_path / "run", ToySource(engine, bits=4), on_change="continue") == 0
+    assert run(data, tmp_path / "run", ToySource(engine, bits=4), ON_CHANGE="continue") == 0
     assert engine.batches == [] and results(tmp_path / "run")["changes"] == ["engine.bits: nothing -> 4"]
     assert "earlier configuration" in (tmp_path / "run" / "toy_test" / "results.md").read_text()
-    assert run(data, tmp_path / "run", ToySource(engine, bits=4), on_change="continue", prompt="{question}") == 0
+    assert run(data, tmp_path / "run", ToySource(engine, bits=4), ON_CHANGE="continue", prompt="{question}") == 0
     distinct = {(row["image"], row["question"]) for row in lines(data / "toy.jsonl")}
     assert sum(len(batch) for batch in engine.batches) == len(distinct)
 
@@ -322,7 +322,7 @@ def test_continue_keeps_answers_of_the_same_question_and_says_so(data: Path, tmp
 def test_restart_asks_everything_again(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "run")
     engine = ToyEngine()
-    assert run(data, tmp_path / "run", ToySource(engine, bits=4), on_change="restart") == 0
+    assert run(data, tmp_path / "run", ToySource(engine, bits=4), ON_CHANGE="restart") == 0
     assert engine.batches and results(tmp_path / "run")["changes"] == []
 
 
@@ -330,7 +330,7 @@ def test_a_limit_asks_a_random_part_says_so_and_can_be_raised(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine, folder = ToyEngine(), tmp_path / "run" / "toy_test"
-    run(data, tmp_path / "run", ToySource(engine), limit=7)
+    run(data, tmp_path / "run", ToySource(engine), LIMIT=7)
     drawn = [row["id"] for row in lines(folder / "predictions.jsonl")]
     whole = [row["id"] for row in lines(data / "toy.jsonl")]
     assert len(drawn) == 7 and drawn == [name for name in whole if name in drawn] and drawn != whole[:7]
@@ -341,7 +341,7 @@ def test_a_limit_asks_a_random_part_says_so_and_can_be_raised(
     shown = capsys.readouterr()
     assert said in shown.out and said in shown.err
 
-    run(data, tmp_path / "run", ToySource(engine), limit=30)
+    run(data, tmp_path / "run", ToySource(engine), LIMIT=30)
     assert {*drawn} < {row["id"] for row in lines(folder / "predictions.jsonl")}
     run(data, tmp_path / "run", ToySource(engine))
     assert results(tmp_path / "run")["part"] is None
@@ -398,7 +398,7 @@ def test_offline_tracker(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_report_shows_every_record_with_its_image(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(data, tmp_path / "run", report=True) == 0
+    assert run(data, tmp_path / "run", REPORT=True) == 0
     index = tmp_path / "run" / "report" / "index.html"
     assert f"report:      {index}" in capsys.readouterr().out
     page = (index.parent / "toy_test.html").read_text()
@@ -416,6 +416,6 @@ def test_a_report_that_cannot_be_written_costs_nothing_else(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "report").write_text("in the way")
-    assert run(data, tmp_path / "run", report=True) == 0
+    assert run(data, tmp_path / "run", REPORT=True) == 0
     assert "warning: the report could not be written" in capsys.readouterr().err
     assert results(tmp_path / "run")["counts"]["answered"] == 60

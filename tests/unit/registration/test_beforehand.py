@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from assets.tiny.world import write_world
-from datasets.registration import load_records
 from datasets.registration.preflight import missing_files, unknown_placeholders
 from datasets.types import DataError
 from pipeline.catalog import load_catalog
+from tests.reading import load_records
 
 BENCHMARKS = load_catalog().benchmarks
 

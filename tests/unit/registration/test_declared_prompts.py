@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.registration import load_records
 from pipeline.catalog import load_catalog
 from pipeline.config import EvalConfig, read_configuration
+from tests.reading import load_records
 
 from .test_mme_files import release
 from .test_questions_in_json import ROSETTA, gqa_question, problem, seed_file, seed_question, text_question, write

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.registration import ai2d, hallusionbench, load_records, mathvista, mmvet, qbench
+from datasets.registration import ai2d, hallusionbench, mathvista, mmvet, qbench
 from datasets.registration.base import Reader
 from datasets.types import BadRecord, DataError, ImageFile, Record
 from pipeline.catalog import load_catalog
 from pipeline.config import EvalConfig, read_configuration
 from tests.limits import examples
+from tests.reading import load_records
 
 LETTER = "Answer with the option's letter from the given choices directly."
 

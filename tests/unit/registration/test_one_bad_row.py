@@ -236,7 +236,7 @@ def test_quoted_cells_come_back_as_they_were(tmp_path: Path, rows: list[list[str
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([["x", "y"], *rows])
     path = write(tmp_path, "table.tsv", text.getvalue().encode())
     assume(all(any(cell.strip() for cell in row) for row in rows))
-    found = [row for row in tsv.rows(path, delimiter) if isinstance(row, tsv.Row)]
+    found = [row for row in tsv.rows(path, delimiter) if isinstance(row, tsv.TsvRow)]
     assert [list(row.cells.values()) for row in found] == rows
 
 
@@ -252,7 +252,7 @@ def test_good_rows_survive_any_lines_around_them(tmp_path: Path, lines: list[byt
     content = b"\n".join([b"a\tb\tc\td\te", *lines[:at], *good, *lines[at:]])
     found = list(tsv.rows(write(tmp_path, "t.tsv", content)))
     if not any(b'"' in line for line in lines):
-        assert [row.cells["b"] for row in found if isinstance(row, tsv.Row) and row.cells["e"] == "z"] == [
+        assert [row.cells["b"] for row in found if isinstance(row, tsv.TsvRow) and row.cells["e"] == "z"] == [
             "first",
             "second",
         ]

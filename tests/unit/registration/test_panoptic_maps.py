@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from datasets.evaluation.panoptic_quality import Measured, PanopticQualityScorer
-from datasets.registration import load_records
+from datasets.evaluation.panoptic_quality import MapScore, PanopticQualityScorer
 from datasets.types import DataError, Record, Scored, unanswered
 from pipeline.catalog import load_catalog
+from tests.reading import load_records
 
 BENCHMARK = load_catalog().benchmarks["coco_panoptic_val"]
 CATEGORIES = [{"id": 18, "name": "dog", "isthing": 1}, {"id": 187, "name": "sky-other-merged", "isthing": 0}]
@@ -109,6 +109,6 @@ def test_nothing_at_all_is_undefined_and_strange_texts_are_no_answer() -> None:
     record = Record(id="a", image=None, fields={}, target=[])
     for text in ("", "a dog", "[]", "{}", '{"quality": {"18": [1, 2]}}', '{"quality": {"x": [1, 2, 3, 4]}}'):
         verdict = PanopticQualityScorer().score(record, text)
-        assert isinstance(verdict, Measured)
+        assert isinstance(verdict, MapScore)
         assert (verdict.value, verdict.no_answer, verdict.tallies) == (None, True, None)
     assert PanopticQualityScorer().score(record, '{"quality": {}}').value == 1.0

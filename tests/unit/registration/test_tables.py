@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 
 from datasets.declaration import Benchmark
 from datasets.evaluation import evaluate
-from datasets.registration import load_records, tables
+from datasets.registration import tables
 from datasets.types import BadRecord, DataError, ImageGroup, Record, sources_of
-from pipeline.catalog import load_catalog, parse
+from pipeline.catalog import load_catalog
+from pipeline.declaration_file import parse_declaration
 from tests.limits import examples
+from tests.reading import load_records
 
 IMAGES = [base64.b64encode(bytes([n]) * 90).decode() for n in range(3)]
 Rows = Sequence[Mapping[str, Any]]
@@ -63,7 +65,9 @@ def load(root: Path, **data: Any) -> tuple[list[Record], list[BadRecord]]:
 
 
 def declared(data: Mapping[str, Any], scorer: Any = "exact_match") -> Benchmark:
-    return parse({"name": "mine", "data": dict(data), "prompt": "{question}", "scorer": scorer}, "mine.yaml")
+    return parse_declaration(
+        {"name": "mine", "data": dict(data), "prompt": "{question}", "scorer": scorer}, "mine.yaml"
+    )
 
 
 def put(root: Path, name: str, rows: Rows | bytes) -> Path:
@@ -444,7 +448,7 @@ def test_a_declaration_is_read_asked_and_scored(
     for split, label in zip(("val", "test"), labels, strict=True):
         row = {"query": "Who?", "file": "1.png", "label": label, "choices": ["cat", "dog"], "skills": "x", "hall": 4}
         put(tmp_path, f"Zoo/{split}.jsonl", [row])
-    benchmark = parse(yaml.safe_load(DECLARED % (answer, scorer)), "zoo.yaml")
+    benchmark = parse_declaration(yaml.safe_load(DECLARED % (answer, scorer)), "zoo.yaml")
     records, bad = load_records(benchmark, [tmp_path])
     assert bad == []
     assert benchmark.render(records[0].fields) == "4 Who?\nA. cat\nB. dog"

@@ -128,7 +128,7 @@ CELL = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"
 def test_any_table_comes_back_cell_by_cell_and_image_by_image(tmp_path: Path, content: list[tuple[str, bytes]]) -> None:
     rows = [{"text": text, "image": base64.b64encode(data).decode()} for text, data in content]
     path = table(tmp_path, *rows)
-    read_back = [item for item in tsv.rows(path) if isinstance(item, tsv.Row)]
+    read_back = [item for item in tsv.rows(path) if isinstance(item, tsv.TsvRow)]
     assert [item.cells["text"] for item in read_back] == [text for text, _ in content]
     for item, (_, data) in zip(read_back, content, strict=True):
         assert tsv.CellImage(path, "", item.start, item.length, 1).read() == data

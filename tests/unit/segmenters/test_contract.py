@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from modeling.image import DecodedImage
 from modeling.segmenters import backends, build_segmenter
-from modeling.segmenters.base import DecodedImage, Segmenter
+from modeling.segmenters.base import Segmenter
 from modeling.segmenters.coco import COCO_PANOPTIC
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from modeling.image import DecodedImage
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import DecodedImage, Segment
+from modeling.segmenters.base import Segment
 from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME
 from modeling.segmenters.detectron2 import Detectron2Segmenter
 from modeling.segmenters.errors import SegmenterError

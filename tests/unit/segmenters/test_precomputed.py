@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.precomputed import PrecomputedSegmenter
 

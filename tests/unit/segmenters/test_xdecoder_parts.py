@@ -27,7 +27,7 @@ from modeling.segmenters.xdecoder.config import (
 )
 from modeling.segmenters.xdecoder.decoder import (
     DecoderLayer,
-    Level,
+    FeatureLevel,
     blocked_places,
     class_logits,
     image_query_alone,
@@ -199,13 +199,13 @@ def test_a_query_without_any_place_looks_everywhere() -> None:
     torch.manual_seed(0)
     layer = DecoderLayer(CONFIG.decoder)
     queries, position, keys = torch.randn(1, 5, 24), torch.randn(5, 24), torch.randn(1, 6, 24)
-    level = Level(keys=keys, values=keys + 1, size=(2, 3))
+    level = FeatureLevel(keys=keys, values=keys + 1, size=(2, 3))
     nothing = torch.zeros(1, 5, 6, dtype=torch.bool)
     half = torch.tensor([True] * 3 + [False] * 3).expand(1, 5, 6)
     one_row = nothing.clone()
     one_row[0, 2] = True
     torch.testing.assert_close(layer(queries, position, level, one_row), layer(queries, position, level, nothing))
-    first = Level(keys=keys[:, 3:], values=keys[:, 3:] + 1, size=(1, 3))
+    first = FeatureLevel(keys=keys[:, 3:], values=keys[:, 3:] + 1, size=(1, 3))
     wanted = layer(queries, position, first, nothing[..., 3:])
     torch.testing.assert_close(layer(queries, position, level, half), wanted)
 

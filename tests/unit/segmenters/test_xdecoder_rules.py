@@ -15,8 +15,8 @@ from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.xdecoder import postprocess
 from modeling.segmenters.xdecoder.config import TextConfig
-from modeling.segmenters.xdecoder.postprocess import Rules, Sizes, panoptic_map, resize_masks
-from modeling.segmenters.xdecoder.preprocess import ResizeRule, padded_size, prepare
+from modeling.segmenters.xdecoder.postprocess import MaskSizes, SegmentRules, panoptic_map, resize_masks
+from modeling.segmenters.xdecoder.preprocess import ResizeRule, normalise_and_pad, padded_size
 from modeling.segmenters.xdecoder.prompts import (
     PromptTable,
     TokenizerReader,
@@ -27,7 +27,7 @@ from modeling.segmenters.xdecoder.prompts import (
 from modeling.segmenters.xdecoder.text import TextEncoder
 
 
-def slow_map(logits: Tensor, masks: Tensor, rules: Rules) -> tuple[list[list[int]], list[tuple[int, int]]]:
+def slow_map(logits: Tensor, masks: Tensor, rules: SegmentRules) -> tuple[list[list[int]], list[tuple[int, int]]]:
     """Pixel by pixel: the id map and (id, class) of the segments."""
     queries, height, width = masks.shape
     background = logits.shape[1] - 1
@@ -69,13 +69,15 @@ def test_maps_equal_the_slow_rule(seed: int, chunk: int, monkeypatch: pytest.Mon
     logits = 4 * torch.randn(10, 5, generator=generator)
     masks = 2 * torch.randn(10, 7, 6, generator=generator)
     masks += 3 * torch.randn(10, 1, 6, generator=generator)
-    rules = Rules(is_thing=(True, False, True, False), threshold=0.3 + 0.05 * (seed % 3), overlap=0.2 * (seed % 4))
+    rules = SegmentRules(
+        is_thing=(True, False, True, False), threshold=0.3 + 0.05 * (seed % 3), overlap=0.2 * (seed % 4)
+    )
     assert plain(panoptic_map(logits, masks, rules)) == slow_map(logits, masks, rules)
 
 
 def test_equal_queries_give_their_pixels_to_the_first_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, masks = torch.tensor([[9.0, 0, 0]] * 3), torch.ones(3, 4, 4)
-    rules = Rules(is_thing=(True, True))
+    rules = SegmentRules(is_thing=(True, True))
     for chunk in (1, 32, 2**24):
         monkeypatch.setattr(postprocess, "CHUNK_ELEMENTS", chunk)
         assert plain(panoptic_map(logits, masks, rules)) == ([[1] * 4] * 4, [(1, 0)])
@@ -86,7 +88,7 @@ def test_a_share_equal_to_the_threshold_stays() -> None:
     masks = torch.full((2, 1, 6), -9.0)
     masks[0, 0, :5], masks[1, 0, 4:] = 2.0, 9.0
     logits = torch.tensor([[9.0, 0, 0], [0, 9.0, 0]])
-    rules = Rules(is_thing=(True, True))
+    rules = SegmentRules(is_thing=(True, True))
     assert plain(panoptic_map(logits, masks, rules)) == ([[1, 1, 1, 1, 2, 2]], [(1, 0), (2, 1)])
     assert plain(panoptic_map(logits, masks[:, :, 1:], rules)) == ([[0, 0, 0, 1, 1]], [(1, 1)])
 
@@ -98,8 +100,8 @@ def test_chunks_change_nothing_at_any_size(
 ) -> None:
     generator = torch.Generator().manual_seed(3)
     logits, masks = 6 * torch.randn(9, 4, generator=generator), 4 * torch.randn(9, 16, 16, generator=generator)
-    sizes = Sizes(padded=(64, 64), image=image, result=result)
-    rules = Rules(is_thing=(True, True, False), threshold=0.4, overlap=0.1)
+    sizes = MaskSizes(padded=(64, 64), image=image, result=result)
+    rules = SegmentRules(is_thing=(True, True, False), threshold=0.4, overlap=0.1)
     whole = panoptic_map(logits, masks, rules, sizes)
     monkeypatch.setattr(postprocess, "CHUNK_ELEMENTS", 1)
     assert plain(panoptic_map(logits, masks, rules, sizes)) == plain(whole)
@@ -112,8 +114,8 @@ def test_half_precision_predictions_are_raised_before_any_rule() -> None:
     generator = torch.Generator().manual_seed(5)
     logits, masks = 6 * torch.randn(6, 4, generator=generator), 4 * torch.randn(6, 8, 8, generator=generator)
     logits, masks = logits.bfloat16(), masks.bfloat16()
-    sizes = Sizes(padded=(32, 32), image=(30, 20), result=(12, 12))
-    rules = Rules(is_thing=(True, True, False), threshold=0.4, overlap=0.1)
+    sizes = MaskSizes(padded=(32, 32), image=(30, 20), result=(12, 12))
+    rules = SegmentRules(is_thing=(True, True, False), threshold=0.4, overlap=0.1)
     found = plain(panoptic_map(logits, masks, rules, sizes))
     assert found == plain(panoptic_map(logits.float(), masks.float(), rules, sizes))
     assert found[1], "a map that is empty proves little"
@@ -159,7 +161,7 @@ def test_thin_images_keep_their_colours(shape: tuple[int, int]) -> None:
     height, width = resized.shape[:2]
     padded = padded_size((height, width), 32)
     assert padded[0] % 32 == padded[1] % 32 == 0
-    batch = prepare([resized], (10, 100, 30), (1, 50, 1), padded)
+    batch = normalise_and_pad([resized], (10, 100, 30), (1, 50, 1), padded)
     assert batch.shape == (1, 3, *padded)
     assert (batch[0, :, :height, :width] == torch.tensor([0.0, 2.0, 0.0]).view(3, 1, 1)).all()
     assert batch[0, :, height:].abs().sum() + batch[0, :, :, width:].abs().sum() == 0

@@ -12,8 +12,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from modeling.image import DecodedImage
 from modeling.segmenters import build_segmenter
-from modeling.segmenters.base import DecodedImage, PanopticMap
+from modeling.segmenters.base import PanopticMap
 from modeling.segmenters.coco import COCO_PANOPTIC, INDEX_BY_NAME
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
@@ -158,6 +159,7 @@ def test_other_names_are_read_by_a_tokenizer(folder: Path, tmp_path: Path) -> No
         built(folder, CLASSES=["unicorn"], TOKENIZER=str(save_tokenizer(tmp_path / "u", 99)))
 
 
+@pytest.mark.slow
 def test_a_released_file_and_its_conversion_give_the_same_maps(tmp_path: Path) -> None:
     """Both embed the 133 classes by the text encoder; the directory without it cannot name others."""
     model = tiny_xdecoder()

@@ -32,12 +32,12 @@ from modeling.segmenters.xdecoder.criterion import (
     num_matched,
 )
 from modeling.segmenters.xdecoder.decoder import Prediction
-from modeling.segmenters.xdecoder.matching import costs, match
+from modeling.segmenters.xdecoder.matching import match_queries, matching_costs
 from modeling.segmenters.xdecoder.model import XDecoderOutput
-from modeling.segmenters.xdecoder.points import at_points, draw, labels_at_points, least_certain
-from modeling.segmenters.xdecoder.postprocess import Rules, Sizes, panoptic_map
+from modeling.segmenters.xdecoder.points import at_points, draw_points, labels_at_points, least_certain
+from modeling.segmenters.xdecoder.postprocess import MaskSizes, SegmentRules, panoptic_map
 from modeling.segmenters.xdecoder.prompts import PromptTable, class_embeddings, prompt_names
-from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh
+from modeling.segmenters.xdecoder.training import XDecoderInTraining, fresh_network
 from modeling.segmenters.xdecoder.training_options import XDecoderTrainingConfig
 from tests.limits import examples
 
@@ -50,7 +50,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @settings(max_examples=examples(60))
 def test_the_assignment_is_the_cheapest_of_all(seed: int, num_queries: int, num_segments: int) -> None:
     cost = torch.rand(num_queries, num_segments, generator=seeded(seed))
-    queries, segments = match(cost)
+    queries, segments = match_queries(cost)
     few = min(num_queries, num_segments)
     assert len(set(queries.tolist())) == len(set(segments.tolist())) == len(queries) == few
     chosen = cost[queries, segments].sum()
@@ -63,7 +63,7 @@ def test_the_assignment_is_the_cheapest_of_all(seed: int, num_queries: int, num_
 
 
 def test_a_cost_that_is_no_number_does_not_end_the_run() -> None:
-    queries, segments = match(torch.tensor([[math.nan, 1.0], [2.0, math.inf], [0.5, 3.0]]))
+    queries, segments = match_queries(torch.tensor([[math.nan, 1.0], [2.0, math.inf], [0.5, 3.0]]))
     assert sorted(zip(queries.tolist(), segments.tolist(), strict=True)) == [(0, 1), (2, 0)]
 
 
@@ -71,7 +71,7 @@ def test_costs_are_those_of_the_formulas() -> None:
     generator = seeded(1)
     logits, masks = torch.randn(3, 5, generator=generator), torch.randn(3, 7, generator=generator) * 3
     labels, truth = torch.tensor([2, 0]), (torch.rand(2, 7, generator=generator) < 0.5).float()
-    found = costs(logits, masks, labels, truth, (2.0, 5.0, 3.0))
+    found = matching_costs(logits, masks, labels, truth, (2.0, 5.0, 3.0))
     for q, n in itertools.product(range(3), range(2)):
         scores = [math.exp(value) for value in logits[q].tolist()]
         chance = [1 / (1 + math.exp(-value)) for value in masks[q].tolist()]
@@ -112,7 +112,7 @@ def test_points_read_maps_between_pixels_and_labels_of_the_pixel_they_lie_in() -
 
 
 def test_the_least_certain_candidates_are_taken() -> None:
-    masks, candidates = torch.randn(3, 6, 6, generator=seeded(6)), draw(seeded(7), 3, 40)
+    masks, candidates = torch.randn(3, 6, 6, generator=seeded(6)), draw_points(seeded(7), 3, 40)
     chosen = least_certain(masks, candidates, 10)
     assert chosen.shape == (3, 10, 2)
     for mask, all_of_them, taken in zip(masks, candidates, chosen, strict=True):
@@ -225,6 +225,7 @@ SIZES = XDecoderConfig(
 )
 
 
+@pytest.mark.slow
 def test_four_images_are_learned_by_heart() -> None:
     rng = np.random.default_rng(0)
     scenes = [draw_scene(rng, 64, False) for _ in range(4)]
@@ -238,7 +239,7 @@ def test_four_images_are_learned_by_heart() -> None:
     config = XDecoderConfig(
         backbone=SIZES.backbone, pixel_decoder=SIZES.pixel_decoder, decoder=SIZES.decoder, text=text
     )
-    model = XDecoderInTraining(fresh(config, 0, 2.66), XDecoderTrainingConfig(POINTS=128), text_trains=True)
+    model = XDecoderInTraining(fresh_network(config, 0, 2.66), XDecoderTrainingConfig(POINTS=128), text_trains=True)
     pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 60 - 2
     truth, labels = torch.zeros(4, 64, 64, dtype=torch.int32), []
     for scene, ids_of in zip(scenes, truth, strict=True):
@@ -260,8 +261,8 @@ def test_four_images_are_learned_by_heart() -> None:
     model.eval()
     with torch.inference_mode():
         output = model.network(pixels, class_embeddings(model.network.text_encoder, ids))
-    rules = Rules(is_thing=(True,) * len(names), threshold=0.3, overlap=0.5)
-    sizes = Sizes(padded=(64, 64), image=(64, 64), result=(64, 64))
+    rules = SegmentRules(is_thing=(True,) * len(names), threshold=0.3, overlap=0.5)
+    sizes = MaskSizes(padded=(64, 64), image=(64, 64), result=(64, 64))
     right = 0
     for row in range(4):
         found = panoptic_map(output.logits[row], output.masks[row], rules, sizes)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from collavo.checkpoint.finetuned_checkpoint import State, write_state
+from collavo.checkpoint.finetuned_checkpoint import TrainingState, write_state
 from configs.load import REPOSITORY
 from pipeline.commands.cli import main
 from tests.tiny_training import settings
@@ -84,7 +84,9 @@ def left(tiny: Path, save: Path, kept: dict[str, Any], stage: str = "cpt") -> No
         (folder / "training.json").write_text(json.dumps({"step": 5, "settings": kept}))
         return
     started = str(tiny / "checkpoint")
-    state = State(step=5, started_from=started, stage=stage, adapters=(), rank=4, alpha=4, crayon="both", settings=kept)
+    state = TrainingState(
+        step=5, started_from=started, stage=stage, adapters=(), rank=4, alpha=4, crayon="both", settings=kept
+    )
     write_state(folder, state)
 
 

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.tiny_training import make_world_and_checkpoint
 from tests.unit.trainer.test_updates import configured
-from trainer.loop import SourceUpdate, Totals, Update
-from trainer.parallel.trainable import only
+from trainer.loop import BatchTotals, SourceUpdate, Update
+from trainer.parallel.trainable import train_only
 from trainer.run import load_job
 
 
@@ -50,9 +50,9 @@ def test_products_are_those_that_torch_counts(stage: str, more: tuple[Any, ...],
         if (adapter, images) in seen:
             continue
         seen.add((adapter, images))
-        only(job.adapters[adapter], model)
+        train_only(job.adapters[adapter], model)
         with FlopCounterMode(display=False) as counter:
-            batch.losses(model, Totals(samples=1, labels=1))[0].backward()
+            batch.losses(model, BatchTotals(samples=1, labels=1))[0].backward()
         whole, mlp = counter.get_total_flops(), 0
         if images and "none" not in more:
             distinct = set(zip(batch.semantic.flatten().tolist(), batch.numbering.flatten().tolist(), strict=True))

@@ -14,10 +14,10 @@ from assets.tiny.world import write_lessons
 from configs.load import REPOSITORY
 from tests.tiny_training import settings
 from trainer.config import read_training
-from trainer.loop import Totals
-from trainer.parallel.trainable import only
+from trainer.loop import BatchTotals
+from trainer.parallel.trainable import train_only
 from trainer.run import load_job
-from trainer.stages.base import Job
+from trainer.stages.base import StageJob
 
 pytestmark = pytest.mark.slow  # whole training runs
 
@@ -26,7 +26,7 @@ CUTS = [(1, 1), (1, 2), (2, 2), (7, 1)]
 """Processes, and samples at a time; seven processes have more than a batch of five has samples."""
 
 
-def loaded(file: str, words: Sequence[object], size: int) -> Job:
+def loaded(file: str, words: Sequence[object], size: int) -> StageJob:
     """A job in float64, as it is before its first update."""
     given = [str(word) for word in (*words, "TRAIN.STEPS", 4, "TRAIN.BATCH_SIZE_TOTAL", 5, "TRAIN.BATCH_SIZE", size)]
     job = load_job(read_training([REPOSITORY / "configs" / file], given)[0], CPU)
@@ -35,14 +35,14 @@ def loaded(file: str, words: Sequence[object], size: int) -> Job:
     return job
 
 
-def gradient(job: Job, step: int, world: int) -> tuple[float, dict[str, Tensor]]:
+def gradient(job: StageJob, step: int, world: int) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradient of an update, summed over the microbatches of all processes."""
     data: Any = job.data
     microbatches = [
         microbatch for rank in range(world) for microbatch in next(iter(data.batches(step, step + 1, rank, world)))
     ]
-    totals = Totals(samples=sum(len(p.ids) for p in microbatches), labels=sum(p.num_labels for p in microbatches))
-    only(job.adapters[data.adapter(step)], job.model)
+    totals = BatchTotals(samples=sum(len(p.ids) for p in microbatches), labels=sum(p.num_labels for p in microbatches))
+    train_only(job.adapters[data.adapter(step)], job.model)
     job.model.zero_grad(set_to_none=True)
     loss = sum((microbatch.losses(job.model, totals)[0] for microbatch in microbatches), torch.zeros(()))
     loss.backward()

@@ -29,7 +29,7 @@ from trainer.check import check
 from trainer.config import read_training
 from trainer.data.batches import Batch, collate
 from trainer.held_out import validate
-from trainer.loop import Totals
+from trainer.loop import BatchTotals
 from trainer.merge import merge
 from trainer.run import _go_on, load_job
 
@@ -37,6 +37,7 @@ __all__ = ["run"]
 CIT = ("TRAIN.STAGE", "cit")
 CPU = torch.device("cpu")
 WORLD_WITH_DROPOUT = 3
+pytestmark = pytest.mark.slow  # whole training runs
 
 
 def rows(save: Path, key: str) -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def test_the_held_out_loss_is_that_of_the_model_row_by_row(run: Run, tiny: Path,
         for index in range(len(source.lengths)):
             batch = collate([source.example(index, 2**40)], data._parts.processor)
             with torch.no_grad():
-                total += float(batch.losses(model, Totals(samples=1, labels=1))[0])
+                total += float(batch.losses(model, BatchTotals(samples=1, labels=1))[0])
             labels += batch.num_labels
         assert adapter in ("image_cit", "vl_cit")
     (row,) = rows(save, "validation_loss")[-1:]
@@ -190,7 +191,7 @@ def test_packed_rows_have_the_loss_and_gradient_of_separate_ones(
             (batch,) = next(iter(job.data.batches(step, step + 1, 0, 1)))
             assert isinstance(batch, Batch)
             job.model.zero_grad(set_to_none=True)
-            totals = Totals(samples=len(batch.ids), labels=batch.num_labels)
+            totals = BatchTotals(samples=len(batch.ids), labels=batch.num_labels)
             loss, by_source = batch.losses(job.model, totals)
             loss.backward()
             named = job.model.named_parameters()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.runtime.session import AgreedError
 from trainer.config import LoopConfig
-from trainer.loop import Loop, NonFiniteError, Share, Tally, Totals, Update
-from trainer.parallel.placement import Whole
+from trainer.loop import BatchShare, BatchTotals, NonFiniteError, Tally, TrainingLoop, Update
+from trainer.parallel.placement import ReplicatedPlacement
 from trainer.skipped import SkippedSamples
 
 TRAIN = LoopConfig(LR=0.1, LR_END=0.1, WARMUP=0.0, CLIP=0.0)
@@ -52,7 +52,7 @@ class Numbers:
     def to(self, device: torch.device) -> Numbers:
         return self
 
-    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(self, model: nn.Module, totals: BatchTotals) -> tuple[Tensor, Mapping[str, Tensor]]:
         weight = model.get_parameter("weight")
         parts = {n: ((weight - torch.tensor(v)) ** 2).sum() / totals.labels for n, v in self.values.items()}
         return sum(parts.values(), torch.zeros(())), parts
@@ -61,7 +61,7 @@ class Numbers:
 class Data:
     sources = ("a", "b")
 
-    def __init__(self, shares: Sequence[Share], seconds: float = 0.0) -> None:
+    def __init__(self, shares: Sequence[BatchShare], seconds: float = 0.0) -> None:
         self._shares, self._seconds = shares, seconds
 
     def adapter(self, step: int) -> str:
@@ -70,7 +70,7 @@ class Data:
     def passes(self, step: int) -> Mapping[str, float]:
         return {}
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[BatchShare]:
         for step in range(start, stop):
             time.sleep(self._seconds)
             yield self._shares[step % len(self._shares)]
@@ -86,13 +86,15 @@ def run(
 ) -> tuple[list[Update], nn.Linear, int]:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
-    placement = Whole(accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0)
+    placement = ReplicatedPlacement(
+        accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0
+    )
     updates: list[Update] = []
-    made = Loop(accelerator, placement, CPU, train, steps=steps, **more).run(data, 0, updates.append)
+    made = TrainingLoop(accelerator, placement, CPU, train, steps=steps, **more).run(data, 0, updates.append)
     return updates, model, made
 
 
-SOUND = Share([Numbers({"a": [2.0, 3.0]}), Numbers({"b": [5.0]})])
+SOUND = BatchShare([Numbers({"a": [2.0, 3.0]}), Numbers({"b": [5.0]})])
 
 
 def test_losses_and_counts_are_those_of_the_sources(accelerator: Accelerator) -> None:
@@ -108,7 +110,7 @@ def test_losses_and_counts_are_those_of_the_sources(accelerator: Accelerator) ->
 
 def test_an_update_without_a_sample_is_an_error_that_names_them(accelerator: Accelerator) -> None:
     with pytest.raises(AgreedError, match="update 1 has nothing to learn from: .*\n  image 1.jpg is damaged"):
-        run(accelerator, Data([Share([Numbers({})], ["image 1.jpg is damaged"])]))
+        run(accelerator, Data([BatchShare([Numbers({})], ["image 1.jpg is damaged"])]))
 
 
 def test_too_many_skipped_samples_end_a_training_after_the_first_hundred() -> None:
@@ -129,7 +131,7 @@ def test_skipped_samples_are_counted(accelerator: Accelerator) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_an_update_that_is_no_number_ends_or_is_left_out(value: float, accelerator: Accelerator) -> None:
-    data = Data([SOUND, Share([Numbers({"a": [value]})]), SOUND])
+    data = Data([SOUND, BatchShare([Numbers({"a": [value]})]), SOUND])
     with pytest.raises(NonFiniteError, match=r"the loss of update 2 is .*The samples were a0\."):
         run(accelerator, data)
     updates, model, _ = run(accelerator, data, replace(TRAIN, NON_FINITE="skip"))
@@ -138,9 +140,12 @@ def test_an_update_that_is_no_number_ends_or_is_left_out(value: float, accelerat
     assert torch.equal(model.weight, other.weight)  # as if those updates had never been
 
 
+@pytest.mark.slow
 def test_an_update_takes_the_time_of_its_data_and_not_of_what_comes_between(accelerator: Accelerator) -> None:
     model = nn.Linear(1, 1, bias=False)
-    placement = Whole(accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0)
+    placement = ReplicatedPlacement(
+        accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0
+    )
     updates: list[Update] = []
 
     def slowly(update: Update) -> None:
@@ -148,7 +153,7 @@ def test_an_update_takes_the_time_of_its_data_and_not_of_what_comes_between(acce
         time.sleep(0.5)  # an evaluation
 
     begun = time.perf_counter()
-    Loop(accelerator, placement, CPU, TRAIN, steps=3).run(Data([SOUND], 0.02), 0, slowly)
+    TrainingLoop(accelerator, placement, CPU, TRAIN, steps=3).run(Data([SOUND], 0.02), 0, slowly)
     passed = time.perf_counter() - begun
     assert sum(update.seconds for update in updates) <= passed - 3 * 0.5
     assert all(update.seconds >= update.data_seconds >= 0.02 for update in updates)
@@ -162,5 +167,10 @@ def test_a_request_ends_it_before_the_next_update(accelerator: Accelerator) -> N
 
 def test_what_comes_between_may_end_it(accelerator: Accelerator) -> None:
     model = nn.Linear(1, 1, bias=False)
-    placement = Whole(accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0)
-    assert Loop(accelerator, placement, CPU, TRAIN, steps=6).run(Data([SOUND]), 0, lambda update: update.step == 4) == 4
+    placement = ReplicatedPlacement(
+        accelerator, model, {"all": [dict(model.named_parameters())]}, lr=0.1, weight_decay=0.0
+    )
+    assert (
+        TrainingLoop(accelerator, placement, CPU, TRAIN, steps=6).run(Data([SOUND]), 0, lambda update: update.step == 4)
+        == 4
+    )

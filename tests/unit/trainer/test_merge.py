@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from assets.tiny.random_checkpoint import make_tiny
 from collavo.adapters import IMAGE_CIT, VL_CIT, Adapters, crayon_parameters
-from collavo.checkpoint.finetuned_checkpoint import State, identity_of, load_crayon, read_state, use_base
+from collavo.checkpoint.finetuned_checkpoint import TrainingState, identity_of, load_crayon, read_state, use_base
 from collavo.checkpoint.location import take_base
 from collavo.checkpoint.names import fingerprint
 from collavo.checkpoint.settings import settings_for
@@ -42,7 +42,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameters in (*map(adapters.parameters, adapters.names), crayon_parameters(model)):
         for parameter in parameters.values():
             torch.nn.init.normal_(parameter, std=0.1)
-    state = State(
+    state = TrainingState(
         step=7,
         started_from=str(folder / "base"),
         stage="cit",
@@ -137,14 +137,14 @@ def test_old_checkpoints_go_and_half_ones_do_not_count(left: Path, tmp_path: Pat
     model = load_model(LLM, left.parents[1] / "base", CPU, trainable=True)
     adapters, state = Adapters(model, ()), read_state(left)
     for step in (1, 2, 3):
-        values = State(**{**vars(state), "step": step, "adapters": ()})
+        values = TrainingState(**{**vars(state), "step": step, "adapters": ()})
         write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, sets={})
         save(tmp_path, step, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
         for half in (".step-00000009.partial", ".step-00000001.gone"):  # left by kills
             (tmp_path / "checkpoints" / half).mkdir()
         found = newest(tmp_path)
         assert found is not None and found.name == f"step-{step:08d}"
-    values = State(**{**vars(state), "step": 3, "adapters": ()})
+    values = TrainingState(**{**vars(state), "step": 3, "adapters": ()})
     write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, sets={})
     save(tmp_path, 3, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]

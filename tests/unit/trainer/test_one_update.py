@@ -14,10 +14,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer.config import SHARED, LoopConfig
-from trainer.loop import Loop, NonFiniteError, Share, Tally, Totals, Update
+from trainer.loop import BatchShare, BatchTotals, NonFiniteError, Tally, TrainingLoop, Update
 from trainer.optimizer import FACTOR, FROZEN, FrozenAwareAdamW
-from trainer.parallel.placement import Whole
-from trainer.parallel.trainable import groups, only
+from trainer.parallel.placement import ReplicatedPlacement
+from trainer.parallel.trainable import adapter_groups, train_only
 
 CPU = torch.device("cpu")
 
@@ -78,7 +78,7 @@ class Labels:
     def tallies(self) -> Mapping[str, Tally]:
         return {"drawn": Tally(samples=len(self.ids), tokens=self.num_tokens, labels=self.num_labels)}
 
-    def losses(self, model: nn.Module, totals: Totals) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(self, model: nn.Module, totals: BatchTotals) -> tuple[Tensor, Mapping[str, Tensor]]:
         two = cast(Two, model)
         loss = sum(self.weights) * (two.crayon.weight + 2 * two.other.weight).sum() / totals.labels
         return loss, {"drawn": loss}
@@ -97,21 +97,25 @@ class Data:
     def adapter(self, step: int) -> str:
         return "both"
 
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[Share]:
-        return iter([Share(self.microbatches)] * (stop - start))
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[BatchShare]:
+        return iter([BatchShare(self.microbatches)] * (stop - start))
 
 
-def placed(model: Two, **settings: Any) -> Whole:
+def placed(model: Two, **settings: Any) -> ReplicatedPlacement:
     groups = [{name: parameter} for name, parameter in model.named_parameters()]
     accelerator = cast(Accelerator, Alone())
-    return Whole(accelerator, model, {"both": groups, "one": groups[1:]}, lr=0.1, weight_decay=0.0, **settings)
+    return ReplicatedPlacement(
+        accelerator, model, {"both": groups, "one": groups[1:]}, lr=0.1, weight_decay=0.0, **settings
+    )
 
 
-def run(*microbatches: Labels, steps: int = 1, clip: float = 0.0, **settings: Any) -> tuple[Two, Whole, list[Update]]:
+def run(
+    *microbatches: Labels, steps: int = 1, clip: float = 0.0, **settings: Any
+) -> tuple[Two, ReplicatedPlacement, list[Update]]:
     model = Two()
     placement, done = placed(model, **settings), list[Update]()
     train = LoopConfig(LR=0.1, LR_END=0.01, WARMUP=0.0, CLIP=clip)
-    loop = Loop(cast(Accelerator, Alone()), placement, CPU, train, steps=steps)
+    loop = TrainingLoop(cast(Accelerator, Alone()), placement, CPU, train, steps=steps)
     loop.run(cast(Any, Data(microbatches)), 0, done.append)
     return model, placement, done
 
@@ -128,7 +132,7 @@ def test_an_update_is_the_mean_over_the_batch_however_it_is_cut() -> None:
 def test_a_loss_that_is_no_number_is_named_with_its_samples_and_moves_nothing() -> None:
     model = Two()
     train = LoopConfig(LR=0.1, LR_END=0.1, WARMUP=0.0, CLIP=0.0)
-    loop = Loop(cast(Accelerator, Alone()), placed(model), CPU, train, steps=1)
+    loop = TrainingLoop(cast(Accelerator, Alone()), placed(model), CPU, train, steps=1)
     with pytest.raises(NonFiniteError, match=r"the loss of update 1 is nan.*sample 1, sample nan"):
         loop.run(cast(Any, Data([Labels((1.0,)), Labels((math.nan,))])), 0, lambda update: None)
     assert model.numbers == [1.0, 1.0]
@@ -182,7 +186,7 @@ def test_a_step_trains_what_is_named_and_nothing_else() -> None:
     model = Two()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    only([{"other.weight": model.other.get_parameter("weight")}], model)
+    train_only([{"other.weight": model.other.get_parameter("weight")}], model)
     assert [parameter.requires_grad for parameter in model.parameters()] == [False, True]
     assert model.crayon.weight.grad is None and model.other.weight.grad is not None
 
@@ -201,7 +205,7 @@ class Named:
 def test_each_adapter_is_trained_with_the_crayon_prompt_unless_that_is_off(names: tuple[str, ...]) -> None:
     model, adapters = cast(Any, Two()), cast(Any, Named(names))
     for crayon in ("both", "semantic", "none"):
-        found = groups(model, adapters, crayon)
+        found = adapter_groups(model, adapters, crayon)
         assert set(found) == ({"image_cit", "vl_cit"} if names == (SHARED,) else set(names))
         for name, parts in found.items():
             trained = {key for part in parts for key in part}

@@ -16,7 +16,7 @@ from configs.load import REPOSITORY
 from pipeline.runtime.errors import RunError
 from trainer.optimizer import FROZEN, FrozenAwareAdamW
 from trainer.parallel.sharding import Sharding, read_sharding
-from trainer.parallel.trainable import separate
+from trainer.parallel.trainable import distinct_groups
 from trainer.parallel.zero import check_private_names
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -126,7 +126,7 @@ def test_a_frozen_group_does_not_move_under_zero_gradients() -> None:
 
 def test_groups_are_told_apart_by_their_names() -> None:
     prompt, one, two = ({name: nn.Parameter(torch.ones(1))} for name in ("crayon.x", "one", "two"))
-    assert separate({"a": [prompt, one], "b": [dict(prompt), two]}) == [prompt, one, two]
+    assert distinct_groups({"a": [prompt, one], "b": [dict(prompt), two]}) == [prompt, one, two]
 
 
 def test_a_deepspeed_without_the_inner_names_is_refused_by_name() -> None:

@@ -1,6 +1,7 @@
 """Training and evaluation share the kept maps: what one has segmented, the other finds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
 from collavo.processing import CoLLaVOProcessor
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.instruct.types import Sample, Turn
 from datasets.types import ImageFile
-from modeling.segmenters.base import DecodedImage, PanopticMap, Segment
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX
+from pipeline.images import decode_image
 from pipeline.models.map_cache import CachedSegmenter, PanopticMapCache
-from trainer.config import read_training
-from trainer.data.loader import Conversations, Preparation
+from trainer.config import LoopConfig, read_training
+from trainer.data.samples import Conversations, Preparation
 
 
 class Counting:
@@ -52,7 +54,7 @@ def test_training_and_evaluation_find_each_others_maps(tmp_path: Path) -> None:
     def segmenter() -> CachedSegmenter:
         return CachedSegmenter(counting, PanopticMapCache(tmp_path / "maps", 10**9))
 
-    preparation = Preparation(processor=processor, max_length=2048, seed=0)
+    preparation = Preparation(processor=processor, train=LoopConfig(MAX_LENGTH=2048))
     for step in range(3):
         example = Conversations([sample], segmenter(), preparation).example(0, step)
         assert counting.count == 1
@@ -63,7 +65,7 @@ def test_training_and_evaluation_find_each_others_maps(tmp_path: Path) -> None:
     assert example.crayon is not None
     assert np.array_equal(example.crayon.semantic, expected.semantic) and example.crayon.objects == expected.objects
     engine = load_engine(LLMConfig(BITS=32, DTYPE="fp32"), str(tmp_path / "tiny"), segmenter())
-    asked = DecodedImage(decode(image, engine.image_size), "benchmark/other-name.png")
+    asked = replace(decode_image(image, engine.image_size), name="benchmark/other-name.png")
     reply = engine.answer([Query(asked, "What?")], Generation(num_beams=1, max_new_tokens=1))[0]
     assert "(#1 dog) [0.00, 0.00, 1.00, 0.50]" in reply.prompt and counting.count == 1
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from assets.tiny.train.boxes import Boxes, Overheard, box_loss, boxes_in, gather_numbers, number_ids, overhear
-from assets.tiny.train.rows import Encoded, Packer, Row
+from assets.tiny.train.boxes import Boxes, LayerRecord, box_loss, boxes_in, gather_numbers, number_ids, record_layer
+from assets.tiny.train.rows import Encoded, PackedRow, Packer
 from assets.tiny.train.start import config_of, near_numbers
 from assets.tiny.train.vocabulary import pieces
 from collavo.config import CoLLaVOConfig
@@ -30,7 +30,7 @@ TEXT = st.lists(
 )
 
 
-def a_row(question: str) -> Row:
+def a_row(question: str) -> PackedRow:
     ids = tuple(TOKENIZER(question, add_special_tokens=False).input_ids)
     return Packer(TOKENIZER, 64).rows([[Encoded("box_class", ids, 1), Encoded("box_class", ids, 1)]])
 
@@ -66,7 +66,7 @@ def test_one_head_sees_left_and_right_and_another_top_and_bottom() -> None:
     gather_numbers(model, NUMBERS, seed=0)
     row = a_row("Which object is in the box [0.10, 0.70, 0.30, 0.90]?\n")
     last = int(boxes_in(row.input_ids, NUMBERS).tokens[0])
-    with torch.inference_mode(), overhear(model.language_model.layers[0]) as heard:
+    with torch.inference_mode(), record_layer(model.language_model.layers[0]) as heard:
         features = torch.zeros(1, 64, config.text.hidden_size)
         model(input_ids=row.input_ids, position_ids=row.position_ids, image_features=features)
     shares = [_shares(heard.packed, config, row, group, last) for group in range(2)]
@@ -76,7 +76,7 @@ def test_one_head_sees_left_and_right_and_another_top_and_bottom() -> None:
     assert min(across[0], across[2], down[1], down[3]) > 0.2
 
 
-def _shares(packed: Tensor, config: CoLLaVOConfig, row: Row, group: int, place: int) -> Tensor:
+def _shares(packed: Tensor, config: CoLLaVOConfig, row: PackedRow, group: int, place: int) -> Tensor:
     """What the second head of a group attends to from a place."""
     text = config.text
     parts = packed.view(*packed.shape[1:2], text.num_key_value_heads, 4, text.head_dim)[:, group]
@@ -90,7 +90,7 @@ def test_who_neither_looks_nor_says_has_the_loss_of_chance() -> None:
     config, row = config_of(TOKENIZER, 112, 14), a_row("[0.10, 0.70, 0.30, 0.90]?\n")
     boxes, length = boxes_in(row.input_ids, NUMBERS), row.input_ids.shape[1]
     seen = row.attention_mask[boxes.rows, 0, boxes.tokens].sum(-1)
-    heard = Overheard(torch.zeros(1, length, 256), torch.zeros(1, length, 128))
+    heard = LayerRecord(torch.zeros(1, length, 256), torch.zeros(1, length, 128))
     loss = box_loss(heard, config, row, boxes, torch.zeros(1, 64, dtype=torch.long), torch.randn(21, 128))
     assert len(boxes.rows) == 2
     assert loss.item() == pytest.approx(seen.log().mean().item() + math.log(21), abs=1e-5)
@@ -107,7 +107,7 @@ def test_what_a_box_should_say_is_what_its_middle_shows() -> None:
     names = 10 * torch.eye(3, 128)
     looks = row.attention_mask[boxes.rows, 0, boxes.tokens].sum(-1).log().mean().item()
     for said, right in ((2, True), (0, False)):
-        heard = Overheard(torch.zeros(1, length, 256), names[said].expand(1, length, -1))
+        heard = LayerRecord(torch.zeros(1, length, 256), names[said].expand(1, length, -1))
         loss = box_loss(heard, config, row, boxes, labels, names).item() - looks
         assert (loss < 1e-3) == right
 

@@ -26,12 +26,12 @@ from tests.tiny_training import STEP, settings
 from trainer.check import evaluation_plan
 from trainer.config import TrainConfig, read_training
 from trainer.run import load_job, run_stage
-from trainer.stages.base import Job
+from trainer.stages.base import StageJob
 
 pytestmark = pytest.mark.slow  # whole training runs
 
 CPU = torch.device("cpu")
-Run = Callable[..., tuple[Path, Job, dict[str, Tensor]]]
+Run = Callable[..., tuple[Path, StageJob, dict[str, Tensor]]]
 
 
 def configured(tiny: Path, save: Path, *more: object) -> TrainConfig:
@@ -44,11 +44,11 @@ def configured(tiny: Path, save: Path, *more: object) -> TrainConfig:
 def run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a stage; gives its folder, what was loaded, and all weights as they were when training began."""
 
-    def go(name: str, *more: object, float64: bool = False) -> tuple[Path, Job, dict[str, Tensor]]:
+    def go(name: str, *more: object, float64: bool = False) -> tuple[Path, StageJob, dict[str, Tensor]]:
         config = configured(tiny, tmp_path / name, *more)
-        kept: list[tuple[Job, dict[str, Tensor]]] = []
+        kept: list[tuple[StageJob, dict[str, Tensor]]] = []
 
-        def loading(*args: Any, **settings: Any) -> Job:
+        def loading(*args: Any, **settings: Any) -> StageJob:
             job = load_job(*args, **settings)
             if float64:
                 job.model.double()

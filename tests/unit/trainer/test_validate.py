@@ -68,6 +68,7 @@ def test_all_that_would_be_skipped_is_counted_with_its_reason(
         assert line in out, out
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch(tiny: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pipeline.commands.cli import main; from trainer.cli import COMMANDS\n"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
 from configs.load import read_yaml
-from modeling.segmenters.base import DecodedImage
+from modeling.image import DecodedImage
 from pipeline.base import NoReply
 from pipeline.models.hf_engine import TransformersEngine
 from pipeline.models.images import ModelImage, ModelImages

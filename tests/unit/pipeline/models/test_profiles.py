@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from configs.load import ConfigError
-from datasets.image import decode
 from datasets.types import DataError, ImageFile, ImageGroup, Record
 from pipeline.base import BenchmarkPipeline
 from pipeline.catalog import load_catalog
 from pipeline.config import EvalConfig, read_configuration
+from pipeline.images import decode_image
 from pipeline.models import profile as profiles
 from pipeline.models.profile import load_profile, profile_names, profile_of_config, published_rows
 
@@ -138,4 +138,4 @@ def test_options_in_the_models_own_wording() -> None:
 def test_a_group_of_images_is_refused_by_what_takes_one(tmp_path: Path) -> None:
     group = ImageGroup((ImageFile(tmp_path / "a", "a"), ImageFile(tmp_path / "b", "b")))
     with pytest.raises(DataError, match=re.escape("image a + b: the record has 2 images, and this model takes one")):
-        decode(group, 28)
+        decode_image(group, 28)

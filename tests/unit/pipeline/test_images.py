@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.image import decode
-from datasets.types import DataError, ImageFile
+from datasets.types import DataError, ImageFile, ImageSource
+from modeling.image import UInt8Array
+from pipeline.images import decode_image
+
+
+def decode(image: ImageSource, size: int) -> UInt8Array:
+    return decode_image(image, size).pixels
 
 
 def source(tmp_path: Path, image: Image.Image, name: str = "a.png", **options: object) -> ImageFile:
