@@ -1,8 +1,8 @@
 """How many questions are in flight at a time: from free memory, halved where memory runs out, growing again later.
 
-What shrinks without changing a number: how many questions share a block (its rows stay as many, some are idle) and how
-many prefixes are kept (one that is dropped is computed again, alone as ever). Only where a single question does not fit
-does the block itself get fewer rows, which can change last digits and is therefore noted in the results.
+What shrinks without changing a number: how many questions share a block and how many prefixes are kept (one that is
+dropped is computed again, alone as ever). Only where a single question does not fit does a block get fewer rows than
+have been checked, which can change last digits and is therefore noted in the results.
 """
 
 from __future__ import annotations

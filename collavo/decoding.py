@@ -14,6 +14,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -66,6 +67,10 @@ def last_logits(
     return out.logits[:, -1].float()  # type: ignore[no-any-return]
 
 
+Found: TypeAlias = tuple[list[int], bool, float]
+"""What a search found for a question: ids of its reply, whether all its logits were numbers, its margin."""
+
+
 class BlockDecoder:
     """Generates the replies of a block's questions.
 
@@ -83,10 +88,15 @@ class BlockDecoder:
         generation: Generation,
         end_ids: Sequence[int],
     ) -> None:
-        device = cache.suffix.device
         self.model, self.cache = model, cache
+        self.search = start_search(generation, [0] * cache.num_questions, end_ids, cache.suffix.device)
+        self._left: dict[int, Found] = {}
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Make room for what a step reads and changes, and see to it that the search's choices land there."""
+        cache, device = self.cache, self.cache.suffix.device
         shape = cache.num_questions, cache.num_beams
-        self.search = start_search(generation, [0] * shape[0], end_ids, device)
         self._live = shape[0] * shape[1]
         self._tokens = torch.zeros(cache.num_rows, dtype=torch.long, device=device)
         self._parents = torch.arange(cache.num_rows, device=device)
@@ -94,7 +104,7 @@ class BlockDecoder:
         self._next_tokens = self._tokens[: self._live].view(shape)
         self._next_parents = self._parents[: self._live].view(shape)
         self._first_rows = torch.arange(shape[0], device=device)[:, None] * shape[1]  # (Q, 1)
-        self._places = torch.zeros(0, dtype=torch.long, device=device)
+        self._places = torch.tensor(cache.places, dtype=torch.long, device=device)
 
     def start(self, logits: Tensor, lengths: Sequence[int], draws: Sequence[int]) -> None:
         """Begin with the first token of each reply.
@@ -109,6 +119,7 @@ class BlockDecoder:
         self._tokens.zero_()
         torch.arange(self.cache.num_rows, out=self._parents)
         places = self.cache.places
+        self._numbers, self._left = list(range(len(places))), {}
         rows = torch.tensor([place * beams + beam for place in places for beam in range(beams)])
         positions = torch.zeros(self.cache.num_rows, 1, dtype=torch.long)
         positions[rows, 0] = torch.tensor(lengths).repeat_interleave(beams)
@@ -134,12 +145,36 @@ class BlockDecoder:
         self._next_tokens.copy_(tokens)
         torch.add(parents, self._first_rows, out=self._next_parents)
 
-    def done(self) -> bool:
-        """Whether no reply can change any more; waits for the device."""
-        return bool(self.search.done()[self._places].all())
+    def unfinished(self) -> list[int]:
+        """Places among the questions in it of those whose reply can still change; waits for the device."""
+        return [place for place, done in enumerate(self.search.done()[self._places].tolist()) if not done]
 
-    def results(self) -> list[tuple[list[int], bool, float]]:
-        """Of each question: ids of its reply, whether its logits were numbers, its margin; waits for the device."""
+    def go_on_with(self, kept: Sequence[int], num_rows: int) -> None:
+        """Let finished questions leave, and decode the others in fewer rows; not for a static cache.
+
+        Args:
+            kept: places among the questions in it of those that stay, see `unfinished`.
+            num_rows: rows from now on; a number that gives every row the same numbers.
+        """
+        self._left |= {self._numbers[place]: found for place, found in enumerate(self._found()) if place not in kept}
+        self._numbers = [self._numbers[place] for place in kept]
+        beams, device = self.cache.num_beams, self._tokens.device
+        places = torch.tensor(kept, device=device)
+        rows = (places[:, None] * beams + torch.arange(beams, device=device)).flatten()  # (kept * B,)
+        tokens, positions = self._tokens[rows], self._positions[rows]
+        parents = (self._next_parents - self._first_rows)[places]  # beams within their question
+        self.search.select(places)
+        self.cache = self.cache.selected(kept, rows, num_rows)
+        self._lay_out()
+        self._tokens[: self._live], self._positions[: self._live] = tokens, positions
+        torch.add(parents, self._first_rows, out=self._next_parents)
+
+    def results(self) -> list[Found]:
+        """Of each question that the block began with; waits for the device."""
+        found = self._left | dict(zip(self._numbers, self._found(), strict=True))
+        return [found[number] for number in sorted(found)]
+
+    def _found(self) -> list[Found]:
         search = self.search
         found = (t[self._places].tolist() for t in (search.sequences(), search.finite, search.margin))
         return list(zip(*found, strict=True))

@@ -1,15 +1,17 @@
 """The generation engine: questions about images in, replies out, with nothing computed twice.
 
-One question's way: its image is segmented and encoded once (``collavo/images.py``), and the prefix of its prompt
-(system text, image tokens, object list) runs through the decoder once, however many questions and beams follow. The end
-of its prompt runs alone; then it takes a place in a block, where a search generates its reply. A block reads each
+One question's way, to be read in this file from `Engine.answer` on and then in ``collavo/decoding.py``: its image is
+segmented and encoded once (``collavo/images.py``), and the prefix of its prompt (system text, image tokens, object
+list) runs through the decoder once, however many questions and beams follow. The end of its prompt runs alone; then it
+takes a place in a block, where a search generates its reply, and leaves it when that has ended. A block reads each
 prefix where it lies, without copies (``modeling/shared_prefix.py``), and has its own storage for what differs between
-rows. The loop over its steps is in ``collavo/decoding.py``, what chooses the tokens in ``collavo/search.py``.
+rows. What chooses the tokens is in ``collavo/search.py``.
 
-A reply does not depend on what else is asked: a prefix and a prompt's end run alone, and a block always has the same
-number of rows, so that every product is summed up in an order that only the question itself decides. On the CPU that
-takes one thread: several cut tensors at places that depend on the row. Several processes use several cores better.
-Where memory runs out, fewer questions are in flight (``collavo/budget.py``): blocks keep their shape, with idle rows.
+A reply does not depend on what else is asked: a prefix and a prompt's end run alone, and a block has a number of rows
+that gives every row the same numbers (``collavo/block_rows.py``), so that every product is summed up in an order that
+only the question itself decides. On the CPU that takes one thread: several cut tensors at places that depend on the
+row. Several processes use several cores better. Where memory runs out, fewer questions are in flight
+(``collavo/budget.py``), which changes nothing either.
 
 A prefix belongs to pixels, object list and weights: it is keyed by the image's bytes and the prefix's token ids, and
 lives in an engine, which has one set of weights.
@@ -36,6 +38,7 @@ from modeling.segmenters.errors import SegmenterError
 from modeling.shared_prefix import Prefix, SharedPrefixCache
 from modeling.threads import one_thread
 
+from .block_rows import BlockRows
 from .budget import MOST_QUESTIONS, PREFIX_SHARE, Budget, free_memory, is_out_of_memory
 from .crayon import CrayonPrompt, object_list
 from .decoding import PREFIX_SLOTS, WARM_UP, BlockDecoder, BlockShape, GraphedBlocks, last_logits
@@ -51,9 +54,6 @@ from .template import IMAGE_TAG, STOP_TAG, Template, reply_text
 __all__ = ["Engine", "Generation", "Query", "Reply"]
 
 logger = logging.getLogger(__name__)
-
-ROWS = {"cpu": 16, "cuda": 64}
-"""Rows of a block, by device: enough that weights are read for many rows at a time; more would delay finished rows."""
 
 PADDING = 0.1
 """Share of the keys that a row reads which may be empty places behind its prompt's end."""
@@ -131,6 +131,7 @@ class Engine:
         crayon: what the model is told of an image's objects.
         most_questions: in flight at a time, where memory allows so many.
         graphs: replay decoding steps as CUDA graphs, on CUDA.
+        images: what has prepared images before there was a model, with the same parts; None for nothing.
 
     Attributes:
         budget: how many questions are in flight now.
@@ -148,18 +149,21 @@ class Engine:
         *,
         most_questions: int = MOST_QUESTIONS,
         graphs: bool = True,
+        images: ImagePreparer | None = None,
     ) -> None:
         self.model, self.processor, self.segmenter, self.template = model, processor, segmenter, template
         self.fingerprint = identity
         self.crayon = crayon or CrayonConfig()
-        self._images = ImagePreparer(model, processor, segmenter, self.crayon)
+        self._images = images or ImagePreparer(processor, segmenter, self.crayon, model.device)
+        self._images.attach(model)
         self._prefixes: dict[tuple[bytes, tuple[int, ...]], Prefix] = {}
         stop = processor.tokenizer.convert_tokens_to_ids(STOP_TAG)
         eos = model.config.text.eos_token_id
         self.end_ids = sorted({*(eos if isinstance(eos, list) else [eos]), stop} - {None, processor.unknown_id})
         self.budget = Budget(most_questions)
         self.shape_changes: list[str] = []
-        self._row_halvings = 0
+        self._block_rows = BlockRows(model)
+        self._most_rows: int | None = None  # of a block, once memory has forced a limit
         self._graphs: GraphedBlocks | None = None
         if graphs and model.device.type == "cuda":
             self._graphs = GraphedBlocks(model, self.end_ids)
@@ -167,7 +171,7 @@ class Engine:
     @property
     def image_size(self) -> int:
         """Side in pixels of the square images it takes."""
-        return self.processor.image_size
+        return self._images.image_size
 
     @property
     def on_map(self) -> MapWatcher | None:
@@ -258,8 +262,7 @@ class Engine:
         return graphs or bool(self._prefixes.keys() - {prompt.held for prompt in block})
 
     def _can_shrink(self, block: Sequence[_Prompt], generation: Generation) -> bool:
-        rows = self._rows(generation)
-        return len(block) > 1 or self._holds_more_than(block) or rows > generation.num_beams
+        return len(block) > 1 or self._holds_more_than(block) or self._rows(1, generation) > generation.num_beams
 
     def _shrink(self, block: Sequence[_Prompt], generation: Generation) -> None:
         """Make room: drop what is kept, and let fewer questions be in flight, or (for a single one) rows."""
@@ -270,10 +273,9 @@ class Engine:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if alone:
-            before = self._rows(generation)
-            while self._rows(generation) == before:
-                self._row_halvings += 1
-            change = f"blocks of {self._rows(generation)} rows instead of {before}"
+            before = self._rows(1, generation)
+            self._most_rows = max(before // 2, generation.num_beams)
+            change = f"blocks of {self._most_rows} rows instead of {before}"
             self.shape_changes.append(change)
             logger.warning("memory ran out with a single question: %s, which can change last digits", change)
         else:
@@ -285,14 +287,19 @@ class Engine:
         self._prefixes.clear()
         self._images.forget()
 
-    def _rows(self, generation: Generation) -> int:
-        """Rows of a block: those of the device, or as many more as one question's beams need."""
-        rows = max(1, ROWS.get(self.model.device.type, ROWS["cuda"]) >> self._row_halvings)
-        return -(-generation.num_beams // rows) * rows
+    def _rows(self, questions: int, generation: Generation) -> int:
+        """Rows of a block of so many questions; where memory has forced a limit, no more, but for their beams."""
+        needed = questions * generation.num_beams
+        return self._block_rows.fitting(needed) if self._most_rows is None else max(self._most_rows, needed)
+
+    def _room(self, generation: Generation) -> int:
+        """Questions that the largest block holds."""
+        rows = self._block_rows.most if self._most_rows is None else self._most_rows
+        return max(1, rows // generation.num_beams)
 
     def _next_block(self, window: Sequence[_Prompt], generation: Generation) -> list[_Prompt]:
         """The first questions of a window that share a block: of equal places, an image's side by side."""
-        room = min(self._rows(generation) // generation.num_beams, self.budget.questions)
+        room = min(self._room(generation), self.budget.questions)
         images = {held: order for order, held in reversed(list(enumerate(prompt.held for prompt in window)))}
         fewest = min(prompt.slots for prompt in window)
         alike = sorted((p for p in window if p.slots == fewest), key=lambda p: (images[p.held], p.index))
@@ -367,8 +374,13 @@ class Engine:
         device = self.model.device
         look = STEPS_UNSEEN.get(device.type, STEPS_UNSEEN["cuda"])
         for number in range(generation.max_new_tokens - 1):
-            if number % look == 0 and decoder.done():
-                break
+            if number % look == 0:
+                unfinished = decoder.unfinished()
+                if not unfinished:
+                    break
+                rows = self._rows(len(unfinished), generation)
+                if self._graphs is None and 2 * rows <= decoder.cache.num_rows:
+                    decoder.go_on_with(unfinished, rows)
             step(number)
         return {
             prompt.index: self.reply(prompt.text, ids, margin) if finite else None
@@ -386,7 +398,7 @@ class Engine:
             self._graphs = None
         cache = SharedPrefixCache(
             prefixes,
-            num_rows=self._rows(generation),
+            num_rows=self._rows(len(block), generation),
             num_beams=generation.num_beams,
             prompt_slots=block[0].slots,
             new_slots=generation.max_new_tokens,
@@ -396,12 +408,12 @@ class Engine:
 
     def _shape(self, block: Sequence[_Prompt], prefixes: Sequence[Prefix], generation: Generation) -> BlockShape:
         """The shape of a block that `_grid` made."""
-        room, counts = self._rows(generation) // generation.num_beams, Counter(prompt.held for prompt in block)
+        room, counts = self._room(generation), Counter(prompt.held for prompt in block)
         each = _places(max(counts.values()), room)
         longest = max(prefix.length for prefix in prefixes)
         return BlockShape(
             generation=generation,
-            num_rows=self._rows(generation),
+            num_rows=self._rows(room, generation),
             prompt_slots=block[0].slots,
             num_prefixes=_places(len(counts), room // each),
             questions_each=each,

@@ -78,25 +78,21 @@ def image_key(image: DecodedImage) -> bytes:
 
 
 class ImagePreparer:
-    """Segments and encodes images; several threads may use it.
+    """Segments and encodes images; several threads may use it. It can segment before there is a model.
 
     Args:
-        model: in evaluation mode, on its device.
         processor: gives sizes and pixel normalisation.
         segmenter: gives the panoptic maps.
         crayon: how fine the maps are.
+        device: of segmenter and model.
     """
 
     def __init__(
-        self,
-        model: CoLLaVOForConditionalGeneration,
-        processor: CoLLaVOProcessor,
-        segmenter: Segmenter,
-        crayon: CrayonConfig,
+        self, processor: CoLLaVOProcessor, segmenter: Segmenter, crayon: CrayonConfig, device: torch.device
     ) -> None:
-        self._model, self._processor, self._segmenter, self._crayon = model, processor, segmenter, crayon
-        whole = getattr(model, "is_loaded_in_8bit", False)
-        self._block = 1 if whole else BLOCK.get(model.device.type, BLOCK["cuda"])
+        self._processor, self._segmenter, self._crayon, self._device = processor, segmenter, crayon, device
+        self._model: CoLLaVOForConditionalGeneration | None = None
+        self._block = 1
         self._on_map: MapWatcher | None = None
         self._handing_over = threading.Lock()
         self._crayons: OrderedDict[bytes, CrayonPrompt] = OrderedDict()
@@ -116,20 +112,38 @@ class ImagePreparer:
         with self._handing_over:
             self._on_map = watcher
 
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square images it takes."""
+        return self._processor.image_size
+
+    def attach(self, model: CoLLaVOForConditionalGeneration) -> None:
+        """Encode with a model from now on.
+
+        Args:
+            model: in evaluation mode, on its device.
+        """
+        with self._lock:
+            self._model, self._device = model, model.device
+            whole = getattr(model, "is_loaded_in_8bit", False)
+            self._block = 1 if whole else BLOCK.get(model.device.type, BLOCK["cuda"])
+            self._stream = None  # the next one waits for the weights
+
     @torch.inference_mode()
     def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
         """Segment images together and, if asked to, encode them.
 
         Args:
             images: at the model's size.
-            features: whether the vision tower runs now.
+            features: whether the vision tower runs now, if there is a model.
         Returns: one each, in order; the error of an image that has no map.
         """
-        with self._lock, one_thread(self._model.device), self._own_stream() as stream:
+        with self._lock, one_thread(self._device), self._own_stream() as stream:
             crayons = self._found(images)
             good = [image for image, crayon in zip(images, crayons, strict=True) if isinstance(crayon, CrayonPrompt)]
-            encoded = iter(self._encode(good) if features else [None] * len(good))
-            ready = stream.record_event() if stream is not None and features else None
+            encodes = features and self._model is not None
+            encoded = iter(self._encode(good) if encodes else [None] * len(good))
+            ready = stream.record_event() if stream is not None and encodes else None
         return [
             PreparedImage(image, crayon, next(encoded), ready) if isinstance(crayon, CrayonPrompt) else crayon
             for image, crayon in zip(images, crayons, strict=True)
@@ -141,7 +155,7 @@ class ImagePreparer:
         Raises:
             SegmenterError: it has no map.
         """
-        with self._lock, one_thread(self._model.device):
+        with self._lock, one_thread(self._device):
             return PreparedImage(image, self._crayons_of([image])[0])
 
     def maps(self, images: Sequence[DecodedImage]) -> list[tuple[PanopticMap, CrayonPrompt]]:
@@ -152,7 +166,7 @@ class ImagePreparer:
         """
         grid, categories = self._processor.grid, self._segmenter.categories
         side = grid * self._crayon.map_scale
-        with self._lock, one_thread(self._model.device):
+        with self._lock, one_thread(self._device):
             maps = self._segmenter.segment(images, (side, side))
         return [(panoptic, crayon_prompt(panoptic, grid, categories)) for panoptic in maps]
 
@@ -160,10 +174,10 @@ class ImagePreparer:
     def features(self, prepared: PreparedImage) -> Tensor:
         """Vision features of an image, (1, P, D): those that are there, once they are, or else computed now."""
         if prepared.features is None:
-            with self._lock, one_thread(self._model.device):
+            with self._lock, one_thread(self._device):
                 return self._encode([prepared.image])[0]
         if prepared.ready is not None:
-            stream = torch.cuda.current_stream(self._model.device)
+            stream = torch.cuda.current_stream(self._device)
             stream.wait_event(prepared.ready)
             prepared.features.record_stream(stream)  # or their memory could be given away while it is read
         return prepared.features
@@ -209,6 +223,8 @@ class ImagePreparer:
 
     def _encode(self, images: Sequence[DecodedImage]) -> list[Tensor]:
         """Features of images, (1, P, D) each, in blocks of one shape."""
+        if self._model is None:
+            raise RuntimeError("images are encoded by a model, and none is attached")
         found: list[Tensor] = []
         for start in range(0, len(images), self._block):
             part = [image.pixels for image in images[start : start + self._block]]
@@ -221,11 +237,11 @@ class ImagePreparer:
     @contextmanager
     def _own_stream(self) -> Iterator[torch.cuda.Stream | None]:
         """Compute on a stream next to the decoder's; None and nothing else where the device has no streams."""
-        if self._model.device.type != "cuda":
+        if self._device.type != "cuda":
             yield None
             return
         if self._stream is None:
-            self._stream = torch.cuda.Stream(self._model.device)  # type: ignore[no-untyped-call]
-            self._stream.wait_stream(torch.cuda.default_stream(self._model.device))  # which loaded the weights
-        with torch.cuda.device(self._model.device), torch.cuda.stream(self._stream):
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.default_stream(self._device))  # which loaded the weights
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             yield self._stream

@@ -31,6 +31,7 @@ from .checkpoint.names import read_tensors
 from .checkpoint.settings import ModelSettings, settings_for
 from .engine import Engine, Generation
 from .errors import CheckpointError
+from .images import ImagePreparer
 from .memory import count_memory
 from .model import CoLLaVOForConditionalGeneration
 from .options import CrayonConfig, LLMConfig
@@ -241,6 +242,7 @@ def load_engine(
     examined: ExaminedCheckpoint | None = None,
     progress: Progress | None = None,
     most_questions: int = MOST_QUESTIONS,
+    images: ImagePreparer | None = None,
 ) -> Engine:
     """Load model and processor, and join them with a segmenter.
 
@@ -255,6 +257,7 @@ def load_engine(
         examined: the checkpoint, where it has been examined.
         progress: see `Progress`; None for the library's own bar.
         most_questions: in flight at a time, where memory allows so many.
+        images: see `Engine`.
 
     Raises:
         CheckpointError: the checkpoint is unreadable, or ``crayon`` or ``template`` contradict it and are not forced.
@@ -275,4 +278,5 @@ def load_engine(
         settings.crayon,
         most_questions=most_questions,
         graphs=llm.CUDA_GRAPHS,
+        images=images,
     )

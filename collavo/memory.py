@@ -23,8 +23,9 @@ from modeling.live_bytes import LiveBytes
 from modeling.quantize import modules_to_keep
 from modeling.shared_prefix import Prefix, SharedPrefixCache, StaticPrefixCache
 
+from .block_rows import FULL, most_rows
 from .decoding import PREFIX_SLOTS, BlockDecoder, last_logits
-from .engine import MOST_PADDING, ROWS
+from .engine import MOST_PADDING
 from .model import CoLLaVOForConditionalGeneration
 from .search import Generation
 
@@ -82,9 +83,11 @@ def count_memory(
     unpacked = _largest_weight(model, kept, dtype) if bits in (4, 8) else 0
     model = copy.deepcopy(model).to(dtype).eval()
     model.set_attn_implementation(_FUSED)
-    rows = -(-generation.num_beams // ROWS[device]) * ROWS[device]
-    each = min(-(-questions // images), rows // generation.num_beams)
-    together = min(images, rows // generation.num_beams // each)
+    room = max(1, most_rows(device) // generation.num_beams)
+    each = min(-(-questions // images), room)
+    together = min(images, room // each)
+    needed = (room if device == "cuda" else each * together) * generation.num_beams
+    rows = -(-needed // FULL[device]) * FULL[device]
     with torch.inference_mode(), LiveBytes(_tensors(model)) as live:
         prefix = _prefix(model, text_tokens)
         cache = _cache(prefix, rows, each, together, generation, device)

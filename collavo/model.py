@@ -276,6 +276,8 @@ class CoLLaVOForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds, image = self._merge(input_ids, inputs_embeds, image_features, semantic, numbering)
         if position_ids is None:
             position_ids = _positions(inputs_embeds, attention_mask, cast("Cache | None", cache))
+        if placed is not None and cache is None and self.config.text._attn_implementation == "sdpa":
+            attention_mask = _written_out(attention_mask)
         decoded = self.language_model(
             inputs_embeds,
             attention_mask,
@@ -447,6 +449,18 @@ def _positions(inputs_embeds: Tensor, attention_mask: Tensor | None, cache: Cach
         past = cache.get_seq_length() if cache is not None else 0
         return torch.arange(past, past + length, device=inputs_embeds.device)[None].expand(len(inputs_embeds), -1)
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+
+
+def _written_out(attention_mask: Tensor | None) -> Tensor | None:
+    """What each token sees, bool (B, 1, T, T), of a mask (B, T), which transformers would wait for the device to read.
+
+    None, for all, and masks that are written out stay.
+    """
+    if attention_mask is None or attention_mask.dim() != 2:
+        return attention_mask
+    length = attention_mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()
+    return earlier & attention_mask.bool()[:, None, None, :]
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -86,6 +86,13 @@ class Search(Protocol):
         Returns: int64 (Q, B) token of each row, and int64 (Q, B) beam that it continues.
         """
 
+    def select(self, questions: Tensor) -> None:
+        """Go on with some of the questions alone.
+
+        Args:
+            questions: int64, their numbers.
+        """
+
     def done(self) -> Tensor:
         """Bool (Q,): whether a question's reply can change no more."""
 
@@ -113,6 +120,12 @@ def start_search(generation: Generation, draws: Sequence[int], end_ids: Sequence
 def _finite(logits: Tensor) -> Tensor:
     """Bool (Q,): whether all logits (Q, B, V) of a question are numbers; a sum is one only if all its terms are."""
     return logits.sum(dim=(1, 2)).isfinite()
+
+
+def _select(search: Search, names: Sequence[str], questions: Tensor) -> None:
+    """Keep of a search's tensors, whose first dimension is Q, the rows of some questions."""
+    for name in names:
+        setattr(search, name, getattr(search, name).index_select(0, questions))
 
 
 class WatchedSearch:
@@ -146,6 +159,10 @@ class WatchedSearch:
         self._on_token(int(tokens[0, 0]))
         return tokens, parents
 
+    def select(self, questions: Tensor) -> None:
+        """See `Search.select`."""
+        self._search.select(questions)
+
     def done(self) -> Tensor:
         """See `Search.done`."""
         return self._search.done()
@@ -163,6 +180,8 @@ class GreedySearch:
         num_questions: Q.
         ends: int64, ids that end a reply.
     """
+
+    _per_question: tuple[str, ...] = ("_tokens", "_done", "_parents", "finite", "margin")
 
     def __init__(self, generation: Generation, num_questions: int, ends: Tensor) -> None:
         self._ends = ends
@@ -194,6 +213,10 @@ class GreedySearch:
         self._step += 1
         return token[:, None], self._parents
 
+    def select(self, questions: Tensor) -> None:
+        """See `Search.select`."""
+        _select(self, self._per_question, questions)
+
     def done(self) -> Tensor:
         """See `Search.done`."""
         return self._done
@@ -211,6 +234,8 @@ class SamplingSearch(GreedySearch):
         draws: a number for each question that its random draws depend on.
         ends: int64, ids that end a reply.
     """
+
+    _per_question = (*GreedySearch._per_question, "_uniform")
 
     def __init__(self, generation: Generation, draws: Sequence[int], ends: Tensor) -> None:
         super().__init__(generation, len(draws), ends)
@@ -250,6 +275,11 @@ class BeamSearch:
         num_questions: Q.
         ends: int64, ids that end a reply.
     """
+
+    _per_question = (
+        *("_running", "_running_scores", "_order", "_replies", "_scores", "_ended", "_improvable"),
+        *("finite", "margin"),
+    )
 
     def __init__(self, generation: Generation, num_questions: int, ends: Tensor) -> None:
         self._settings, self._ends = generation, ends
@@ -305,7 +335,7 @@ class BeamSearch:
 
     def _note(self, logits: Tensor, best: Tensor) -> None:
         """Whether all logits are numbers, and how close the cut between the beams and the next best came."""
-        beams, open_ = self._settings.num_beams, self._improvable[:, 0]
+        beams, open_ = self._settings.num_beams, ~self.done()
         self.finite &= ~open_ | _finite(logits)
         gap = (best[:, beams - 1] - best[:, beams]).masked_fill_(~open_, float("inf"))
         torch.minimum(self.margin, gap, out=self.margin)
@@ -331,6 +361,10 @@ class BeamSearch:
         possible = self._running_scores[:, :1] / length
         worst = torch.where(self._ended, self._scores.min(dim=1, keepdim=True).values, IMPOSSIBLE)
         self._improvable &= (possible > worst).any(-1, keepdim=True)
+
+    def select(self, questions: Tensor) -> None:
+        """See `Search.select`."""
+        _select(self, self._per_question, questions)
 
     def done(self) -> Tensor:
         """See `Search.done`."""

@@ -15,12 +15,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from fvcore.nn import FlopCountAnalysis, parameter_count
 from fvcore.nn.jit_handles import elementwise_flop_counter, get_shape
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _PER_ELEMENT = (
@@ -44,8 +45,15 @@ _MOVES = (
     *("repeat_interleave", "lift_fresh", "to", "type_as", "result_type", "numpy_T", "argmax"),
 )
 """Operators that move, compare or make numbers and compute nothing with them, besides those that fvcore knows."""
-_PRODUCTS = ("addmm", "bmm", "mm", "conv", "einsum", "linear", "matmul", "baddbmm", "scaled_dot_product_attention")
+_PRODUCTS = (
+    *("addmm", "baddbmm", "bmm", "conv", "dot", "einsum", "linear", "matmul", "mm", "mv"),
+    "scaled_dot_product_attention",
+)
 """Operators of multiply-adds; the others are counted as single operations."""
+
+
+_Sides: TypeAlias = "int | Sequence[int]"
+"""A number of a convolution, for all sides or for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +108,7 @@ def measure(module: nn.Module, inputs: Sequence[Tensor], part_of: Callable[[str]
     Returns: part -> cost; they add up to fvcore's count of the whole.
 
     Raises:
-        RuntimeError, TypeError, NotImplementedError: the pass cannot be traced: it depends on values, or holds another
-            convolution than `_convolution` stands in for.
+        RuntimeError, TypeError: the pass cannot be traced: it depends on values.
     """
     analysis = FlopCountAnalysis(module, tuple(inputs))
     analysis.set_op_handle(**_handles())
@@ -146,15 +153,22 @@ def _handles() -> dict[str, Callable[..., Any] | None]:
     handles["aten::rms_norm"] = elementwise_flop_counter(0, _RMS_NORM)
     handles["aten::scaled_dot_product_attention"] = _attention
     handles["aten::baddbmm"] = _baddbmm
+    for name in ("matmul", "mv", "dot"):
+        handles[f"aten::{name}"] = _matmul
     handles["aten::_upsample_bicubic2d_aa"] = _antialiased_bicubic
     return handles
 
 
 def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Multiply-adds of scores and weighted sum; masked positions count like the others."""
-    *batch, queries, width = get_shape(inputs[0])
-    keys, value_width = get_shape(inputs[2])[-2:]
+    *batch, queries, value_width = get_shape(outputs[0])
+    width, keys = get_shape(inputs[0])[-1], get_shape(inputs[2])[-2]
     return int(torch.Size(batch).numel() * queries * keys * (width + value_width))
+
+
+def _matmul(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Multiply-adds of a product of vectors, matrices or batches of them, either of which may be broadcast."""
+    return int(torch.Size(get_shape(outputs[0])).numel() * get_shape(inputs[0])[-1])
 
 
 def _baddbmm(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
@@ -208,29 +222,79 @@ def _untraced() -> Iterator[None]:
 
 
 def _convolution(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: _Sides = 1,
+    padding: _Sides | str = 0,
+    dilation: _Sides = 1,
     groups: int = 1,
 ) -> Tensor:
-    """As ``torch.conv2d`` and ``conv1d``.
-
-    Raises:
-        NotImplementedError: padding by name.
-    """
+    """As ``torch.conv1d``, ``conv2d`` and ``conv3d``."""
     if isinstance(padding, str):
-        raise NotImplementedError(f"a convolution with padding {padding!r}")
-    sides = x.dim() - 2
-    strides, paddings, dilations = (
-        [value] * sides if isinstance(value, int) else list(value) for value in (stride, padding, dilation)
-    )
-    none = [0] * sides
-    return torch._convolution(
-        *(x, weight, bias, strides, paddings, dilations, False, none, groups), False, False, False, False
-    )
+        input, padding = _padded_by_name(input, weight, padding, dilation), 0
+    return _convolve(input, weight, bias, stride, padding, dilation, False, 0, groups)
 
 
-_CONVOLUTIONS: Mapping[Any, Callable[..., Tensor]] = {torch.conv1d: _convolution, torch.conv2d: _convolution}
+def _transposed_convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: _Sides = 1,
+    padding: _Sides = 0,
+    output_padding: _Sides = 0,
+    groups: int = 1,
+    dilation: _Sides = 1,
+) -> Tensor:
+    """As ``torch.conv_transpose1d``, ``conv_transpose2d`` and ``conv_transpose3d``."""
+    return _convolve(input, weight, bias, stride, padding, dilation, True, output_padding, groups)
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: _Sides,
+    padding: _Sides,
+    dilation: _Sides,
+    transposed: bool,
+    output_padding: _Sides,
+    groups: int,
+) -> Tensor:
+    """As ``torch.convolution``, with or without a batch dimension."""
+    num_sides = weight.dim() - 2
+    strides, paddings, dilations, output_paddings = (
+        _per_side(value, num_sides) for value in (stride, padding, dilation, output_padding)
+    )
+    is_single = input.dim() == weight.dim() - 1
+    x = input.unsqueeze(0) if is_single else input
+    sizes = (strides, paddings, dilations, transposed, output_paddings, groups)
+    y = torch._convolution(x, weight, bias, *sizes, False, False, False, False)
+    return y.squeeze(0) if is_single else y
+
+
+def _padded_by_name(x: Tensor, weight: Tensor, padding: str, dilation: _Sides) -> Tensor:
+    """What a convolution with ``padding`` "same" or "valid" reads; an odd place of "same" is behind."""
+    if padding == "valid":
+        return x
+    pads: list[int] = []
+    for size, step in zip(weight.shape[:1:-1], reversed(_per_side(dilation, weight.dim() - 2)), strict=True):
+        missing = step * (size - 1)
+        pads += [missing // 2, missing - missing // 2]
+    return F.pad(x, pads)
+
+
+def _per_side(value: _Sides, num_sides: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * num_sides if len(values) == 1 else values
+
+
+_CONVOLUTIONS: Mapping[Any, Callable[..., Tensor]] = {
+    torch.conv1d: _convolution,
+    torch.conv2d: _convolution,
+    torch.conv3d: _convolution,
+    torch.conv_transpose1d: _transposed_convolution,
+    torch.conv_transpose2d: _transposed_convolution,
+    torch.conv_transpose3d: _transposed_convolution,
+    torch.convolution: _convolve,
+}

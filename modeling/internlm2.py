@@ -295,12 +295,9 @@ class InternLM2Decoder(PreTrainedModel):
             cache = DynamicCache(config=self.config)
         mask = None  # a SharedPrefixCache knows what may be seen
         if not isinstance(cache, SharedPrefixCache):
+            # without the positions, which transformers would wait for the device to look through for packed rows
             mask = create_causal_mask(
-                config=self.config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                **{CACHE: cache},
+                config=self.config, inputs_embeds=inputs_embeds, attention_mask=attention_mask, **{CACHE: cache}
             )
         cos, sin = rotary_tables(position_ids, self.config.head_dim, self.config.rope_theta)
         rotary = cos.to(inputs_embeds.dtype), sin.to(inputs_embeds.dtype)

@@ -7,9 +7,9 @@ what was generated) lies in storage that is allocated once and written in place.
 by their log-sum-exps, which gives what one softmax over all keys gives (Milakov and Gimelshein 2018, arXiv 1805.02867;
 for shared prefixes Juravsky et al. 2024, arXiv 2402.05099).
 
-Rows are laid out as blocks of a fixed number of rows, and every product's shape depends on the row's own question
-alone. A row's numbers therefore do not depend on what is next to it. The number of rows is a multiple of 16, the widest
-vector of a CPU: elements behind the last whole vector would be computed by other instructions than the rest.
+Rows are laid out as blocks, and every product's shape depends on the row's own question alone, but for the number of
+rows, which is one of those that give every row the same bits (``collavo/block_rows.py``). A row's numbers therefore do
+not depend on what is next to it.
 
 A CUDA graph replays a step at fixed addresses and shapes. `StaticPrefixCache` is the cache for that: prefixes are
 copied once per block into storage of a rounded-up length, and what a row may see is said by masks on the device.
@@ -137,6 +137,25 @@ class SharedPrefixCache:
             return
         generated = self.suffix[..., self.prompt_slots : self.prompt_slots + num_generated, :]
         generated.copy_(generated.index_select(2, parents))
+
+    def selected(self, questions: Sequence[int], rows: Tensor, num_rows: int) -> SharedPrefixCache:
+        """A cache of some of the questions alone, in other rows; not of a static one.
+
+        Args:
+            questions: their numbers in the block, ascending.
+            rows: int64, their rows in this cache.
+            num_rows: R of the other.
+        """
+        cache = SharedPrefixCache(
+            [self.prefixes[question] for question in questions],
+            num_rows=num_rows,
+            num_beams=self.num_beams,
+            prompt_slots=self.prompt_slots,
+            new_slots=self.suffix.shape[4] - self.prompt_slots,
+        )
+        cache.suffix[:, :, : len(rows)] = self.suffix.index_select(2, rows)
+        cache.mask[: len(rows)] = self.mask.index_select(0, rows)
+        return cache
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Write new keys and values in their place.

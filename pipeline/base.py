@@ -109,6 +109,17 @@ class LoadsAhead(Protocol):
         The context ends the loading, if that still goes on, and does not wait for the rest of it.
         """
 
+    def engine_ahead(self) -> Answerer:
+        """What will answer, at once: where the engine is still loaded, an `AwaitedAnswerer`."""
+
+
+@runtime_checkable
+class AwaitedAnswerer(Protocol):
+    """What answers once its engine is loaded; it may prepare images before."""
+
+    def wait(self) -> None:
+        """Wait for the engine; what is wrong with it is raised here."""
+
 
 class BenchmarkPipeline:
     """A benchmark as its declaration has it. A subclass names its benchmark and overrides only what differs.

@@ -198,6 +198,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("self.cache.reorder(self._parents, number)", "self.cache.reorder(self._parents, 0)"),
     ),
     *_of(
+        "collavo/decoding.py",
+        "tests/unit/collavo/test_block_rows.py",
+        ("(self._next_parents - self._first_rows)[places]", "self._next_parents[places]"),
+        ("self._tokens[rows], self._positions[rows]", "self._tokens[rows], self._positions[: len(rows)]"),
+        ("self._left |= {", "self._left = {"),
+    ),
+    *_of(
+        "collavo/block_rows.py",
+        "tests/unit/collavo/test_block_rows.py",
+        ("while compared < COMPARED:", "while compared < 1:"),
+        ("all(count * size % VECTOR == 0 for size in floats)", "True"),
+        ("if not torch.equal(", "if not torch.allclose("),
+    ),
+    *_of(
         "collavo/engine.py",
         "tests/unit/collavo/test_engine.py",
         ("        if ids[: len(stem)] != stem:\n", "        if False:\n"),
@@ -241,6 +255,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("(possible > worst).any(-1, keepdim=True)", "(possible < worst).any(-1, keepdim=True)"),
         ("torch.where(total - probabilities < self._top_p", "torch.where(total < self._top_p"),
         ("self.finite &= ~open_ | _finite(logits)", "self.finite &= open_ | _finite(logits)"),
+    ),
+    *_of(
+        "collavo/search.py",
+        "tests/unit/collavo/test_block_rows.py",
+        (
+            "beams, open_ = self._settings.num_beams, ~self.done()",
+            "beams, open_ = self._settings.num_beams, self._improvable[:, 0]",
+        ),
     ),
     # --- PLoRA, adapters, what is frozen -----------------------------------------------------------------------------
     *_of(

@@ -55,13 +55,14 @@ _servers: list[subprocess.Popen[str]] = []
 class WarmProcess:
     """A forked command, with those of `subprocess.Popen`'s methods that tests use; its streams go to files."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> None:
         self.args = list(arguments)
         self.returncode: int | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="warm-")
         server = _server()
         assert server.stdin is not None and server.stdout is not None
         request = {"arguments": self.args, "environment": dict(environment), "folder": self._folder.name}
+        request["cwd"] = str(cwd)
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         ready, _, _ = select.select([server.stdout], [], [], LIMIT)
@@ -103,21 +104,22 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def start_warm(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> WarmProcess:
-    """Start a Python command from the root of the repository, in a session of its own.
+def start_warm(arguments: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path = ROOT) -> WarmProcess:
+    """Start a Python command in a session of its own.
 
     Args:
         arguments: a script and its arguments, or ``-m``, a module and its arguments.
         environment: of the process; this one's with one thread and no GPU, if left out.
+        cwd: its working directory; modules are found in the root of the repository all the same.
     """
-    return WarmProcess(arguments, dict(os.environ) | _BASE if environment is None else environment)
+    return WarmProcess(arguments, dict(os.environ) | _BASE if environment is None else environment, cwd)
 
 
 def run_warm(
-    arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """`start_warm`, and wait; exit code (negative for a signal) and what it wrote."""
-    process = start_warm(arguments, environment)
+    process = start_warm(arguments, environment, cwd)
     out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.wait(), out, err)
 
@@ -160,6 +162,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
                 for number, name in enumerate(("out", "err"), start=1):
                     os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.chdir(request["cwd"])
                 _become(request["arguments"], request["environment"])
             os.close(out_session)
             os.read(in_session, 1)  # ends when the child, which has its session by then, closes what it inherited

@@ -32,8 +32,9 @@ MOST_TOKENS = 1_000_000
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
-    parser.add_argument("--check", action="store_true", help="check the configuration without training, and end")
+    group = parser.add_argument_group("instead of training")
+    group.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML")
+    group.add_argument("--check", action="store_true", help="check the configuration and the data's files")
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -93,12 +94,16 @@ def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", type=path_argument, help="what a training run left: SAVE_DIR/checkpoints/step-..."
     )
-    parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
-    parser.add_argument(
+    group = parser.add_argument_group("checkpoints")
+    group.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="new directory")
+    group.add_argument(
         "--base", type=path_argument, metavar="DIR", help="the checkpoint that it was trained on, if that has moved"
     )
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
-    parser.add_argument("--released", action="store_true", help="write the released layout instead of ours")
+    group = parser.add_argument_group("format")
+    group.add_argument(
+        "--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the weights (default: %(default)s)"
+    )
+    group.add_argument("--released", action="store_true", help="write the released layout instead of ours")
 
 
 def _merge(args: argparse.Namespace) -> int:
@@ -111,16 +116,17 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _describe_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    group = parser.add_argument_group("what is counted")
+    group.add_argument(
         "--device",
         choices=("meta", "cpu"),
         default="meta",
         help="meta stores and computes nothing; cpu runs the passes with random weights (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--text-tokens", type=_count, default=64, metavar="N", help="of the prompt (default: %(default)s)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--crayon-vectors",
         type=_count,
         default=8,
@@ -161,7 +167,7 @@ TRAIN = Command(
 )
 MERGE = Command(
     name="merge",
-    help="make one whole checkpoint of what a training run left",
+    help="merge the adapters of a training checkpoint into one whole checkpoint",
     options=_merge_options,
     run=_merge,
     configured=False,
@@ -170,7 +176,7 @@ MERGE = Command(
 )
 DESCRIBE = Command(
     name="describe",
-    help="parameters and FLOPs of the model, part by part; needs no weights",
+    help="count parameters and FLOPs of the model, part by part, without weights",
     options=_describe_options,
     run=_describe,
     examples="  lbk_entry.py describe --conf_files configs/collavo_step2.yaml\n"
@@ -193,7 +199,7 @@ def _keys(args: argparse.Namespace) -> int:
 
 KEYS = Command(
     name="keys",
-    help="keys of the configuration: type, default, value and meaning",
+    help="explain configuration keys: type, default, value and meaning",
     options=_keys_options,
     run=_keys,
     examples="  lbk_entry.py keys EVAL\n  lbk_entry.py keys LLM --conf_files configs/collavo_step2.yaml\n",

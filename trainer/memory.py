@@ -113,7 +113,7 @@ def count_update_memory(
     moving = trainable_parameters(adapters).values()
     everything = sum(p.numel() for p in moving)
     one = max(sum(p.numel() for group in adapter for p in group.values()) for adapter in adapters.values())
-    made_here = config.SEGMENTER.resolved().NAME not in MADE_BEFORE
+    made_here = bool(names) and config.SEGMENTER.resolved().NAME not in MADE_BEFORE  # step 1 has COCO's own maps
     return UpdateMemory(
         weights=sum(tensor.numel() * tensor.element_size() for tensor in _held(model)),
         gradients=4 * (everything if processes > 1 else one),

@@ -28,7 +28,7 @@ PROMPT = "> "
 EXAMPLES = """\
   lbk_entry.py ask dog.jpg "What is the dog doing?" --overrides RESUME_FROM /path/to/CoLLaVO
   lbk_entry.py ask dog.jpg "How many dogs are there?" "What colour are they?" --map map.png --json
-  lbk_entry.py ask dog.jpg                        asks for questions until an empty line
+  lbk_entry.py ask dog.jpg                        # asks for questions until an empty line
 """
 
 
@@ -40,10 +40,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="QUESTION",
         help="(default: read from standard input, a line each)",
     )
-    parser.add_argument("--map", type=path_argument, metavar="PNG", help="write the image under its panoptic map")
-    parser.add_argument("--no-crayon", action="store_true", help="leave the crayon prompt out")
-    parser.add_argument("--json", action="store_true", help="one JSON object a question, instead of text")
+    group = parser.add_argument_group("output")
+    group.add_argument("--map", type=path_argument, metavar="PNG", help="write the image under its panoptic map")
+    group.add_argument("--json", action="store_true", help="print a JSON object for each question, instead of text")
     group = parser.add_argument_group("generation")
+    group.add_argument("--no-crayon", action="store_true", help="leave the crayon prompt out")
     group.add_argument("--temperature", type=float, default=0.0, help="of sampling; 0 is greedy (default: %(default)s)")
     group.add_argument("--top-p", type=float, default=1.0, help="share of sampled tokens (default: %(default)s)")
     group.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")

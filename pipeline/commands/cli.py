@@ -94,7 +94,7 @@ LONGEST_MESSAGE = 1000
 """Characters of a message of `argparse`, which repeats what it was given."""
 
 
-class _Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """A parser whose errors point to its own help and reach the terminal once, not once a process."""
 
     @property
@@ -103,6 +103,7 @@ class _Parser(argparse.ArgumentParser):
         return f"Try: {self.prog} --help"
 
     def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser`."""
         _complain(f"{shown(message, LONGEST_MESSAGE)}\n{self.see_help}")
         raise SystemExit(USAGE)
 
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str], more: Sequence[Command] = ()) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     commands = {**COMMANDS, **{command.name: command.run for command in more}}
-    parser, own = _build_parser(more)
+    parser, own = build_parser(more)
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in commands:
         hint = did_you_mean(command, commands, n=1)
@@ -205,9 +206,14 @@ def _complain(message: str) -> None:
     let_main_speak(os.environ)
 
 
-def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parser]]:
-    """The parser, and those of the commands by name."""
-    parser = _Parser(
+def build_parser(more: Sequence[Command]) -> tuple[CommandParser, Mapping[str, CommandParser]]:
+    """Make the parser of the command line.
+
+    Args:
+        more: commands besides those here.
+    Returns: the parser, and those of the commands by name.
+    """
+    parser = CommandParser(
         prog="lbk_entry.py",
         description="Evaluate and train CoLLaVO, a vision-language model with a crayon prompt (arXiv 2402.11248).",
         epilog=EXAMPLES,
@@ -215,8 +221,8 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and the commit, and end")
     names = [*COMMANDS, *(command.name for command in more)]
-    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(names) + "}", parser_class=_Parser)
-    shared = _Parser(add_help=False)
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(names) + "}", parser_class=CommandParser)
+    shared = CommandParser(add_help=False)
     group = shared.add_argument_group("configuration")
     group.add_argument(
         "--conf_files",
@@ -235,17 +241,23 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         help="dotted keys and values (default: none)",
     )
     run = commands.add_parser("eval", parents=[shared], **described("evaluate a checkpoint on benchmarks", _EVAL))
-    run.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML, and end")
-    run.add_argument("--check", action="store_true", help="check the configuration without loading torch, and end")
+    instead = run.add_argument_group("instead of evaluating")
+    instead.add_argument("--print-config", action="store_true", help="print the resolved configuration as YAML")
+    instead.add_argument("--check", action="store_true", help="check the configuration, without loading torch")
     listed = commands.add_parser(
-        "list", parents=[shared], **described("benchmarks, their config sections and scorers, and segmenters", _LIST)
+        "list",
+        parents=[shared],
+        **described("name benchmarks with their config sections, scorers and judges, and segmenters", _LIST),
     )
-    listed.add_argument("--sizes", action="store_true", help="count the records, which reads the benchmarks' files")
+    listed.add_argument_group("output").add_argument(
+        "--sizes", action="store_true", help="count the records, which reads the benchmarks' files"
+    )
     again = commands.add_parser(
-        "score", parents=[shared], **described("score answers in a file, without a model", _SCORE)
+        "score", parents=[shared], **described("score replies in a file, without a model", _SCORE)
     )
     again.add_argument("dataset", nargs="?", help="a name of DATASETS.TEST (default: that of the run that wrote them)")
-    again.add_argument(
+    replies = again.add_argument_group("replies and verdicts")
+    replies.add_argument(
         "--predictions",
         required=True,
         type=path_argument,
@@ -253,19 +265,19 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         help="predictions.jsonl of a run, its folder, or that of all its benchmarks; JSON or JSON lines with ids and "
         "texts; a result file of VLMEvalKit, LLaVA or lmms-eval, or the folder of MME's tool",
     )
-    again.add_argument(
+    replies.add_argument(
         "--verdicts", type=path_argument, metavar="PATH", help="recorded verdicts, instead of asking a judge"
     )
-    again.add_argument(
-        "--against", type=path_argument, metavar="PATH", help="another run's answers, compared pair by pair"
+    replies.add_argument(
+        "--against", type=path_argument, metavar="PATH", help="another run's replies, compared question by question"
     )
-    again.add_argument(
+    again.add_argument_group("output").add_argument(
         "--out",
         type=path_argument,
         metavar="DIR",
         help="folder of the results (default: score/ next to PATH, with a folder in it for each judge)",
     )
-    shown = commands.add_parser("show", parents=[shared], **described("images with map, question and reply", _SHOW))
+    shown = commands.add_parser("show", parents=[shared], **described("show images with maps and replies", _SHOW))
     shown.add_argument(
         "predictions",
         nargs="?",
@@ -273,19 +285,21 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         metavar="PREDICTIONS",
         help="predictions.jsonl of a run, or its folder: its records are shown, and no model is asked",
     )
-    shown.add_argument("--wrong", action="store_true", help="of PREDICTIONS, what is wrong, unreadable or an error")
-    shown.add_argument("--id", nargs="+", action="extend", default=[], metavar="ID", help="records of PREDICTIONS")
-    shown.add_argument("--num", type=int, default=4, help="how many images (default: %(default)s)")
-    shown.add_argument(
+    group = shown.add_argument_group("records of PREDICTIONS")
+    group.add_argument("--wrong", action="store_true", help="what is wrong, unreadable or an error")
+    group.add_argument("--id", nargs="+", action="extend", default=[], metavar="ID", help="these records")
+    group = shown.add_argument_group("output")
+    group.add_argument("--num", type=int, default=4, help="how many images (default: %(default)s)")
+    group.add_argument(
         "--out",
         type=path_argument,
         default=Path("outputs/show.png"),
         metavar="PNG",
         help="the sheet (default: %(default)s)",
     )
-    drawn = commands.add_parser("segment", parents=[shared], **described("panoptic maps of images", _SEGMENT))
+    drawn = commands.add_parser("segment", parents=[shared], **described("make panoptic maps of images", _SEGMENT))
     drawn.add_argument("images", nargs="+", type=path_argument, metavar="IMAGE", help="images of any size and mode")
-    drawn.add_argument(
+    drawn.add_argument_group("output").add_argument(
         "--out",
         type=path_argument,
         default=Path("outputs/segment"),
@@ -294,12 +308,14 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
     )
     _add_maps(
         commands.add_parser(
-            "maps", parents=[shared], **described("make maps ahead, for evaluations and training", _MAPS)
+            "maps", parents=[shared], **described("make panoptic maps ahead, for evaluations and training", _MAPS)
         ),
         more,
     )
     check = commands.add_parser(
-        "validate", parents=[shared], **described("check benchmarks' files, without a model", _VALIDATE)
+        "validate",
+        parents=[shared],
+        **described("check the files of benchmarks or training", _VALIDATE),
     )
     for command in more:
         parents = [shared] if command.configured else []
@@ -307,8 +323,9 @@ def _build_parser(more: Sequence[Command]) -> tuple[_Parser, Mapping[str, _Parse
         command.options(added)
     others = "".join(f"; {command.name}: the data of the command {command.name}" for command in more if command.data)
     check.add_argument("dataset", nargs="+", help=f"names as in DATASETS.TEST, or all; see list{others}")
-    check.add_argument("--quick", action="store_true", help="look whether images are there, without decoding them")
-    check.add_argument("--all", action="store_true", help=f"name all that is wrong, not the first {SHOWN} of a kind")
+    group = check.add_argument_group("how much")
+    group.add_argument("--quick", action="store_true", help="look whether images exist, without decoding them")
+    group.add_argument("--all", action="store_true", help=f"name all faults, not the first {SHOWN} of a kind")
     return parser, commands.choices
 
 

@@ -46,17 +46,19 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="SAVE_DIR of a run, or the folder of one of its benchmarks; the others are compared with the first",
     )
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the runs (default: those of their folders)")
-    parser.add_argument(
+    group = parser.add_argument_group("output")
+    group.add_argument("--names", nargs="+", metavar="NAME", help="of the runs (default: those of their folders)")
+    group.add_argument(
         "--out", type=path_argument, default=OUT, metavar="DIR", help="folder of the files (default: %(default)s)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--published",
         action="store_true",
         help="add published figures, of CoLLaVO-7B and of the runs' models",
     )
-    parser.add_argument("--figures", action="store_true", help="draw the paper's figures too; needs matplotlib")
-    parser.add_argument(
+    group = parser.add_argument_group("figures")
+    group.add_argument("--figures", action="store_true", help="draw the paper's figures too; needs matplotlib")
+    group.add_argument(
         "--parameters",
         nargs="+",
         type=float,
@@ -212,7 +214,7 @@ def _parameters(settings: Path) -> float | None:
 
 COMPARE = Command(
     name="compare",
-    help="runs against the first of them, record by record; the paper's tables and figures",
+    help="compare runs record by record, and write the paper's tables and figures",
     options=_options,
     run=_compare,
     configured=False,

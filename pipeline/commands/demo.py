@@ -234,7 +234,8 @@ class DemoServer(ThreadingHTTPServer):
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=7860, help="of the page; 0 for any (default: %(default)s)")
+    group = parser.add_argument_group("page")
+    group.add_argument("--port", type=int, default=7860, help="on 127.0.0.1; 0 for any (default: %(default)s)")
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -251,6 +252,6 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 DEMO = Command(
-    name="demo", help="a page to ask about images of your own, on this machine alone", options=_options, run=_demo,
+    name="demo", help="open a page on this machine to ask about your own images", options=_options, run=_demo,
     examples=EXAMPLES,
 )  # fmt: skip

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collavo.checkpoint.location import locate
+from collavo.checkpoint.examine import DescribedCheckpoint, describe_checkpoint
 from collavo.checkpoint.settings import settings_for
+from collavo.checkpoint.sizes import Sizes
 from configs.common.words import and_more
 from configs.load import ConfigError
 from datasets.roots import data_roots
@@ -34,6 +35,7 @@ from ..benchmarks import select_pipeline
 from ..declaration_file import ALL
 from ..images import decode_image
 from ..models.map_cache import OFF, CachedSegmenter, cached_segmenter, configured_cache, keeps_maps
+from ..models.resolve import collavo_checkpoint
 from ..run.plan import Plan, finish_trackers, make_session, run_guarded
 from ..runtime.console import Progress, say, tell, warn
 from ..runtime.errors import RunError
@@ -145,8 +147,8 @@ def check_fill(config: EvalConfig) -> None:
         SegmenterError, CheckpointError, RunError: a segmenter, checkpoint or folder that does not serve.
     """
     segmenter = config.SEGMENTER
-    if config.RESUME_FROM:
-        segmenter = settings_for(locate(config.RESUME_FROM), config.CRAYON, config.SEGMENTER).segmenter
+    if described := _checkpoint(config):
+        segmenter = settings_for(described.folder, config.CRAYON, config.SEGMENTER).segmenter
     if not keeps_maps(segmenter):
         key, why = "NAME", f"{segmenter.resolved().NAME}: its maps need no cache"
         if segmenter.CACHE.strip().lower() in OFF:
@@ -157,6 +159,19 @@ def check_fill(config: EvalConfig) -> None:
     if cache is None:
         raise RunError("SEGMENTER.CACHE: this user has no home folder; name one for the maps")
     check_folder("SEGMENTER.CACHE", cache.folder)
+
+
+def _checkpoint(config: EvalConfig) -> DescribedCheckpoint | None:
+    """The checkpoint of CoLLaVO that says how maps are made; None where none is named, or another model answers.
+
+    Another model asks for no maps. Only measures of the segmenter need some then, for which no checkpoint counts.
+
+    Raises:
+        CheckpointError: it is missing or unreadable, or none of CoLLaVO.
+    """
+    if config.MODEL.NAME != "collavo" or not config.RESUME_FROM:
+        return None
+    return describe_checkpoint(collavo_checkpoint(config.RESUME_FROM), fresh_crayon=True)
 
 
 def make_maps(config: EvalConfig, sets: Sequence[ImageSet]) -> int:
@@ -236,20 +251,16 @@ def _build(config: EvalConfig, device: torch.device, session: Session) -> tuple[
     Raises:
         CheckpointError, SegmenterError: one is unreadable.
     """
-    from collavo.checkpoint.examine import examine_checkpoint
-    from collavo.config import CoLLaVOConfig
-
-    settings, crayon = config.SEGMENTER, config.CRAYON
-    released = CoLLaVOConfig()
-    side, grid = released.image_size, released.image_size // released.vision.patch_size
-    if config.RESUME_FROM:
-        checkpoint = locate(config.RESUME_FROM)
-        asked = settings_for(checkpoint, config.CRAYON, config.SEGMENTER)
-        settings, crayon = asked.segmenter, asked.crayon
-        processor = examine_checkpoint(checkpoint, asked.template).processor
-        side, grid = processor.image_size, processor.grid
-    elif session.is_main:
-        say(f"RESUME_FROM names no checkpoint: images of {side} pixels and {grid} tokens a side, as the released one's")
+    settings, crayon, sizes = config.SEGMENTER, config.CRAYON, Sizes()
+    if described := _checkpoint(config):
+        asked = settings_for(described.folder, config.CRAYON, config.SEGMENTER)
+        settings, crayon, sizes = asked.segmenter, asked.crayon, described.sizes
+    side, grid = sizes.image_size, sizes.image_size // sizes.vision_config.patch_size
+    if described is None and session.is_main:
+        why = "RESUME_FROM names no checkpoint"
+        if config.MODEL.NAME != "collavo":
+            why = f"MODEL.NAME {config.MODEL.NAME} asks for no maps, these are for a CoLLaVO"
+        say(f"{why}: images of {side} pixels and {grid} tokens a side, as the released one's")
     segmenter = cached_segmenter(settings, device)
     if not isinstance(segmenter, CachedSegmenter):
         raise TypeError(f"{settings.NAME} is not kept")  # excluded by `check_fill`

@@ -25,10 +25,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="SAVE_DIR of a run, or the folder of one of its benchmarks; two runs of a benchmark stand side by side",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("output")
+    group.add_argument(
         "--out", type=path_argument, metavar="DIR", help=f"folder of the pages (default: {FOLDER}/ in the first RUN)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--budget",
         type=float,
         default=BUDGET,
@@ -55,6 +56,9 @@ def _report(args: argparse.Namespace) -> int:
 
 
 REPORT = Command(
-    name="report", help="HTML pages of finished runs: every record with its image, map and reply", options=_options,
-    run=_report, examples=EXAMPLES,
-)  # fmt: skip
+    name="report",
+    help="write HTML pages of finished runs, with every record's image, map and reply",
+    options=_options,
+    run=_report,
+    examples=EXAMPLES,
+)

@@ -6,9 +6,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from collavo.checkpoint.location import locate
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     import torch
 
     from collavo.checkpoint.examine import ExaminedCheckpoint
-    from collavo.engine import Engine
+    from collavo.engine import Engine, Generation, Query, Reply
+    from collavo.images import ImagePreparer, MapWatcher, PreparedImage
+    from modeling.image import DecodedImage
     from modeling.segmenters.base import Segmenter
+    from modeling.segmenters.errors import SegmenterError
 
     from ..config import EvalConfig
 
@@ -46,17 +49,19 @@ class CoLLaVOSource:
         self._weights = ""
         self._known: Future[None] | None = None
         self._loading: Future[None] | None = None
-        self._stopped = threading.Event()
+        self._stopped, self._made = threading.Event(), threading.Event()
+        self._images: ImagePreparer | None = None
         self._begun, self._ready = 0.0, False
 
     @contextmanager
     def loading_ahead(self) -> Iterator[None]:
         """Load the engine in a thread of its own, see `LoadsAhead`.
 
-        While a model is made, the process's default dtype is that of its weights: nothing may compute meanwhile, and
-        `engine` and `segmenter` return after that.
+        While a model is made, before its weights are read, the process's default dtype is that of its weights, and
+        nothing may compute: `EngineAhead.prepare` waits for the end of that, and `segmenter` for that of the loading.
         """
         self._stopped.clear()
+        self._made.clear()
         self._begun, self._ready = time.monotonic(), self._engine is not None
         with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
             self._known, self._loading = pool.submit(self._find_out), pool.submit(self._load)
@@ -65,13 +70,16 @@ class CoLLaVOSource:
             finally:
                 self._stopped.set()
                 self._loading.cancel()
+                self._made.set()  # or what prepares images would wait for a loading that never began
         self._known = self._loading = None
         self._stopped.clear()
 
     def _find_out(self) -> None:
         """Look at what is known before the weights are read: settings, checkpoint, segmenter."""
-        self._examine()
-        self._build_segmenter()
+        from collavo.images import ImagePreparer
+
+        processor, crayon = self._examine().processor, self.settings().crayon
+        self._images = ImagePreparer(processor, self._build_segmenter(), crayon, self._device)
 
     def _wait_known(self) -> None:
         """Wait for what another thread finds out.
@@ -168,18 +176,28 @@ class CoLLaVOSource:
             self._engine = self._make_engine()
         return self._engine
 
+    def engine_ahead(self) -> Engine | EngineAhead:
+        """See `pipeline.base.LoadsAhead`."""
+        self._wait_known()
+        if self._loading is None or self._loading.done() or self._images is None:
+            return self.engine()
+        return EngineAhead(self._images, self._device, self._made, self.engine)
+
     def _load(self) -> None:
         """What the other thread does with the weights."""
-        self._wait_known()
-        if self._engine is not None:
-            return
-        if is_main(os.environ):
-            say(self._size())
-        if self._device.type == "cuda":
-            import torch
+        try:
+            self._wait_known()
+            if self._engine is not None:
+                return
+            if is_main(os.environ):
+                say(self._size())
+            if self._device.type == "cuda":
+                import torch
 
-            torch.cuda.set_device(self._device)  # each thread has its own
-        self._engine = self._make_engine()
+                torch.cuda.set_device(self._device)  # each thread has its own
+            self._engine = self._make_engine()
+        finally:
+            self._made.set()
 
     def _make_engine(self) -> Engine:
         from collavo.load_collavo import load_engine
@@ -191,6 +209,7 @@ class CoLLaVOSource:
             def show(done: int, total: int) -> None:
                 if self._stopped.is_set():
                     raise RunError("the loading of the weights was stopped: the run has ended")
+                self._made.set()  # weights are put into it now
                 bar.show(done, total)
 
             return load_engine(
@@ -204,6 +223,7 @@ class CoLLaVOSource:
                 examined=examined,
                 progress=show,
                 most_questions=config.EVAL.MAX_BATCH,
+                images=self._images,
             )
 
     def segmenter(self) -> Segmenter:
@@ -220,6 +240,55 @@ class CoLLaVOSource:
             config = self.settings().segmenter if self._config.RESUME_FROM else self._config.SEGMENTER
             self._segmenter = cached_segmenter(config, self._device)
         return self._segmenter
+
+
+class EngineAhead:
+    """An engine whose weights are still read: it decodes and segments the first images, and waits to be asked.
+
+    Args:
+        images: prepares them; the engine goes on with it.
+        device: where it does so.
+        made: set once the model is made and its weights are read.
+        engine: waits for it, or raises what is wrong with it.
+    """
+
+    def __init__(
+        self, images: ImagePreparer, device: torch.device, made: threading.Event, engine: Callable[[], Engine]
+    ) -> None:
+        self._images, self._device, self._made, self._engine = images, device, made, engine
+
+    @property
+    def image_size(self) -> int:
+        """See `Engine`."""
+        return self._images.image_size
+
+    @property
+    def on_map(self) -> MapWatcher | None:
+        """See `Engine`."""
+        return self._images.on_map
+
+    @on_map.setter
+    def on_map(self, watcher: MapWatcher | None) -> None:
+        self._images.on_map = watcher
+
+    def wait(self) -> None:
+        """See `pipeline.base.AwaitedAnswerer`."""
+        self._engine()
+
+    def prepare(self, images: Sequence[DecodedImage], *, features: bool = True) -> list[PreparedImage | SegmenterError]:
+        """See `Engine.prepare`; without features until the engine is there."""
+        self._made.wait()
+        return self._images.prepare(images, features=features)
+
+    def fixed_threads(self) -> AbstractContextManager[None]:
+        """See `Engine`."""
+        from modeling.threads import one_thread
+
+        return one_thread(self._device)
+
+    def answer(self, queries: Sequence[Query], generation: Generation) -> list[Reply]:
+        """See `Engine`."""
+        return self._engine().answer(queries, generation)
 
 
 def in_words(size: int) -> str:

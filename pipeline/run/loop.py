@@ -15,7 +15,7 @@ from configs.common.words import shown as inline
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
 
-from ..base import Answerer, NoReply, StreamingAnswerer
+from ..base import Answerer, AwaitedAnswerer, NoReply, StreamingAnswerer
 from ..runtime.console import Progress
 from ..runtime.errors import RunError, SampleError
 from ..runtime.files import WriteError
@@ -83,11 +83,15 @@ def answer_all(
         RunError: none of the first questions has an answer, or (``STRICT``) one has scores that are not finite.
         WriteError: the journal or a map cannot be written.
         SampleError: the engine failed.
+        CheckpointError: the engine, whose weights were still read, cannot be loaded.
     """
     entries: list[JournalEntry] = []
     todo = batches(questions, settings.batch_size, settings.most)
     with ImagesAhead(answerer, settings.options.WORKERS) as ahead:
         for batch, images in ahead.batches(todo):
+            if not entries and isinstance(answerer, AwaitedAnswerer):
+                answerer.wait()  # the first images are on their way meanwhile
+                progress.restart()
             try:
                 entries += _answer_and_note(batch, images, answerer, journal, settings)
             except (*SAMPLE_ERRORS, RunError, WriteError):

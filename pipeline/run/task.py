@@ -23,7 +23,7 @@ from datasets.evaluation.registry import scorer_of
 from datasets.evaluation.submission import write_submission
 from datasets.types import BadRecord, Record
 
-from ..base import EngineSource, StreamingAnswerer
+from ..base import EngineSource, LoadsAhead, StreamingAnswerer
 from ..models.segmenter_maps import MapSource
 from ..results.browse.crayons import kept_maps, remove_crayons
 from ..results.join import AnsweredBenchmark, RunEffort, flat, part_in_words, predictions, summary, warnings
@@ -220,7 +220,7 @@ def _answer_share(
     from collavo.engine import Generation
 
     begun, first = time.monotonic(), bool(source.weights())
-    engine = source.engine()
+    engine = source.engine_ahead() if isinstance(source, LoadsAhead) else source.engine()
     if session.is_main and first:
         say(f"{name}: model ready after {duration(time.monotonic() - begun)}")
     declaration = task.pipeline.declaration
@@ -274,7 +274,7 @@ def _name_missing(
     if session.is_main:
         say(
             f"note: {task.dataset}: the processes share no folder, so none takes work over from another, and each "
-            f"folder's journal lacks what others have answered ({MISSING} lists it there; README, 'Several machines', "
+            f"folder's journal lacks what others have answered ({MISSING} lists it there; docs/machines.md "
             "brings journals together):\n" + "\n".join(lines)
         )
 

@@ -78,6 +78,12 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._interval = FIRST_LINE_SECONDS
 
+    def restart(self) -> None:
+        """Measure the rate from now on; nothing has been counted yet."""
+        self._start = self._last = time.monotonic()
+        if self._bar is not None:
+            self._bar.reset()
+
     def advance(self, count: int) -> None:
         """Count questions as answered, and show it where it is time to."""
         self._done += count

@@ -19,14 +19,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from collavo.config import CoLLaVOConfig
@@ -37,11 +41,14 @@ from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.tokenizer import tiny_tokenizer
 from modeling.image import DecodedImage
+from modeling.live_bytes import LiveBytes
 from modeling.quantize import modules_to_keep
 from modeling.segmenters.none import NoSegmenter
 from modeling.shared_prefix import SharedPrefixCache
 
 BATCHES = (1, 4, 18, 64)
+STAGES = ("segment", "vision", "prefix", "suffix", "copies", "decode")
+"""Of the engine; ``decode`` is what is left of a block's work, the search included."""
 END_IDS = (-1,)
 """With ``--whole`` no token ends a reply, so that all have the same length, whatever random weights say."""
 
@@ -180,7 +187,7 @@ class Figures:
         seconds: that passed.
         gigaflop: operations counted.
         equal: replies that equal the baseline's.
-        peak_mib: most memory on the device (CUDA alone; 0 elsewhere).
+        peak_mib: most memory on the device, on CUDA; of all tensors next to the weights, on a CPU.
     """
 
     cpu_seconds: float = float("inf")
@@ -205,46 +212,109 @@ def measure(run: Callable[[], list[str]], figures: Figures, count: int, device: 
     return replies
 
 
-def count_work(run: Callable[[], list[str]]) -> float:
-    """Operations of a run, in units of 10^9."""
-    with FlopCounterMode(display=False) as counter:
+def _attention_flop(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Operations of the CPU's fused attention, which PyTorch's counter does not know; masked ones count as well."""
+    *batch, queries, width = query
+    return int(2 * torch.Size(batch).numel() * queries * key[-2] * (width + value[-1]))
+
+
+UNKNOWN_TO_PYTORCH = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up the bytes that operators read and write; views and what makes tensors without filling them move none.
+
+    Attributes:
+        moved: bytes so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not (func.is_view or func.__name__.startswith("empty")):
+            self.moved += sum(t.numel() * t.element_size() for t in tree_leaves((args, out)) if isinstance(t, Tensor))
+        return out
+
+
+@dataclass
+class Stage:
+    """What a stage took for itself, of all questions together.
+
+    Attributes:
+        cpu_seconds: that this process's processor worked.
+        gigaflop: operations counted.
+        gigabytes: that operators read and wrote, counted; caches of the processor may have had them.
+    """
+
+    cpu_seconds: float = 0.0
+    gigaflop: float = 0.0
+    gigabytes: float = 0.0
+
+
+def count_work(run: Callable[[], list[str]], figures: Figures, count: int) -> None:
+    """Count a question's operations, and the most memory that its run's tensors take at a time (on the CPU)."""
+    with LiveBytes() as live, FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_PYTORCH) as counter:
         run()
-    return float(counter.get_total_flops()) / 1e9
+    figures.gigaflop = counter.get_total_flops() / 1e9 / count
+    figures.peak_mib = live.peak / 2**20
 
 
 @contextmanager
-def stages(engine: Engine) -> Iterator[dict[str, float]]:
-    """Seconds of processor time by stage, while the engine answers: vision, prefix, suffix, decode, copies, search."""
-    spent: dict[str, float] = {}
-    model = engine.model
-    places: list[tuple[Any, str, str | None]] = [
-        (model, "encode_images", "vision"),
+def stages(engine: Engine, meters: Mapping[str, Callable[[], float]]) -> Iterator[dict[str, Stage]]:
+    """What each stage takes for itself while the engine answers.
+
+    Args:
+        engine: asked meanwhile.
+        meters: name of a figure of `Stage` -> what reads how much there has been so far.
+    """
+    spent: dict[str, Stage] = {name: Stage() for name in STAGES}
+    places: list[tuple[Any, str, str]] = [
+        (engine._images, "maps", "segment"),
+        (engine.model, "encode_images", "vision"),
         (engine, "_run_prefix", "prefix"),
         (engine, "_read_prompts", "suffix"),
         (SharedPrefixCache, "reorder", "copies"),
         (engine, "_answer_block", "decode"),
     ]
-    kept = []
-    for owner, name, stage in places:
-        inner = getattr(owner, name)
-        kept.append((owner, name, vars(owner).get(name)))
 
-        def timed(*args: Any, _inner: Any = inner, _stage: str = stage or name, **kwargs: Any) -> Any:
-            begun, before = time.process_time(), sum(spent.values())
-            out = _inner(*args, **kwargs)
-            inside = sum(spent.values()) - before  # what stages within it have taken for themselves
-            spent[_stage] = spent.get(_stage, 0.0) + time.process_time() - begun - inside
+    def taken() -> dict[str, float]:
+        return {name: sum(getattr(stage, name) for stage in spent.values()) for name in meters}
+
+    def metered(inner: Callable[..., Any], stage: Stage) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            begun, before = {name: read() for name, read in meters.items()}, taken()
+            out = inner(*args, **kwargs)
+            for name, read in meters.items():  # what stages within it have taken is theirs
+                within = taken()[name] - before[name]
+                setattr(stage, name, getattr(stage, name) + read() - begun[name] - within)
             return out
 
-        setattr(owner, name, timed)
-    try:
+        return run
+
+    with ExitStack() as patched:
+        for owner, name, stage in places:
+            patched.enter_context(mock.patch.object(owner, name, metered(getattr(owner, name), spent[stage])))
         yield spent
-    finally:
-        for owner, name, value in kept:
-            if value is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)
+
+
+def measure_stages(engine: Engine, queries: Sequence[Query], generation: Generation) -> dict[str, Stage]:
+    """The engine's stages: their time in one run, what they compute and move in another."""
+    engine.forget()
+    with stages(engine, {"cpu_seconds": time.process_time}) as spent:
+        engine.answer(queries, generation)
+    if engine._graphs is not None:  # a replayed graph shows no operators
+        return spent
+    engine.forget()
+    with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_PYTORCH) as counter, Traffic() as traffic:
+        meters = {"gigaflop": lambda: counter.get_total_flops() / 1e9, "gigabytes": lambda: traffic.moved / 1e9}
+        with stages(engine, meters) as counted:
+            engine.answer(queries, generation)
+    return {name: Stage(spent[name].cpu_seconds, counted[name].gigaflop, counted[name].gigabytes) for name in STAGES}
 
 
 def floor_gigaflop(
@@ -327,12 +397,10 @@ def compare(
             replies[name] = measure(run, figures[name], questions, device)
     for name, run in runs.items():
         if device.type == "cpu":  # a replayed graph shows no operators
-            figures[name].gigaflop = count_work(run) / questions
+            count_work(run, figures[name], questions)
         oracle = replies["plain"] if with_plain else replies[next(iter(runs))]
         figures[name].equal = sum(a == b for a, b in zip(replies[name], oracle, strict=True))
-    engine.forget()
-    with stages(engine) as spent:
-        engine.answer(queries, generation)
+    spent = measure_stages(engine, queries, generation)
     prompt = engine._prompt(0, queries[0])
     vocabulary = engine.model.config.text.vocab_size
     suffixes = [len(engine._prompt(0, query).suffix) for query in queries]
@@ -353,7 +421,10 @@ def compare(
         "graphs": engine._graphs is not None,
         "prefix_tokens": prefix.length,
         "figures": {name: asdict(value) for name, value in figures.items()},
-        "stages": {name: value / questions for name, value in spent.items()},
+        "stages": {
+            name: {figure: value / questions for figure, value in asdict(stage).items()}
+            for name, stage in spent.items()
+        },
         "floor_gigaflop": floor,
         "ceiling_gigaflop_per_second": rate,
         "floor_seconds": floor / rate,
@@ -379,9 +450,14 @@ def table(found: dict[str, Any]) -> str:
             f"{name:<12}{row['cpu_seconds']:>10.4f}{row['seconds']:>10.4f}{ratio:>10.1f}{row['gigaflop']:>10.3f}"
             f"{equal:>12}{row['peak_mib']:>10.0f}"
         )
-    best = min(row["seconds"] for name, row in figures.items() if name != "plain")
+    lines += [f"{'stage':<12}{'CPU s':>10}{'GFLOP':>10}{'GB moved':>10}"]
     lines += [
-        "stages (CPU s per question): " + ", ".join(f"{name} {value:.4f}" for name, value in found["stages"].items()),
+        f"{name:<12}{row['cpu_seconds']:>10.4f}{row['gigaflop']:>10.3f}{row['gigabytes']:>10.3f}"
+        for name, row in found["stages"].items()
+    ]
+    clock = "cpu_seconds" if found["device"] == "cpu" else "seconds"  # that of the ceiling
+    best = min(row[clock] for name, row in figures.items() if name != "plain")
+    lines += [
         f"floor: {found['floor_gigaflop']:.3f} GFLOP at {found['ceiling_gigaflop_per_second']:.1f} GFLOP/s = "
         f"{found['floor_seconds']:.4f} s; the engine at its best takes {best / found['floor_seconds']:.2f} times that",
         f"memory: prefix {found['prefix_mib']:.2f} MiB once, {found['mib_per_row']:.2f} MiB for each row of a block",

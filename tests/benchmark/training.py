@@ -309,7 +309,7 @@ def ours(size: Size, work: Work, share: int) -> Result:
         LR_END=1e-6,
         WARMUP=0.0,
     )
-    preparation = Preparation(processor=held.processor, train=train)
+    preparation = Preparation(processor=held.processor, train=train, place=held.model.place)
     data = sources(work, preparation, share)
     schedule = Schedule(Batches(data, preparation))
     accelerator = Accelerator(cpu=work.device.type == "cpu")

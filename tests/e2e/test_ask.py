@@ -1,10 +1,9 @@
-"""``ask`` on a photograph of odd size, and the README's Python blocks, on a tiny model with random weights."""
+"""``ask`` on a photograph of odd size, and the Python blocks of the pages, on a tiny model with random weights."""
 
 from __future__ import annotations
 
 import io
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ from configs.common.escape import terminal_lines
 from pipeline.commands import ask, loaded_model
 from pipeline.commands.cli import main
 from pipeline.commands.registry import COMMANDS
+from tests import documents
 from tests.e2e.test_entry import entry
-
-README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +91,13 @@ def test_another_kind_of_model_is_not_answered_for(kind: str, photo: Path, capsy
         assert f"MODEL.NAME: only CoLLaVO is talked to; {kind} answers benchmarks" in shown.err and not shown.out
 
 
-def test_the_readmes_python_runs(
+def test_the_python_of_the_pages_runs(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (90, 60), "white").save("dog.jpg")
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 2
+    blocks = [one for page in documents.PAGES for one in documents.blocks(page) if one.language == "python"]
+    assert len(blocks) >= 3
     for block in blocks:
-        exec(compile(block.replace("/path/to/CoLLaVO", str(checkpoint)), "README.md", "exec"), {})  # noqa: S102
+        exec(compile(block.text.replace("/path/to/CoLLaVO", str(checkpoint)), block.page, "exec"), {})  # noqa: S102
     assert (tmp_path / "my_collavo" / "config.json").is_file() and capsys.readouterr().out

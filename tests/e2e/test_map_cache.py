@@ -129,6 +129,18 @@ def test_maps_are_made_ahead_found_again_and_counted(
     assert len(segmented) == NUM
 
 
+@pytest.mark.parametrize("name", ["hf", "endpoint"])
+def test_maps_need_no_checkpoint_of_collavo(
+    world: Path, tmp_path: Path, segmented: list[str], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """What answers is another model, whose path is no directory of CoLLaVO, or is not there at all."""
+    given = options(world, tmp_path / "cache", "RESUME_FROM", "", "MODEL.NAME", name, "MODEL.PATH", tmp_path / "none")
+    assert main(["maps", "zoo", *given, "EVAL.LIMIT", "2"]) == 0
+    err = capsys.readouterr().err
+    assert f"MODEL.NAME {name} asks for no maps, these are for a CoLLaVO: images of 490 pixels" in err
+    assert len(segmented) == len(list((tmp_path / "cache").rglob("*.map"))) > 0
+
+
 def test_images_that_cannot_be_read_are_named_and_the_exit_code_says_so(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +168,7 @@ def test_mistakes_are_said_before_anything_is_loaded(
         (["zoo"], ["SEGMENTER.CACHE", tmp_path / "file"], "SEGMENTER.CACHE: "),
         (["zoo"], ["SEGMENTER.CACHE_SIZE", "0"], "SEGMENTER.CACHE_SIZE: must be above 0"),
         (["zo"], [], "there is no 'zo'; did you mean zoo"),
+        (["zoo"], ["RESUME_FROM", world / "mask2former"], "'class_predictor.bias' is no parameter of CoLLaVO"),
         (["zoo", "train"], ["TRAIN.STAGE", "cpt"], "TRAIN.STAGE cpt learns from maps that lie next to its images"),
         (["train"], ["DATA.MAPS_CACHE", "elsewhere"], "DATA.MAPS_CACHE 'elsewhere' is another name of"),
     ):

@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures import ROOT
 from tests.limits import LIMIT
 
-SCRIPTS = ("run", "install", "tests/run", ".ci/run", "assets/environment.sh")
+SCRIPTS = ("run", "install", "tests/run", ".ci/run", "assets/environment.sh", "docs/slurm.sh")
 
 
 def bash(*words: str, path: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -91,6 +91,29 @@ def test_gpu_device_sets_devices_and_processes(stand_ins: Path) -> None:
     done = bash(str(ROOT / "run"), "eval", path=stand_ins, GPU_DEVICE="2,5,7")
     assert "ddp_accel.yaml --num_processes 3" in done.stdout
     assert "CUDA=2,5,7" in done.stdout
+
+
+def test_under_slurm_each_machine_has_a_launcher_with_its_rank(tmp_path: Path) -> None:
+    bodies = {
+        "scontrol": 'test "$*" = "show hostnames node[1-2]"; echo node1; echo node2',
+        "srun": f'shift; export PATH="{tmp_path}:$PATH"; for n in 0 1; do SLURM_NODEID=$n "$@"; done',
+        "accelerate": 'printf "%s\\n" "$*"',
+    }
+    for name, body in bodies.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\nset -eu\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": "41234", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2"}
+    words = ("eval", "--overrides", "NAME", "a b")
+    done = bash(str(ROOT / "docs/slurm.sh"), *words, path=tmp_path, SLURM_GPUS_ON_NODE="4", **job)
+    assert done.returncode == 0, done.stderr
+    for rank, line in enumerate(done.stdout.splitlines()):
+        launcher, _, entry = line.partition(" lbk_entry.py ")
+        assert launcher == (
+            f"launch --config_file configs/accel/multi_node_accel.yaml --machine_rank {rank} --num_machines 2"
+            " --num_processes 8 --main_process_ip node1 --main_process_port 21234"
+        )
+        assert entry == "eval --overrides NAME a b"
+    assert len(done.stdout.splitlines()) == 2
 
 
 def test_commands_without_a_model_need_no_launcher(stand_ins: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from collavo.crayon import CrayonPrompt
+from collavo.host_inputs import HostInputs
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import IMAGE_TAG
 from collavo.training_inputs import IGNORE_INDEX
@@ -81,7 +82,8 @@ class Batch:
         semantic: int64 (N, P), or None where there is no image.
         numbering: int64 (N, P), or None.
         tallies: counts by source.
-        source_numbers: int64 (B, L) or (B, T): which of ``tallies`` a token is of, where there are several.
+        learned: where there are several sources: of each, which of the tokens that are learned are its own, int64.
+        placed: where everything stands, found ahead on the host; None where the model is to look for it.
     """
 
     ids: tuple[str, ...]
@@ -95,10 +97,13 @@ class Batch:
     numbering: Tensor | None
     position_ids: Tensor | None = None
     tallies: Mapping[str, Tally] = field(default_factory=dict)
-    source_numbers: Tensor | None = None
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
+    placed: HostInputs | None = None
 
-    def inputs(self) -> dict[str, Tensor | None]:
+    def inputs(self) -> dict[str, Any]:
         """Arguments of the model's forward pass."""
+        if self.placed is not None:
+            return {"placed": self.placed, "position_ids": self.position_ids, "pixel_values": self.pixel_values}
         names = ("input_ids", "attention_mask", "labels", "position_ids", "pixel_values", "semantic", "numbering")
         return {name: getattr(self, name) for name in names}
 
@@ -111,24 +116,33 @@ class Batch:
         """See `trainer.loop.Microbatch.losses`."""
         output = model(**self.inputs(), num_items_in_batch=totals.labels, use_cache=False)
         loss: Tensor = output.loss
-        if self.source_numbers is None:
+        if not self.learned:
             return loss, dict.fromkeys(self.tallies, loss)
-        learned = self.labels[:, 1:] != IGNORE_INDEX
-        targets, numbers = self.labels[:, 1:][learned], self.source_numbers[:, 1:][learned]
+        targets = self._targets()
         with torch.no_grad():
             by_source = {
                 name: F.cross_entropy(
-                    at_least_float32(output.logits[numbers == number]), targets[numbers == number], reduction="sum"
+                    at_least_float32(output.logits.index_select(0, own)), targets.index_select(0, own), reduction="sum"
                 )
                 / totals.labels
-                for number, name in enumerate(self.tallies)
+                for name, own in self.learned.items()
             }
         return loss, by_source
 
+    def _targets(self) -> Tensor:
+        """Labels of the tokens that are learned, in order, int64."""
+        if self.placed is not None and self.placed.targets is not None:
+            return self.placed.targets
+        return self.labels[:, 1:][self.labels[:, 1:] != IGNORE_INDEX]
+
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        moved: dict[str, Any] = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        """What the model takes of it on a device; where everything is placed, the rest stays on the host."""
+        if self.placed is None:
+            moved: dict[str, Any] = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, Tensor)}
+        else:
+            moved = {n: v.to(device) for n in ("position_ids", "pixel_values") if (v := getattr(self, n)) is not None}
+            moved["placed"] = self.placed.to(device)
+        return replace(self, learned={name: own.to(device) for name, own in self.learned.items()}, **moved)
 
 
 Row = Sequence[Example]
@@ -157,12 +171,19 @@ def packed(examples: Sequence[Example], image_tokens: int, longest: int) -> list
     return rows
 
 
-def collate(rows: Sequence[Example | Row], processor: CoLLaVOProcessor) -> Batch:
+Place: TypeAlias = Callable[
+    [Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, tuple[int, int]], HostInputs
+]
+"""`CoLLaVOForConditionalGeneration.place` of a model."""
+
+
+def collate(rows: Sequence[Example | Row], processor: CoLLaVOProcessor, place: Place | None = None) -> Batch:
     """Lay rows side by side.
 
     Args:
         rows: at least one, of an example or of several.
         processor: of the model.
+        place: finds here what the model would have to wait for its device to find.
     """
     filled = [[row] if isinstance(row, Example) else row for row in rows]
     examples = [example for row in filled for example in row]
@@ -186,6 +207,10 @@ def collate(rows: Sequence[Example | Row], processor: CoLLaVOProcessor) -> Batch
     if prompts:
         semantic = torch.from_numpy(np.stack([prompt.semantic.reshape(-1) for prompt in prompts]))
         numbering = torch.from_numpy(np.stack([prompt.numbering.reshape(-1) for prompt in prompts]))
+    placed = None
+    if place is not None:
+        image_shape = (len(images), processor.grid**2 if images else 0)
+        placed = place(input_ids, mask, labels, semantic, numbering, image_shape)
     return Batch(
         ids=tuple(example.id for example in samples),
         input_ids=input_ids,
@@ -198,7 +223,8 @@ def collate(rows: Sequence[Example | Row], processor: CoLLaVOProcessor) -> Batch
         semantic=semantic,
         numbering=numbering,
         tallies=tallies,
-        source_numbers=_source_numbers(filled, list(tallies)) if len(tallies) > 1 else None,
+        learned=_learned(filled, labels, list(tallies)) if len(tallies) > 1 else {},
+        placed=placed,
     )
 
 
@@ -216,13 +242,14 @@ def _positions(example: Example) -> list[int]:
     return found
 
 
-def _source_numbers(rows: Sequence[Row], names: Sequence[str]) -> Tensor:
-    """Which source each token is of, int64 (rows, longest); -1 for padding and rows that teach nothing."""
+def _learned(rows: Sequence[Row], labels: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Which of the tokens that are learned are each source's own; rows that teach nothing have none."""
 
     def numbers(example: Example) -> list[int]:
         return [-1 if example.id == IDLE else names.index(example.source)] * len(example.input_ids)
 
-    return _padded_left([_joined(row, numbers) for row in rows], -1)
+    owners = _padded_left([_joined(row, numbers) for row in rows], -1)[:, 1:][labels[:, 1:] != IGNORE_INDEX]
+    return {name: (owners == number).nonzero()[:, 0] for number, name in enumerate(names)}
 
 
 def _padded_left(rows: Sequence[Sequence[int]], fill: int) -> Tensor:

@@ -72,7 +72,8 @@ class Batches:
     """
 
     def __init__(self, sources: Mapping[str, SampleSource], preparation: Preparation, *, alike: bool = False) -> None:
-        self.by_adapter, self._processor, self.train = sources, preparation.processor, preparation.train
+        self.by_adapter, self.train = sources, preparation.train
+        self._processor, self._place = preparation.processor, preparation.place
         self._alike = alike
         self.mixtures = {adapter: Mixture(parts=one.parts, seed=self.train.SEED) for adapter, one in sources.items()}
         self._named = 0
@@ -109,7 +110,8 @@ class Batches:
         examples.sort(key=lambda example: -len(example.input_ids))
         microbatches = self._microbatches(examples, world)
         seconds = sum(example.map_seconds for example in examples)
-        return BatchShare([collate(microbatch, self._processor) for microbatch in microbatches], skipped, seconds)
+        laid = [collate(microbatch, self._processor, self._place) for microbatch in microbatches]
+        return BatchShare(laid, skipped, seconds)
 
     def _report(self, place: str, error: Exception) -> None:
         self._named += 1

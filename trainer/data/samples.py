@@ -27,7 +27,7 @@ from modeling.segmenters.errors import SegmenterError
 from pipeline.images import decode_image
 
 from ..config import LoopConfig
-from .batches import Example
+from .batches import Example, Place
 from .crayon_samples import crayon_sample
 from .maps import corrupt_map
 from .reading import PANOPTIC
@@ -66,12 +66,14 @@ class Preparation:
         train: the section ``TRAIN``: ``MAX_LENGTH``, ``QUESTIONS`` and ``SEED`` count.
         crayon: what the model is shown of an image's objects.
         corruption: share of objects, see `trainer.data.maps.corrupt_map`.
+        place: see `trainer.data.batches.collate`.
     """
 
     processor: CoLLaVOProcessor
     train: LoopConfig
     crayon: CrayonConfig = field(default_factory=CrayonConfig)
     corruption: float = 0.0
+    place: Place | None = None
 
     @property
     def map_side(self) -> int:

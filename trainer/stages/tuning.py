@@ -268,8 +268,13 @@ def load_tuning(
         for note in settings.notes:
             warn(note)
     processor = examined.processor
+    examined.blank.config.crayon_queries = config.TRAIN.CRAYON  # as the model's that `_start` loads
     preparation = Preparation(
-        processor=processor, train=config.TRAIN, crayon=config.CRAYON, corruption=config.DATA.SPOIL
+        processor=processor,
+        train=config.TRAIN,
+        crayon=config.CRAYON,
+        corruption=config.DATA.SPOIL,
+        place=examined.blank.place,
     )
     data = sources(config, preparation, device)
     schedule = Schedule(Batches(data.training, preparation, alike=alike))

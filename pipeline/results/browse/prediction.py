@@ -1,6 +1,6 @@
 """One line of ``predictions.jsonl``: everything that is known of one record and its reply.
 
-The file has one JSON object per record, in data order. README.md, "Look at results", documents the fields.
+The file has one JSON object per record, in data order. docs/results.md documents the fields.
 """
 
 from __future__ import annotations

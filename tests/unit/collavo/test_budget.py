@@ -11,6 +11,7 @@ import torch
 
 from assets.tiny.random_checkpoint import make_tiny
 from collavo import budget
+from collavo.block_rows import BlockRows
 from collavo.budget import STEADY, Budget, free_memory, is_out_of_memory
 from collavo.engine import Engine, Generation, Query, Reply
 from collavo.load_collavo import load_engine
@@ -114,6 +115,7 @@ def test_more_is_tried_again_once_memory_is_there(checkpoint: Path) -> None:
 def test_a_question_that_does_not_fit_gets_fewer_rows_which_is_noted(checkpoint: Path) -> None:
     """The suffixes of 16 rows and 64 tokens are what does not fit; those of 8 rows do."""
     engine = new_engine(checkpoint)
+    engine._block_rows = BlockRows(engine.model, others=())
     long = Generation(num_beams=3, max_new_tokens=64)
     asked = queries()[:2]
     whole = engine.answer(asked, long)

@@ -20,6 +20,7 @@ from collavo.images import PreparedImage
 from collavo.load_collavo import load_engine, resolve_attention, size_in_memory
 from collavo.options import CrayonConfig, LLMConfig
 from collavo.template import CHAT
+from configs.load import REPOSITORY
 from modeling.image import DecodedImage
 from modeling.segmenters.base import PanopticMap, Segment
 from modeling.segmenters.coco import COCO_BY_INDEX
@@ -108,12 +109,19 @@ def test_replies_equal_plain_generate(engine: Engine, generation: Generation) ->
     assert len({reply.text for reply in replies}) > 4, "replies that hardly differ prove little"
 
 
-@pytest.mark.parametrize("dtype", ["fp32", *(pytest.param(d, marks=pytest.mark.slow) for d in ("bf16", "fp16"))])
-@pytest.mark.parametrize("beams", [1, 3])
-def test_numbers_do_not_depend_on_company_or_order(checkpoint: Path, dtype: str, beams: int) -> None:
+@pytest.mark.parametrize(
+    ("model", "dtype", "beams"),
+    [
+        *(("random", "fp32", beams) for beams in (1, 3)),
+        *(pytest.param("random", d, beams, marks=pytest.mark.slow) for d in ("bf16", "fp16") for beams in (1, 3)),
+        pytest.param("trained", "fp32", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_numbers_do_not_depend_on_company_or_order(checkpoint: Path, model: str, dtype: str, beams: int) -> None:
     """Replies, and the smallest gap of each search to the last bit, for any batch size and order."""
     settings: dict[str, Any] = {"BITS": 32 if dtype == "fp32" else 16, "DTYPE": dtype}
-    engine = load_engine(LLMConfig(**settings), str(checkpoint), HalfSegmenter())
+    path = checkpoint if model == "random" else REPOSITORY / "assets" / "tiny" / "collavo"
+    engine = load_engine(LLMConfig(**settings), str(path), HalfSegmenter())
     generation = Generation(num_beams=beams, max_new_tokens=4)
     asked = queries(6)
     asked += [Query(asked[0].image, f"Is there a {'very ' * (n % 5)}large dog?") for n in range(14)]
@@ -294,7 +302,9 @@ def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatc
     assert max(sizes) <= 1.5 * sizes[0]
     per_token = prefix.num_bytes // prefix.length
     slots = engine._prompt(0, Query(image, "Is there a 0?")).slots
-    assert sizes[0] <= 16 * (slots + 1 + 8) * per_token, "rows of a block, times places, and nothing of the prefix"
+    assert sizes[0] <= engine._block_rows.most * (slots + 1 + 8) * per_token, (
+        "rows of a block, times places, and nothing of the prefix"
+    )
 
 
 def test_a_cached_prefix_is_never_used_for_another_image(engine: Engine) -> None:

@@ -1,9 +1,11 @@
 """The engine that a configuration describes: examined first, asked as it was trained, loaded with one bar."""
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from assets.tiny.random_checkpoint import make_tiny
 from collavo.errors import CheckpointError
+from collavo.load_collavo import load_engine
 from configs.load import REPOSITORY
+from datasets.types import Score
+from modeling.image import DecodedImage
+from modeling.segmenters.base import PanopticMap
+from modeling.segmenters.none import NoSegmenter
 from modeling.segmenters.xdecoder.segmenter import XDecoderSegmenter
 from pipeline.config import EvalConfig, read_configuration
 from pipeline.models.collavo import CoLLaVOSource
@@ -19,9 +26,20 @@ from pipeline.models.map_cache import CachedSegmenter
 from pipeline.run.plan import run_plan
 from pipeline.runtime.errors import RunError
 from tests.limits import LIMIT
-from tests.robustness.toy import ToyEngine, ToySource, make_data, make_plan
+from tests.robustness.toy import ToyEngine, ToyPipeline, ToySource, make_data, make_plan
 
 TINY = str(REPOSITORY / "assets" / "tiny" / "collavo")
+
+
+SLOW = ("RESUME_FROM", TINY, "CRAYON.FORCE", True, "SEGMENTER.NAME", "none")
+
+
+class Plain:
+    """A source that loads nothing ahead."""
+
+    def __init__(self, source: CoLLaVOSource) -> None:
+        self.parts, self.weights = source.parts, source.weights
+        self.engine, self.segmenter = source.engine, source.segmenter
 
 
 def engine_of(*overrides: object) -> CoLLaVOSource:
@@ -109,6 +127,87 @@ def test_a_weight_that_is_no_number_is_raised_by_engine(tmp_path: Path) -> None:
             source.engine()
 
 
+class Slow(NoSegmenter):
+    """Finds nothing; notes the names of images, and the default type while it computes."""
+
+    fingerprint = "slow"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.types: set[torch.dtype] = set()
+        self.begun = threading.Event()
+
+    def segment(self, images: Sequence[DecodedImage], size: tuple[int, int]) -> list[PanopticMap]:
+        self.seen += [image.name for image in images]
+        self.types.add(torch.get_default_dtype())
+        self.begun.set()
+        return super().segment(images, size)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """What every configured source segments with; any reply is right."""
+    segmenter = Slow()
+    monkeypatch.setattr(ToyPipeline, "score", lambda *_: Score(value=1.0, extracted=""))
+    monkeypatch.setattr("pipeline.models.map_cache.cached_segmenter", lambda *_: segmenter)
+    return segmenter
+
+
+def texts(folder: Path) -> list[tuple[str, str, float]]:
+    """Replies and margins in a run's journal, by id."""
+    lines = [
+        line for file in (folder / "toy_test" / "journal").glob("*.jsonl") for line in file.read_text().splitlines()
+    ]
+    return sorted((entry["id"], entry["text"], entry["margin"]) for entry in map(json.loads, lines))
+
+
+def test_first_images_are_segmented_while_the_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: Slow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights wait here until an image has been segmented; nothing of it is paid again, and replies are equal."""
+    make_data(tmp_path / "data", num_records=20)
+    assert run_plan(make_plan(tmp_path / "data", tmp_path / "plain"), lambda _: Plain(engine_of(*SLOW))) == 0
+    plain, once = texts(tmp_path / "plain"), sorted(slow.seen)
+    slow.seen.clear()
+    slow.begun.clear()
+    held: list[bool] = []
+    capsys.readouterr()
+
+    def waits(*given: Any, progress: Callable[[int, int], None], **more: Any) -> Any:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)  # as transformers does while it makes a model
+        held.append(slow.begun.wait(0.3))
+        torch.set_default_dtype(before)
+        progress(1, 2)
+        held.append(slow.begun.wait(LIMIT))
+        return load_engine(*given, progress=progress, **more)
+
+    monkeypatch.setattr("collavo.load_collavo.load_engine", waits)
+    assert run_plan(make_plan(tmp_path / "data", tmp_path / "ahead"), lambda _: engine_of(*SLOW)) == 0
+    assert held == [False, True], "not while the model is made, and before its weights are read"
+    assert slow.types == {torch.float32}
+    assert sorted(slow.seen) == once
+    assert texts(tmp_path / "ahead") == plain
+    assert capsys.readouterr().err.count("model ready after") == 1
+
+
+def test_what_is_wrong_with_weights_ends_a_run_once_though_images_have_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: Slow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*given: Any, progress: Callable[[int, int], None], **more: Any) -> Any:
+        progress(1, 2)
+        assert slow.begun.wait(LIMIT)
+        raise CheckpointError("model.safetensors: vision_tower.weight has NaN")
+
+    make_data(tmp_path / "data")
+    monkeypatch.setattr("collavo.load_collavo.load_engine", fails)
+    assert run_plan(make_plan(tmp_path / "data", tmp_path / "run"), lambda _: engine_of(*SLOW)) == 1
+    said = capsys.readouterr().err
+    assert said.count("vision_tower.weight has NaN") == 1 and "Traceback" not in said
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("load")]
+
+
 def test_a_run_that_ends_does_not_wait_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, steps = threading.Event(), []
 
@@ -137,6 +236,8 @@ def test_a_run_without_results_loads_ahead_and_a_finished_one_does_not(
         def loading_ahead(self) -> Iterator[None]:
             ahead.append(True)
             yield
+
+        engine_ahead = ToySource.engine
 
     make_data(tmp_path / "data")
     for _ in range(2):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from pipeline.commands.cli import _build_parser, main
+from pipeline.commands.cli import build_parser, main
 from pipeline.commands.keys import key_helps
 from pipeline.commands.registry import COMMANDS
+from tests import documents
 from trainer.cli import COMMANDS as TRAINING
 from trainer.config import TrainSchema
 
 MORE = (*COMMANDS, *TRAINING)
-NAMES = list(_build_parser(MORE)[1])
+MINE = "name: mine\ndata: {file: mine.jsonl}\nprompt: '{question}'\nscorer: exact_match\n"
+NAMES = list(build_parser(MORE)[1])
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -24,16 +25,30 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_command_has_a_sentence_and_two_examples_that_parse(name: str) -> None:
-    parser, own = _build_parser(MORE)
-    text = own[name].format_help()
-    examples = text.partition("examples:\n")[2].replace("\\\n", " ")
-    lines = [line.partition("lbk_entry.py ")[2] for line in examples.splitlines() if "lbk_entry.py" in line]
-    assert len(lines) >= 2 and own[name].description and (own[name].description or "").endswith(".")
-    for line in lines:
-        words = shlex.split(line.partition("    ")[0] if name == "ask" else line)
-        assert words[0] == name
-        parser.parse_args(words)
+def test_every_command_has_a_sentence_options_in_groups_and_two_examples_that_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = build_parser(MORE)[1][name].format_help()
+    sentence = text.split("\n\n")[1]
+    assert re.fullmatch(r"[A-Z][a-z]+ .*\.", sentence, re.DOTALL)
+    ungrouped = text.partition("\noptions:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"--[\w-]+", ungrouped) == ["--help"]
+    documents.make_workspace(tmp_path, ())
+    (tmp_path / "my_benchmark.yaml").write_text(MINE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    examples = documents.split(text.partition("examples:\n")[2], f"{name} --help")
+    assert len(examples) >= 2
+    for example in examples:
+        documents.check(example)
+        assert example.words[example.words.index("lbk_entry.py") + 1] == name
+
+
+def test_the_examples_of_the_program_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents.make_workspace(tmp_path, ())
+    monkeypatch.chdir(tmp_path)
+    text = build_parser(MORE)[0].format_help().partition("examples:\n")[2]
+    for example in documents.split(text.partition("\n\n")[0], "--help"):
+        documents.check(example)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

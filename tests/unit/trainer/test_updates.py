@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_updates_are_those_of_a_plain_loop(run: Run, tiny: Path, tmp_path: Path)
     batches: Iterator[tuple[Any]] = job.data.batches(0, 6, 0, 1)  # type: ignore[assignment]  # one microbatch each
     for step, (batch,) in enumerate(batches):
         optimizer.param_groups[0]["lr"] = rate(step, 6, 3e-3, 1e-6, 2)
-        inputs = {name: value for name, value in batch.inputs().items() if name != "labels"}
+        inputs = {n: value for n, value in replace(batch, placed=None).inputs().items() if n != "labels"}
         length = batch.labels.shape[1]
         logits = model(**inputs, use_cache=False).logits[:, -length:-1]  # images stand before all that is learned
         loss = F.cross_entropy(logits.flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=-100)
