@@ -92,7 +92,8 @@ def read_sizes(folder: Path | None) -> tuple[Sizes, TrainingState | None]:
 
     Args:
         folder: a checkpoint, or a directory with nothing but its ``config.json``; None for CoLLaVO-7B.
-    Returns: the sizes; and what a fine-tuned checkpoint says of itself, None for others.
+    Returns: the sizes, with those of a fresh crayon prompt where there is none; and what a fine-tuned checkpoint says
+        of itself, None for others.
 
     Raises:
         CheckpointError: there is no readable configuration, or weights that do not fit it.
@@ -102,7 +103,7 @@ def read_sizes(folder: Path | None) -> tuple[Sizes, TrainingState | None]:
     state = read_state(folder) if is_trained(folder) else None
     base = folder if state is None else Path(state.started_from)
     if any(next(base.glob(pattern), None) for pattern in WEIGHTS):
-        return describe_checkpoint(folder).sizes, state
+        return describe_checkpoint(folder, fresh_crayon=True).sizes, state
     values = read_json(base / "config.json")
     return sizes_of_config(values, released=is_released_layout(base), where=base), state
 

@@ -211,8 +211,8 @@ class TrainSchema(EvalSchema):
 
     Attributes:
         SAVE_DIR: folder of checkpoints and logs.
-        RESUME_FROM: checkpoint directory to start from, in the released layout, ours, or of an earlier stage; of stage
-            segmenter an X-Decoder as SEGMENTER.PATH takes it, or empty for a fresh one.
+        RESUME_FROM: checkpoint directory to start from: in the released layout, ours, InternLM-XComposer2-VL, or of an
+            earlier stage; of stage segmenter an X-Decoder as SEGMENTER.PATH takes it, or empty for a fresh one.
         RESUME: go on from the newest checkpoint in SAVE_DIR, if there is one.
         DATA: see `DataConfig`.
         LORA: see `LoRAConfig`.

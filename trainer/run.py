@@ -155,6 +155,10 @@ def run_stage(
     train_only([parameters], job.model)
     newest_one = _resume(config, save_dir, job, parameters, session)
     job.train_mode()
+    if session.is_main and device.type == "cuda" and sharding is None:
+        there = torch.cuda.get_device_properties(device).total_memory
+        if counted := job.memory_in_words(session.world, there):
+            say(counted)
     introduction = job.describe(parameters)  # ZeRO-3 leaves a process the numbers of its own shards alone
     placement = place_model(
         accelerator,

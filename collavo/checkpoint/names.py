@@ -1,9 +1,10 @@
 """Names, layouts and identity of checkpoints: the only place that knows how the released weights are called.
 
-Two layouts load: ours (``save_pretrained``: ``config.json`` of a `CoLLaVOConfig`, sharded safetensors) and the released
-one (InternLM2-style ``config.json``, sharded ``.bin`` or safetensors, the reference's names). Sizes that the released
-configuration leaves out are read off the tensors, and those that it says are compared with them. Tensors are
-memory-mapped, so a shard is read when it is used.
+Three layouts load: ours (``save_pretrained``: ``config.json`` of a `CoLLaVOConfig`, sharded safetensors), the released
+one (InternLM2-style ``config.json``, sharded ``.bin`` or safetensors, the reference's names), and that of the base that
+CoLLaVO was trained on (see `xcomposer2`), to begin training from. Sizes that a released configuration leaves out are
+read off the tensors, and those that it says are compared with them. Tensors are memory-mapped, so a shard is read when
+it is used.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from modeling.weight_files import describe, load
 
 from ..errors import CheckpointError
 from .sizes import HasShape
+from .xcomposer2 import TITLE, from_xcomposer2, is_xcomposer2, missing_keys
 
 UNUSED_RELEASED = re.compile(r"^model\.layers\.\d+\.feed_forward\.w2\.Plora_seg_[AB]\.weight$")
 """The released weights hold a crayon pair for ``w2`` that no code path reads; it is skipped, and named when it is."""
@@ -54,6 +57,7 @@ _PARTS = {  # within one layer, by prefix of our name
         (".crayon_b.", ".Plora_seg_B."),
     ),
 }
+_EMBEDDINGS, _OUTPUT = "language_model.embed_tokens.weight", "output.weight"
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _WHOLE_DIGEST_BYTES = 64 * 2**20
@@ -141,63 +145,115 @@ def is_released_layout(directory: Path) -> bool:
     return read_json(directory / "config.json").get("model_type") != "collavo"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """How a checkpoint's weights are called.
+
+    Attributes:
+        translate: a stored name -> ours, or None for what nothing uses; `KeyError` for an unknown one.
+        title: of the model that has these names.
+        is_base: whether they are those of the base that CoLLaVO was trained on, whose embedding table has no row for
+            ``<image>``.
+    """
+
+    translate: Callable[[str], str | None]
+    title: str = "CoLLaVO"
+    is_base: bool = False
+
+
+def _layout(values: Mapping[str, Any], keys: Iterable[str]) -> _Layout:
+    """How the weights are called.
+
+    Args:
+        values: of ``config.json``, which may keep what the base's said when a model trained on it is written.
+        keys: names in the weight files.
+    """
+    if values.get("model_type") == "collavo":
+        return _Layout(translate=str)
+    if is_xcomposer2(values) and not any(".Plora_main." in key for key in keys):
+        return _Layout(translate=from_xcomposer2, title=TITLE, is_base=True)
+    return _Layout(translate=from_released)
+
+
 def describe_tensors(directory: Path) -> dict[str, tuple[Path, StoredTensor]]:
     """What the weight files hold, without reading it. Loads no torch.
 
     Args:
-        directory: a checkpoint in either layout.
-    Returns: our parameter name -> its file and description.
+        directory: a checkpoint in any layout.
+    Returns: our parameter name -> its file and description, as `read_tensors` gives it.
 
     Raises:
         CheckpointError: no weights, an unreadable file, a name that no rule covers or that stands in two files, or a
             type that weights cannot have.
     """
-    translate: Callable[[str], str | None] = from_released if is_released_layout(directory) else str
+    return _describe(directory)[0]
+
+
+def _describe(directory: Path) -> tuple[dict[str, tuple[Path, StoredTensor]], _Layout]:
+    """See `describe_tensors`."""
+    values = read_json(directory / "config.json")
+    try:
+        files = {file: describe(file) for file in weight_files(directory)}
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
+    layout = _layout(values, (key for described in files.values() for key in described))
     found: dict[str, tuple[Path, StoredTensor]] = {}
-    for file in weight_files(directory):
-        try:
-            described = describe(file)
-        except FileError as error:
-            raise CheckpointError(str(error)) from error
+    for file, described in files.items():
         for key, stored in described.items():
-            ours = _our_name(translate, key, file)
+            ours = _our_name(layout, key, file)
+            if ours is None:
+                continue
             if ours in found:
                 raise CheckpointError(f"{file}: '{key}' is in {found[ours][0].name} too")
             if stored.dtype not in FLOATS:
                 raise CheckpointError(f"{file}: '{key}' is of the type {stored.dtype}; weights are {', '.join(FLOATS)}")
-            if ours is not None:
-                found[ours] = file, stored
-    return found
+            found[ours] = file, stored
+    if layout.is_base:
+        if missing := missing_keys(found):
+            raise CheckpointError(f"{directory}: the checkpoint of {TITLE} lacks {some_of(missing, _FEW)}")
+        _add_image_row(found)
+    return found, layout
 
 
-def _our_name(translate: Callable[[str], str | None], key: str, file: Path) -> str | None:
+def _add_image_row(found: dict[str, tuple[Path, StoredTensor]]) -> None:
+    """Count a row for ``<image>`` in an embedding table that has only those which the output layer can say."""
+    file, table = found[_EMBEDDINGS]
+    if len(table.shape) == 2 and table.shape[0] == found[_OUTPUT][1].shape[0]:
+        found[_EMBEDDINGS] = file, replace(table, shape=(table.shape[0] + 1, table.shape[1]))
+
+
+def _our_name(layout: _Layout, key: str, file: Path) -> str | None:
     try:
-        return translate(key)
+        return layout.translate(key)
     except KeyError:
-        raise CheckpointError(f"{file}: {quoted(key)} is no parameter of CoLLaVO") from None
+        raise CheckpointError(f"{file}: {quoted(key)} is no parameter of {layout.title}") from None
 
 
 def read_tensors(directory: Path, *, compared: bool = True) -> dict[str, Any]:
     """Read a checkpoint's tensors under our names, memory-mapped on the CPU.
 
     Args:
-        directory: a checkpoint in either layout.
+        directory: a checkpoint in any layout.
         compared: compare the checksums of ``.bin`` files, which reads all of them; False for who does so later.
-    Returns: our parameter name -> tensor, in the stored dtype.
+    Returns: our parameter name -> tensor, in the stored dtype. An embedding table without a row for ``<image>`` gets
+        one of zeros, which nothing reads: an image's features stand in its place.
 
     Raises:
         CheckpointError: see `describe_tensors`; or bytes of a ``.bin`` file were changed.
     """
-    translate: Callable[[str], str | None] = from_released if is_released_layout(directory) else str
-    described = describe_tensors(directory)
+    described, layout = _describe(directory)
     tensors: dict[str, Any] = {}
     for file in dict.fromkeys(file for file, _ in described.values()):
         try:
             loaded = load(file, compared=compared)
         except FileError as error:
             raise CheckpointError(str(error)) from error
-        named = ((_our_name(translate, key, file), tensor) for key, tensor in loaded.items())
+        named = ((_our_name(layout, key, file), tensor) for key, tensor in loaded.items())
         tensors |= {name: tensor for name, tensor in named if name is not None}
+    if layout.is_base:
+        table, shape = tensors[_EMBEDDINGS], described[_EMBEDDINGS][1].shape
+        tensors[_EMBEDDINGS] = table.new_zeros(shape)
+        tensors[_EMBEDDINGS][: len(table)] = table
     return tensors
 
 

@@ -112,7 +112,13 @@ class _Released(StrictJson):
     pad_token_id: int | None = None
     vision_num_attention_heads: _Side | None = None
     image_token_index: _Token | None = None
-    image_size: _Pixels = 490
+    image_size: _Pixels | None = None
+    img_size: _Pixels | None = None  # InternLM-XComposer2's name for it
+
+    @property
+    def pixels(self) -> int:
+        """Side of an image."""
+        return self.image_size or self.img_size or 490
 
 
 Part = TypeVar("Part", bound=StrictJson)
@@ -210,7 +216,7 @@ def _of_released(values: Mapping[str, Any], tensors: Mapping[str, HasShape], whe
         "semantic_rows": semantic,
         "numbering_rows": _shape(tensors, "crayon.numbering.weight", 2, where)[0],
         "image_token_id": rows - 1 if said.image_token_index is None else said.image_token_index,
-        "image_size": said.image_size,
+        "image_size": said.pixels,
     }
     return validated(Sizes, sizes, file)
 
@@ -230,7 +236,8 @@ def sizes_of_config(values: Mapping[str, Any], *, released: bool, where: object)
     file = f"{where}/config.json"
     sizes = validated(Sizes, values, file)
     if released:
-        said = validated(_Released, values, file).model_dump(exclude_none=True)
+        known = validated(_Released, values, file)
+        said = known.model_dump(exclude_none=True)
         text = {name: said[name] for name in TextSizes.model_fields if name in said}
         text.setdefault("num_key_value_heads", text["num_attention_heads"])
         if text.get("pad_token_id", 0) < 0:
@@ -239,7 +246,7 @@ def sizes_of_config(values: Mapping[str, Any], *, released: bool, where: object)
             text["embedding_rows"] = text["vocab_size"] + 1
         heads = said.get("vision_num_attention_heads")
         vision = {} if heads is None else {"num_attention_heads": heads}
-        whole = {"text_config": text, "vision_config": vision, "image_size": said["image_size"]}
+        whole = {"text_config": text, "vision_config": vision, "image_size": known.pixels}
         sizes = validated(Sizes, whole, file)
     _check_heads(sizes, where)
     _check_together(sizes, where)

@@ -4,8 +4,9 @@
 ``{"images": ["a.jpg"], "messages": [{"role": "user", "content": "<image>What is it?"}, {"role": "assistant", ...}]}``
 ``{"messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, {"type": "text", "text"}]}, ...]}``
 
-Names of fields and speakers may be mixed. What cannot be trained on is refused with its reason: nothing is turned into
-a conversation without its image, or with another one.
+Names of fields and speakers may be mixed; a message may name its image itself (``images``), and the system's text may
+stand beside the messages (``system``). What cannot be trained on is refused with its reason: nothing is turned into a
+conversation without its image, or with another one, and nothing that would change what is learned is passed over.
 
 Source: LLaVA-1.5 (arXiv 2310.03744) and its trainer, which drops a first turn of the model; the chat format of OpenAI's
 fine-tuning files and of transformers' chat templates for ``messages``.
@@ -13,6 +14,7 @@ fine-tuning files and of transformers' chat templates for ``messages``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,9 @@ _SPEAKERS = {
     "model": ASSISTANT,
     "system": SYSTEM,
 }
+_IMAGE_KEYS = ("image", "images")
+_LIKE_IMAGES = re.compile(r"(image|img|picture|photo|pixel)", re.IGNORECASE)
+"""What names of fields hold that may mean an image, see `_check_media`."""
 _OTHER_MEDIA = ("video", "videos", "audio", "audios", "image_url")
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _IMAGE_TYPES = ("image", "image_url", "input_image")
@@ -70,11 +75,11 @@ def conversation_of(item: Any) -> Conversation:
     """
     messages, inline = _messages(item)
     images = [*_listed_images(item), *inline]
-    _check_media(item)
+    _check_media(item, has_image=bool(images))
     if len(images) > 1:
         key = "image" if isinstance(item.get("image"), list) else "images"
         raise MalformedError(f"'{key}' lists {len(images)} images, a conversation can have one")
-    system, spoken = _without_system(messages)
+    system, spoken = _without_system(messages, item.get("system"))
     if spoken and spoken[0].speaker == ASSISTANT:  # as LLaVA's trainer does
         if IMAGE_TAG in spoken[0].text:
             raise MalformedError(f"message {spoken[0].index}: {IMAGE_TAG} stands in a first message of 'gpt'")
@@ -97,6 +102,8 @@ def _id(item: Mapping[str, Any]) -> str:
 def _messages(item: Any) -> tuple[list[_Message], list[str]]:
     """All messages, and the images that stand within them."""
     key = "messages" if isinstance(item, Mapping) and "conversations" not in item and "messages" in item else None
+    if key is None and isinstance(item, Mapping) and item.get("messages") not in (None, [], item.get("conversations")):
+        raise MalformedError("has 'conversations' and other 'messages'; which of them are meant?")
     found, images = [], []
     for index, message in enumerate(take(item, key or "conversations", list)):
         speaker, text, inline = _message(message, index, key is not None)
@@ -112,10 +119,13 @@ def _message(message: Any, index: int, as_chat: bool) -> tuple[str, str, list[st
     speaker = _SPEAKERS.get(said.strip().lower())
     if speaker is None:
         raise MalformedError(f"message {index}: {brief(said)} is none of {', '.join(_SPEAKERS)}")
+    if speaker == ASSISTANT and message.get("weight") not in (None, 1):
+        raise MalformedError(f"message {index}: 'weight' is {brief(message['weight'])}; every answer is learned alike")
     key = "content" if by_role or "value" not in message and "content" in message else "value"
-    if isinstance(message.get(key), list):
-        return speaker, *_joined(message[key], index)
-    return speaker, take(message, key, str), []
+    text, images = _joined(message[key], index) if isinstance(message.get(key), list) else (take(message, key, str), [])
+    if not images and (images := list(_listed_images(message))) and IMAGE_TAG not in text:
+        text = IMAGE_TAG + text
+    return speaker, text, images
 
 
 def _joined(parts: list[Any], index: int) -> tuple[str, list[str]]:
@@ -148,8 +158,8 @@ def _inline_image(part: Mapping[str, Any], index: int) -> list[str]:
 
 
 def _listed_images(item: Mapping[str, Any]) -> Iterator[str]:
-    """What ``image`` or ``images`` names."""
-    keys = [key for key in ("image", "images") if item.get(key) not in (None, [])]
+    """What ``image`` or ``images`` of a record or a message names."""
+    keys = [key for key in _IMAGE_KEYS if item.get(key) not in (None, [])]
     if len(keys) > 1 and _as_list(item["image"]) == _as_list(item["images"]):
         keys = keys[:1]
     for key in keys:
@@ -171,18 +181,38 @@ def _image_name(name: Any, where: str) -> str:
     return name.removeprefix("file://")
 
 
-def _check_media(item: Mapping[str, Any]) -> None:
+def _check_media(item: Mapping[str, Any], *, has_image: bool) -> None:
+    """Refuse what would be lost.
+
+    Raises:
+        MalformedError: there is something else than an image, or perhaps one under a name that is not read.
+    """
     for key in _OTHER_MEDIA:
         if item.get(key) not in (None, [], ""):
             raise MalformedError(f"'{key}' cannot be trained on; a conversation has one image ('image') or none")
+    for key, value in item.items():
+        if has_image or key in _IMAGE_KEYS or not _LIKE_IMAGES.search(key):
+            continue
+        if isinstance(value, (str, list, Mapping)) and value:
+            raise MalformedError(
+                f"{brief(key)} is not read, and there is no 'image', which should name the image's file"
+            )
 
 
-def _without_system(messages: list[_Message]) -> tuple[str, list[_Message]]:
+def _without_system(messages: list[_Message], beside: Any) -> tuple[str, list[_Message]]:
     """The system's text, and the other messages.
 
+    Args:
+        messages: all.
+        beside: the record's own ``system``, if it has one.
+
     Raises:
-        MalformedError: it does not stand first, or holds an image.
+        MalformedError: it does not stand first, stands there twice, is no text, or holds an image.
     """
+    if beside not in (None, ""):
+        if messages and messages[0].speaker == SYSTEM:
+            raise MalformedError("message 0: the record has a 'system' already")
+        messages = [_Message(0, SYSTEM, take({"system": beside}, "system", str)), *messages]
     system = ""
     if messages and messages[0].speaker == SYSTEM:
         system, messages = messages[0].text.strip(), messages[1:]

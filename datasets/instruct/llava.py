@@ -135,13 +135,20 @@ def _in_lines(path: Path) -> bool:
             start = file.readline(_LONGEST_LINE).removeprefix(codecs.BOM_UTF8).strip()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: is in UTF-16; save it in UTF-8")
     if not start.startswith(b"{"):
         return False
     try:
         first = parse(start)
     except MalformedError:
-        return False
-    return isinstance(first, dict) and bool({"conversations", "messages"} & set(first))
+        first = None
+    if isinstance(first, dict) and {"conversations", "messages"} & set(first):
+        return True
+    raise DataError(
+        f"{path}: holds a JSON object that is no conversation; a list of conversations is needed, or JSON lines with "
+        "'conversations' or 'messages' in each"
+    )
 
 
 def _image(name: str, roots: tuple[Path, ...], where: str) -> ImageBelow | EncodedImage:

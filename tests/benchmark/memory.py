@@ -12,10 +12,9 @@ alive. What only a real GPU shows (CUDA's context, kernels' workspace, fragmenta
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,30 +23,29 @@ import torch
 from bitsandbytes.autograd._functions import MatMul4Bit
 from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.nn import functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from collavo.adapters import CRAYON_PAIR, IMAGE_CIT, VL_CIT, Adapters
 from collavo.config import CoLLaVOConfig
 from collavo.load_collavo import NOT_QUANTISED
 from collavo.model import CoLLaVOForConditionalGeneration
 from modeling.live_bytes import LiveBytes
-from modeling.plora import ImageTokens
 from modeling.quantize import NF4_BLOCK, SCALE_BLOCK, modules_to_keep
-from trainer.parallel.trainable import Parameters, adapter_groups, trainable_parameters
+from trainer.memory import (
+    CONTEXT,
+    SEGMENTER,
+    SEGMENTER_PASS,
+    all_tensors,
+    default_dtype,
+    optimizer_state_bytes,
+    prepare_for_update,
+    run_row,
+    without_storage,
+)
+from trainer.parallel.trainable import adapter_groups, trainable_parameters
 
 CARD = 24e9
 """Bytes of the card that step 2 should fit: 24 GB."""
-CONTEXT = 0.6e9
-"""Allowance for CUDA's context and the libraries' handles, in bytes; 0.3 to 0.6 GB are usual."""
-SEGMENTER = 216e6
-"""Parameters of Mask2Former with Swin-L (arXiv 2112.01527, table 2), which makes the maps in float32."""
-SEGMENTER_PASS = 1.5e9
-"""Allowance for a forward pass of it, in bytes."""
-BLOCK, SMALLEST = 256, 4096
-"""Numbers of a block of bitsandbytes' 8-bit state, which has a float32 scale; smaller parameters keep 32 bits."""
-DISTINCT = 60
-"""Distinct (class, number) pairs of an image; COCO's images have a few dozen segments at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ def set_up(config: CoLLaVOConfig, rank: int) -> tuple[CoLLaVOForConditionalGener
         config: sizes.
         rank: of both LoRA adapters.
     """
-    with torch.device("meta"), _default(torch.bfloat16):
+    with torch.device("meta"), default_dtype(torch.bfloat16):
         model = CoLLaVOForConditionalGeneration(config)
         for name in _packed_names(model):
             old, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
@@ -104,16 +102,6 @@ def _packed_names(model: nn.Module) -> list[str]:
     return [name for name in linears if not (name.startswith("crayon.") or name.endswith(CRAYON_PAIR))]
 
 
-@contextlib.contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SetUp:
     """What a training run is launched with.
@@ -127,17 +115,6 @@ class SetUp:
     processes: int = 1
     optimizer: str = "adamw"
     segmenter: bool = False
-
-
-def state_bytes(parameters: Iterable[Tensor], optimizer: str) -> int:
-    """Bytes of the optimizer's state on the GPU; those of a paged one may all move to the host's memory."""
-    if optimizer == "adamw":
-        return sum(8 * p.numel() + 4 for p in parameters)  # AdamW counts its steps for each parameter, in float32
-    if optimizer == "paged_adamw":
-        return sum(8 * p.numel() for p in parameters)
-    return sum(
-        8 * p.numel() if p.numel() < SMALLEST else 2 * p.numel() + 8 * -(-p.numel() // BLOCK) for p in parameters
-    )
 
 
 def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[Item]:  # noqa: B008 - it is frozen
@@ -171,7 +148,7 @@ def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[I
         Item(
             name=f"two moments of all that is trained, {launch.optimizer}",
             numbers=2 * everything,
-            bytes=state_bytes(moving.values(), launch.optimizer),
+            bytes=optimizer_state_bytes(moving.values(), launch.optimizer),
         ),
         *(more if launch.segmenter else []),
     ]
@@ -208,49 +185,17 @@ def passing(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> Passi
     model, sets = set_up(config, rank)
     with FakeTensorMode():
         _fill(model)
-        adapter = prepare(model, adapter_groups(model, sets, "both"))
+        adapter = prepare_for_update(model, adapter_groups(model, sets, "both"))
         largest = max(m.in_features * m.out_features for m in model.modules() if isinstance(m, _Packed))
         pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
         with LiveBytes(all_tensors(model)) as live:
-            update(model, pixels, tokens, labels, torch.bfloat16)
+            run_row(model, pixels, tokens, labels, torch.bfloat16)
         optimizer = torch.optim.AdamW(adapter, lr=1e-5, weight_decay=0.0, foreach=True)  # as CUDA's default
         optimizer.step()
         state = [value for held in optimizer.state.values() for value in held.values()]
         with LiveBytes([*all_tensors(model), *state]) as step:
             optimizer.step()
     return Passing(backward=live.peak, step=step.peak, workspace=2 * largest)
-
-
-def prepare(model: CoLLaVOForConditionalGeneration, adapters: Mapping[str, Sequence[Parameters]]) -> list[nn.Parameter]:
-    """Make the model as the trainer has it before the second of several microbatches: gradients are there already.
-
-    Args:
-        model: with its sets; changed in place.
-        adapters: see `trainer.parallel.trainable.adapter_groups`.
-    Returns: the parameters of the adapter that learns.
-    """
-    adapter = [parameter for group in adapters[VL_CIT] for parameter in group.values()]
-    model.requires_grad_(False)
-    for parameter in trainable_parameters(adapters).values():
-        parameter.data = parameter.data.float()
-    for parameter in adapter:
-        parameter.requires_grad_(True)
-        parameter.grad = torch.zeros_like(parameter)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train().vision_tower.eval()
-    return adapter
-
-
-def all_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Every tensor that belongs to a model, gradients and the tables of 4-bit weights included."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        yield tensor
-        if tensor.grad is not None:
-            yield tensor.grad
-    for module in model.modules():
-        state = getattr(module, "state", None) or getattr(getattr(module, "weight", None), "quant_state", None)
-        if state is not None:
-            yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
 
 
 def _fill(model: nn.Module) -> None:
@@ -260,12 +205,7 @@ def _fill(model: nn.Module) -> None:
             module.state = _quant_state(module.weight)
             packed = torch.empty((-(-module.weight.numel() // 2), 1), dtype=torch.uint8)
             module.weight = nn.Parameter(packed, requires_grad=False)
-        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for held in stores:
-            for name, tensor in held.items():
-                if tensor is not None and tensor.is_meta and not isinstance(tensor, FakeTensor):
-                    new = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    held[name] = nn.Parameter(new, False) if isinstance(tensor, nn.Parameter) else new
+    without_storage(model)
 
 
 def _quant_state(weight: Tensor) -> QuantState:
@@ -274,36 +214,6 @@ def _quant_state(weight: Tensor) -> QuantState:
     scales = QuantState(torch.empty(-(-blocks // SCALE_BLOCK)), None, torch.empty(256), SCALE_BLOCK, dtype=torch.float)
     absmax, code, offset = torch.empty(blocks, dtype=torch.uint8), torch.empty(16), torch.empty(())
     return QuantState(absmax, weight.shape, code, NF4_BLOCK, "nf4", torch.bfloat16, offset, scales)
-
-
-def update(
-    model: CoLLaVOForConditionalGeneration, pixels: Tensor, tokens: int, labels: int, autocast: torch.dtype | None
-) -> None:
-    """The forward and backward pass of a row, without the parts of `forward` whose shapes hang on values.
-
-    Args:
-        model: in training mode.
-        pixels: (1, 3, H, W).
-        tokens: of the row, those of the image included; the image's are the first.
-        labels: the last tokens are learned.
-        autocast: compute type, if it is not the weights'.
-    """
-    config = model.config
-    size, kinds = config.num_image_tokens, min(DISTINCT, config.num_image_tokens)
-    with torch.autocast(pixels.device.type, dtype=autocast, enabled=autocast is not None):
-        features = model.encode_images(pixels)
-        embedded = model.get_input_embeddings()(torch.zeros(1, tokens, dtype=torch.long))
-        places, index = torch.arange(size), torch.zeros(size, dtype=torch.long)
-        merged = embedded.flatten(0, 1).index_copy(0, places, features.flatten(0, 1).to(embedded.dtype))
-        classes = torch.zeros(kinds, dtype=torch.long)
-        crayon = model.crayon.vectors(classes, classes)
-        image = ImageTokens(places, crayon, index)
-        positions = torch.arange(tokens)[None]
-        hidden = model.language_model(merged.view_as(embedded), None, positions, image=image).last_hidden_state
-        logits = model.output(hidden[0, -labels - 1 : -1])
-        loss = F.cross_entropy(logits.float(), torch.zeros(labels, dtype=torch.long), reduction="sum") / labels
-        del features, embedded, merged, hidden, logits
-    loss.backward()
 
 
 def count(
@@ -356,9 +266,9 @@ def updates(
         optimizer: torch.optim.Optimizer | None = None
         for _ in range(number):
             begun = time.perf_counter()
-            adapter = prepare(model, adapter_groups(model, sets, "both"))
+            adapter = prepare_for_update(model, adapter_groups(model, sets, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
-            update(model, pixels, tokens, labels, torch.bfloat16)
+            run_row(model, pixels, tokens, labels, torch.bfloat16)
             optimizer = optimizer or _with_state(list(moving.values()))
             optimizer.step()
             for parameter in adapter:

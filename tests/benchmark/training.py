@@ -48,10 +48,9 @@ from trainer.data.batches import Batch, Example, collate
 from trainer.data.loader import Batches, Schedule
 from trainer.data.samples import Preparation, ShownImage
 from trainer.loop import TrainingLoop, Update
+from trainer.memory import all_tensors
 from trainer.parallel.placement import ReplicatedPlacement
 from trainer.parallel.trainable import adapter_groups, train_only, trainable_parameters
-
-from .memory import all_tensors
 
 TEXT, SPREAD = 0.15, 0.9
 """Median length of a conversation's text, as a share of the image tokens, and standard deviation of its logarithm."""

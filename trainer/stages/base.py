@@ -67,6 +67,14 @@ class StageJob(Protocol):
     def describe(self, moving: Parameters) -> str:
         """A line on what is trained, and on what."""
 
+    def memory_in_words(self, processes: int, there: int) -> str:
+        """What an update takes of a GPU, next to what is there; "" where it is not counted.
+
+        Args:
+            processes: over which DDP averages gradients.
+            there: bytes of the GPU.
+        """
+
     def flops(self, update: Update) -> float | None:
         """Floating-point operations that an update needs, over all processes; None where they are not counted."""
 

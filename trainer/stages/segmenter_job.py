@@ -183,6 +183,10 @@ class SegmenterJob:
         names, stuff = self._classes
         return class_embeddings_of(network, names, stuff, self._ids)
 
+    def memory_in_words(self, processes: int, there: int) -> str:
+        """See `StageJob.memory_in_words`; it is not counted."""
+        return ""
+
     def flops(self, update: Update) -> float | None:
         """See `StageJob.flops`; they are not counted."""
         return None

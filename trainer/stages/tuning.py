@@ -38,6 +38,7 @@ from ..data.sources import StageData
 from ..held_out import HeldOutData
 from ..log import ANSWER_TOKENS
 from ..loop import TrainingData, Update
+from ..memory import count_update_memory
 from ..optimizer import all_alike
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, adapter_groups, num_weights, trainable_parameters
@@ -104,7 +105,10 @@ class TuningJob:
         self.autocast: torch.dtype | None = None if dtype == torch.float32 else dtype
         self._shared = _shared_settings(config, parts)
         self.image_tokens: int = parts.model.config.num_image_tokens
-        self._cost = TrainingCost.of_model(parts.model, trainable_parameters(self.adapters).values())
+        self._costs = {
+            name: TrainingCost.of_model(parts.model, trainable_parameters({name: moving}).values())
+            for name, moving in self.adapters.items()
+        }
 
     def resume_settings(self) -> dict[str, Any]:
         """See `StageJob.resume_settings`."""
@@ -176,9 +180,17 @@ class TuningJob:
         held_out = self._parts.held_out
         return f", {held_out.num_samples} more are held out" if held_out is not None else ""
 
+    def memory_in_words(self, processes: int, there: int) -> str:
+        """See `StageJob.memory_in_words`."""
+        parts = self._parts
+        counted = count_update_memory(
+            parts.model, self.adapters, self._config, names=parts.adapters.names, processes=processes
+        )
+        return counted.in_words(self._config, there)
+
     def flops(self, update: Update) -> float | None:
         """See `StageJob.flops`."""
-        return self._cost.of(update)
+        return self._costs[update.adapter].of(update)
 
     def evaluate(self, plan: Plan, session: Session, step: int) -> None:
         """See `StageJob.evaluate`; into ``eval/step-...`` of the training run's folder."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import bitsandbytes as bnb
 import pytest
 import torch
@@ -14,8 +17,11 @@ from collavo.load_collavo import load_model
 from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.options import LLMConfig
 from modeling.live_bytes import LiveBytes
-from tests.benchmark.memory import CARD, all_tensors, count, lasting, measured, passing, prepare, update
+from tests.benchmark.memory import CARD, count, lasting, measured, passing
+from tests.unit.trainer.test_updates import configured
+from trainer.memory import LEARNED, UpdateMemory, all_tensors, count_update_memory, prepare_for_update, run_row
 from trainer.parallel.trainable import Parameters, adapter_groups, trainable_parameters
+from trainer.run import load_job
 
 RANK, TOKENS, LABELS = 4, 96, 16
 
@@ -37,7 +43,7 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
 ) -> None:
     model, sets = loaded
     adapters = adapter_groups(model, sets, "both")
-    adapter = prepare(model, adapters)
+    adapter = prepare_for_update(model, adapters)
     moving: Parameters = trainable_parameters(adapters)
     optimizer = torch.optim.AdamW(moving.values(), lr=1e-3)
     for parameter in moving.values():
@@ -46,7 +52,7 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
     state = size(*(value for held in optimizer.state.values() for value in held.values()))
     for parameter in moving.values():
         parameter.grad = None
-    prepare(model, adapters)
+    prepare_for_update(model, adapters)
     items = lasting(model.config, RANK)
     numbers = [item.bytes for item in items]
     packed = [module.weight for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
@@ -66,10 +72,10 @@ def test_weights_gradients_and_optimiser_state_are_counted_to_the_byte(
 @pytest.mark.slow
 def test_activations_are_those_of_a_real_pass(loaded: tuple[CoLLaVOForConditionalGeneration, Adapters]) -> None:
     model, sets = loaded
-    prepare(model, adapter_groups(model, sets, "both"))
+    prepare_for_update(model, adapter_groups(model, sets, "both"))
     pixels = torch.zeros(1, 3, model.config.image_size, model.config.image_size, dtype=torch.bfloat16)
     with LiveBytes(all_tensors(model)) as live:
-        update(model, pixels, TOKENS, LABELS, torch.bfloat16)
+        run_row(model, pixels, TOKENS, LABELS, torch.bfloat16)
     assert live.peak > 10_000
     assert passing(model.config, RANK, TOKENS, LABELS).backward == pytest.approx(live.peak, rel=0.05)
 
@@ -99,3 +105,49 @@ def test_a_gpu_allocates_no_more_than_counted() -> None:
     items = count(CoLLaVOConfig(), rank=64, tokens=1536, labels=300)
     peak = measured(CoLLaVOConfig(), 64, 1536, 300, torch.device("cuda"))
     assert 0.8 * items[-1].bytes < peak < items[-1].bytes
+
+
+@pytest.mark.parametrize("stage", ["cpt", "cit"])
+def test_training_counts_the_same_before_it_starts(stage: str, tiny: Path, tmp_path: Path) -> None:
+    """On a model that is there: weights, gradients and moments to the byte, activations as of a real pass."""
+    given = (
+        "TRAIN.STAGE",
+        stage,
+        "TRAIN.MAX_LENGTH",
+        TOKENS,
+        "TRAIN.BATCH_SIZE",
+        1,
+        "TRAIN.GRADIENT_CHECKPOINTING",
+        True,
+    )
+    job: Any = load_job(configured(tiny, tmp_path, *given), torch.device("cpu"))
+    model, moving = job.model, list(trainable_parameters(job.adapters).values())
+    counted = count_update_memory(model, job.adapters, job._config, names=job._parts.adapters.names, processes=1)
+    prepare_for_update(model, job.adapters)
+    assert counted.weights == size(*model.parameters(), *model.buffers())
+    assert counted.gradients == size(*(p.grad for p in model.parameters()))
+    optimizer = torch.optim.AdamW(moving, lr=1e-3)
+    for parameter in moving:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert counted.moments == size(*(value for held in optimizer.state.values() for value in held.values()))
+    prepare_for_update(model, job.adapters)
+    pixels = torch.zeros(1, 3, model.config.image_size, model.config.image_size)
+    with LiveBytes(all_tensors(model)) as live:
+        run_row(model, pixels, TOKENS, TOKENS // LEARNED, None)
+    assert counted.activations == pytest.approx(live.peak, rel=0.05) and live.peak > 10_000
+    two = count_update_memory(model, job.adapters, job._config, names=job._parts.adapters.names, processes=2)
+    assert two.gradients == size(*moving) and counted.segmenter == 0  # the maps lie on disk
+
+
+def test_what_would_make_an_update_fit_is_said_with_what_it_saves(tiny: Path, tmp_path: Path) -> None:
+    config = configured(tiny, tmp_path, "SEGMENTER.NAME", "mask2former", "TRAIN.BATCH_SIZE", 2)
+    counted = UpdateMemory(
+        weights=9 * 10**9, gradients=3 * 10**9, moments=6 * 10**9, activations=3 * 10**9, segmenter=2 * 10**9
+    )
+    assert counted.total == 23.6e9
+    assert counted.in_words(config, 24 * 10**9).endswith("segmenter 2.0, CUDA 0.6); the GPU has 24.0 GB")
+    tight = counted.in_words(config, 22 * 10**9)
+    assert tight.startswith("memory of an update, counted: 23.6 GB (weights 9.0, gradients 3.0, moments (adamw) 6.0")
+    assert "may not fit. What saves memory: maps made beforehand by lbk_entry.py maps train (2.0 GB)" in tight
+    assert "TRAIN.OPTIMIZER adamw_8bit (about 4.5 GB), TRAIN.BATCH_SIZE 1, a lower TRAIN.MAX_LENGTH" in tight

@@ -197,9 +197,16 @@ def test_unchecked_images_are_searched_when_they_are_read(tmp_path: Path) -> Non
 
 
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"a": []}')
-    with pytest.raises(DataError, match=r"expected \[, got \{"):
-        gather_samples(read_conversations(tmp_path / "a.json", [tmp_path], False))
+    one_record = json.dumps(record("a", "b"), indent=1).encode()
+    for content, message in (
+        (b'{"a": []}', "a JSON object that is no conversation; a list of conversations is needed, or JSON lines"),
+        (one_record, "a JSON object that is no conversation"),
+        (json.dumps([record("a", "b")]).encode("utf-16"), "is in UTF-16; save it in UTF-8"),
+        (b"hello", r"expected \[, got h"),
+    ):
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            gather_samples(read_conversations(tmp_path / "a.json", [tmp_path], False))
 
 
 def test_images_need_a_folder(tmp_path: Path) -> None:
@@ -221,6 +228,12 @@ def chat(*contents: Any, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)], **more}
 
 
+def with_first(item: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """With more in the first message."""
+    first, *others = item["messages"]
+    return {**item, "messages": [{**first, **more}, *others]}
+
+
 @pytest.mark.parametrize(
     ("item", "image", "question"),
     [
@@ -233,6 +246,9 @@ def chat(*contents: Any, **more: Any) -> dict[str, Any]:
             "a.jpg",
             "What?",
         ),
+        (with_first(chat("What?", "A dog."), images=["a.jpg"]), "a.jpg", "What?"),
+        (with_first(chat("<image> What?", "A dog."), image="a.jpg"), "a.jpg", "What?"),
+        (with_first(chat("What?", "A dog."), images=[]), None, "What?"),
         (chat("What?", [{"type": "text", "text": "A dog."}]), None, "What?"),
         (chat("What?", "A dog.", images=[]), None, "What?"),
         (record("What?", "A dog.", image=["a.jpg"]), "a.jpg", "What?"),
@@ -263,6 +279,25 @@ def test_forms_of_chat_models(item: Any, image: str | None, question: str, tmp_p
         (chat("a", None), "'content' should be a text"),
         (chat("a"), "in pairs, got 1 messages"),
         ({"messages": "a"}, "'messages' should be a list"),
+        (chat("a", "b", image_path="a.jpg"), "'image_path' is not read, and there is no 'image'"),
+        (record("a", "b", image=None, img=["a.jpg"]), "'img' is not read, and there is no 'image'"),
+        (with_first(chat("a", "b"), images=["1.jpg", "2.jpg"]), "'images' lists 2 images"),
+        (with_first(chat("a", "b", images=["1.jpg"]), image="2.jpg"), "'images' lists 2 images"),
+        (
+            chat("a", "b", "c", "d")
+            | {
+                "messages": [
+                    *chat("a", "b")["messages"],
+                    {"role": "user", "content": "c", "images": ["a.jpg"]},
+                    {"role": "assistant", "content": "d"},
+                ]
+            },
+            "message 2: <image> may stand once",
+        ),
+        (record("a", "b") | chat("c", "d"), "has 'conversations' and other 'messages'"),
+        ({"messages": [*chat("a")["messages"], {"role": "assistant", "content": "b", "weight": 0}]}, "'weight' is 0"),
+        ({"system": "x", "messages": [{"role": "system", "content": "y"}]}, "the record has a 'system' already"),
+        (chat("a", "b", system=["x"]), "'system' should be a text"),
     ],
 )
 def test_odd_messages_are_refused(item: Any, reason: str, tmp_path: Path) -> None:
@@ -274,6 +309,11 @@ def test_a_system_message_takes_the_place_of_the_templates_own(tmp_path: Path) -
     sample = one(tmp_path, {"messages": [{"role": "system", "content": "Be brief."}, *chat("a", "b")["messages"]]})
     assert isinstance(sample, Sample) and (sample.system, sample.id) == ("Be brief.", "0")
     assert CHAT.prompt("", "a", system=sample.system).startswith("Be brief. <image> ")
+    for item in (record("a", "b", system="Be brief."), chat("a", "b", system=" Be brief.\n")):
+        beside = one(tmp_path, item)
+        assert isinstance(beside, Sample) and beside.system == "Be brief." and beside.turns == sample.turns
+    unset = one(tmp_path, record("a", "b", system=""))
+    assert isinstance(unset, Sample) and unset.system == ""
 
 
 def test_lines_and_lists_give_the_same(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+from assets.tiny.random_checkpoint import make_tiny
 from collavo.checkpoint.finetuned_checkpoint import use_base
 from collavo.checkpoint.names import fingerprint
 from configs.load import REPOSITORY
 from pipeline.commands.cli import main
+from tests.unit.collavo.test_xcomposer2 import as_base, base_weights, write_base
 from tests.unit.segmenters.tiny_mask2former import save_tiny_mask2former
 from trainer.cli import COMMANDS
 
@@ -66,6 +69,20 @@ def test_parts_ranks_and_targets_count(capsys: pytest.CaptureFixture[str]) -> No
     assert adapters[1] == [adapters[0][0], 2 * adapters[0][1]]
     found = [numbers(table(capsys, *cit, "LORA.TARGETS", t)[1], "total")[1] for t in ("[wo]", "[wqkv, w1, w2, w3]")]
     assert all(found) and sum(found) == numbers(usual, "total")[1] == sum(adapters[0])
+
+
+def test_a_base_without_a_crayon_prompt_is_described_with_the_fresh_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As training makes it; InternLM-XComposer2-VL has none."""
+    checkpoint, base = tmp_path / "tiny", tmp_path / "base"
+    make_tiny(checkpoint, 0)
+    as_base(checkpoint, base)
+    write_base(base, base_weights(load_file(checkpoint / "model.safetensors")))
+    shown = [table(capsys, "RESUME_FROM", str(folder), "SEGMENTER.NAME", "none") for folder in (checkpoint, base)]
+    assert [code for code, *_ in shown] == [0, 0], shown[1]
+    whole, bare = (text.split("\n\n", 1)[1] for _, text, _ in shown)
+    assert whole == bare and numbers(bare, "crayon prompt, queries")[0] > 0
 
 
 def test_a_base_that_has_moved_is_taken_from_where_it_is_now(

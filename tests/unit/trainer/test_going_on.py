@@ -23,12 +23,14 @@ from configs.load import ConfigError
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.session import AgreedError
 from tests.tiny_training import STEP
+from tests.unit.collavo.test_xcomposer2 import as_base, base_weights, write_base
 from tests.unit.trainer.test_updates import Run, configured, files, losses, run
 from trainer.check import check
 from trainer.config import read_training
 from trainer.data.batches import Batch, collate
 from trainer.held_out import validate
 from trainer.loop import BatchTotals
+from trainer.merge import merge
 from trainer.run import _go_on, load_job
 
 __all__ = ["run"]
@@ -284,6 +286,33 @@ def test_a_base_without_a_crayon_prompt_gets_a_fresh_one(run: Run, tiny: Path, t
     save_file(tensors, bare / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="lacks crayon.numbering.weight"):
         load_job(configured(tiny, tmp_path / "other", "RESUME_FROM", bare), CPU)
+
+
+def test_step_1_begins_from_internlm_xcomposer2_vl(run: Run, tiny: Path, tmp_path: Path) -> None:
+    """Its first update is that of the same weights in our layout, and what it leaves can be merged and asked."""
+    base = tmp_path / "internlm-xcomposer2-vl-7b"
+    as_base(tiny / "checkpoint", base)
+    tensors = load_file(tiny / "checkpoint" / "model.safetensors")
+    write_base(base, base_weights(tensors))
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny / "checkpoint", bare)
+    kept = {name: tensor for name, tensor in tensors.items() if not is_crayon(name)}
+    save_file(kept, bare / "model.safetensors", {"format": "pt"})
+    # CoLLaVO's config.json says the dropout, the base's code has 0.05
+    values = json.loads((bare / "config.json").read_text())
+    values["text_config"]["plora_dropout"] = 0.05
+    (bare / "config.json").write_text(json.dumps(values))
+    (mine, *_), (same, *_) = (
+        run("mine", "RESUME_FROM", base, "TRAIN.STEPS", 2),
+        run("same", "RESUME_FROM", bare, "TRAIN.STEPS", 2),
+    )
+    assert losses(mine) == losses(same) and losses(mine)[0] > 0
+    folder = mine / STEP.format(2)
+    assert (folder / "crayon.safetensors").read_bytes() == (same / STEP.format(2) / "crayon.safetensors").read_bytes()
+    merge(folder, tmp_path / "whole", dtype="fp32", released=False)
+    llm = LLMConfig(BITS=32, DTYPE="fp32")
+    merged, loaded = load_model(llm, tmp_path / "whole", CPU).state_dict(), load_model(llm, folder, CPU).state_dict()
+    assert merged.keys() == loaded.keys() and all(torch.equal(merged[name], loaded[name]) for name in merged)
 
 
 @pytest.mark.parametrize("part", ["projector", "tower"])
