@@ -25,7 +25,8 @@ from collavo.checkpoint.sizes import StrictJson, validated
 from collavo.errors import CheckpointError
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedImage, read_classes, read_segments
-from datasets.instruct.types import MissingImage, without_bad
+from datasets.instruct.types import MissingImage
+from datasets.registration.formats.files import without_bad
 from datasets.types import DataError
 from modeling.segmenters.coco import COCO_PANOPTIC, coco_index
 from modeling.segmenters.errors import SegmenterError
