@@ -43,11 +43,13 @@ class SegmenterCost:
                 vectors = states[:, 0] @ encoder.projection  # whichever token it is that ends the prompt
                 if text_trains:
                     vectors.sum().backward()
+            outputs: list[torch.Tensor] = []
             with FlopCounterMode(display=False) as image:
                 classes = torch.zeros(vectors.shape, requires_grad=text_trains)
                 output = network(torch.zeros(1, 3, side, side), classes, auxiliary=True)
-                total = sum(layer.logits.sum() + layer.masks.sum() for layer in (output, *output.auxiliary))
-                total.backward()
+                for layer in (output, *output.auxiliary):
+                    outputs += [layer.logits.sum(), layer.masks.sum()]
+                torch.stack(outputs).sum().backward()
         return cls(image=image.get_total_flops(), text=text.get_total_flops())
 
     def of(self, num_images: int) -> int:
