@@ -42,14 +42,13 @@ class SegmenterCost:
                 states = encoder.states(torch.zeros(prompts, dtype=torch.int64))[-1]
                 vectors = states[:, 0] @ encoder.projection  # whichever token it is that ends the prompt
                 if text_trains:
-                    vectors.sum().backward()
-            outputs: list[torch.Tensor] = []
+                    vectors.sum().backward()  # type: ignore[no-untyped-call]
             with FlopCounterMode(display=False) as image:
                 classes = torch.zeros(vectors.shape, requires_grad=text_trains)
                 output = network(torch.zeros(1, 3, side, side), classes, auxiliary=True)
-                for layer in (output, *output.auxiliary):
-                    outputs += [layer.logits.sum(), layer.masks.sum()]
-                torch.stack(outputs).sum().backward()
+                layers = (output, *output.auxiliary)
+                outputs = [part.sum() for layer in layers for part in (layer.logits, layer.masks)]
+                torch.stack(outputs).sum().backward()  # type: ignore[no-untyped-call]
         return cls(image=image.get_total_flops(), text=text.get_total_flops())
 
     def of(self, num_images: int) -> int:
