@@ -207,6 +207,7 @@ DRAWN: dict[str, st.SearchStrategy[str]] = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40))
 @given(st.fixed_dictionaries({}, optional=DRAWN))
 def test_what_is_printed_is_read_back(tmp_path_factory: pytest.TempPathFactory, drawn: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from tests.benchmark.engine import STAGES, UNKNOWN_TO_PYTORCH, Geometry, Traffic
 GEOMETRY = Geometry(64, 2, 8, 2, 192, 4, 64, 1, 56)
 
 
+@pytest.mark.slow
 def test_stages_add_up_and_come_near_the_floor() -> None:
     found = compare(
         GEOMETRY, questions=6, beams=3, tokens=4, repeats=1, device=torch.device("cpu"), dtype=torch.float32,

@@ -107,6 +107,7 @@ def test_a_gpu_allocates_no_more_than_counted() -> None:
     assert 0.8 * items[-1].bytes < peak < items[-1].bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["cpt", "cit"])
 def test_training_counts_the_same_before_it_starts(stage: str, tiny: Path, tmp_path: Path) -> None:
     """On a model that is there: weights, gradients and moments to the byte, activations as of a real pass."""

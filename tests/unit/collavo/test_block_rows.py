@@ -21,7 +21,7 @@ ODD = Geometry(96, 2, 6, 3, 120, 4, 64, 1, 56)
 """Heads that fill no vector in a block of 4 rows."""
 SAMPLED = {"num_beams": 1, "temperature": 1.0, "top_p": 0.9, "seed": 3}
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
-SOME_SLOW = [TYPES[0], *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in TYPES[1:])]
+pytestmark = pytest.mark.slow  # many sizes of blocks
 
 
 def queries(count: int) -> list[Query]:
@@ -62,7 +62,7 @@ def told(engine: Engine, asked: Sequence[Query], generation: Generation, size: i
 
 
 @pytest.mark.parametrize("geometry", [SMALLEST, ODD])
-@pytest.mark.parametrize("dtype", SOME_SLOW)
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_replies_are_those_of_full_blocks(
     geometry: Geometry, dtype: torch.dtype, beams: int, rows_of_blocks: list[int]
@@ -79,7 +79,7 @@ def test_replies_are_those_of_full_blocks(
     assert set(rows_of_blocks) <= allowed
 
 
-@pytest.mark.parametrize("dtype", SOME_SLOW)
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
     "settings", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 2, "early_stopping": True}, SAMPLED]
 )

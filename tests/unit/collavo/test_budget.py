@@ -98,6 +98,7 @@ def test_questions_in_flight_are_halved_and_no_reply_changes(
     assert not any(reply.note for reply in replies)
 
 
+@pytest.mark.slow
 def test_more_is_tried_again_once_memory_is_there(checkpoint: Path) -> None:
     engine = new_engine(checkpoint, most_questions=16)
     alone = most(engine, queries()[:1])
@@ -159,6 +160,7 @@ def test_a_block_holds_no_more_questions_than_asked_for(checkpoint: Path, monkey
     assert sum(sizes) == len(queries())
 
 
+@pytest.mark.slow
 def test_prefixes_are_held_as_free_memory_allows(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Free memory is looked at again for every window."""
     engine = new_engine(checkpoint)

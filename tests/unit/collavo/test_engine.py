@@ -285,6 +285,7 @@ def test_an_image_is_hashed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch
     assert len(hashed) == 1
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_questions_or_beams(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five hundred questions on an image: one prefix, and one block's suffixes at a time, however many beams."""
     sizes: list[int] = []

@@ -60,6 +60,7 @@ def test_full_size_in_4_bits_fits_9_gb(full_size: CoLLaVOForConditionalGeneratio
     assert short.block == 64 * (32 + 5) * per_token + 12 * 128 * per_token, "suffixes, and the copy that a graph reads"
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_as_questions_grow(tiny: Path) -> None:
     """A block's worth of questions takes what five hundred do."""
     blank = examine_checkpoint(tiny).blank

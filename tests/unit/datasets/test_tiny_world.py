@@ -37,6 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_bytes_and_another_others(world: Path, tmp_path: Path) -> None:
     write_world(tmp_path / "same", seed=5, scenes=6, size=64)
     write_world(tmp_path / "other", seed=6, scenes=6, size=64)

@@ -162,6 +162,7 @@ def texts(folder: Path) -> list[tuple[str, str, float]]:
     return sorted((entry["id"], entry["text"], entry["margin"]) for entry in map(json.loads, lines))
 
 
+@pytest.mark.slow
 def test_first_images_are_segmented_while_the_weights_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: Slow, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ def test_truncated_images_are_named(format_: str, tmp_path: Path) -> None:
         decode(ImageFile(tmp_path / "cut", "cut"), 14)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_any_damage_is_a_data_error(tmp_path: Path) -> None:
     """Bytes altered anywhere, also where decoders do not look out for it (orientation tags, unknown layouts)."""

@@ -36,6 +36,7 @@ def hold(folder: Path, seconds: float) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
     process = hold(tmp_path / "run", LIMIT)
     try:

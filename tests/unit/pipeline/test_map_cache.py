@@ -221,6 +221,7 @@ def test_least_recently_used_are_evicted_first(tmp_path: Path) -> None:
     assert cached.cache is not None and cached.cache.evicted == 8 - len(kept) > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(10))
 @given(st.integers(3, 40), st.integers(0, 10**6))
 def test_the_bound_holds_whatever_is_kept(count: int, seed: int) -> None:

@@ -95,6 +95,7 @@ def test_the_policy_allows_this_script_and_this_style_alone(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_the_page_has_as_many_elements_for_12000_records_as_for_12(tmp_path: Path) -> None:
     counts = []
     for num in (12, 12_000):

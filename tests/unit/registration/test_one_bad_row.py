@@ -381,6 +381,7 @@ JSONS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSONS, JSONS)
 def test_only_what_is_too_deep_is_left_out(value: Any, other: Any) -> None:
     assert parse_json(json.dumps(value)) == value

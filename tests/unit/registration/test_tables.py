@@ -90,6 +90,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60))
 @given(st.lists(ROW, min_size=1, max_size=5), st.data())
 def test_every_format_gives_the_same_records(rows: list[dict[str, Any]], data: st.DataObject) -> None:

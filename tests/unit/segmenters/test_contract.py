@@ -25,6 +25,7 @@ from tests.unit.segmenters.tiny_xdecoder import save_tiny_xdecoder
 NETWORKS = sorted({*backends()} - {"none", "precomputed"})
 """Backends that look at pixels."""
 SIZES = [(64, 64), (1, 90), (90, 1), (200, 40)]
+pytestmark = pytest.mark.slow  # networks of all backends
 
 
 def decoded_images() -> list[DecodedImage]:

@@ -21,6 +21,7 @@ from trainer.cli import COMMANDS
 
 TINY = REPOSITORY / "assets" / "tiny"
 BASE = str(TINY / "base")
+pytestmark = pytest.mark.slow  # whole models
 
 
 def table(capsys: pytest.CaptureFixture[str], *overrides: str, options: tuple[str, ...] = ()) -> tuple[int, str, str]:
@@ -34,7 +35,6 @@ def numbers(text: str, part: str) -> list[int]:
     return [int(cell.replace(",", "")) for cell in re.findall(r"\s([\d,]+)(?=\s|$)", line)]
 
 
-@pytest.mark.slow
 def test_columns_add_up_and_stages_train_what_they_train(capsys: pytest.CaptureFixture[str]) -> None:
     shared = ("RESUME_FROM", BASE, "SEGMENTER.NAME", "none", "LORA.R", "4")
     code, cpt, _ = table(capsys, *shared)
@@ -52,7 +52,6 @@ def test_columns_add_up_and_stages_train_what_they_train(capsys: pytest.CaptureF
         assert "operators that are not counted: none" in text and "segmenter none: has no network" in text
 
 
-@pytest.mark.slow
 def test_parts_ranks_and_targets_count(capsys: pytest.CaptureFixture[str]) -> None:
     shared = ("RESUME_FROM", BASE, "SEGMENTER.NAME", "none", "LORA.R", "4")
     _, cpt, _ = table(capsys, *shared)
@@ -102,7 +101,6 @@ def test_a_base_that_has_moved_is_taken_from_where_it_is_now(
     assert code == 0 and numbers(said, "adapter vl_cit")
 
 
-@pytest.mark.slow
 def test_an_xdecoder_is_described_and_its_settings_count(capsys: pytest.CaptureFixture[str]) -> None:
     segmenter = ("SEGMENTER.NAME", "xdecoder", "SEGMENTER.PATH", str(REPOSITORY / "assets/tiny/segmenter"))
     _, small, _ = table(capsys, "RESUME_FROM", BASE, *segmenter, "SEGMENTER.SHORT_SIDE", "64")
@@ -112,7 +110,6 @@ def test_an_xdecoder_is_described_and_its_settings_count(capsys: pytest.CaptureF
     assert before[0] == after[0] and after[1] == 4 * before[1]  # convolutions and linears of every position
 
 
-@pytest.mark.slow
 def test_a_mask2former_is_counted_on_the_cpu_and_said_to_be_on_meta(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ from trainer.loop import BatchTotals
 GEOMETRY = Geometry(64, 4, 8, 2, 96, 4, 64, 2, 56)
 TOTALS = BatchTotals(samples=4, labels=11)
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero"}
+pytestmark = pytest.mark.slow  # many layouts
 """Operators whose result has a shape that values decide, or that read a value back."""
 
 

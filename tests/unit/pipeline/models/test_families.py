@@ -36,6 +36,7 @@ PROMPTS: dict[str, Callable[[str], str]] = {
 }
 """Prompts of families without a chat template of their own, as their authors have them."""
 TEXT_ALONE = [family for family in FAMILIES if family not in ("blip-2", "instructblip", "paligemma")]
+pytestmark = pytest.mark.slow  # models of all families
 
 
 def image(height: int, width: int, seed: int = 0) -> DecodedImage:

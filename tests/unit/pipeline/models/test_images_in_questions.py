@@ -118,6 +118,7 @@ def test_families_whose_image_has_one_place_keep_it_there(family: str) -> None:
     assert isinstance(reply, Reply)
 
 
+@pytest.mark.slow
 def test_a_server_gets_them_in_place() -> None:
     config, _ = read_configuration(
         [], ["MODEL.NAME", "endpoint", "MODEL.BASE_URL", "http://localhost:1/v1"], EvalConfig

@@ -24,6 +24,7 @@ REFUSED = {
 }
 ALLOWED = [family for family in FAMILIES if family not in REFUSED]
 ASKED = [Query(image(*size), question) for size in SIZES for question in QUESTIONS]
+pytestmark = pytest.mark.slow  # models of all families
 
 
 def made(family: str, **settings: Any) -> TransformersEngine:
