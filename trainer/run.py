@@ -189,7 +189,7 @@ def run_stage(
         progress.close(made)
     stopped = made < steps and not progress.enough
     if stopped and session.is_main:
-        say(f"told to end after update {made} of {steps}: {NEXT}")
+        say(f"asked to end after update {made} of {steps}: {NEXT}")
     return TrainingEnd(step=made, stopped=stopped)
 
 

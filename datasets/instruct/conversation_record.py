@@ -34,8 +34,18 @@ _SPEAKERS = {
     "system": SYSTEM,
 }
 _IMAGE_KEYS = ("image", "images")
-_LIKE_IMAGES = re.compile(r"(image|img|picture|photo|pixel)", re.IGNORECASE)
+_LIKE_IMAGES = re.compile(r"(image|img|picture|photo|pixel|media)", re.IGNORECASE)
 """What names of fields hold that may mean an image, see `_check_media`."""
+_IMAGE_FILE = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)$", re.IGNORECASE)
+_TEXTS = ("id", "conversations", "messages", "system", "role", "from", "content", "value")
+"""Fields whose text names no image."""
+_SHARES = ("weight", "loss", "train")
+"""How much of an answer is learned, as formats of other trainers say it."""
+_SPOKEN = ("tool_calls", "function_call", "reasoning_content", "reasoning")
+"""What a model says besides its text."""
+_PART_IMAGE = ("image", "image_url", "path", "url")
+_PART_NOTES = ("type", "id", "detail", "annotations", "cache_control")
+"""Fields of a part that change nothing of what is learned."""
 _OTHER_MEDIA = ("video", "videos", "audio", "audios", "image_url")
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _IMAGE_TYPES = ("image", "image_url", "input_image")
@@ -74,7 +84,8 @@ def conversation_of(item: Any) -> Conversation:
         MalformedError: it cannot be trained on; the message says why.
     """
     messages, inline = _messages(item)
-    images = [*_listed_images(item), *inline]
+    listed = list(_listed_images(item))
+    images = listed if listed == inline else [*listed, *inline]
     _check_media(item, has_image=bool(images))
     if len(images) > 1:
         key = "image" if isinstance(item.get("image"), list) else "images"
@@ -105,10 +116,13 @@ def _messages(item: Any) -> tuple[list[_Message], list[str]]:
     if key is None and isinstance(item, Mapping) and item.get("messages") not in (None, [], item.get("conversations")):
         raise MalformedError("has 'conversations' and other 'messages'; which of them are meant?")
     found, images = [], []
-    for index, message in enumerate(take(item, key or "conversations", list)):
+    messages = take(item, key or "conversations", list)
+    for index, message in enumerate(messages):
         speaker, text, inline = _message(message, index, key is not None)
         found.append(_Message(index, speaker, text))
         images += inline
+    for index, message in enumerate(messages):
+        _check_media(message, has_image=bool(images), where=f"message {index}: ")
     return found, images
 
 
@@ -119,13 +133,28 @@ def _message(message: Any, index: int, as_chat: bool) -> tuple[str, str, list[st
     speaker = _SPEAKERS.get(said.strip().lower())
     if speaker is None:
         raise MalformedError(f"message {index}: {brief(said)} is none of {', '.join(_SPEAKERS)}")
-    if speaker == ASSISTANT and message.get("weight") not in (None, 1):
-        raise MalformedError(f"message {index}: 'weight' is {brief(message['weight'])}; every answer is learned alike")
+    if speaker == ASSISTANT:
+        _check_answer(message, index)
     key = "content" if by_role or "value" not in message and "content" in message else "value"
     text, images = _joined(message[key], index) if isinstance(message.get(key), list) else (take(message, key, str), [])
-    if not images and (images := list(_listed_images(message))) and IMAGE_TAG not in text:
-        text = IMAGE_TAG + text
+    if (listed := list(_listed_images(message))) != images:
+        text = text if images or IMAGE_TAG in text else IMAGE_TAG + text
+        images = [*images, *listed]
     return speaker, text, images
+
+
+def _check_answer(message: Mapping[str, Any], index: int) -> None:
+    """Refuse an answer that is not learned as a whole, or that is more than its text.
+
+    Raises:
+        MalformedError: naming the field.
+    """
+    for key in _SHARES:
+        if message.get(key) not in (None, 1):
+            raise MalformedError(f"message {index}: '{key}' is {brief(message[key])}; every answer is learned alike")
+    for key in _SPOKEN:
+        if message.get(key):
+            raise MalformedError(f"message {index}: '{key}' is not read; an answer is its text alone")
 
 
 def _joined(parts: list[Any], index: int) -> tuple[str, list[str]]:
@@ -139,7 +168,9 @@ def _joined(parts: list[Any], index: int) -> tuple[str, list[str]]:
         kind = take(part, "type", str)
         if kind in _TEXT_TYPES:
             text += take(part, "text", str)
+            _check_part(part, ("text",), index)
         elif kind in _IMAGE_TYPES:
+            _check_part(part, _PART_IMAGE, index)
             text += IMAGE_TAG
             images += _inline_image(part, index)
         else:
@@ -147,9 +178,20 @@ def _joined(parts: list[Any], index: int) -> tuple[str, list[str]]:
     return text, images
 
 
+def _check_part(part: Mapping[str, Any], read: tuple[str, ...], index: int) -> None:
+    """Refuse a part that holds more than is read.
+
+    Raises:
+        MalformedError: naming the field.
+    """
+    for key, value in part.items():
+        if key not in (*read, *_PART_NOTES) and isinstance(value, (str, list, Mapping)) and value:
+            raise MalformedError(f"message {index}: {brief(key)} of a part of type {brief(part['type'])} is not read")
+
+
 def _inline_image(part: Mapping[str, Any], index: int) -> list[str]:
     """The image that a part names; none where ``images`` of the record does."""
-    found = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key) is not None), None)
+    found = next((part[key] for key in _PART_IMAGE if part.get(key) is not None), None)
     if isinstance(found, Mapping):
         found = found.get("url", found.get("path"))
         if found is None:
@@ -181,22 +223,35 @@ def _image_name(name: Any, where: str) -> str:
     return name.removeprefix("file://")
 
 
-def _check_media(item: Mapping[str, Any], *, has_image: bool) -> None:
+def _check_media(item: Mapping[str, Any], *, has_image: bool, where: str = "") -> None:
     """Refuse what would be lost.
+
+    Args:
+        item: a record or a message.
+        has_image: whether an image was found.
+        where: begins the message of an error.
 
     Raises:
         MalformedError: there is something else than an image, or perhaps one under a name that is not read.
     """
     for key in _OTHER_MEDIA:
         if item.get(key) not in (None, [], ""):
-            raise MalformedError(f"'{key}' cannot be trained on; a conversation has one image ('image') or none")
+            raise MalformedError(f"{where}'{key}' cannot be trained on; a conversation has one image ('image') or none")
     for key, value in item.items():
-        if has_image or key in _IMAGE_KEYS or not _LIKE_IMAGES.search(key):
+        if has_image or key in _IMAGE_KEYS or key in _TEXTS or not _may_name_image(key, value):
             continue
-        if isinstance(value, (str, list, Mapping)) and value:
-            raise MalformedError(
-                f"{brief(key)} is not read, and there is no 'image', which should name the image's file"
-            )
+        raise MalformedError(
+            f"{where}{brief(key)} is not read, and there is no 'image', which should name the image's file"
+        )
+
+
+def _may_name_image(key: str, value: Any) -> bool:
+    """Whether a field sounds like an image's, or holds the name of an image's file."""
+    if not isinstance(value, (str, list, Mapping)) or not value:
+        return False
+    if _LIKE_IMAGES.search(key):
+        return True
+    return any(isinstance(one, str) and _IMAGE_FILE.search(one.strip()) for one in _as_list(value))
 
 
 def _without_system(messages: list[_Message], beside: Any) -> tuple[str, list[_Message]]:

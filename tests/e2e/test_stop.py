@@ -40,7 +40,7 @@ def test_a_process_that_is_asked_to_end_saves_first(tiny: Path, tmp_path: Path) 
     assert process.returncode == 128 + signal.SIGTERM, err[-2000:]
     assert "Traceback" not in err
     assert checkpoints(tmp_path) == [logged(tmp_path)[-1]]
-    assert f"told to end after update {logged(tmp_path)[-1]} of {STEPS}: RESUME True goes on" in err
+    assert f"asked to end after update {logged(tmp_path)[-1]} of {STEPS}: RESUME True goes on" in err
 
 
 @pytest.mark.parametrize("num", [1, 2])

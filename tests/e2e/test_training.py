@@ -218,7 +218,7 @@ def test_samples_that_cannot_be_read_are_skipped_and_said(tiny: Path, tmp_path: 
     )
     assert "11 samples; 1 malformed records skipped; 1 skipped, their images are missing" in said
     assert "gone.jpg" in said
-    assert "a sample is skipped: image coco/val2017/000000000002.jpg" in said
+    assert "a sample is skipped: tiny_instruct: image coco/val2017/000000000002.jpg" in said
     assert "a text holds one of [UNUSED_TOKEN_146]" in said
     assert len(losses(tmp_path / "out")) == 3
 
@@ -235,6 +235,6 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tin
     said = process.communicate(timeout=LIMIT)[1]
     assert process.returncode != 0
     assert "the loss of update 3 is nan" in said
-    assert re.search(r"The samples were 0000000000\d\d\.jpg@0-2-\d+", said)
+    assert re.search(r"The samples were panoptic: 0000000000\d\d\.jpg@0-2-\d+", said)
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
     assert not (tmp_path / "out" / STEP.format(4)).exists()

@@ -71,7 +71,7 @@ class Batch:
     """What runs through the model at a time.
 
     Attributes:
-        ids: of the samples; idle rows, which come last, have none.
+        ids: of the samples, behind the names of their sources; idle rows, which come last, have none.
         input_ids: int64 (B, L); where rows have independent turns (B, T), all image tokens written out.
         attention_mask: int64 (B, L), or bool (B, 1, T, T).
         labels: int64 (B, L) or (B, T).
@@ -212,7 +212,7 @@ def collate(rows: Sequence[Example | Row], processor: CoLLaVOProcessor, place: P
         image_shape = (len(images), processor.grid**2 if images else 0)
         placed = place(input_ids, mask, labels, semantic, numbering, image_shape)
     return Batch(
-        ids=tuple(example.id for example in samples),
+        ids=tuple(f"{example.source}: {example.id}" for example in samples),
         input_ids=input_ids,
         attention_mask=mask,
         labels=labels,

@@ -102,22 +102,23 @@ class Batches:
         source, mixture = self.by_adapter[adapter], self.mixtures[adapter]
         examples, skipped = [], []
         for index in map(int, share(samples, rank, world)):
+            name = mixture.name(index)
             try:
-                examples.append(replace(source.example(index, step), source=mixture.name(index)))
+                examples.append(replace(source.example(index, step), source=name))
             except SAMPLE_ERRORS as error:
-                skipped.append(str(error))
-                self._report(place, error)
+                skipped.append(f"{name}: {error}")  # a record may have the name of one in another file
+                self._report(place, skipped[-1])
         examples.sort(key=lambda example: -len(example.input_ids))
         microbatches = self._microbatches(examples, world)
         seconds = sum(example.map_seconds for example in examples)
         laid = [collate(microbatch, self._processor, self._place) for microbatch in microbatches]
         return BatchShare(laid, skipped, seconds)
 
-    def _report(self, place: str, error: Exception) -> None:
+    def _report(self, place: str, reason: str) -> None:
         self._named += 1
         if self._named <= SHOWN:
             more = "; this process only counts further ones" if self._named == SHOWN else ""
-            warn(f"{place}: a sample is skipped: {error}{more}")
+            warn(f"{place}: a sample is skipped: {reason}{more}")
 
     def _microbatches(self, examples: list[Example], world: int) -> list[list[Row]]:
         """Cut examples into microbatches of rows, at least one."""

@@ -23,6 +23,7 @@ from collavo.model import CoLLaVOForConditionalGeneration
 from collavo.processing import CoLLaVOProcessor
 from collavo.template import CHAT
 from collavo.trainable_parts import PARTS, TARGETS
+from configs.load import ConfigError
 from modeling.segmenters.base import Segmenter
 from pipeline.models.map_cache import cached_segmenter
 from pipeline.run.plan import Plan, run_tasks
@@ -277,6 +278,11 @@ def load_tuning(
         place=examined.blank.place,
     )
     data = sources(config, preparation, device)
+    if config.DATA.VALIDATION and not data.held_out:
+        raise ConfigError(
+            f"DATA.VALIDATION {config.DATA.VALIDATION}: this share holds out none of the samples; raise it, or name a "
+            "file"
+        )
     schedule = Schedule(Batches(data.training, preparation, alike=alike))
     steps = schedule.steps_for(config.TRAIN.EPOCHS) if config.TRAIN.STEPS is None else config.TRAIN.STEPS
     model = _start(config, examined, device)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -383,6 +384,16 @@ def test_flash_attention_falls_back_and_says_so(caplog: pytest.LogCaptureFixture
     assert "flash_attention_2" in caplog.text
     assert resolve_attention("auto", torch.float32, torch.device("cpu")) == "sdpa"
     assert resolve_attention("eager", torch.float32, torch.device("cpu")) == "eager"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_auto_is_no_flash_attention_where_rows_have_parts_that_do_not_see_each_other(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(name=name))  # flash_attn, too
+    gpu = torch.device("cuda")
+    assert resolve_attention("auto", dtype, gpu) == "flash_attention_2"
+    assert resolve_attention("auto", dtype, gpu, masked=True) == "sdpa"
 
 
 def test_the_object_list_can_stay_out_and_maps_can_be_finer(checkpoint: Path) -> None:

@@ -234,6 +234,20 @@ def with_first(item: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**item, "messages": [{**first, **more}, *others]}
 
 
+def answered(**more: Any) -> dict[str, Any]:
+    """With more in the answer."""
+    return {"messages": [*chat("a")["messages"], {"role": "assistant", "content": "b", **more}]}
+
+
+NOT_WHOLE: tuple[tuple[str, object], ...] = (("weight", 0), ("weight", 0.5), ("loss", False), ("train", False))
+"""What says that an answer is not learned like others."""
+
+
+@pytest.mark.parametrize("more", [{"weight": 1}, {"loss": True}, {"train": None}, {"tool_calls": []}])
+def test_an_answer_that_is_learned_like_others_is_taken(more: dict[str, Any], tmp_path: Path) -> None:
+    assert isinstance(one(tmp_path, answered(**more)), Sample)
+
+
 @pytest.mark.parametrize(
     ("item", "image", "question"),
     [
@@ -251,6 +265,11 @@ def with_first(item: dict[str, Any], **more: Any) -> dict[str, Any]:
         (with_first(chat("What?", "A dog."), images=[]), None, "What?"),
         (chat("What?", [{"type": "text", "text": "A dog."}]), None, "What?"),
         (chat("What?", "A dog.", images=[]), None, "What?"),
+        (chat([{"type": "image", "image": "a.jpg"}, "What?"], "A dog.", images=["a.jpg"]), "a.jpg", "What?"),
+        (with_first(chat([{"type": "image", "path": "a.jpg"}, "What?"], "A dog."), image="a.jpg"), "a.jpg", "What?"),
+        (with_first(chat("What?", "A dog.", images=["a.jpg"]), image="a.jpg", image_path="/x/a.jpg"), "a.jpg", "What?"),
+        (chat([{"type": "text", "text": "What?", "image": None, "annotations": [1]}], "A dog."), None, "What?"),
+        (chat("a.jpg", "A dog.", id="a.jpg"), None, "a.jpg"),
         (record("What?", "A dog.", image=["a.jpg"]), "a.jpg", "What?"),
         (record("What?", "A dog.", image="file:///data/a.jpg"), "data/a.jpg", "What?"),
         (
@@ -295,7 +314,18 @@ def test_forms_of_chat_models(item: Any, image: str | None, question: str, tmp_p
             "message 2: <image> may stand once",
         ),
         (record("a", "b") | chat("c", "d"), "has 'conversations' and other 'messages'"),
-        ({"messages": [*chat("a")["messages"], {"role": "assistant", "content": "b", "weight": 0}]}, "'weight' is 0"),
+        (chat("a", "b", file="1.JPG"), "'file' is not read, and there is no 'image'"),
+        (chat("a", "b", media=[{"path": "1"}]), "'media' is not read, and there is no 'image'"),
+        (with_first(chat("a", "b"), image_path="1.jpg"), "message 0: 'image_path' is not read"),
+        (with_first(chat("a", "b"), path=["1.png"]), "message 0: 'path' is not read"),
+        (with_first(chat("a", "b", images=["1.jpg"]), video="1.mp4"), "message 0: 'video' cannot be trained on"),
+        (with_first(chat([{"type": "image", "image": "1.jpg"}, "a"], "b"), image="2.jpg"), "lists 2 images"),
+        (chat([{"type": "image", "source": {"data": "x"}}, "a"], "b", images=["1.jpg"]), "'source' of a part of type"),
+        (chat([{"type": "image", "image": "1.jpg", "text": "a"}, "a"], "b"), "'text' of a part of type 'image'"),
+        (chat([{"type": "text", "text": "a", "image": "1.jpg"}], "b"), "'image' of a part of type 'text'"),
+        *((answered(**{key: value}), f"message 1: '{key}' is {value}") for key, value in NOT_WHOLE),
+        (answered(tool_calls=[{"id": "x"}]), "message 1: 'tool_calls' is not read"),
+        (answered(reasoning_content="x"), "message 1: 'reasoning_content' is not read"),
         ({"system": "x", "messages": [{"role": "system", "content": "y"}]}, "the record has a 'system' already"),
         (chat("a", "b", system=["x"]), "'system' should be a text"),
     ],

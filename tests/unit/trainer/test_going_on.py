@@ -65,6 +65,11 @@ def test_a_held_out_share_is_not_trained_on_and_changes_nothing_else(run: Run, t
     assert held and images and not trained & (held | images)
 
 
+def test_a_share_that_holds_nothing_out_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"DATA\.VALIDATION 0\.0001: this share holds out none of the samples"):
+        load_job(configured(tiny, tmp_path, *CIT, "DATA.VALIDATION", 0.0001, "TRAIN.PATIENCE", 3), CPU)
+
+
 def test_the_held_out_loss_is_that_of_the_model_row_by_row(run: Run, tiny: Path, tmp_path: Path) -> None:
     save, job, _ = run("out", *CIT, "DATA.VALIDATION", 0.3, "TRAIN.BATCH_SIZE", 3)
     data: Any = job

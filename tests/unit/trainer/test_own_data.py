@@ -113,9 +113,9 @@ def test_the_loss_on_own_data_is_the_cross_entropy_written_out_by_hand(run: Run,
     model = load_model(LLMConfig(BITS=32, DTYPE="fp32"), tiny / "checkpoint", torch.device("cpu"))
     tokenizer = AutoTokenizer.from_pretrained(tiny / "checkpoint")
     (share,) = job.data.batches(0, 1, 0, 1)
-    batches: dict[str, Any] = {batch.ids[0].rpartition("@")[2]: batch for batch in share}
+    batches: dict[str, Any] = {batch.ids[0]: batch for batch in share}
     total, number = torch.zeros((), dtype=torch.float64), 0
-    for name, parts in zip(("0", "1", "2"), TEXTS, strict=True):
+    for name, parts in zip(("mine: 0", "mine: 1", "mine: 7@2"), TEXTS, strict=True):
         batch = batches[name]
         assert (batch.num_images == 1) == ("<image>" in parts[0])
         names = ("pixel_values", "semantic", "numbering") if batch.num_images else ()
