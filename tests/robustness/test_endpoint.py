@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
@@ -24,7 +25,7 @@ from datasets.types import ImageFile
 from modeling.image import DecodedImage
 from pipeline.base import NoReply
 from pipeline.config import EvalConfig, read_configuration
-from pipeline.models.endpoint import check
+from pipeline.models.endpoint import EndpointSource, check
 from pipeline.models.endpoint_engine import EndpointEngine
 from pipeline.models.images import data_url, read_images
 from pipeline.models.request_limits import ConcurrencyGate
@@ -309,6 +310,16 @@ def test_the_image_comes_first_with_its_detail(server: Server) -> None:
     assert system == {"role": "system", "content": "Be brief."}
     assert [part["type"] for part in user["content"]] == ["image_url", "text"]
     assert user["content"][0]["image_url"]["detail"] == "low"
+
+
+def test_images_that_are_changed_are_said(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.reactions = [replies("ready")]
+    for settings in ((), ("MODEL.IMAGE.MAX_SIDE", "512", "MODEL.IMAGE.DETAIL", "low")):
+        words = ["MODEL.NAME", "endpoint", "MODEL.PATH", "m", "MODEL.BASE_URL", server.url, *settings]
+        EndpointSource(read_configuration([], words, EvalConfig)[0], torch.device("cpu")).parts()
+    said = capsys.readouterr().err
+    assert said.count("images:") == 1
+    assert "images:       shrunk to at most 512 pixels a side, sent with detail low (MODEL.IMAGE)" in said
 
 
 def questions(folder: Path, images: int, each: int) -> list[Question]:
