@@ -16,6 +16,7 @@ from datasets.evaluation.judges.connection import key_of
 
 from ..runtime.console import say
 from .endpoint_engine import EndpointEngine, server_of
+from .options import ImageOptions
 from .spending import spending_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def check(config: EvalConfig, environ: Mapping[str, str]) -> None:
         )
 
 
+def _changed_images(options: ImageOptions) -> str:
+    """In which way images are not sent as they are, in words; "" for none."""
+    shrunk = [] if options.MAX_SIDE is None else [f"shrunk to at most {options.MAX_SIDE} pixels a side"]
+    detail = [] if options.DETAIL is None else [f"sent with detail {options.DETAIL}"]
+    return ", ".join([*shrunk, *detail])
+
+
 class EndpointSource:
     """The server that a configuration names, see `pipeline.base.EngineSource`.
 
@@ -76,6 +84,8 @@ class EndpointSource:
             check(self._config, os.environ)
             self._served = self.engine().probe()
             say(f"server:       {shown(self.engine().name)}, answering as {self._served}")
+            if words := _changed_images(model.IMAGE):
+                say(f"images:       {words} (MODEL.IMAGE)")
         return {
             "model": "endpoint",
             "path": model.PATH,

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from .options import ModelConfig
 
 _LONGEST_PAUSE = 600.0
-_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>(?:(?!</think).)*</think(?:ing)?>", re.DOTALL)
+_THOUGHT = re.compile(r"\A(?:\s*<think(?:ing)?>(?:(?!</think).)*|(?:(?!</?think).)*)</think(?:ing)?>", re.DOTALL)
+"""Thoughts before a reply; where the server's template begins them, the reply holds only their end."""
 _UNENDED_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>(?!.*</think)", re.DOTALL)
 _REFUSALS = ("content_filter", "refusal", "safety", "prohibited_content", "blocklist", "recitation", "sensitive")
 """Beginnings of ``finish_reason`` that mean a refusal, in lower case; the later ones are Gemini's and Zhipu's."""
@@ -162,6 +163,8 @@ class EndpointEngine:
                 return NoReply(outcome="failed", reason=str(error))
             return self._ask(parts, Query(image=None, question=question.prompt), generation)
 
+        with self._lock:
+            self._urls.clear()  # another benchmark's images may have the same names
         self._estimate(questions, generation)
         yield from self._each([functools.partial(ask, question) for question in questions])
         if self._main:
@@ -341,7 +344,7 @@ def settled(found: Completion, prompt: str) -> Reply | NoReply:
     """What a completion is: a reply, or what came in its place.
 
     A reply that was cut off at the token limit is no reply, whatever it holds by then; thoughts in front of a reply
-    (``<think>``) are not part of it.
+    (``<think>``, or up to ``</think>``) are not part of it.
 
     Args:
         found: what the server sent.

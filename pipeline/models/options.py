@@ -46,7 +46,7 @@ class ModelConfig:
             the checkpoint's config.json.
         SETTINGS: keys of the profile with other values, like {generation: {num_beams: 1}}.
         REMOTE_CODE: run Python code that lies in the checkpoint (hf); a checkpoint that needs it is refused otherwise.
-        DOWNLOAD: fetch a checkpoint that is neither a directory nor in the hub's cache (hf).
+        DOWNLOAD: fetch a checkpoint that is neither a directory nor whole in the hub's cache (hf).
         DEVICE_MAP: spread a model over several devices (hf): None keeps it whole on the process's own device.
         BASE_URL: address of the server, ending in /v1; None for OpenAI's own.
         KEY_VARIABLE: environment variable that holds the server's key.

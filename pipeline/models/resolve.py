@@ -8,6 +8,7 @@ from pathlib import Path
 from collavo.checkpoint.finetuned_checkpoint import STATE
 from collavo.checkpoint.location import locate
 from collavo.errors import CheckpointError
+from configs.common.safe_json import read_json
 from configs.common.words import shown
 from configs.load import ConfigError
 from modeling.files import is_file, is_folder
@@ -21,10 +22,11 @@ def resolve_profile(model: ModelConfig) -> ResolvedProfile:
 
     Raises:
         ConfigError: ``MODEL.PROFILE`` names none, or one of another kind of model; or a setting is wrong.
+        CheckpointError: the checkpoint could not be fetched where ``MODEL.DOWNLOAD`` asks for it.
     """
     name, guessed = model.PROFILE, False
     if name == AUTO:
-        found = profile_of_checkpoint(folder) if model.NAME == "hf" and (folder := _local(model.PATH)) else ""
+        found = profile_of_checkpoint(folder) if model.NAME == "hf" and (folder := _found(model)) else ""
         name, guessed = found or DEFAULTS[model.NAME], model.NAME != "collavo" and not found
     resolved = load_profile(name, model.SETTINGS)
     kind = resolved.profile.kind
@@ -62,6 +64,29 @@ def _local(name: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def _found(model: ModelConfig) -> Path | None:
+    """The directory of a checkpoint, fetched where that is wanted; None where there is none.
+
+    Raises:
+        CheckpointError: it could not be fetched.
+    """
+    folder = _local(model.PATH)
+    wanted = model.DOWNLOAD and model.PATH and not is_folder(Path(model.PATH).expanduser())
+    return _fetch(model.PATH) if wanted and (folder is None or _lacks_weights(folder)) else folder
+
+
+def _lacks_weights(folder: Path) -> bool:
+    """Whether files of weights are missing, as after a download that was interrupted."""
+    for index in folder.glob("*.index.json"):
+        try:
+            shards = {str(name) for name in read_json(index)["weight_map"].values()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return True
+        if all(is_file(folder / name) for name in shards):
+            return False
+    return not any(is_file(folder / name) for name in ("model.safetensors", "pytorch_model.bin"))
+
+
 def locate_checkpoint(model: ModelConfig) -> Path:
     """The directory of a checkpoint of the transformers library.
 
@@ -69,9 +94,7 @@ def locate_checkpoint(model: ModelConfig) -> Path:
         CheckpointError: it is neither a directory nor in the hub's cache, holds no config.json, or could not be
             fetched where ``MODEL.DOWNLOAD`` allows it.
     """
-    folder = _local(model.PATH)
-    if folder is None and model.DOWNLOAD:
-        folder = _fetch(model.PATH)
+    folder = _found(model)
     if folder is None:
         raise CheckpointError(
             f"MODEL.PATH: {shown(model.PATH)} is neither a directory nor in the hub's cache on this machine. Nothing "

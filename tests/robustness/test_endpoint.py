@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
@@ -24,7 +25,7 @@ from datasets.types import ImageFile
 from modeling.image import DecodedImage
 from pipeline.base import NoReply
 from pipeline.config import EvalConfig, read_configuration
-from pipeline.models.endpoint import check
+from pipeline.models.endpoint import EndpointSource, check
 from pipeline.models.endpoint_engine import EndpointEngine
 from pipeline.models.images import data_url, read_images
 from pipeline.models.request_limits import ConcurrencyGate
@@ -72,6 +73,7 @@ OUTCOMES = {
     "nothing": (replies(None), "empty"),
     "blank": (replies(" \n"), "empty"),
     "thoughts alone": (replies("<think>a dog</think>\n"), "empty"),
+    "thoughts alone, begun by the template": (replies("a dog</think>\n"), "empty"),
     "parts of a refusal": (replies([{"type": "refusal", "refusal": "I cannot"}]), "refused"),
     "parts of thoughts": (replies([{"type": "thinking", "thinking": "Let me see"}], "length"), "truncated"),
     "no parts": (replies([]), "empty"),
@@ -99,6 +101,7 @@ def test_outcomes_are_told_apart(server: Server, kind: str) -> None:
         (replies(" Yes.\n", reasoning_content="a dog is there"), "Yes."),
         (replies("Yes", reasoning="a dog is there"), "Yes"),
         (replies("<think>a dog\nis there</think>\n\nYes"), "Yes"),
+        (replies("a dog\nis there</think>\n\nYes"), "Yes"),  # the server's template began the thoughts
         (replies([{"type": "text", "text": "Ye"}, {"type": "text", "text": "s"}]), "Yes"),
         (replies([{"type": "thinking", "thinking": "hm"}, {"type": "output_text", "text": "Yes"}]), "Yes"),
         (raw(200, message("Yes"), content_type="text/plain"), "Yes"),
@@ -311,6 +314,16 @@ def test_the_image_comes_first_with_its_detail(server: Server) -> None:
     assert user["content"][0]["image_url"]["detail"] == "low"
 
 
+def test_images_that_are_changed_are_said(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.reactions = [replies("ready")]
+    for settings in ((), ("MODEL.IMAGE.MAX_SIDE", "512", "MODEL.IMAGE.DETAIL", "low")):
+        words = ["MODEL.NAME", "endpoint", "MODEL.PATH", "m", "MODEL.BASE_URL", server.url, *settings]
+        EndpointSource(read_configuration([], words, EvalConfig)[0], torch.device("cpu")).parts()
+    said = capsys.readouterr().err
+    assert said.count("images:") == 1
+    assert "images:       shrunk to at most 512 pixels a side, sent with detail low (MODEL.IMAGE)" in said
+
+
 def questions(folder: Path, images: int, each: int) -> list[Question]:
     found = []
     for number in range(images):
@@ -337,6 +350,22 @@ def test_every_question_gets_its_own_answer_in_the_order_of_images(server: Serve
         if place % 5 == 0:  # requests under way together may overtake each other
             assert abs(order.index(question.image.read()) - place) < 8
     assert 1 < server.most_busy <= 8
+
+
+def test_images_of_two_benchmarks_with_one_name_are_not_mixed_up(server: Server, tmp_path: Path) -> None:
+    """Names are unique within a benchmark alone; a run has one engine for all of them."""
+    server.reactions = [answers_by_digest]
+    engine = engine_of(server)
+    for benchmark in range(2):
+        folder = tmp_path / str(benchmark)
+        folder.mkdir()
+        asked = questions(folder, images=2, each=2)
+        for number in range(2):
+            Image.fromarray(np.full((8, 8, 3), 100 * benchmark + number, np.uint8)).save(folder / f"{number}.png")
+        for index, reply, _ in engine.answer_each(asked, GREEDY):
+            source = asked[index].image
+            assert source is not None and isinstance(reply, Reply)
+            assert reply.text == digest(asked[index].prompt, [source.read()]), benchmark
 
 
 def test_a_damaged_image_is_never_sent(server: Server, tmp_path: Path) -> None:

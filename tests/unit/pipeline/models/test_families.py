@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from collavo.engine import Generation, Query, Reply
 from configs.load import read_yaml
+from datasets.evaluation.grounding import GroundingScorer, resized
 from modeling.image import DecodedImage
 from pipeline.base import NoReply
 from pipeline.models.hf_engine import TransformersEngine
@@ -152,6 +154,37 @@ def test_a_profile_states_what_the_library_has(family: str) -> None:
     assert set(profile.classes) <= set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values())
     assert read_yaml(FOLDER / f"{family}.yaml")["source"], "every profile says where it is from"
     assert "end tokens [2]" in engine.described()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_profile_sets_what_the_librarys_image_processor_has(family: str) -> None:
+    """Pixel limits and tiles are known to it, and boxes are read on the frame that it makes."""
+    engine, profile = engine_of(family), load_profile(family).profile
+    processor, set_to = engine.processor.image_processor, profile.image_processor
+    assert set(set_to) <= set(processor.valid_kwargs.__annotations__) | set(vars(processor))
+    if family == "internvl":
+        whole = processor(Image.new("RGB", (28 * 40, 28)), **set_to)["pixel_values"]
+        assert len(whole) == 12 + 1, "twelve tiles and the whole image"
+    boxes = profile.boxes
+    assert profile.pad_to_square == (boxes.frame == "padded")
+    if boxes.frame == "resized":
+        assert boxes.factor == processor.patch_size * processor.merge_size
+        assert set_to["size"] == {"shortest_edge": boxes.min_pixels, "longest_edge": boxes.max_pixels}
+        scorer = GroundingScorer(**{name: value for name, value in asdict(boxes).items() if value is not None})
+        for height, width in ((30, 50), (700, 333)):
+            grid = processor([Image.new("RGB", (width, height))], **set_to)["image_grid_thw"][0]
+            rows, columns = (int(side) * processor.patch_size for side in grid[1:])
+            assert (columns, rows) == resized(width, height, scorer)
+
+
+def test_a_square_image_loses_nothing_to_the_crop_of_llava() -> None:
+    """``do_center_crop`` of the library's processor cuts nothing off an image that the profile padded."""
+    engine = engine_of("llava-1.5")
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, :2] = pixels[:, -2:] = 255
+    tensor = engine.prepare(0, Query(DecodedImage(pixels, "x"), "what")).inputs["pixel_values"][0]
+    middle = tensor[:, tensor.shape[1] // 2]  # both margins of the longer side are there
+    assert bool((middle[:, 0] > middle[:, 14]).all() and (middle[:, -1] > middle[:, 14]).all())
 
 
 @pytest.mark.parametrize("family", ["llava-1.5", "llava-next", "gemma3", "mistral3", "instructblip"])

@@ -16,6 +16,7 @@ from pipeline.config import EvalConfig, read_configuration
 from pipeline.images import decode_image
 from pipeline.models import profile as profiles
 from pipeline.models.profile import load_profile, profile_names, profile_of_config, published_rows
+from pipeline.models.resolve import locate_checkpoint
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -78,6 +79,72 @@ def test_boxes_and_prompts_are_the_models() -> None:
     assert declared("qwen2.5-vl")[0]["frame"] == "resized"
     assert declared("qwen-vl-chat", "REFCOCO.TEST.PROMPT", "Where is {question}?")[1] == "Where is {question}?"
     assert read_configuration([], [])[0].declared(refcoco).scoring == refcoco.scoring
+
+
+WORD = "Answer the question using a single word or phrase."
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "prompt"),
+    [
+        ("blip-2", "gqa_testdev_balanced", "{question}"),
+        ("instructblip", "pope_test", "{question}"),
+        ("instructblip", "mme", "{question}"),
+        ("qwen-vl-chat", "textvqa_val", "{question}"),
+        ("paligemma", "chartqa_test", "{question}"),
+        ("llava-1.5", "textvqa_val", f"{{question}}\nReference OCR token: {{ocr}}\n{WORD}"),
+        ("llava-1.5", "gqa_testdev_balanced", f"{{question}}\n{WORD}"),
+    ],
+)
+def test_a_template_that_asks_for_a_short_answer_has_the_question_alone(name: str, dataset: str, prompt: str) -> None:
+    config, catalog = read_configuration([], ["MODEL.NAME", "hf", "MODEL.PROFILE", name], EvalConfig)
+    assert config.declared(catalog.benchmarks[dataset]).prompt == prompt
+
+
+def test_questions_of_profiles_are_of_benchmarks_that_exist() -> None:
+    known = {benchmark.name for benchmark in load_catalog().benchmarks.values()}
+    for name in profile_names():
+        assert set(load_profile(name).profile.prompt.questions) <= known, name
+
+
+def test_a_note_gives_settings_that_can_be_set() -> None:
+    for name in ("blip-2", "instructblip"):
+        _, _, words = load_profile(name).profile.note.partition("MODEL.SETTINGS ")
+        given = ["MODEL.NAME", "hf", "MODEL.PROFILE", name, "MODEL.SETTINGS", words]
+        profile = read_configuration([], given, EvalConfig)[0].profile.profile
+        assert (profile.generation.max_new_tokens, profile.generation.length_penalty) == (256, 1.0)
+        assert profile.prompt.template == "{question}"
+
+
+def test_a_download_is_of_its_own_family_and_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profile of the first session is that of the others; what an interruption left out is fetched."""
+    fetched: list[str] = []
+
+    def fetch(name: str) -> str:
+        fetched.append(name)
+        (tmp_path / "model.safetensors").write_bytes(b"")
+        (tmp_path / "config.json").write_text('{"model_type": "instructblip"}')
+        return str(tmp_path)
+
+    def cached(name: str, file: str) -> str | None:
+        return str(tmp_path / file) if (tmp_path / file).is_file() else None
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+
+    def model(download: bool) -> EvalConfig:
+        words = ["MODEL.NAME", "hf", "MODEL.PATH", "some/checkpoint", "MODEL.DOWNLOAD", str(download)]
+        return read_configuration([], words, EvalConfig)[0]
+
+    assert model(download=False).profile.guessed and not fetched, "nothing is fetched that was not asked for"
+    for _ in range(2):
+        assert model(download=True).profile.name == "instructblip"
+        assert locate_checkpoint(model(download=True).MODEL) == tmp_path
+        assert fetched == ["some/checkpoint"]
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors"}}')
+    assert locate_checkpoint(model(download=False).MODEL) == tmp_path and len(fetched) == 1
+    assert locate_checkpoint(model(download=True).MODEL) == tmp_path and len(fetched) == 2
 
 
 def test_resume_from_is_another_name() -> None:
