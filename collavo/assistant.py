@@ -244,7 +244,8 @@ class CoLLaVO:
         config = copy.deepcopy(given)
         config.eos_token_id = self.engine.end_ids if config.eos_token_id is None else config.eos_token_id
         config.pad_token_id = pad if config.pad_token_id is None else config.pad_token_id
-        if config.max_new_tokens is None and config.max_length in (None, GenerationConfig().max_length):
+        lengths = (config.max_new_tokens, settings.get("max_length"))
+        if lengths == (None, None) and config.max_length in (None, GenerationConfig().max_length):
             config.max_new_tokens = MAX_NEW_TOKENS
         return {**settings, "generation_config": config}
 

@@ -46,7 +46,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("generation")
     group.add_argument("--no-crayon", action="store_true", help="leave the crayon prompt out")
     group.add_argument("--temperature", type=float, default=0.0, help="of sampling; 0 is greedy (default: %(default)s)")
-    group.add_argument("--top-p", type=float, default=1.0, help="share of sampled tokens (default: %(default)s)")
+    group.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="sample among the likeliest tokens that have this probability together (default: %(default)s)",
+    )
     group.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
     group.add_argument("--num-beams", type=int, default=1, help="several: no streaming (default: %(default)s)")
     group.add_argument("--max-new-tokens", type=int, default=256, help="longest reply (default: %(default)s)")

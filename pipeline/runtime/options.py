@@ -23,7 +23,7 @@ class RunConfig:
         LIMIT: ask only a random part of at most so many records; None for all. What is scored together (pairs of
             questions, passes, sets of figures) stays together, groups keep their shares, and a smaller part lies within
             a larger one.
-        SEED: of that part.
+        SEED: of the random draw for LIMIT.
         PUBLISHED: auto: figures stand next to those published of CoLLaVO-7B where the checkpoint has its sizes; never:
             they do not, this is another model.
         UNTAUGHT: datasets whose kind of question the model never learned; results say so.

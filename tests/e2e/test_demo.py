@@ -99,13 +99,17 @@ def test_a_taken_port_is_named(server: DemoServer) -> None:
 
 
 @needs_browser
-def test_from_upload_to_reply_in_a_browser(server: DemoServer, model: CoLLaVO, photo: Path) -> None:
+def test_from_upload_to_reply_in_a_browser(server: DemoServer, model: CoLLaVO, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
     with browser() as page:
         page.open(f"http://127.0.0.1:{server.server_port}/")
+        hidden = "document.querySelector('.stage').hidden"
+        assert page.eval(hidden), "no empty frame before there is an image"
         page.choose_file("#file", photo)
         page.wait("document.querySelector('.stage img').naturalWidth === 203")
         assert page.eval("document.querySelector('figure p').textContent") == "map: 1 person, 1 sky"
         page.wait("!document.querySelector('canvas').hidden")
+        assert not page.eval(hidden)
         for crayon in (True, False):
             page.eval("document.querySelector('#last')?.removeAttribute('id')")
             page.eval(f"document.querySelector('#crayon').checked = {json.dumps(crayon)}")
@@ -115,3 +119,6 @@ def test_from_upload_to_reply_in_a_browser(server: DemoServer, model: CoLLaVO, p
             reply = page.eval("document.querySelector('#last').textContent")
             assert reply == model.ask(photo, "What is <b>this</b>?", crayon=crayon)
         assert page.console == [] and page.eval("document.querySelectorAll('b').length") == 0
+        page.choose_file("#file", tmp_path / "empty.jpg")
+        page.wait("document.querySelector('figure p').textContent.includes('is empty')")
+        assert page.eval(hidden), "an image that was refused is not the one before it"

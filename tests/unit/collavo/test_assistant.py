@@ -147,6 +147,8 @@ def test_transformers_output_and_lengths_are_those_asked_for(model: CoLLaVO) -> 
     assert config.eos_token_id is None, "a caller's settings stay as they are"
     room = model.model.generate(**model.inputs(image, question), max_new_tokens=2).shape[1] + 8 * 8 - 1
     assert model.generate(image, question, max_length=room) == model.ask(image, [question], max_new_tokens=2)
+    both = model.generate(image, question, generation_config=GenerationConfig(), max_length=room)
+    assert both == model.ask(image, [question], max_new_tokens=2)
     heard: list[list[int]] = []
 
     class Listener:

@@ -16,6 +16,7 @@ const button = h("button", {text: "Ask", id: "ask", onclick: () => ask()});
 const replies = h("dl", {id: "replies"});
 
 function paint() {
+  stage.hidden = !image;
   canvas.hidden = !seeMap.checked || !image;
   if (!canvas.hidden) drawMap(canvas, image.map, shown.clientWidth || 330, shown.clientHeight || 330);
 }
@@ -75,6 +76,7 @@ document.body.append(
     h("label", {for: "temperature", text: "temperature"}), temperature),
   h("section", {class: "detail"}, h("figure", {}, stage, legend), h("div", {class: "talk"}, question, button, replies)));
 shown.addEventListener("load", paint);
+paint();
 window.addEventListener("resize", paint);
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
