@@ -67,5 +67,5 @@ def merge(checkpoint: Path, out: Path, *, dtype: Literal["fp32", "bf16", "fp16"]
     say(f"merged {checkpoint} into {base}, in {dtype}: {out}")
     say(
         "LLM.BITS 4 and 8 quantise the sum again, which is not what was trained (with 4 bits 94.7 % of the likeliest "
-        f"tokens stayed the same): to answer in 4 bits, name {checkpoint} in RESUME_FROM; its sets stay apart"
+        f"tokens stayed the same): to answer in 4 bits, name {checkpoint} in RESUME_FROM; its adapters stay apart"
     )
