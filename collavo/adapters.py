@@ -103,7 +103,7 @@ class Adapters:
                     yield key, parameter
 
     def merge(self) -> None:
-        """Add all sets to the base weights, and take them off."""
+        """Add all adapters to the base weights, and take them off."""
         if self._peft is not None:
             self._peft.merge_and_unload(adapter_names=list(self.names))
             self._peft, self.names = None, ()
@@ -157,7 +157,7 @@ def _peft_key(key: str, name: str) -> str:
 
 
 def merge(model: CoLLaVOForConditionalGeneration, adapters: Adapters) -> None:
-    """Add all sets to the base weights, and take them off.
+    """Add all adapters to the base weights, and take them off.
 
     Args:
         model: that carries them; not quantised.

@@ -17,7 +17,7 @@ from datasets.declaration import Benchmark
 from datasets.evaluation import BenchmarkScorer, Evaluation, benchmark_scorer, groups_of, unit_of
 from datasets.evaluation.judges.base import Verdicts
 from datasets.evaluation.scorable import prepare_records
-from datasets.registration.formats.files import separate
+from datasets.registration.formats.files import without_bad
 from datasets.registration.registry import reader_of
 from datasets.subsample import subsample
 from datasets.types import BadRecord, ImageSource, Record, Score
@@ -145,7 +145,7 @@ class BenchmarkPipeline:
             UnscorableError: the scorer understands no record.
             DataError: a file is missing.
         """
-        records, bad = separate(reader_of(self.declaration).read(roots))
+        records, bad = without_bad(reader_of(self.declaration).read(roots))
         good, unscorable = prepare_records(self.declaration, records)
         return good, [*bad, *unscorable]
 

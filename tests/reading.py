@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.declaration import Benchmark
-from datasets.registration.formats.files import separate
+from datasets.registration.formats.files import without_bad
 from datasets.registration.registry import reader_of
 from datasets.types import BadRecord, Record
 
@@ -15,4 +15,4 @@ def load_records(benchmark: Benchmark, roots: Sequence[Path]) -> tuple[list[Reco
     Raises:
         DataError: unknown reader or option, or a missing or unreadable file.
     """
-    return separate(reader_of(benchmark).read(roots))
+    return without_bad(reader_of(benchmark).read(roots))

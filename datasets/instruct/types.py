@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import TypeVar
 
+from ..registration.formats.files import without_bad
 from ..types import BadRecord, ImageFile, ImageSource
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,18 +118,6 @@ class GatheredSamples:
         parts += [f"{self.num_missing} skipped, their images are missing"] if self.num_missing else []
         parts += [f"{self.num_renamed} images found under another suffix"] if self.num_renamed else []
         return "; ".join(parts)
-
-
-def without_bad(items: Iterable[T | BadRecord]) -> tuple[list[T], list[BadRecord]]:
-    """Read to the end: what can be used, and what cannot."""
-    usable: list[T] = []
-    bad: list[BadRecord] = []
-    for item in items:
-        if isinstance(item, BadRecord):
-            bad.append(item)
-        else:
-            usable.append(item)
-    return usable, bad
 
 
 def gather_samples(items: Iterable[Sample | BadRecord]) -> GatheredSamples:

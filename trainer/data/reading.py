@@ -7,7 +7,8 @@ from pathlib import Path
 
 from datasets.instruct.llava import read_conversations
 from datasets.instruct.panoptic import PanopticImage, read_panoptic
-from datasets.instruct.types import GatheredSamples, gather_samples, without_bad
+from datasets.instruct.types import GatheredSamples, gather_samples
+from datasets.registration.formats.files import without_bad
 from datasets.types import BadRecord
 
 from ..config import ConversationSource, TrainConfig

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,8 @@ from collavo.checkpoint.sizes import StrictJson, validated
 from collavo.errors import CheckpointError
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedImage, read_classes, read_segments
-from datasets.instruct.types import MissingImageRecord, without_bad
+from datasets.instruct.types import MissingImageRecord
+from datasets.registration.formats.files import without_bad
 from datasets.types import DataError
 from modeling.segmenters.coco import COCO_PANOPTIC, coco_index
 from modeling.segmenters.errors import SegmenterError
@@ -45,6 +47,7 @@ from modeling.segmenters.xdecoder.prompts import (
     COCO_TABLE,
     PromptTable,
     class_embeddings,
+    lengths_of,
     prompt_names,
     prompt_reader,
 )
@@ -60,6 +63,7 @@ from ..loop import TrainingData, Update
 from ..optimizer import FACTOR
 from ..parallel.placement import Placement
 from ..parallel.trainable import Parameters, num_weights
+from .segmenter_cost import SegmenterCost
 
 if TYPE_CHECKING:
     from pipeline.run.plan import Plan
@@ -188,8 +192,16 @@ class SegmenterJob:
         return ""
 
     def flops(self, update: Update) -> float | None:
-        """See `StageJob.flops`; they are not counted."""
-        return None
+        """See `StageJob.flops`."""
+        return self._cost.of(update.samples)
+
+    @cached_property
+    def _cost(self) -> SegmenterCost:
+        settings = self._config.XDECODER
+        length = int(lengths_of(self._ids.flatten(0, 1)).max())
+        return SegmenterCost.of_network(
+            self._start.network.config, settings.SIDE, (len(self._ids), length), text_trains=settings.TRAIN_TEXT
+        )
 
     def describe(self, moving: Parameters) -> str:
         """See `StageJob.describe`."""

@@ -345,16 +345,16 @@ def build_records(
         yield dataclasses.replace(record, where=where)
 
 
-def separate(items: Iterable[Record | BadRecord]) -> tuple[list[Record], list[BadRecord]]:
-    """The records that a reader yields, in data order, and what could not be read."""
-    records: list[Record] = []
+def without_bad(items: Iterable[T | BadRecord]) -> tuple[list[T], list[BadRecord]]:
+    """Read to the end, in order: what can be used, and what cannot."""
+    usable: list[T] = []
     bad: list[BadRecord] = []
     for item in items:
-        if isinstance(item, Record):
-            records.append(item)
-        else:
+        if isinstance(item, BadRecord):
             bad.append(item)
-    return records, bad
+        else:
+            usable.append(item)
+    return usable, bad
 
 
 def _check_record(record: Record) -> None:

@@ -254,12 +254,17 @@ def class_embeddings(encoder: TextEncoder, ids: Tensor, chunk: int = 512) -> Ten
         (K, D), each of length 1.
     """
     prompts = ids.flatten(0, 1).to(encoder.projection.device)
-    ended = (prompts == prompts.amax(dim=1, keepdim=True)).int().cumsum(dim=1) > 0
-    lengths = (~ended).sum(dim=1) + 1
+    lengths = lengths_of(prompts)
     order = lengths.argsort()  # like lengths together, since nothing after the first end token reaches the vector
     vectors = torch.cat([encoder(prompts[part, : lengths[part].max()]) for part in torch.split(order, chunk)])
     mean = unit_vectors(vectors[order.argsort()]).view(*ids.shape[:2], -1).mean(dim=1)
     return F.normalize(mean, dim=-1, eps=0.0)
+
+
+def lengths_of(prompts: Tensor) -> Tensor:
+    """Tokens of each prompt up to its end token, int64 (N,), of token ids (N, L)."""
+    ended = (prompts == prompts.amax(dim=1, keepdim=True)).int().cumsum(dim=1) > 0
+    return (~ended).sum(dim=1) + 1
 
 
 def unit_vectors(x: Tensor) -> Tensor:

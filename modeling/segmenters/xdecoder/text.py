@@ -114,7 +114,7 @@ class TextEncoder(nn.Module):
         config = self.config
         if ids.shape[1] > config.context_length:
             raise ValueError(f"prompts of {ids.shape[1]} tokens; the text encoder reads {config.context_length}")
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < config.vocab_size:
+        if ids.numel() and not ids.is_meta and not 0 <= int(ids.min()) <= int(ids.max()) < config.vocab_size:
             raise ValueError(f"token id {int(ids.max())}, but the text encoder knows {config.vocab_size} tokens")
         x = self.token_embedding(ids.long()) + self.position_embedding[: ids.shape[1]]
         states = []
