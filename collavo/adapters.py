@@ -1,7 +1,7 @@
 """What training changes: the crayon prompt's parameters, and the two LoRA adapters of Dual QLoRA.
 
 Source: CoLLaVO (arXiv 2402.11248), section 3.3: the decoder's linears carry two LoRA adapters (r = alpha = 64) on 4-bit
-weights; both act in every forward pass, and a step trains only the set that its data belongs to.
+weights; both act in every forward pass, and a step trains only the adapter that its data belongs to.
 
 The frozen set must not move, not even by momentum or weight decay: its parameters need no gradient in that step, so
 their gradients are None and AdamW passes them by.
@@ -43,8 +43,8 @@ class Adapters:
     """The LoRA adapters on a model's decoder.
 
     Args:
-        model: gets the sets in place; its forward pass then includes all of them.
-        names: of the sets; none for a stage without.
+        model: gets the adapters in place; its forward pass then includes all of them.
+        names: of the adapters; none for a stage without.
         rank: of every pair.
         alpha: scale times rank.
         dropout: before the A matrices, in training.
@@ -103,25 +103,25 @@ class Adapters:
                     yield key, parameter
 
     def merge(self) -> None:
-        """Add all sets to the base weights, and take them off."""
+        """Add all adapters to the base weights, and take them off."""
         if self._peft is not None:
             self._peft.merge_and_unload(adapter_names=list(self.names))
             self._peft, self.names = None, ()
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write one PEFT folder per set: ``adapter_config.json`` and ``adapter_model.safetensors``.
+        """Write one PEFT folder per adapter: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
         PEFT's own `save_pretrained` would write the model's parameters as they lie there, which may be shards.
 
         Args:
-            folder: gets a folder named after each set.
-            weights: the sets' parameters, by their names in the model, whole.
+            folder: gets a folder named after each adapter.
+            weights: the adapters' parameters, by their names in the model, whole.
         """
         if self._peft is None:
             return
         for name in self.names:
             settings = copy(self._peft.peft_config[name])
-            settings.inference_mode = True  # as PEFT writes it: what loads the set does not train it unasked
+            settings.inference_mode = True  # as PEFT writes it: what loads the adapter does not train it unasked
             settings.save_pretrained(str(folder / name))
             named = {_peft_key(key, name): weights[key].contiguous().cpu() for key, _ in self._named(name)}
             save(named, folder / name / "adapter_model.safetensors", {"format": "pt"})
@@ -130,7 +130,7 @@ class Adapters:
         """Read what `save` wrote.
 
         Raises:
-            CheckpointError: a set is missing, or misfits the model.
+            CheckpointError: an adapter is missing, or misfits the model.
         """
         for name in self.names:
             file = folder / name / "adapter_model.safetensors"
@@ -157,11 +157,11 @@ def _peft_key(key: str, name: str) -> str:
 
 
 def merge(model: CoLLaVOForConditionalGeneration, adapters: Adapters) -> None:
-    """Add all sets to the base weights, and take them off.
+    """Add all adapters to the base weights, and take them off.
 
     Args:
         model: that carries them; not quantised.
-        adapters: its sets.
+        adapters: the LoRA adapters on it.
 
     Raises:
         ValueError: the base weights are quantised, so that the sum could not be kept exactly.

@@ -24,15 +24,6 @@ PREFIX_SHARE = 0.5
 """Share of free memory for prefixes; the rest is for a block's rows and what operators make on the way."""
 
 _CGROUP = Path("/sys/fs/cgroup")
-_MESSAGES = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "alloc_failed")
-"""What allocators say that raise a plain RuntimeError, in lower case."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the host."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MESSAGES)
 
 
 def free_memory(device: torch.device, environment: Mapping[str, str] = os.environ) -> int:

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from configs.common.memory_errors import is_out_of_memory
 from modeling.image import DecodedImage
 from modeling.segmenters.base import PanopticMap, Segmenter
 from modeling.segmenters.errors import SegmenterError
@@ -39,7 +40,7 @@ from modeling.shared_prefix import Prefix, SharedPrefixCache
 from modeling.threads import one_thread
 
 from .block_rows import BlockRows
-from .budget import MOST_QUESTIONS, PREFIX_SHARE, Budget, free_memory, is_out_of_memory
+from .budget import MOST_QUESTIONS, PREFIX_SHARE, Budget, free_memory
 from .crayon import CrayonPrompt, object_list
 from .decoding import PREFIX_SLOTS, WARM_UP, BlockDecoder, BlockShape, GraphedBlocks, last_logits
 from .errors import NonFiniteError

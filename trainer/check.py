@@ -28,7 +28,7 @@ from pipeline.runtime.files import check_folder
 from pipeline.runtime.lock import check_free
 
 from .checkpoint_folders import in_use, newest
-from .config import SEGMENTER_STATE, SETS, TrainConfig, lora_record
+from .config import ADAPTER_NAMES, SEGMENTER_STATE, TrainConfig, lora_record
 from .data.paths import missing
 
 FIXED = ("TRAIN.STAGE", "TRAIN.PARTS", "TRAIN.ADAPTERS", "LORA", "foundation", "sizes", "classes", "start")
@@ -170,10 +170,10 @@ def _check_adapters(config: TrainConfig, folder: Path, state: TrainingState) -> 
         raise RunError(f"RESUME_FROM: {folder} has LoRA adapters, and stage cpt trains none; {merge}")
     if lora.FRESH:
         return
-    wanted = SETS[config.TRAIN.ADAPTERS]
+    wanted = ADAPTER_NAMES[config.TRAIN.ADAPTERS]
     fresh = f"LORA.FRESH True starts new ones on the weights below; {merge}"
     if set(state.adapters) != set(wanted):
-        fitting = [name for name, sets in SETS.items() if set(sets) == set(state.adapters)]
+        fitting = [name for name, names in ADAPTER_NAMES.items() if set(names) == set(state.adapters)]
         hint = f"TRAIN.ADAPTERS {fitting[0]} goes on with them; " if fitting else ""
         raise RunError(
             f"RESUME_FROM: {folder} has the LoRA adapters {', '.join(state.adapters)}, TRAIN.ADAPTERS "

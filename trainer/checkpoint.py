@@ -88,7 +88,7 @@ def write_tuned(
     state: TrainingState,
     crayon: Mapping[str, Tensor],
     adapters: Adapters,
-    sets: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
     parts: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write what stages cpt and cit train.
@@ -98,13 +98,13 @@ def write_tuned(
         state: see `TrainingState`.
         crayon: the crayon prompt's parameters, whole.
         adapters: the LoRA adapters.
-        sets: their parameters by name, whole.
+        weights: the adapters' parameters by name, whole.
         parts: parameters of the base checkpoint that were trained too, whole.
     """
     save_tensors({name: parameter.detach().contiguous().cpu() for name, parameter in crayon.items()}, folder / CRAYON)
     if parts:
         save_tensors({name: tensor.contiguous().cpu() for name, tensor in parts.items()}, folder / PARTS_FILE)
-    adapters.save(folder, sets)
+    adapters.save(folder, weights)
     write_state(folder, state)
 
 

@@ -23,7 +23,7 @@ SHARDED_STAGES = ("cpt", "cit")
 """Those whose model may lie on the processes in shards."""
 SHARED = "shared"
 """The one LoRA adapter of the ablation that trains both kinds of data with it."""
-SETS = {"dual": (IMAGE_CIT, VL_CIT), "shared": (SHARED,), "vl_only": (VL_CIT,)}
+ADAPTER_NAMES = {"dual": (IMAGE_CIT, VL_CIT), "shared": (SHARED,), "vl_only": (VL_CIT,)}
 """TRAIN.ADAPTERS -> the LoRA adapters."""
 SEGMENTER_STATE = "training.json"
 """File of a checkpoint of stage ``segmenter`` that keeps its step and settings."""
@@ -108,7 +108,7 @@ class LoRAConfig:
         ALPHA: numerator of the scale.
         TARGETS: the decoder's linears that carry them, of wqkv, wo, w1, w2, w3; empty for all.
         DROPOUT: before the A matrices.
-        FRESH: start new adapters where the checkpoint of RESUME_FROM has some, instead of going on with those.
+        FRESH: start new adapters where the checkpoint of RESUME_FROM has some, instead of training those further.
     """
 
     R: PositiveInt = 64
@@ -281,10 +281,10 @@ def _check(config: TrainConfig) -> None:
         key = "TRAIN.PACK True" if train.PACK else "TRAIN.QUESTIONS above 1"
         raise ConfigError(f"{key} hides parts of a row from each other, which flash_attention_2 cannot do")
     _check_validation(config)
-    if unknown := sorted(set(config.LORA.RANKS) - set(SETS[train.ADAPTERS])):
+    if unknown := sorted(set(config.LORA.RANKS) - set(ADAPTER_NAMES[train.ADAPTERS])):
         raise ConfigError(
             f"LORA.RANKS: {quoted(unknown[0])} is no adapter of TRAIN.ADAPTERS {train.ADAPTERS}; there are "
-            f"{', '.join(SETS[train.ADAPTERS])}"
+            f"{', '.join(ADAPTER_NAMES[train.ADAPTERS])}"
         )
     if (train.STAGE, train.CRAYON) == ("cpt", "none"):
         raise ConfigError("TRAIN.STAGE cpt trains the crayon prompt, TRAIN.CRAYON none leaves nothing to train")

@@ -28,7 +28,7 @@ from modeling.segmenters.options import SegmenterConfig
 from pipeline.models.collavo import in_words
 from pipeline.runtime.console import tell
 
-from .config import SETS, TrainConfig
+from .config import ADAPTER_NAMES, TrainConfig
 from .parallel.trainable import CRAYON, adapter_groups, trainable_parameters, without_adapters
 
 _WIDTHS = (32, 15, 15, 21, 17, 17, 15)
@@ -77,7 +77,7 @@ def _prepare(
     if state is not None and state.adapters:
         adapters = add_adapters(model, state.adapters, state.rank, state.alpha, state.ranks, state.targets)
     else:
-        names = SETS[train.ADAPTERS] if train.STAGE == "cit" else ()
+        names = ADAPTER_NAMES[train.ADAPTERS] if train.STAGE == "cit" else ()
         adapters = add_adapters(model, names, lora.R, lora.ALPHA, lora.RANKS, lora.targets)
     if train.STAGE == "segmenter":
         return {}

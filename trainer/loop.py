@@ -197,7 +197,7 @@ class Update:
         return sum((part.tally for part in self.sources.values()), Tally())
 
 
-class NonFiniteError(RunError):
+class NonFiniteUpdateError(RunError):
     """The loss or the gradient is no number any more; the message names the samples."""
 
 
@@ -252,7 +252,7 @@ class TrainingLoop:
         Returns: the updates that are made then.
 
         Raises:
-            NonFiniteError: see there.
+            NonFiniteUpdateError: see there.
             RunError: nothing of an update's batch can be trained on, or too much is skipped.
         """
         steps, rank, world = self._steps, self._accelerator.process_index, self._accelerator.num_processes
@@ -308,7 +308,7 @@ class TrainingLoop:
         """Move what is trained; the gradient's norm.
 
         Raises:
-            NonFiniteError: unless such updates are skipped.
+            NonFiniteUpdateError: unless such updates are skipped.
         """
         stop = self._train.NON_FINITE == "stop"
         if stop and not math.isfinite(loss):
@@ -377,9 +377,11 @@ class TrainingLoop:
 
         return list(gather_object(list(texts)))
 
-    def _non_finite(self, step: int, what: str, value: float, microbatches: Sequence[Microbatch]) -> NonFiniteError:
+    def _non_finite(
+        self, step: int, what: str, value: float, microbatches: Sequence[Microbatch]
+    ) -> NonFiniteUpdateError:
         ids = self._gather([name for microbatch in microbatches for name in microbatch.ids])
-        return NonFiniteError(
+        return NonFiniteUpdateError(
             f"the {what} of update {step + 1} is {value}: nothing of it is kept, and the last checkpoint is whole. The "
             f"samples were {', '.join(ids)}. Look at them, lower TRAIN.LR (with RESUME True and TRAIN.ON_CHANGE "
             "continue), or leave such updates out with TRAIN.NON_FINITE skip"

@@ -150,10 +150,10 @@ def _activations(model: CoLLaVOForConditionalGeneration, config: TrainConfig, na
     sizes._attn_implementation = "sdpa"  # flash attention takes no more, and needs a GPU
     with torch.device("meta"), default_dtype(dtype):
         blank = CoLLaVOForConditionalGeneration(sizes)
-        sets = Adapters(blank, names, rank=lora.R, alpha=lora.ALPHA, ranks=lora.RANKS, targets=lora.targets)
+        adapters = Adapters(blank, names, rank=lora.R, alpha=lora.ALPHA, ranks=lora.RANKS, targets=lora.targets)
     with FakeTensorMode():
         without_storage(blank)
-        prepare_for_update(blank, adapter_groups(blank, sets, train.CRAYON, train.PARTS))
+        prepare_for_update(blank, adapter_groups(blank, adapters, train.CRAYON, train.PARTS))
         if not train.GRADIENT_CHECKPOINTING:
             blank.gradient_checkpointing_disable()
         pixels = torch.zeros(1, 3, size, size, dtype=dtype)

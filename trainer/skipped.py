@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from configs.common.words import and_more
 from pipeline.runtime.session import AgreedError
 
 FIRST = 100
@@ -52,10 +53,6 @@ class SkippedSamples:
         reasons = self._gather(self._reasons)
         if not reasons:
             return "its batch is empty"
-        more = f"\n  and {number - NAMED} more" if number > NAMED else ""
-        return (
-            "samples cannot be used, among them\n  "
-            + "\n  ".join(reasons[:NAMED])
-            + more
-            + "\nlbk_entry.py validate train names all of them"
-        )
+        lines = [*reasons[:NAMED], *filter(None, [and_more(number, NAMED)])]
+        listed = "\n  ".join(["samples cannot be used, among them", *lines])
+        return f"{listed}\nlbk_entry.py validate train names all of them"

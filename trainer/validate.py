@@ -21,9 +21,10 @@ from collavo.checkpoint.settings import settings_for
 from collavo.template import CHAT, SYSTEM
 from collavo.training_inputs import IGNORE_INDEX, ConversationError, TrainingInputs, training_inputs
 from configs.common.pillow_errors import UNREADABLE
+from configs.common.words import and_more
 from configs.common.words import shown as inline
 from datasets.instruct.panoptic import PanopticImage
-from datasets.instruct.types import MissingImage, Sample
+from datasets.instruct.types import MissingImageRecord, Sample
 from datasets.types import DataError, ImageFile, ImageSource
 from modeling.segmenters.errors import SegmenterError
 from modeling.segmenters.options import SegmenterConfig
@@ -76,8 +77,8 @@ class SourceFindings:
         """
         for kind, listed in self.reasons.items():
             _say(f"  {kind}: {len(listed)}", *(f"    {inline(one, LONGEST)}" for one in listed[:most]))
-            if most is not None and len(listed) > most:
-                _say(f"    and {len(listed) - most} more (--all names them)")
+            if rest := and_more(len(listed), most):
+                _say(f"    {rest} (--all names them)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +184,7 @@ def _panoptic(config: TrainConfig, quick: bool, most: int | None) -> bool:
         _say(f"  UNREADABLE: {inline(str(error), LONGEST)}")
         return False
     for record in bad:
-        kind = "MISSING images" if isinstance(record, MissingImage) else "MALFORMED annotations"
+        kind = "MISSING images" if isinstance(record, MissingImageRecord) else "MALFORMED annotations"
         findings.add(kind, f"{record.where}: {record.reason}")
     files: list[ImageSource] = [*(one.image for one in annotated), *maps.values()]
     faults = _unreadable(source.ANNOTATIONS, files, quick)
@@ -235,7 +236,7 @@ def _conversations(
         return False
     findings = SourceFindings()
     for record in gathered.bad:
-        kind = "MISSING images" if isinstance(record, MissingImage) else "MALFORMED records"
+        kind = "MISSING images" if isinstance(record, MissingImageRecord) else "MALFORMED records"
         findings.add(kind, f"{record.where}: {record.reason}")
     faults = _unreadable(name, [one.image for one in gathered.samples if one.image is not None], quick)
     lengths: list[int] = []

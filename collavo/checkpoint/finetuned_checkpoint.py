@@ -54,8 +54,8 @@ class TrainingState:
             that the file is in.
         stage: see ``trainer/stages``.
         adapters: names of the LoRA adapters.
-        rank: of the sets.
-        alpha: of the sets.
+        rank: of the adapters.
+        alpha: of the adapters.
         crayon: which queries act: both, semantic or none.
         settings: what a continuation must have in common: seed, batch size, data; by name.
         template: name of the conversation's wrapper.

@@ -52,7 +52,7 @@ _IMAGE_TYPES = ("image", "image_url", "input_image")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation:
+class ConversationRecord:
     """What a record says.
 
     Attributes:
@@ -77,7 +77,7 @@ class _Message:
     text: str
 
 
-def conversation_of(item: Any) -> Conversation:
+def conversation_of(item: Any) -> ConversationRecord:
     """Read a record.
 
     Raises:
@@ -96,7 +96,9 @@ def conversation_of(item: Any) -> Conversation:
             raise MalformedError(f"message {spoken[0].index}: {IMAGE_TAG} stands in a first message of 'gpt'")
         spoken = spoken[1:]
     image = images[0] if images else None
-    return Conversation(id=_id(item), image=image, turns=_turns(spoken, has_image=image is not None), system=system)
+    return ConversationRecord(
+        id=_id(item), image=image, turns=_turns(spoken, has_image=image is not None), system=system
+    )
 
 
 def _id(item: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from ..registration.formats.jsonl import lines, parse
 from ..types import BadRecord, DataError, ImageFile, ImageSource
 from .conversation_record import conversation_of
 from .stream import stream_list
-from .types import MissingImage, Sample
+from .types import MissingImageRecord, Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
 """Tried where an image is missing: the lists call all of OCR-VQA's ``.jpg``, downloads name some by their format."""
@@ -69,8 +69,8 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
     Args:
         path: a JSON list, or JSON lines.
         image_roots: folders that the images' paths are relative to, in the order of the search.
-        check_images: look for every image now, so that a sample without one becomes a `MissingImage` rather than an
-            error in the middle of training; one or two file-system look-ups a record.
+        check_images: look for every image now, so that a sample without one becomes a `MissingImageRecord` rather than
+            an error in the middle of training; one or two file-system look-ups a record.
 
     Yields:
         In the file's order, a `Sample`, or a `BadRecord` that names its place and reason. An `ImageFile` whose path has
@@ -94,7 +94,7 @@ def read_conversations(path: Path, image_roots: Sequence[Path], check_images: bo
         if isinstance(image, ImageBelow) and check_images:
             found = image.locate()
             if found is None:
-                yield MissingImage(where=where, reason=image.missing())
+                yield MissingImageRecord(where=where, reason=image.missing())
                 continue
             source = ImageFile(found, image.name)
         name = f"{said.id}@{index}" if said.id else str(index)

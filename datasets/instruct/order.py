@@ -39,15 +39,11 @@ def shuffled(count: int, *key: int) -> Int64Array:
 
 
 @lru_cache(maxsize=4)
-def _epoch(num_samples: int, seed: int, epoch: int) -> Int64Array:
+def epoch_permutation(num_samples: int, seed: int, epoch: int) -> Int64Array:
+    """Order of the samples in one epoch, read-only: every number below ``num_samples`` once."""
     order = shuffled(num_samples, seed, _EPOCH, epoch)
     order.flags.writeable = False  # it is shared by all who ask
     return order
-
-
-def epoch_permutation(num_samples: int, seed: int, epoch: int) -> Int64Array:
-    """Order of the samples in one epoch: every number below ``num_samples`` once."""
-    return _epoch(num_samples, seed, epoch).copy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +108,7 @@ class DataOrder:
         if self.num_epochs is not None:
             end = min(end, self.num_epochs * num)
         first, last = start // num, (end - 1) // num
-        epochs = np.concatenate([_epoch(num, self.seed, epoch) for epoch in range(first, last + 1)])
+        epochs = np.concatenate([epoch_permutation(num, self.seed, epoch) for epoch in range(first, last + 1)])
         return epochs[start - first * num : end - first * num]
 
     def _by_length(self, samples: Int64Array) -> Int64Array:

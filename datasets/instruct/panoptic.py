@@ -15,7 +15,7 @@ from typing import Any
 from ..registration.formats.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
-from .types import MissingImage
+from .types import MissingImageRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[Pano
     Args:
         path: the JSON file, in COCO's panoptic layout.
         images: folder of the images.
-        check_images: report images that are not there as `MissingImage`.
+        check_images: report images that are not there as `MissingImageRecord`.
 
     Yields:
         In the order of the annotations; malformed ones, and repeated images, as `BadRecord`.
@@ -74,7 +74,7 @@ def read_panoptic(path: Path, images: Path, check_images: bool) -> Iterator[Pano
             continue
         seen.add(image_id)
         if check_images and not os.path.isfile(image.image.path):
-            yield MissingImage(where=where, reason=f"the image is missing; looked for {image.image.path}")
+            yield MissingImageRecord(where=where, reason=f"the image is missing; looked for {image.image.path}")
         else:
             yield image
 

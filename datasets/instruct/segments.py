@@ -21,7 +21,7 @@ from configs.common.pillow_errors import UNREADABLE
 from ..registration.formats.files import MalformedError, brief, image_file, put_once, take
 from ..types import BadRecord, DataError, ImageFile
 from .stream import stream_arrays
-from .types import MissingImage
+from .types import MissingImageRecord
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -95,7 +95,7 @@ def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedIma
         images: folder of the images.
 
     Yields:
-        In the order of the annotations; malformed ones as `BadRecord`, those without image as `MissingImage`.
+        In the order of the annotations; malformed ones as `BadRecord`, those without image as `MissingImageRecord`.
 
     Raises:
         DataError: the file is unreadable.
@@ -132,7 +132,7 @@ def read_segments(path: Path, maps: Path, images: Path) -> Iterator[SegmentedIma
         if os.path.isfile(segmented.image.path):
             yield segmented
         else:
-            yield MissingImage(where=where, reason=f"the image is missing; looked for {segmented.image.path}")
+            yield MissingImageRecord(where=where, reason=f"the image is missing; looked for {segmented.image.path}")
 
 
 def _segments(annotation: Any) -> tuple[tuple[int, int], ...]:

@@ -90,7 +90,7 @@ def _joined(group: Sequence[Sample]) -> Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MissingImage(BadRecord):
+class MissingImageRecord(BadRecord):
     """A record whose image is not on this machine; otherwise it may be sound."""
 
 
@@ -126,7 +126,7 @@ def gather_samples(items: Iterable[Sample | BadRecord]) -> GatheredSamples:
     return GatheredSamples(
         samples=tuple(samples),
         bad=tuple(bad),
-        num_missing=sum(isinstance(item, MissingImage) for item in bad),
+        num_missing=sum(isinstance(item, MissingImageRecord) for item in bad),
         num_renamed=sum(_renamed(sample.image) for sample in samples),
     )
 

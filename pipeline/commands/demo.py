@@ -42,7 +42,7 @@ EXAMPLES = """\
 """
 
 
-class RefusedError(Exception):
+class HttpRequestError(Exception):
     """A request that is not served: its status, and why."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -67,17 +67,17 @@ class Demo:
         """Segment an image and keep it.
 
         Raises:
-            RefusedError: it is no image, or it cannot be segmented.
+            HttpRequestError: it is no image, or it cannot be segmented.
         """
         try:
             image = Image.open(io.BytesIO(data))
             with self._lock:
                 panoptic, crayon = self._model.panoptic_map(image)
         except UnidentifiedImageError:
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the file {unknown_format(data)}") from None
+            raise HttpRequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the file {unknown_format(data)}") from None
         except (OSError, ImageError, SegmenterError, Image.DecompressionBombError) as error:
             reason = f"no image that can be read: {shown(str(error))}"
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from None
+            raise HttpRequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from None
         kept = kept_map(panoptic, crayon)
         name = secrets.token_hex(8)
         self._images[name] = image
@@ -93,16 +93,16 @@ class Demo:
             heard: called with every piece.
 
         Raises:
-            RefusedError: it is malformed, or asks about an image that is not kept.
+            HttpRequestError: it is malformed, or asks about an image that is not kept.
         """
         if not isinstance(asked, dict) or not isinstance(asked.get("question"), str):
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "expected an object with 'image' and 'question'")
+            raise HttpRequestError(HTTPStatus.BAD_REQUEST, "expected an object with 'image' and 'question'")
         image = self._images.get(str(asked.get("image")))
         temperature = asked.get("temperature", 0.0)
         if image is None:
-            raise RefusedError(HTTPStatus.GONE, "this image is no longer kept; choose it again")
+            raise HttpRequestError(HTTPStatus.GONE, "this image is no longer kept; choose it again")
         if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature <= 100:
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "the temperature must be from 0 to 100")
+            raise HttpRequestError(HTTPStatus.BAD_REQUEST, "the temperature must be from 0 to 100")
         options = {
             "max_new_tokens": MAX_NEW_TOKENS,
             "temperature": float(temperature),
@@ -126,8 +126,8 @@ class DemoHandler(BaseHTTPRequestHandler):
         try:
             self._check_caller()
             if self.path.split("?")[0] != "/":
-                raise RefusedError(HTTPStatus.NOT_FOUND, "there is only the page")
-        except RefusedError as error:
+                raise HttpRequestError(HTTPStatus.NOT_FOUND, "there is only the page")
+        except HttpRequestError as error:
             return self._refuse(error)
         self._reply(HTTPStatus.OK, "text/html; charset=utf-8", self.server.demo.page)
 
@@ -139,9 +139,9 @@ class DemoHandler(BaseHTTPRequestHandler):
                 content = json.dumps(self.server.demo.take_image(self._body(LARGEST_IMAGE))).encode()
                 return self._reply(HTTPStatus.OK, "application/json", content)
             if self.path != "/ask":
-                raise RefusedError(HTTPStatus.NOT_FOUND, "there are image and ask")
+                raise HttpRequestError(HTTPStatus.NOT_FOUND, "there are image and ask")
             self._answer(self._body(LARGEST_QUESTION))
-        except RefusedError as error:
+        except HttpRequestError as error:
             self._refuse(error)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the reader has left
@@ -151,13 +151,13 @@ class DemoHandler(BaseHTTPRequestHandler):
         try:
             asked = parse_json(body)
         except ValueError as error:
-            raise RefusedError(HTTPStatus.BAD_REQUEST, f"not JSON: {error}") from None
+            raise HttpRequestError(HTTPStatus.BAD_REQUEST, f"not JSON: {error}") from None
         self._begun = False
         try:
             self.server.demo.answer(asked, self._chunk)
         except NonFiniteError as error:
             if not self._begun:
-                raise RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+                raise HttpRequestError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
             self._chunk(f" [{error}]")
         self._begin()
         self.wfile.write(b"0\r\n\r\n")
@@ -183,17 +183,17 @@ class DemoHandler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in names or (
             origin is not None and origin not in {f"http://{n}" for n in names}
         ):
-            raise RefusedError(HTTPStatus.FORBIDDEN, "this page talks to itself alone")
+            raise HttpRequestError(HTTPStatus.FORBIDDEN, "this page talks to itself alone")
 
     def _body(self, largest: int) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
-            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "a request says its length")
+            raise HttpRequestError(HTTPStatus.LENGTH_REQUIRED, "a request says its length")
         if int(length) > largest:
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {largest} bytes")
+            raise HttpRequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {largest} bytes")
         return self.rfile.read(int(length))
 
-    def _refuse(self, error: RefusedError) -> None:
+    def _refuse(self, error: HttpRequestError) -> None:
         self.close_connection = True  # what it sent may not have been read
         self._reply(error.status, "text/plain; charset=utf-8", str(error).encode("utf-8", "backslashreplace"))
 

@@ -28,9 +28,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from collavo.budget import is_out_of_memory
 from collavo.engine import Generation, Query, Reply
 from collavo.images import PreparedImage
+from configs.common.memory_errors import is_out_of_memory
 from configs.common.words import quoted
 from datasets.types import ImageSource
 from modeling.image import DecodedImage

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from configs.common.memory_errors import is_out_of_memory
 from datasets.types import ImageSource
 from modeling.image import DecodedImage
 from modeling.segmenters.errors import SegmenterError
@@ -174,7 +175,7 @@ class _Preparation:
         except BaseException as error:  # noqa: BLE001 - raised again for whoever asks about one of these images
             for item, image in good:
                 # where memory is short now, the engine prepares it when its turn has come
-                item.settle(image if type(error).__name__ == "OutOfMemoryError" else error)
+                item.settle(image if is_out_of_memory(error) else error)
             return
         for (item, _), result in zip(good, results, strict=True):
             item.settle(result)

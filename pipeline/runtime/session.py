@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from collavo.errors import CheckpointError
 from configs.common.escape import terminal_lines
+from configs.common.memory_errors import is_out_of_memory
 from configs.errors import ConfigError
 from datasets.types import DataError
 from modeling.segmenters.errors import SegmenterError
@@ -161,7 +162,7 @@ def report_failure(error: BaseException, folder: Path | None, rank: int) -> None
 
 
 def _hint(error: BaseException) -> str:
-    if type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return " Use a smaller EVAL.MAX_BATCH, LLM.BITS 4, or more memory."
     return ""
 

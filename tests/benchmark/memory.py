@@ -125,16 +125,16 @@ def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[I
         rank: of both LoRA adapters.
         launch: see `SetUp`.
     """
-    model, sets = set_up(config, rank)
-    adapters = adapter_groups(model, sets, "both")
+    model, lora = set_up(config, rank)
+    adapters = adapter_groups(model, lora, "both")
     moving = trainable_parameters(adapters)
     packed = [module.weight.numel() for module in model.modules() if isinstance(module, _Packed)]
     prompt = _numbers(adapters[VL_CIT][0].values())
-    both_sets = _numbers(moving.values()) - prompt
+    both_adapters = _numbers(moving.values()) - prompt
     one = max(sum(_numbers(group.values()) for group in adapter) for adapter in adapters.values())
     rest = _numbers(model.parameters()) - _numbers(moving.values()) - sum(packed)
-    everything = prompt + both_sets
-    gradients = Item(name="gradients of the crayon prompt and one set, float32", numbers=one, bytes=4 * one)
+    everything = prompt + both_adapters
+    gradients = Item(name="gradients of the crayon prompt and one adapter, float32", numbers=one, bytes=4 * one)
     if launch.processes > 1:
         name = "DDP's buckets, which the gradients lie in, float32"
         gradients = Item(name=name, numbers=everything, bytes=4 * everything)
@@ -143,7 +143,7 @@ def lasting(config: CoLLaVOConfig, rank: int, launch: SetUp = SetUp()) -> list[I
         Item(name="frozen weights, NF4, double quantisation", numbers=sum(packed), bytes=sum(map(nf4_bytes, packed))),
         Item(name="frozen weights, bf16 (embeddings, head, norms, vision tower)", numbers=rest, bytes=2 * rest),
         Item(name="crayon prompt, float32", numbers=prompt, bytes=4 * prompt),
-        Item(name=f"both LoRA adapters (rank {rank}), float32", numbers=both_sets, bytes=4 * both_sets),
+        Item(name=f"both LoRA adapters (rank {rank}), float32", numbers=both_adapters, bytes=4 * both_adapters),
         gradients,
         Item(
             name=f"two moments of all that is trained, {launch.optimizer}",
@@ -182,10 +182,10 @@ def passing(config: CoLLaVOConfig, rank: int, tokens: int, labels: int) -> Passi
         tokens: of the row, those of the image included.
         labels: tokens that are learned.
     """
-    model, sets = set_up(config, rank)
+    model, lora = set_up(config, rank)
     with FakeTensorMode():
         _fill(model)
-        adapter = prepare_for_update(model, adapter_groups(model, sets, "both"))
+        adapter = prepare_for_update(model, adapter_groups(model, lora, "both"))
         largest = max(m.in_features * m.out_features for m in model.modules() if isinstance(m, _Packed))
         pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
         with LiveBytes(all_tensors(model)) as live:
@@ -259,14 +259,14 @@ def updates(
     on_cuda, taken = device.type == "cuda", []
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    model, sets = set_up(config, rank)
+    model, lora = set_up(config, rank)
     with device:
         _fill(model)
-        moving = trainable_parameters(adapter_groups(model, sets, "both"))
+        moving = trainable_parameters(adapter_groups(model, lora, "both"))
         optimizer: torch.optim.Optimizer | None = None
         for _ in range(number):
             begun = time.perf_counter()
-            adapter = prepare_for_update(model, adapter_groups(model, sets, "both"))
+            adapter = prepare_for_update(model, adapter_groups(model, lora, "both"))
             pixels = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.bfloat16)
             run_row(model, pixels, tokens, labels, torch.bfloat16)
             optimizer = optimizer or _with_state(list(moving.values()))

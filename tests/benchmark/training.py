@@ -233,7 +233,7 @@ def draw(num: int, kind: str, image_tokens: int, questions: int) -> list[Sample]
 
 @dataclass(kw_only=True)
 class Trained:
-    """A model with its sets, ready to learn."""
+    """A model with its adapters, ready to learn."""
 
     model: CoLLaVOForConditionalGeneration
     processor: CoLLaVOProcessor
@@ -244,8 +244,8 @@ class Trained:
 def set_up(size: Size, device: torch.device) -> Trained:
     """Model, adapters and optimizer: the same for ours and the plain recipe."""
     model, processor = build(size, device)
-    sets = Adapters(model, (IMAGE_CIT, VL_CIT), rank=size.rank, alpha=size.rank)
-    adapters = adapter_groups(model, sets, "both")
+    lora = Adapters(model, (IMAGE_CIT, VL_CIT), rank=size.rank, alpha=size.rank)
+    adapters = adapter_groups(model, lora, "both")
     model.requires_grad_(False)
     optimizer = torch.optim.AdamW(trainable_parameters(adapters).values(), lr=1e-5, weight_decay=0.0)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

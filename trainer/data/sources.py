@@ -12,7 +12,7 @@ from configs.common.words import and_more
 from configs.load import ConfigError
 from datasets.instruct.mixture import SourcePart, is_held_out, random_subset
 from datasets.instruct.panoptic import PanopticImage, classes_of
-from datasets.instruct.types import GatheredSamples, MissingImage, Sample, share_images
+from datasets.instruct.types import GatheredSamples, MissingImageRecord, Sample, share_images
 from datasets.types import BadRecord, DataError
 from modeling.segmenters import build_segmenter
 from modeling.segmenters.options import SegmenterConfig
@@ -165,7 +165,7 @@ def crayon_instructions(config: TrainConfig, preparation: Preparation, kinds: Se
     file = located(config, source.ANNOTATIONS)
     announce_source(source.ANNOTATIONS)
     annotated, bad = read_images(config)
-    missing = sum(isinstance(item, MissingImage) for item in bad)
+    missing = sum(isinstance(item, MissingImageRecord) for item in bad)
     report_source(source.ANNOTATIONS, f"{len(annotated)} images; {missing} skipped, they are missing", bad)
     if not annotated:
         raise DataError(f"{file}: none of its images is in {located(config, source.IMAGES)}")

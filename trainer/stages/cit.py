@@ -11,7 +11,7 @@ import torch
 from collavo.adapters import IMAGE_CIT, VL_CIT
 from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS
 
-from ..config import SETS, TrainConfig
+from ..config import ADAPTER_NAMES, TrainConfig
 from ..data.samples import Preparation
 from ..data.sources import Split, StageData, conversations, crayon_instructions, join_sources
 from .tuning import TuningJob, load_tuning
@@ -27,4 +27,4 @@ def sources(config: TrainConfig, preparation: Preparation, device: torch.device)
 
 def load_cit(config: TrainConfig, device: torch.device, *, alike: bool) -> TuningJob:
     """See `trainer.run.load_job`."""
-    return load_tuning(config, device, SETS[config.TRAIN.ADAPTERS], sources, alike=alike)
+    return load_tuning(config, device, ADAPTER_NAMES[config.TRAIN.ADAPTERS], sources, alike=alike)

@@ -26,7 +26,7 @@ from collavo.checkpoint.sizes import StrictJson, validated
 from collavo.errors import CheckpointError
 from configs.load import ConfigError
 from datasets.instruct.segments import AnnotatedClass, SegmentedImage, read_classes, read_segments
-from datasets.instruct.types import MissingImage
+from datasets.instruct.types import MissingImageRecord
 from datasets.registration.formats.files import without_bad
 from datasets.types import DataError
 from modeling.segmenters.coco import COCO_PANOPTIC, coco_index
@@ -310,7 +310,7 @@ def _segmented_images(file: Path, maps: Path, images: Path, name: str) -> list[S
     """
     announce_source(name)
     found, bad = without_bad(read_segments(file, maps, images))
-    missing = sum(isinstance(item, MissingImage) for item in bad)
+    missing = sum(isinstance(item, MissingImageRecord) for item in bad)
     malformed = f"; {len(bad) - missing} malformed records skipped" if len(bad) > missing else ""
     report_source(name, f"{len(found)} images; {missing} skipped, they are missing{malformed}", bad)
     if not found:

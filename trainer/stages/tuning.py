@@ -142,8 +142,8 @@ class TuningJob:
         """See `StageJob.checkpoint_writer`."""
         adapters = self._parts.adapters
         crayon = placement.weights(crayon_parameters(self._parts.model))
-        sets = [placement.weights(adapters.parameters(name)) for name in adapters.names]
-        merged = {name: tensor for weights in sets for name, tensor in weights.items()}
+        by_adapter = [placement.weights(adapters.parameters(name)) for name in adapters.names]
+        merged = {name: tensor for weights in by_adapter for name, tensor in weights.items()}
         parts = placement.weights(base_parameters(self._parts.model, self._parts.changed))
         return lambda folder: write_tuned(folder, self._state(step), crayon, adapters, merged, parts)
 
@@ -170,10 +170,10 @@ class TuningJob:
         """See `StageJob.describe`."""
         parts, train = self._parts, self._config.TRAIN
         number, total = num_weights(moving.values()), num_weights(parts.model.parameters())
-        sets = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
+        lora = f", LoRA adapters {', '.join(parts.adapters.names)}" if parts.adapters.names else ""
         return (
             f"{number / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained (crayon prompt: "
-            f"{train.CRAYON}{sets}); attention {parts.model.config._attn_implementation}; "
+            f"{train.CRAYON}{lora}); attention {parts.model.config._attn_implementation}; "
             f"{parts.schedule.num_samples} samples{self._held_out_in_words()}"
         )
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...precision import at_least_float32
-from .decoder import Prediction
+from .decoder import QueryPrediction
 from .matching import match_queries, matching_costs
 from .model import XDecoderOutput
 from .points import at_points, draw_points, labels_at_points, least_certain
@@ -98,7 +98,7 @@ class Criterion:
             num_images: in the whole batch, of which this may be a part.
             num_masks: segments in the whole batch, see `num_matched`.
         """
-        final: Sequence[Prediction | XDecoderOutput] = (*output.auxiliary, output)
+        final: Sequence[QueryPrediction | XDecoderOutput] = (*output.auxiliary, output)
         logits = torch.stack([one.logits[:, :-1] for one in final])  # (L + 1, B, Q, K + 1)
         masks = torch.stack([one.masks[:, :-1] for one in final])  # (L + 1, B, Q, h, w)
         generators = [torch.Generator().manual_seed(target.seed) for target in targets]

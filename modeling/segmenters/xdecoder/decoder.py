@@ -26,7 +26,7 @@ from .prompts import unit_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class QueryPrediction:
     """What the queries say, before the first layer or after one.
 
     Attributes:
@@ -52,7 +52,7 @@ class DecoderStep:
     """
 
     queries: Tensor
-    prediction: Prediction
+    prediction: QueryPrediction
     blocked: Tensor | None
 
 
@@ -65,7 +65,7 @@ class FeatureLevel:
     size: tuple[int, int]
 
 
-class DecoderLayer(nn.Module):
+class QueryDecoderLayer(nn.Module):
     """Masked cross-attention, self-attention and a feed-forward network, each followed by a norm of the sum.
 
     Args:
@@ -125,7 +125,7 @@ class PredictionHead(nn.Module):
         self.logit_scale = nn.Parameter(torch.ones(()))
         nn.init.trunc_normal_(self.class_projection, std=0.02)
 
-    def forward(self, queries: Tensor, mask_features: Tensor, class_embeddings: Tensor) -> Prediction:
+    def forward(self, queries: Tensor, mask_features: Tensor, class_embeddings: Tensor) -> QueryPrediction:
         """Predict.
 
         Args:
@@ -136,7 +136,7 @@ class PredictionHead(nn.Module):
         vectors = replace_image_query(self.norm(queries))
         embeddings = vectors @ self.class_projection
         masks = torch.einsum("bqm,bmhw->bqhw", self._mask_embedding(vectors), mask_features)
-        return Prediction(
+        return QueryPrediction(
             logits=class_logits(embeddings, class_embeddings, self.logit_scale),
             masks=at_least_float32(masks),
             embeddings=embeddings,
@@ -169,7 +169,7 @@ class QueryDecoder(nn.Module):
         self.input_projections = nn.ModuleList(
             nn.Conv2d(in_channels, width, 1) if in_channels != width else nn.Identity() for _ in range(NUM_LEVELS)
         )
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(QueryDecoderLayer(config) for _ in range(config.num_layers))
         self.head = PredictionHead(config, mask_dim)
 
     def forward(self, features: PixelFeatures, class_embeddings: Tensor) -> Iterator[DecoderStep]:

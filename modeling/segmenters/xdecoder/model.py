@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from .config import XDecoderConfig
-from .decoder import Prediction, QueryDecoder
+from .decoder import QueryDecoder, QueryPrediction
 from .focalnet import FocalNet
 from .pixel_decoder import PixelDecoder
 from .text import TextEncoder
@@ -31,7 +31,7 @@ class XDecoderOutput:
 
     logits: Tensor
     masks: Tensor
-    auxiliary: tuple[Prediction, ...]
+    auxiliary: tuple[QueryPrediction, ...]
 
 
 class XDecoder(nn.Module):
@@ -65,7 +65,7 @@ class XDecoder(nn.Module):
         """
         self._check(pixels, class_embeddings)
         features = self.pixel_decoder(self.backbone(pixels))
-        earlier: list[Prediction] = []
+        earlier: list[QueryPrediction] = []
         for step in self.decoder(features, class_embeddings):
             last = step.prediction
             if auxiliary and step.blocked is not None:

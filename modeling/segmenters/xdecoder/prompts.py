@@ -50,7 +50,7 @@ class PromptReader(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Template:
+class PromptTemplate:
     """A prompt template.
 
     Attributes:
@@ -77,7 +77,7 @@ class PromptTable:
 
     bos: int
     eos: int
-    templates: tuple[Template, ...]
+    templates: tuple[PromptTemplate, ...]
     names: Mapping[str, tuple[int, ...]]
 
     @classmethod
@@ -90,7 +90,7 @@ class PromptTable:
         try:
             content = read_object(path)
             templates = tuple(
-                Template(text=str(t["text"]), before=_ids(t["before"]), after=_ids(t["after"]))
+                PromptTemplate(text=str(t["text"]), before=_ids(t["before"]), after=_ids(t["after"]))
                 for t in content["templates"]
             )
             names = {str(name): _ids(ids) for name, ids in content["names"].items()}

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from ...runtime.files import append, json_line, make_folder, naming_write_errors
 
 if TYPE_CHECKING:
     from collavo.crayon import CrayonPrompt
+    from collavo.images import MapWatcher
     from modeling.segmenters.base import PanopticMap
 
 FOLDER = "crayons"
@@ -175,6 +176,13 @@ def _is_object(name: Any, number: Any, box: Any) -> bool:
     return isinstance(name, str) and type(number) is int and edges
 
 
+@runtime_checkable
+class MakesMaps(Protocol):
+    """An engine that makes panoptic maps, and shows each to who asks for it."""
+
+    on_map: MapWatcher | None
+
+
 @contextmanager
 def kept_maps(engine: object, folder: Path, rank: int) -> Iterator[None]:
     """Keep the maps that an engine makes meanwhile; one that makes none is left alone.
@@ -187,7 +195,7 @@ def kept_maps(engine: object, folder: Path, rank: int) -> Iterator[None]:
     Raises:
         WriteError: they cannot be written.
     """
-    if not hasattr(engine, "on_map"):
+    if not isinstance(engine, MakesMaps):
         yield
         return
     with CrayonLog(folder, rank) as log:

@@ -12,10 +12,11 @@ import torch
 from assets.tiny.random_checkpoint import make_tiny
 from collavo import budget
 from collavo.block_rows import BlockRows
-from collavo.budget import STEADY, Budget, free_memory, is_out_of_memory
+from collavo.budget import STEADY, Budget, free_memory
 from collavo.engine import Engine, Generation, Query, Reply
 from collavo.load_collavo import load_engine
 from collavo.options import LLMConfig
+from configs.common.memory_errors import is_out_of_memory
 from modeling.image import DecodedImage
 from modeling.live_bytes import LiveBytes
 from modeling.segmenters.none import NoSegmenter
@@ -140,6 +141,7 @@ def test_what_never_fits_is_an_error_that_names_itself(checkpoint: Path) -> None
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("[enforce fail] Cannot allocate memory"))
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
     assert is_out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: not enough memory"))

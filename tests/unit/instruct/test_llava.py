@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from collavo.template import CHAT
 from datasets.instruct.llava import ImageBelow, read_conversations
-from datasets.instruct.types import MissingImage, Sample, Turn, gather_samples
+from datasets.instruct.types import MissingImageRecord, Sample, Turn, gather_samples
 from datasets.types import BadRecord, DataError, ImageFile
 
 
@@ -124,7 +124,7 @@ def test_odd_records_are_reported_and_left_out(item: Any, reason: str, tmp_path:
     good = record("a", "b")
     first, bad, last = read(tmp_path, [good, item, good])
     assert isinstance(bad, BadRecord)
-    assert not isinstance(bad, MissingImage)
+    assert not isinstance(bad, MissingImageRecord)
     assert bad.where == f"{tmp_path / 'llava_v1_5_mix665k.json'}, record 1"
     assert reason in bad.reason
     assert isinstance(first, Sample)
@@ -171,11 +171,11 @@ def test_images_are_searched_under_all_roots_and_suffixes(tmp_path: Path) -> Non
         None,
     ]
     missing, malformed = gathered.bad
-    assert isinstance(missing, MissingImage)
+    assert isinstance(missing, MissingImageRecord)
     assert missing.where.endswith("record 3")
     for place in (here / names[3], there / names[3], ".png"):
         assert str(place) in missing.reason
-    assert not isinstance(malformed, MissingImage)
+    assert not isinstance(malformed, MissingImageRecord)
     assert (gathered.num_missing, gathered.num_renamed) == (1, 2)
     assert gathered.summary() == (
         "4 samples; 1 malformed records skipped; 1 skipped, their images are missing; "
@@ -368,4 +368,4 @@ def test_images_may_have_absolute_paths_or_stand_in_the_record(tmp_path: Path) -
     found = read(tmp_path, [record("a", "b", image=str(tmp_path / "a.jpg")), record("a", "b", image=data)], check=True)
     assert [one.image.read() for one in found if isinstance(one, Sample) and one.image] == [b"jpg", b"png"]
     missing = read(tmp_path, [record("a", "b", image="/nowhere/a.jpg")], check=True)[0]
-    assert isinstance(missing, MissingImage) and "/nowhere/a.jpg" in missing.reason
+    assert isinstance(missing, MissingImageRecord) and "/nowhere/a.jpg" in missing.reason

@@ -12,7 +12,7 @@ from PIL import Image
 from collavo.crayon import crayon_prompt, format_box, names_only, object_list
 from collavo.instructions import CRAYON_KINDS, KINDS
 from datasets.instruct.panoptic import PanopticImage, read_panoptic
-from datasets.instruct.types import MissingImage
+from datasets.instruct.types import MissingImageRecord
 from datasets.types import BadRecord, DataError
 from modeling.image import DecodedImage
 from modeling.segmenters.coco import COCO_PANOPTIC, display_name
@@ -68,7 +68,7 @@ def test_odd_annotations_are_reported(tmp_path: Path) -> None:
         ("annotations 3", "repeats image 9"),
         ("annotations 5", f"the image is missing; looked for {tmp_path / '000000000025.jpg'}"),
     ]
-    assert isinstance(found[-1], MissingImage)
+    assert isinstance(found[-1], MissingImageRecord)
     assert sum(isinstance(item, PanopticImage) for item in found) == 1
 
 

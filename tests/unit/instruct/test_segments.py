@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from datasets.instruct.segments import SegmentedImage, read_classes, read_segments, segment_map
-from datasets.instruct.types import MissingImage
+from datasets.instruct.types import MissingImageRecord
 from datasets.types import BadRecord, DataError
 
 CATEGORIES = [{"id": 18, "name": "dog", "isthing": 1}, {"id": 193, "name": "grass-merged", "isthing": 0}]
@@ -69,7 +69,7 @@ def test_a_malformed_record_is_named_and_the_others_are_read(tmp_path: Path, ann
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (missing,) = read_segments(written(tmp_path, [record(2)]), tmp_path, tmp_path)
-    assert isinstance(missing, MissingImage) and "2.png" in missing.reason
+    assert isinstance(missing, MissingImageRecord) and "2.png" in missing.reason
     (image,) = read_segments(written(tmp_path, [record(file_name="gone.png")]), tmp_path, tmp_path)
     assert isinstance(image, SegmentedImage)
     with pytest.raises(DataError, match=r"image 1\.png: panoptic map .*gone\.png cannot be read"):

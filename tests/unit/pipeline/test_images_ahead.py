@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -195,12 +196,18 @@ def test_an_unexpected_error_names_the_questions(folder: Path, tmp_path: Path) -
     assert str(raised.value.__cause__) == "wrong shape"
 
 
-class OutOfMemoryError(RuntimeError):
-    """Called as torch's is."""
-
-
-def test_where_memory_is_short_the_engine_prepares_when_its_turn_has_come(folder: Path, tmp_path: Path) -> None:
-    engine = PreparingEngine(fails=OutOfMemoryError("CUDA out of memory"))
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_where_memory_is_short_the_engine_prepares_when_its_turn_has_come(
+    error: Exception, folder: Path, tmp_path: Path
+) -> None:
+    engine = PreparingEngine(fails=error)
     found = answered(questions(folder, [1, 2, 3]), engine, tmp_path)
     assert found == {"r0": "1 0", "r1": "2 1", "r2": "3 2"}
     assert all(isinstance(image, DecodedImage) for _, image in engine.asked)

@@ -26,8 +26,8 @@ from modeling.segmenters.xdecoder.config import (
     XDecoderConfig,
 )
 from modeling.segmenters.xdecoder.decoder import (
-    DecoderLayer,
     FeatureLevel,
+    QueryDecoderLayer,
     blocked_places,
     class_logits,
     image_query_alone,
@@ -197,7 +197,7 @@ def test_blocked_places_are_those_below_a_half(size: tuple[int, int]) -> None:
 
 def test_a_query_without_any_place_looks_everywhere() -> None:
     torch.manual_seed(0)
-    layer = DecoderLayer(CONFIG.decoder)
+    layer = QueryDecoderLayer(CONFIG.decoder)
     queries, position, keys = torch.randn(1, 5, 24), torch.randn(5, 24), torch.randn(1, 6, 24)
     level = FeatureLevel(keys=keys, values=keys + 1, size=(2, 3))
     nothing = torch.zeros(1, 5, 6, dtype=torch.bool)

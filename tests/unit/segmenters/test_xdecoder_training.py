@@ -31,7 +31,7 @@ from modeling.segmenters.xdecoder.criterion import (
     dice_loss,
     num_matched,
 )
-from modeling.segmenters.xdecoder.decoder import Prediction
+from modeling.segmenters.xdecoder.decoder import QueryPrediction
 from modeling.segmenters.xdecoder.matching import match_queries, matching_costs
 from modeling.segmenters.xdecoder.model import XDecoderOutput
 from modeling.segmenters.xdecoder.points import at_points, draw_points, labels_at_points, least_certain
@@ -129,7 +129,7 @@ CONFIG = XDecoderTrainingConfig(POINTS=64)
 def predictions(num: int, generator: torch.Generator) -> XDecoderOutput:
     """Random ones for three classes, five queries, the last of which is the image's; two earlier ones; in float64."""
     made = [
-        Prediction(
+        QueryPrediction(
             logits=torch.randn(num, 5, 4, generator=generator, dtype=torch.float64).requires_grad_(),
             masks=torch.randn(num, 5, 8, 8, generator=generator, dtype=torch.float64).requires_grad_(),
             embeddings=torch.zeros(num, 5, 2),
@@ -155,7 +155,7 @@ def cut(output: XDecoderOutput, part: slice) -> XDecoderOutput:
         logits=output.logits[part],
         masks=output.masks[part],
         auxiliary=tuple(
-            Prediction(logits=a.logits[part], masks=a.masks[part], embeddings=a.embeddings[part])
+            QueryPrediction(logits=a.logits[part], masks=a.masks[part], embeddings=a.embeddings[part])
             for a in output.auxiliary
         ),
     )

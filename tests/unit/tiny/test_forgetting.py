@@ -45,7 +45,7 @@ from assets.tiny.world.glyphs import WORDS
 from collavo.instructions import CRAYON_KINDS, OBJECT_KINDS, QUESTIONS
 from configs.load import REPOSITORY
 from datasets.instruct.order import adapter_of
-from trainer.config import SETS, TrainConfig, read_training
+from trainer.config import ADAPTER_NAMES, TrainConfig, read_training
 
 TINY = REPOSITORY / "assets" / "tiny"
 SHIPPED = TINY / "forgetting.json"
@@ -63,7 +63,7 @@ def configuration(row: ForgettingRow) -> TrainConfig:
 @pytest.mark.parametrize("row", TRAINED, ids=lambda row: row.name)
 def test_the_configuration_gives_every_row_the_same_rank_and_scale(row: ForgettingRow) -> None:
     config = configuration(row)
-    adapters = SETS[config.TRAIN.ADAPTERS]
+    adapters = ADAPTER_NAMES[config.TRAIN.ADAPTERS]
     assert len(adapters) == (2 if row is DUAL else 1)
     assert sum(config.LORA.RANKS.get(name, config.LORA.R) for name in adapters) == 8
     assert config.LORA.ALPHA == config.LORA.R  # a scale of 1, as in the paper

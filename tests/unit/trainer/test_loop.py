@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.runtime.session import AgreedError
 from trainer.config import LoopConfig
-from trainer.loop import BatchShare, BatchTotals, NonFiniteError, Tally, TrainingLoop, Update
+from trainer.loop import BatchShare, BatchTotals, NonFiniteUpdateError, Tally, TrainingLoop, Update
 from trainer.parallel.placement import ReplicatedPlacement
 from trainer.skipped import SkippedSamples
 
@@ -132,7 +132,7 @@ def test_skipped_samples_are_counted(accelerator: Accelerator) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_an_update_that_is_no_number_ends_or_is_left_out(value: float, accelerator: Accelerator) -> None:
     data = Data([SOUND, BatchShare([Numbers({"a": [value]})]), SOUND])
-    with pytest.raises(NonFiniteError, match=r"the loss of update 2 is .*The samples were a0\."):
+    with pytest.raises(NonFiniteUpdateError, match=r"the loss of update 2 is .*The samples were a0\."):
         run(accelerator, data)
     updates, model, _ = run(accelerator, data, replace(TRAIN, NON_FINITE="skip"))
     assert [update.finite for update in updates] == [True, False, True, True, False, True]

@@ -55,7 +55,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     crayon = {name: parameter.detach() for name, parameter in crayon_parameters(model).items()}
     sets = {name: p.detach() for each in adapters.names for name, p in adapters.parameters(each).items()}
-    write = partial(write_tuned, state=state, crayon=crayon, adapters=adapters, sets=sets)
+    write = partial(write_tuned, state=state, crayon=crayon, adapters=adapters, weights=sets)
     return save(folder, state.step, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
 
 
@@ -138,14 +138,14 @@ def test_old_checkpoints_go_and_half_ones_do_not_count(left: Path, tmp_path: Pat
     adapters, state = Adapters(model, ()), read_state(left)
     for step in (1, 2, 3):
         values = TrainingState(**{**vars(state), "step": step, "adapters": ()})
-        write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, sets={})
+        write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, weights={})
         save(tmp_path, step, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
         for half in (".step-00000009.partial", ".step-00000001.gone"):  # left by kills
             (tmp_path / "checkpoints" / half).mkdir()
         found = newest(tmp_path)
         assert found is not None and found.name == f"step-{step:08d}"
     values = TrainingState(**{**vars(state), "step": 3, "adapters": ()})
-    write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, sets={})
+    write = partial(write_tuned, state=values, crayon=crayon_parameters(model), adapters=adapters, weights={})
     save(tmp_path, 3, write, {}, [{"cpu": torch.get_rng_state()}], keep=2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
 

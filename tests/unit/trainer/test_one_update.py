@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer.config import SHARED, LoopConfig
-from trainer.loop import BatchShare, BatchTotals, NonFiniteError, Tally, TrainingLoop, Update
+from trainer.loop import BatchShare, BatchTotals, NonFiniteUpdateError, Tally, TrainingLoop, Update
 from trainer.optimizer import FACTOR, FROZEN, FrozenAwareAdamW
 from trainer.parallel.placement import ReplicatedPlacement
 from trainer.parallel.trainable import adapter_groups, train_only
@@ -133,7 +133,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_samples_and_moves_nothing() 
     model = Two()
     train = LoopConfig(LR=0.1, LR_END=0.1, WARMUP=0.0, CLIP=0.0)
     loop = TrainingLoop(cast(Accelerator, Alone()), placed(model), CPU, train, steps=1)
-    with pytest.raises(NonFiniteError, match=r"the loss of update 1 is nan.*sample 1, sample nan"):
+    with pytest.raises(NonFiniteUpdateError, match=r"the loss of update 1 is nan.*sample 1, sample nan"):
         loop.run(cast(Any, Data([Labels((1.0,)), Labels((math.nan,))])), 0, lambda update: None)
     assert model.numbers == [1.0, 1.0]
 

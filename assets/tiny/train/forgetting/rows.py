@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from collavo.instructions import CRAYON_KINDS
 from collavo.trainable_parts import IMAGE_CIT, VL_CIT
 from datasets.instruct.order import steps_until
-from trainer.config import SETS
+from trainer.config import ADAPTER_NAMES
 
 IMAGE_SHARE = 0.5
 LEFT_OUT = ("text", "colour", "refer")
@@ -53,7 +53,7 @@ class ForgettingRow:
 
     def ranks(self, total: int) -> dict[str, int]:
         """Adapter -> its rank, a total being shared out equally."""
-        names = SETS[self.adapters] if self.adapters else ()
+        names = ADAPTER_NAMES[self.adapters] if self.adapters else ()
         return {name: total // len(names) for name in names}
 
     def updates(self, visual: int, seed: int) -> dict[str, int]:
