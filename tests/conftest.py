@@ -7,6 +7,7 @@ A fault that new examples find says nothing of the machine that they were drawn 
 them, and a case that it finds becomes a test of its own.
 """
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -33,6 +34,12 @@ settings.register_profile("quick", _NO_CLOCK, max_examples=examples(100))
 _DRAWN = DirectoryBasedExampleDatabase(".hypothesis/examples")
 settings.register_profile("random", _NO_CLOCK, derandomize=False, database=_DRAWN, print_blob=True)
 settings.load_profile(PROFILE)
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and collected tests out of every later search for garbage, which takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

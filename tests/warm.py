@@ -224,7 +224,9 @@ def _become(words: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:  # noqa: BLE001 - as the interpreter: a traceback and exit code 1
         frame = error.__traceback__
-        while frame is not None and frame.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
+        # runpy runs a module in an interpreter of its own, too, and stands in its traceback
+        runs = (__file__,) if words[0] == "-m" else (__file__, "<frozen runpy>")
+        while frame is not None and frame.tb_frame.f_code.co_filename in runs:
             frame = frame.tb_next
         traceback.print_exception(error.with_traceback(frame))
         code = 1

@@ -27,7 +27,7 @@ from ..runtime.files import json_line, make_folder, write_bytes, write_text
 from .cli import Command, path_argument
 
 OUT = Path("outputs/compare")
-CHANGES, PAIRS, TABLE = "changes.jsonl", "compare", "table"
+CHANGES, PAIRS, TABLE = "changes.jsonl", "compare", "summary"
 HEADER = (
     *("benchmark", "group", "run", "records", "first", "this run", "difference", "95 % interval"),
     *("better", "worse", "McNemar p"),

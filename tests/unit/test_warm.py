@@ -76,6 +76,23 @@ def test_a_forked_command_is_as_one_of_its_own(end: str, code: int, said: str, t
         assert said in done.stderr and said in alone.stderr
 
 
+def test_a_traceback_has_the_same_frames(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text("1 / 0")
+    for words in ([str(tmp_path / "fails.py")], ["-m", "zipfile", "-l", str(tmp_path / "absent.zip")]):
+        alone = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        traces = [
+            [line for line in text.splitlines() if line.startswith("  File")]
+            for text in (alone.stderr, warm.run_warm(words).stderr)
+        ]
+        runpy = [[line for line in trace if '"<frozen runpy>"' in line] for trace in traces]
+        assert [trace[len(inner) :] for trace, inner in zip(traces, runpy, strict=True)] == 2 * [
+            traces[0][len(runpy[0]) :]
+        ]
+        assert traces[0] and bool(runpy[0]) == bool(runpy[1])
+
+
 def test_what_a_forked_command_starts_is_forked_and_the_same(tmp_path: Path) -> None:
     (tmp_path / "command.py").write_text(
         COMMAND.format(end="import pathlib; sys.exit(4 + ('tests.warm' in sys.modules))")

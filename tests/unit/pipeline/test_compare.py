@@ -237,7 +237,7 @@ def test_the_command_writes_tables_and_changes(tmp_path: Path, capsys: pytest.Ca
     assert [(row["dataset"], row["id"], row["change"]) for row in changes] == [
         *(("zoo", "r0", "worse"), *(("zoo", f"r{n}", "better") for n in (1, 2, 3)))
     ]
-    table = list(csv.reader((tmp_path / "out" / "table.csv").open()))
+    table = list(csv.reader((tmp_path / "out" / "summary.csv").open()))
     assert table == [["model", "Zoo"], ["one", "25.0"], ["two", "75.0"]]
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
     assert [(row["group"], row["records"], row["difference"]) for row in rows] == [
