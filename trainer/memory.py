@@ -165,7 +165,7 @@ def _activations(model: CoLLaVOForConditionalGeneration, config: TrainConfig, na
 
 @contextlib.contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """While this lasts, tensors are made in a type unless told otherwise."""
+    """While this lasts, tensors are made in a type unless another one is named."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -43,20 +43,20 @@ class SharedPrefixes:
 
     Attributes:
         prefixes: one for each image, with its pixels.
-        rests: what is left of each question's prompt.
+        suffixes: what is left of each question's prompt.
         rows: of each question, the number of its prefix.
         frames: further numbers of each question's image, by name, that positions depend on.
     """
 
     prefixes: list[PreparedQuestion]
-    rests: list[PreparedQuestion]
+    suffixes: list[PreparedQuestion]
     rows: list[int]
     frames: Mapping[str, Tensor]
 
     @property
     def way(self) -> tuple[bool, ...]:
         """In which way prefixes are shared: among several images, with gaps before them, with gaps before the rest."""
-        return (len(self.prefixes) > 1, _differ(self.prefixes), _differ(self.rests))
+        return (len(self.prefixes) > 1, _differ(self.prefixes), _differ(self.suffixes))
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ class PrefixReuse:
             return None
         found = SharedPrefixes(
             prefixes=[_prefix(group[i], ends[i]) for i in map(keys.index, numbers)],
-            rests=[_rest(one, end) for one, end in zip(group, ends, strict=True)],
+            suffixes=[_suffix(one, end) for one, end in zip(group, ends, strict=True)],
             rows=[numbers[key] for key in keys],
             frames=_frames(group),
         )
         # Gaps within a prompt count in a window of tokens, so that a row must lie in it as a whole.
-        whole = sum(max(map(_length, parts)) for parts in (found.prefixes, found.rests)) + new_tokens
+        whole = sum(max(map(_length, parts)) for parts in (found.prefixes, found.suffixes)) + new_tokens
         return found if self.window is None or whole <= self.window else None
 
     def _end(self, one: PreparedQuestion) -> int:
@@ -144,10 +144,10 @@ class PrefixReuse:
         if cache.get_seq_length() != length:
             raise RuntimeError(f"the cache holds {cache.get_seq_length()} tokens of a prefix of {length}")
         rows = torch.tensor(found.rows)
-        rest = self._collate(found.rests)
+        suffix = self._collate(found.suffixes)
         whole = {
             name: torch.cat([prefix[name][rows.to(value.device)], value], dim=1)  # (B, P), (B, T - P) -> (B, T)
-            for name, value in rest.items()
+            for name, value in suffix.items()
         }
         frames = {name: value.to(self._model.device) for name, value in found.frames.items()}
         # As for the whole prompt in one piece: families with positions in three dimensions have their own count.
@@ -233,7 +233,7 @@ def _prefix(one: PreparedQuestion, end: int) -> PreparedQuestion:
     return PreparedQuestion(one.index, one.prompt, cut, one.text)
 
 
-def _rest(one: PreparedQuestion, end: int) -> PreparedQuestion:
+def _suffix(one: PreparedQuestion, end: int) -> PreparedQuestion:
     return PreparedQuestion(one.index, one.prompt, {name: one.inputs[name][:, end:] for name in one.text}, one.text)
 
 

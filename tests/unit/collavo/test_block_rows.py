@@ -56,7 +56,9 @@ def rows_of_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def told(engine: Engine, asked: Sequence[Query], generation: Generation, size: int) -> list[tuple[str, float]]:
+def replies_and_margins(
+    engine: Engine, asked: Sequence[Query], generation: Generation, size: int
+) -> list[tuple[str, float]]:
     parts = [asked[start : start + size] for start in range(0, len(asked), size)]
     return [(reply.text, reply.margin) for part in parts for reply in engine.answer(part, generation)]
 
@@ -70,11 +72,11 @@ def test_replies_are_those_of_full_blocks(
     engine, asked = build(geometry, torch.device("cpu"), dtype), queries(12)
     generation = Generation(num_beams=beams, max_new_tokens=4)
     engine._block_rows = BlockRows(engine.model, others=())
-    full = told(engine, asked, generation, 12)
+    full = replies_and_margins(engine, asked, generation, 12)
     assert set(rows_of_blocks) == {FULL["cpu"]}
     engine._block_rows = BlockRows(engine.model)
     for size in (1, 2, 5, 12):
-        assert told(engine, asked, generation, size) == full
+        assert replies_and_margins(engine, asked, generation, size) == full
     allowed = {count for count in (*CHECKED_ON_CPU, FULL["cpu"]) if engine._block_rows.agrees(count)}
     assert set(rows_of_blocks) <= allowed
 
